@@ -1,0 +1,53 @@
+"""What follows from copier/paths.yml: the class of a path, and the lists of copier.yml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pathspec import PathSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = ("owned", "seed", "retired")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a .gitignore pattern, its class, the level it appears at."""
+
+    path: str
+    kind: str
+    level: int
+
+    def matches(self, path: str, answers: dict[str, object]) -> bool:
+        """Tell whether a project's path, relative and with slashes, falls under this row."""
+        pattern = self.path.replace("{{ package_name }}", str(answers["package_name"]))
+        pattern = pattern.replace("{{ _copier_conf.answers_file }}", ".copier-answers.yml")
+        return PathSpec.from_lines("gitignore", [pattern]).match_file(path)
+
+
+def table() -> list[Row]:
+    """Read copier/paths.yml."""
+    rows = yaml.safe_load((ROOT / "copier/paths.yml").read_text())
+    return [Row(path=row["path"], kind=row["class"], level=row["level"]) for row in rows]
+
+
+def excluded(rows: list[Row]) -> list[str]:
+    """What must stand in _exclude after the caches: one block a reason, one line a path."""
+    blocks = []
+    if seeds := [row.path for row in rows if row.kind == "seed" and row.level == 0]:
+        blocks.append(_when("_copier_operation == 'update'", seeds))
+    for level in sorted({row.level for row in rows} - {0}):
+        paths = [row.path for row in rows if row.level == level and row.kind != "retired"]
+        blocks.append(_when(f"level < {level}", paths))
+    return blocks + [row.path for row in rows if row.kind == "retired"]
+
+
+def skipped(rows: list[Row]) -> list[str]:
+    """What must stand in _skip_if_exists: seeds that a raised level has yet to bring."""
+    return [row.path for row in rows if row.kind == "seed" and row.level > 0]
+
+
+def _when(condition: str, paths: list[str]) -> str:
+    return "\n".join([f"{{% if {condition} %}}", *paths, "{% endif %}", ""])
