@@ -1,0 +1,28 @@
+# What a person runs here. .ci/with-uv brings uv where there is none.
+.DEFAULT_GOAL := help
+DEMO ?= demo
+
+.PHONY: help demo test quick bench lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## generate a project into ./demo, train it, gate it, predict with it
+	@if [ -e "$(DEMO)" ]; then echo "$(DEMO) exists: remove it, or name another folder with make demo DEMO=folder."; exit 1; fi
+	@.ci/with-uv .ci/demo "$(DEMO)"
+
+test: ## the whole suite
+	@.ci/browser
+	.ci/with-uv uv run pytest -n 2
+
+quick: ## the tests that need no project environment
+	.ci/with-uv uv run pytest -n 2 -m "not slow"
+
+bench: ## measure what the template promises to cost
+	.ci/with-uv uv run python tests/bench.py
+
+lint: ## style, types and files of this repository
+	.ci/with-uv uv run pre-commit run --all-files --hook-stage manual
+
+clean: ## remove what can be made again
+	rm -rf demo .tox .mypy_cache .pytest_cache .ruff_cache
