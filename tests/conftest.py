@@ -1,0 +1,145 @@
+"""Projects to test: rendered in process, and installed once for all workers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from copier import run_copy
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTIONS: dict[str, dict[str, Any]] = {
+    key: value
+    for key, value in yaml.safe_load((ROOT / "copier.yml").read_text()).items()
+    if not key.startswith("_")
+}
+
+Render = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A rendered project with its environment installed; shared, so tests change only copies."""
+
+    path: Path
+    level: int
+    package: str
+
+    def ml(self, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the project's ml, in the project itself or in a copy of it."""
+        return self.run(str(self.path / ".venv/bin/ml"), *args, cwd=cwd)
+
+    def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command as a person who has just cloned the project would."""
+        return run(*command, cwd=cwd or self.path, home=self.path.parent / "home")
+
+    def copy(self, to: Path) -> Path:
+        """Copy the project's files without environment; ml() runs them with cwd=to."""
+        return Path(shutil.copytree(self.path, to, ignore=shutil.ignore_patterns(".venv", ".git")))
+
+
+def run(*command: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command with an empty home: no Git identity, no settings, but uv's warm cache."""
+    home.mkdir(exist_ok=True)
+    keep = {"PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
+    env |= {
+        "HOME": str(home),
+        "PATH": f"{Path(uv()).parent}{os.pathsep}{env['PATH']}",
+        "UV_CACHE_DIR": uv("cache", "dir"),
+        "UV_PYTHON": str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")),
+        "UV_NO_PROGRESS": "1",
+    }
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def uv(*args: str) -> str:
+    """Give the path of uv, or what it answers."""
+    program = shutil.which("uv") or str(ROOT / ".tools/bin/uv")
+    if not args:
+        return program
+    return subprocess.run(
+        [program, *args], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def git(cwd: Path, *args: str) -> str:
+    """Run git as somebody."""
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+    result = subprocess.run(
+        ["git", *who, *args], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    return result.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the working tree, uncommitted files included, without its history."""
+    return snapshot(tmp_path_factory.mktemp("template"))
+
+
+def snapshot(to: Path) -> Path:
+    """Copy what Git tracks or would track, as it is on the disk now."""
+    listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in listed.split("\0"):
+        if name.startswith(("copier", "template/")) and (ROOT / name).exists():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    return to
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Render with answers, once for each set of them; the result is for reading only."""
+    rendered: dict[str, Path] = {}
+
+    def render(**answers: object) -> Path:
+        key = repr(sorted(answers.items()))
+        if key not in rendered:
+            rendered[key] = copy(template, tmp_path_factory.mktemp("render") / "project", answers)
+        return rendered[key]
+
+    return render
+
+
+def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any) -> Path:
+    """Render without trust. Copier ignores an answer to a question that is not there; we do not."""
+    if unknown := set(answers) - set(QUESTIONS):
+        raise LookupError(f"copier.yml asks no {', '.join(sorted(unknown))}")
+    run_copy(
+        str(template), to, data=dict(answers), defaults=True, quiet=True, unsafe=False, **options
+    )
+    return to
+
+
+@pytest.fixture(scope="session")
+def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+    """Install a project by `make setup`, once for each level and all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def project(level: int) -> Project:
+        folder = shared / f"project-{level}"
+        folder.mkdir(exist_ok=True)
+        made = Project(folder / "project", level, "flight_delays")
+        with FileLock(folder / "lock"):
+            if not (folder / "ready").exists():
+                shutil.rmtree(made.path, ignore_errors=True)
+                copy(template, made.path, {"level": level})
+                setup = made.run("make", "setup")
+                assert setup.returncode == 0, setup.stdout + setup.stderr
+                (folder / "ready").write_text(setup.stdout)
+        return made
+
+    return project

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Render
+from paths import CLASSES, ROOT, Row, excluded, skipped, table
+
+DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
+
+
+def copier_yml() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
+    return loaded
+
+
+def files(project: Path) -> list[str]:
+    return sorted(p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file())
+
+
+def test_each_row_of_the_table_is_well_formed() -> None:
+    rows = table()
+    assert {row.kind for row in rows} <= set(CLASSES)
+    assert {row.level for row in rows} <= {0, 1, 2}
+    assert len({row.path for row in rows}) == len(rows)
+    for row in rows:
+        # A trailing slash would match files only below a folder, and leave the empty folder.
+        assert row.path.startswith("/")
+        assert not row.path.endswith("/")
+
+
+def test_exclude_and_skip_if_exists_follow_from_the_table() -> None:
+    settings = copier_yml()
+    caches = ["__pycache__", "*.py[co]", ".DS_Store"]
+    assert settings["_exclude"] == caches + excluded(table())
+    assert settings["_skip_if_exists"] == skipped(table())
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_every_path_has_exactly_one_class(render: Render, level: int) -> None:
+    rows = table()
+    for path in files(render(level=level)):
+        matching = [row.path for row in rows if row.matches(path, DEFAULTS)]
+        assert len(matching) == 1, f"{path} is matched by {matching or 'no row'} of paths.yml"
+
+
+def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) -> None:
+    for row in table():
+        if row.kind == "retired":
+            continue
+        for level in (0, 1, 2):
+            hit = any(row.matches(path, DEFAULTS) for path in files(render(level=level)))
+            assert hit == (level >= row.level), f"{row.path} at level {level}"
+
+
+def test_a_level_adds_whole_files(render: Render) -> None:
+    """Few and short are the files that change with the level."""
+    below, above = render(level=0), render(level=1)
+    assert set(files(below)) <= set(files(above))
+    changed = {f for f in files(below) if (below / f).read_bytes() != (above / f).read_bytes()}
+    assert changed <= {".copier-answers.yml", "README.md", "pyproject.toml"}
+
+
+def test_later_seeds_are_skipped_if_they_exist_and_retired_paths_never_written() -> None:
+    rows = [
+        Row("/a", "seed", 0),
+        Row("/b", "seed", 1),
+        Row("/c", "owned", 2),
+        Row("/d", "retired", 1),
+    ]
+    assert excluded(rows) == [
+        "{% if _copier_operation == 'update' %}\n/a\n{% endif %}\n",
+        "{% if level < 1 %}\n/b\n{% endif %}\n",
+        "{% if level < 2 %}\n/c\n{% endif %}\n",
+        "/d",
+    ]
+    assert skipped(rows) == ["/b"]

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import ast
+import itertools
+import keyword
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import QUESTIONS, ROOT, Render, copy
+from test_paths import copier_yml, files
+
+LEVELS = [0, 1, 2]
+CI: list[list[str]] = [[], ["github"], ["gitlab"], ["github", "gitlab"]]
+NAMES: list[dict[str, str]] = [
+    {},
+    {"package_name": "a"},
+    {"package_name": "a_name_as_long_as_they_may_get"},  # 30 characters
+    {
+        "project_name": "Überfällige Züge (S-Bahn): vor_her, & nach+1",
+        "description": "Sagt's voraus: wie spät? 100 % 'sicher' - # nein; {}".replace("{}", "[x]"),
+    },
+]
+# Few enough that every combination is rendered, not only every pair.
+COMBINATIONS = [
+    {"level": level, "ci": ci, **names} for level, ci, names in itertools.product(LEVELS, CI, NAMES)
+]
+
+
+def test_there_is_nothing_that_needs_trust() -> None:
+    settings = copier_yml()
+    assert not {"_tasks", "_jinja_extensions", "_migrations"} & set(settings)
+    assert settings["_envops"]["undefined"] == "jinja2.StrictUndefined"
+
+
+def test_defaults_are_enough(render: Render) -> None:
+    answers = yaml.safe_load((render() / ".copier-answers.yml").read_text())
+    assert {key for key in answers if not key.startswith("_")} == set(QUESTIONS)
+    assert answers["package_name"] == "flight_delays"
+    assert answers["level"] == 0
+    assert answers["ci"] == []
+
+
+def test_every_question_explains_itself_and_has_a_default() -> None:
+    assert set(QUESTIONS) == {"project_name", "package_name", "description", "level", "ci"}
+    for question in QUESTIONS.values():
+        assert "default" in question
+        assert question["help"].rstrip().endswith(("?", ".", "."))
+
+
+def test_an_answer_that_is_not_asked_for_yet_is_recorded(render: Render) -> None:
+    answers = yaml.safe_load((render(ci=["gitlab"]) / ".copier-answers.yml").read_text())
+    assert answers["ci"] == ["gitlab"]
+
+
+def test_an_unknown_answer_is_refused(render: Render) -> None:
+    with pytest.raises(LookupError, match="colour"):
+        render(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        *(
+            ("project_name", x)
+            for x in ["", " x", "x ", "1st", '"x"', "a\\b", "a\nb", "<b>", "x" * 61]
+        ),
+        *(("project_name", x) for x in ["{{ x }}", "a`b", "$(x)"]),
+        *(("package_name", x) for x in ["", "A", "é", "1a", "a-b", "a b", "_a", "a_", "a__b"]),
+        *(("package_name", x) for x in ["class", "match", "json", "ml", "tests", "src", "polars"]),
+        *(("package_name", x) for x in ["a\n", "x" * 31]),
+        *(("description", x) for x in ["", " x", 'say "x"', "a\\b", "a\nb", "a\tb", "x" * 201]),
+        *(("description", x) for x in ["a\u2028b", "a\u0085b", "<b>", "{{ x }}", "`x`"]),
+        ("level", 3),
+        ("level", -1),
+        ("level", "one"),
+        ("ci", ["jenkins"]),
+    ],
+)
+def test_an_invalid_answer_is_refused_before_a_file_is_written(
+    template: Path, tmp_path: Path, question: str, answer: object
+) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        copy(template, tmp_path / "project", {question: answer})
+    assert not (tmp_path / "project").exists()
+
+
+def test_no_package_hides_a_module_of_python() -> None:
+    taken = (ROOT / "copier/names.jinja").read_text().split('"""')[1].split()
+    public = {n for n in sys.stdlib_module_names if n.islower() and not n.startswith("_")}
+    assert public <= set(taken)
+    assert set(keyword.kwlist) - {"False", "None", "True"} <= set(taken)
+
+
+@pytest.mark.parametrize(
+    ("project", "package"),
+    [
+        ("Churn, 2nd try", "churn_2nd_try"),
+        ("Statistics", "project_statistics"),
+        ("ML", "project_ml"),
+        ("Lambda", "project_lambda"),
+        ("Ü", "project_one"),
+        ("A" * 60, "a" * 24),
+        ("É2", "project_2"),
+    ],
+)
+def test_every_project_name_gives_a_valid_package_name(
+    render: Render, project: str, package: str
+) -> None:
+    assert (render(project_name=project) / "src" / package).is_dir()
+
+
+def test_an_undefined_name_in_the_template_fails(template: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(template, tmp_path / "template")
+    (broken / "template/undefined.txt.jinja").write_text("{{ pakage_name }}\n")
+    with pytest.raises(Exception, match="pakage_name"):
+        copy(broken, tmp_path / "project", {})
+
+
+@pytest.mark.parametrize("answers", COMBINATIONS, ids=str)
+def test_every_combination_renders_and_parses(render: Render, answers: dict[str, object]) -> None:
+    project = render(**answers)
+    package = yaml.safe_load((project / ".copier-answers.yml").read_text())["package_name"]
+    assert (project / "src" / package / "problem").is_dir()
+    for name in files(project):
+        text = (project / name).read_bytes().decode()
+        path = Path(name)
+        assert "{{" not in name
+        if "templates" not in path.parts:  # what the report renders at run time
+            assert not re.search(r"(?<!\$)\{\{|\{%|\{#", text), f"{name} has unrendered Jinja"
+        match path.suffix:
+            case ".toml":
+                tomllib.loads(text)
+            case ".yaml" | ".yml":
+                yaml.safe_load(text)
+            case ".py":
+                ast.parse(text)
+    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert metadata["description"] == answers.get(
+        "description", QUESTIONS["description"]["default"]
+    )
+    assert metadata["scripts"] == {"ml": f"{package}.cli:main"}
+
+
+@pytest.mark.parametrize("names", NAMES, ids=str)
+@pytest.mark.parametrize("level", [0, 1])
+def test_rendered_python_and_yaml_are_clean_under_every_name(
+    render: Render, level: int, names: dict[str, str]
+) -> None:
+    project = render(level=level, **names)
+    ruff = [sys.executable, "-m", "ruff"]
+    yamllint = [sys.executable, "-m", "yamllint", "--strict", "-d"]
+    rules = "{extends: default, rules: {document-start: disable, line-length: {max: 120}}}"
+    for command in (
+        [*ruff, "check", "--no-cache", "."],
+        [*ruff, "format", "--no-cache", "--check", "."],
+        [*yamllint, rules, "config", ".pre-commit-config.yaml"],
+    ):
+        result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_file_is_binary_and_every_line_ends_with_lf(render: Render) -> None:
+    project = render(level=2)
+    for name in files(project):
+        content = (project / name).read_bytes()
+        assert b"\0" not in content, name
+        assert b"\r" not in content, name
+        assert not content or content.endswith(b"\n"), name
+        assert not (project / name).is_symlink()
+
+
+def test_no_folder_is_empty(render: Render) -> None:
+    for level in LEVELS:
+        project = render(level=level)
+        assert not [p for p in project.rglob("*") if p.is_dir() and not list(p.iterdir())]
+
+
+@pytest.mark.parametrize(("level", "most_files", "most_lines"), [(0, 40, 900), (1, 60, 1600)])
+def test_a_project_is_small_enough_to_own(
+    render: Render, level: int, most_files: int, most_lines: int
+) -> None:
+    project = render(level=level)
+    assert len(files(project)) <= most_files
+    assert machinery(project) <= most_lines
+
+
+def machinery(project: Path) -> int:
+    """Count the lines of Python that are neither problem/ nor tests."""
+    return sum(
+        len(path.read_text().splitlines())
+        for path in (project / "src").rglob("*.py")
+        if "problem" not in path.parts
+    )
+
+
+def test_a_render_reads_no_clock_and_no_path_of_the_machine(
+    template: Path, render: Render, tmp_path: Path
+) -> None:
+    again = copy(template, tmp_path / "elsewhere", {"level": 1})
+    once = render(level=1)
+    assert files(again) == files(once)
+    assert all((again / f).read_bytes() == (once / f).read_bytes() for f in files(once))
