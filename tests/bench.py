@@ -1,0 +1,198 @@
+"""Measure what the template promises to cost, and fail where it costs more.
+
+Ratios are measured in one run, on one machine, the two sides in turn; of several runs the best
+counts. Memory is the resident memory of the whole process tree, summed and sampled every 50 ms: it
+counts pages that processes share once for each, so it errs against us.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psutil
+from conftest import ROOT, Project, copy, git, snapshot
+from test_render import machinery
+
+ROWS = 300_000
+BARE = Path(__file__).with_name("bare.py")
+COPIER = str(Path(sys.executable).with_name("copier"))
+Measures = list[tuple[str, float, float]]  # what, measured, at most
+
+
+def main() -> int:
+    """Measure everything; 0 if all is met."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        template = snapshot(here / "template")
+        git(template, "init", "-q")
+        git(template, "add", "-A")
+        git(template, "commit", "-q", "-m", "the working tree")
+        found = copying(template, here)
+        projects = {level: install(template, here / f"level-{level}", level) for level in (1, 0)}
+        found += commands(projects[1])
+        larger = enlarge(ROOT / "template/data/raw/flights.csv", here / "flights-300k.csv")
+        for project in projects.values():
+            found += pipeline(project, larger)
+        found += sizes(projects)
+    width = max(len(what) for what, *_ in found)
+    print(f"\n{'what':<{width}} | measured | at most | met")
+    for what, measured, most in found:
+        digits = 0 if isinstance(measured, int) else 2
+        met = "yes" if measured <= most else "NO"
+        print(f"{what:<{width}} | {measured:>8.{digits}f} | {most:>7.{digits}f} | {met}")
+    return 0 if all(measured <= most for _, measured, most in found) else 1
+
+
+def copying(template: Path, here: Path) -> Measures:
+    """Compare a copy with Copier's own start."""
+    say("copier copy and copier --version, in turn")
+    starts, copies = [], []
+    for turn in range(7):
+        starts.append(seconds([COPIER, "--version"], here))
+        to = str(here / f"copy-{turn}")
+        options = ["--quiet", "--defaults", "--vcs-ref", "HEAD", "--data", "level=1"]
+        copies.append(seconds([COPIER, "copy", *options, str(template), to], here))
+    return [("copier copy at level 1 ÷ copier --version", min(copies) / min(starts), 2.0)]
+
+
+def install(template: Path, folder: Path, level: int) -> Project:
+    """Make a project with its environment."""
+    say(f"a project of level {level} and its environment")
+    folder.mkdir()
+    project = Project(copy(template, folder / "project", {"level": level}), level, "flight_delays")
+    done(project.run("make", "setup"))
+    return project
+
+
+def commands(project: Project) -> Measures:
+    """Time what a person waits for most often."""
+    say("ml --help, and ml run with nothing stale")
+    done(project.ml("run"))
+    ml = str(project.path / ".venv/bin/ml")
+    helps = min(seconds([ml, "--help"], project.path) for _ in range(7))
+    stale = min(seconds([ml, "run"], project.path) for _ in range(3))
+    return [("ml --help", helps, 0.25), ("ml run with nothing stale", stale, 2.5)]
+
+
+def pipeline(project: Project, larger: Path) -> Measures:
+    """Compare a full run on 300,000 rows with the bare script."""
+    say(f"{ROWS:,} rows through level {project.level} and through the bare script, in turn")
+    done(project.ml("data", "use", str(larger), "--target", "delayed", "--replace"))
+    whole, bare = [], []
+    for _ in range(2):
+        for made in ("artifacts", "data/interim", ".dvc/cache", ".dvc/tmp", "dvc.lock"):
+            path = project.path / made
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        whole.append(spent([str(project.path / ".venv/bin/ml"), "run"], project.path))
+        bare.append(spent([str(project.path / ".venv/bin/python"), str(BARE)], project.path))
+    took, memory = (
+        (min(ours), min(theirs))
+        for ours, theirs in zip(zip(*whole, strict=True), zip(*bare, strict=True), strict=True)
+    )
+    say(f"{took[0]:.1f} s to {took[1]:.1f} s, {memory[0]:.0f} MB to {memory[1]:.0f} MB")
+    what = f"{ROWS:,} rows, level {project.level} ÷ bare script"
+    return [
+        (f"{what}: time", took[0] / took[1], 2.0),
+        (f"{what}: peak memory", memory[0] / memory[1], 2.0),
+    ]
+
+
+def sizes(projects: dict[int, Project]) -> Measures:
+    """Count what a person has to read and own."""
+    limits = {0: (40, 900), 1: (60, 1600)}
+    found: Measures = []
+    for level, (most_files, most_lines) in limits.items():
+        project = projects[level].path
+        tracked = git(project, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
+        count = len([name for name in tracked if name != "uv.lock"])
+        found.append((f"files at level {level}", count, most_files))
+        found.append((f"lines of machinery at level {level}", machinery(project), most_lines))
+    return found
+
+
+def enlarge(source: Path, to: Path) -> Path:
+    """Draw rows with replacement and shift their times and numbers, so that they differ."""
+    rng = random.Random(0)
+    with source.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with to.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for _ in range(ROWS):
+            writer.writerow([shifted(value, rng) for value in rng.choice(rows)])
+    return to
+
+
+def shifted(value: str, rng: random.Random) -> str:
+    """Move a number by about one percent and a time by up to half an hour."""
+    if value.isdigit():
+        return str(max(1, round(int(value) * rng.gauss(1, 0.01))))
+    if value[:4].isdigit() and "T" in value:
+        moved = datetime.fromisoformat(value) + timedelta(minutes=rng.randint(-30, 30))
+        return moved.isoformat(timespec="minutes")
+    try:
+        return f"{float(value) * rng.gauss(1, 0.01):.4f}"
+    except ValueError:
+        return value
+
+
+def seconds(command: list[str], cwd: Path) -> float:
+    """Time a command."""
+    began = time.perf_counter()
+    subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def spent(command: list[str], cwd: Path) -> tuple[float, float]:
+    """Run a command; seconds it took and megabytes its process tree held at most."""
+    peak = 0
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.perf_counter()
+        process = psutil.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            peak = max(peak, sum(map(resident, [process, *children(process)])))
+            time.sleep(0.05)
+        took = time.perf_counter() - began
+        output.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{output.read()}")
+    return took, peak / 1e6
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """List all below a process, none if it is gone."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def resident(process: psutil.Process) -> int:
+    """Give resident bytes, 0 if it is gone."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def done(result: subprocess.CompletedProcess[str]) -> None:
+    """Stop where a command of the project failed."""
+    if result.returncode:
+        raise SystemExit(f"{result.args} failed:\n{result.stdout}{result.stderr}")
+
+
+def say(what: str) -> None:
+    """Show progress."""
+    print(f".. {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
