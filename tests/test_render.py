@@ -26,6 +26,8 @@ NAMES: list[dict[str, str]] = [
         "description": "Sagt's voraus: wie spät? 100 % 'sicher' - # nein; {}".replace("{}", "[x]"),
     },
 ]
+# A report's own template and a format string have braces too; only ours name an answer.
+JINJA = rf"\{{[{{%][^}}%]*\b({'|'.join(QUESTIONS)}|_copier_\w+)\b"
 # Few enough that every combination is rendered, not only every pair.
 COMBINATIONS = [
     {"level": level, "ci": ci, **names} for level, ci, names in itertools.product(LEVELS, CI, NAMES)
@@ -131,8 +133,7 @@ def test_every_combination_renders_and_parses(render: Render, answers: dict[str,
         text = (project / name).read_bytes().decode()
         path = Path(name)
         assert "{{" not in name
-        if "templates" not in path.parts:  # what the report renders at run time
-            assert not re.search(r"(?<!\$)\{\{|\{%|\{#", text), f"{name} has unrendered Jinja"
+        assert not re.search(JINJA, text), f"{name} has unrendered Jinja"
         match path.suffix:
             case ".toml":
                 tomllib.loads(text)
