@@ -33,6 +33,11 @@ def table() -> list[Row]:
     return [Row(path=row["path"], kind=row["class"], level=row["level"]) for row in rows]
 
 
+def decides(path: str, rows: list[Row], answers: dict[str, object]) -> Row | None:
+    """Give the row that a path falls under, as in .gitignore the last one that matches."""
+    return next((row for row in reversed(rows) if row.matches(path, answers)), None)
+
+
 def excluded(rows: list[Row]) -> list[str]:
     """What must stand in _exclude after the caches: one block a reason, one line a path."""
     blocks = []

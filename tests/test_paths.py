@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import Render
-from paths import CLASSES, ROOT, Row, excluded, skipped, table
+from paths import CLASSES, ROOT, Row, decides, excluded, skipped, table
 
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
 
@@ -39,11 +39,22 @@ def test_exclude_and_skip_if_exists_follow_from_the_table() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_every_path_has_exactly_one_class(render: Render, level: int) -> None:
-    rows = table()
+def test_every_path_has_a_class(render: Render, level: int) -> None:
     for path in files(render(level=level)):
-        matching = [row.path for row in rows if row.matches(path, DEFAULTS)]
-        assert len(matching) == 1, f"{path} is matched by {matching or 'no row'} of paths.yml"
+        row = decides(path, table(), DEFAULTS)
+        assert row is not None, f"{path} has no row in copier/paths.yml"
+        assert row.kind != "retired"
+        assert row.level <= level
+
+
+def test_an_exception_is_stricter_than_its_folder(render: Render) -> None:
+    """Copier's patterns know no exception that would make a seed owned, or a level lower."""
+    for path in files(render(level=2)):
+        last = decides(path, table(), DEFAULTS)
+        for row in table():
+            if row != last and row.matches(path, DEFAULTS):
+                assert row.kind == "owned"
+                assert row.level == 0
 
 
 def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) -> None:
@@ -51,7 +62,7 @@ def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) ->
         if row.kind == "retired":
             continue
         for level in (0, 1, 2):
-            hit = any(row.matches(path, DEFAULTS) for path in files(render(level=level)))
+            hit = any(decides(p, table(), DEFAULTS) == row for p in files(render(level=level)))
             assert hit == (level >= row.level), f"{row.path} at level {level}"
 
 
