@@ -8,6 +8,7 @@ counts pages that processes share once for each, so it errs against us.
 from __future__ import annotations
 
 import csv
+import os
 import random
 import shutil
 import subprocess
@@ -147,8 +148,13 @@ def shifted(value: str, rng: random.Random) -> str:
 def seconds(command: list[str], cwd: Path) -> float:
     """Time a command."""
     began = time.perf_counter()
-    subprocess.run(command, cwd=cwd, check=True, capture_output=True)
+    subprocess.run(command, cwd=cwd, env=active(cwd), check=True, capture_output=True)
     return time.perf_counter() - began
+
+
+def active(project: Path) -> dict[str, str]:
+    """Make the environment that `uv run` would, without its start."""
+    return os.environ | {"PATH": f"{project / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"}
 
 
 def spent(command: list[str], cwd: Path) -> tuple[float, float]:
@@ -156,7 +162,9 @@ def spent(command: list[str], cwd: Path) -> tuple[float, float]:
     peak = 0
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
-        process = psutil.Popen(command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        process = psutil.Popen(
+            command, cwd=cwd, env=active(cwd), stdout=output, stderr=subprocess.STDOUT
+        )
         while process.poll() is None:
             peak = max(peak, sum(map(resident, [process, *children(process)])))
             time.sleep(0.05)

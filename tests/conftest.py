@@ -40,22 +40,23 @@ class Project:
         return self.run(str(self.path / ".venv/bin/ml"), *args, cwd=cwd)
 
     def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command as a person who has just cloned the project would."""
-        return run(*command, cwd=cwd or self.path, home=self.path.parent / "home")
+        """Run a command as a person would who has the environment active."""
+        programs = str(self.path / ".venv/bin")
+        return run(*command, cwd=cwd or self.path, home=self.path.parent / "home", first=programs)
 
     def copy(self, to: Path) -> Path:
         """Copy the project's files without environment; ml() runs them with cwd=to."""
         return Path(shutil.copytree(self.path, to, ignore=shutil.ignore_patterns(".venv", ".git")))
 
 
-def run(*command: str, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str, cwd: Path, home: Path, first: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command with an empty home: no Git identity, no settings, but uv's warm cache."""
     home.mkdir(exist_ok=True)
     keep = {"PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
     env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
     env |= {
         "HOME": str(home),
-        "PATH": f"{Path(uv()).parent}{os.pathsep}{env['PATH']}",
+        "PATH": os.pathsep.join(filter(None, [first, str(Path(uv()).parent), env["PATH"]])),
         "UV_CACHE_DIR": uv("cache", "dir"),
         "UV_PYTHON": str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")),
         "UV_NO_PROGRESS": "1",
