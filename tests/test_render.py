@@ -52,12 +52,19 @@ def test_every_question_explains_itself_and_has_a_default() -> None:
     assert set(QUESTIONS) == {"project_name", "package_name", "description", "level", "ci"}
     for question in QUESTIONS.values():
         assert "default" in question
-        assert question["help"].rstrip().endswith(("?", ".", "."))
+        assert question["help"].rstrip().endswith(("?", "."))
 
 
 def test_an_answer_that_is_not_asked_for_yet_is_recorded(render: Render) -> None:
     answers = yaml.safe_load((render(ci=["gitlab"]) / ".copier-answers.yml").read_text())
     assert answers["ci"] == ["gitlab"]
+
+
+def test_level_2_has_today_the_files_of_level_1(render: Render) -> None:
+    one, two = render(level=1), render(level=2)
+    assert files(one) == files(two)
+    changed = {f for f in files(one) if (one / f).read_bytes() != (two / f).read_bytes()}
+    assert changed == {".copier-answers.yml"}
 
 
 def test_an_unknown_answer_is_refused(render: Render) -> None:

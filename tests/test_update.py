@@ -40,11 +40,11 @@ def start(template: Path, to: Path, **answers: object) -> Path:
     return project
 
 
-def update(project: Path, **answers: object) -> None:
+def update(project: Path, to: str = "v2", **answers: object) -> None:
     git(project, "add", "-A")
     git(project, "commit", "-q", "--allow-empty", "-m", "mine")
     run_update(
-        project, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=False, vcs_ref="v2"
+        project, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=False, vcs_ref=to
     )
     assert not git(project, "ls-files", "-u")
 
@@ -104,3 +104,18 @@ def test_an_update_to_the_same_version_changes_nothing(tagged: Path, tmp_path: P
     git(project, "commit", "-q", "-m", "updated")
     update(project)
     assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("mine", ["# mine\n", ""])
+def test_a_retired_path_stays_as_the_user_has_it(tagged: Path, tmp_path: Path, mine: str) -> None:
+    project = start(tagged, tmp_path / "project")
+    (project / "tox.ini").write_text(mine + (project / "tox.ini").read_text())
+    before = (project / "tox.ini").read_text()
+    (tagged / "template/tox.ini").unlink()
+    questions = (tagged / "copier.yml").read_text()
+    retired = questions.replace("  - __pycache__\n", "  - __pycache__\n  - /tox.ini\n")
+    (tagged / "copier.yml").write_text(retired)
+    commit(tagged, "v3")
+    update(project, to="v3")
+    assert (project / "tox.ini").read_text() == before
+    assert not (copy(tagged, tmp_path / "fresh", {}, vcs_ref="v3") / "tox.ini").exists()
