@@ -1,0 +1,300 @@
+"""Propose a contract for rows that no one has described yet, and say why."""
+
+import math
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import product
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..config import Column, Data, Task
+from ..errors import BadInput
+from .frames import PAIRS, typed, unreadable
+
+GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
+WORDS = ["none", "nil", "-", "--", ".", "missing", "unknown", "n.a.", "undefined"]  # among numbers
+DAYS = "%d/%m/%Y|%m/%d/%Y|%d.%m.%Y|%d-%m-%Y|%m-%d-%Y|%d-%B-%Y|%d %B %Y|%B %d, %Y"
+# Two-digit years first: %Y would read the 13 in 05/06/13 as the year 13.
+DAYS = "|".join([DAYS.replace("%Y", "%y"), DAYS, "%Y-%m-%d|%Y/%m/%d|%Y-%m|%Y%m%d"])
+HOURS = ["%H:%M", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p"]
+CLOCKS = ["", *map("".join, product((" ", "T", ", "), HOURS, ("", "%#z", " UTC")))]
+FORMATS = list(map("".join, product(DAYS.split("|"), CLOCKS)))
+TIMELY, BIRTH = r"(?i)date|time|stamp|created|when|day|_at$|datum|fecha", r"(?i)birth|born|dob"
+ID = r"(?i:^(id|key|index|unnamed.*|)$|^id[ _.-]|[ _.-](id|key|nr)$|uuid)|[a-z](Id|ID)$"
+POSITIVE = ["true", "yes", "y", "t", "1", "positive", "pos", "bad", "fraud", "spam", "churned"]
+MOST = 200  # categories of a column; the boosted trees take at most 255
+IDENTIFIER = "an identifier: (nearly) every row has its own"
+
+
+def infer(
+    rows: pl.DataFrame, target: str, *, source: str, separator: str,
+    time: str | None = None, group: str | None = None, task: Task | None = None,
+) -> tuple[Data, dict[str, str]]:  # fmt: skip
+    """Decide on types, gaps, ranges, keys, task and split of what `problem.data.load` returned.
+
+    Returns:
+        The contract, which the rows satisfy, and a sentence on each column and on `(gaps)`,
+        `(task)` and `(split)`; WARNING stands in one that needs a person.
+
+    Raises:
+        BadInput: There is nothing to learn from these rows, or an argument does not fit them.
+    """
+    draft = _types(rows, target, separator)
+    columns, left_out = draft.columns, draft.left_out
+    for name in filter(None, (time, group, target)):
+        if name not in rows.columns:
+            near = get_close_matches(name, rows.columns, 3, 0.5) or rows.columns[:9]
+            raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
+        if name in left_out or (name == time and columns[name].type != "datetime"):
+            raise BadInput(f"{source}: {name!r} is {left_out.get(name, 'no datetime')}")
+    frame = typed(rows, draft)
+    task, classes = _task(frame[target].drop_nulls(), f"{source}: the target {target!r}", task)
+    if classes and all(re.fullmatch(r"-?\d+\.0", name) for name in classes):
+        columns[target], classes = Column(type="integer"), [name[:-2] for name in classes]
+        frame = typed(rows, draft)
+    known = frame.filter(frame[target].is_not_null())
+    keys: list[str] = []
+    notes: dict[str, str] = {}
+    for name in frame.columns:
+        values, asked = frame[name], name in (target, time, group)
+        reason = None if asked else _useless(values, name)
+        if reason == IDENTIFIER and not keys and re.search(ID, name) and values.is_unique().all():
+            keys, reason = [name], None
+        elif not asked and values.equals(frame[target]):
+            reason = "a copy of the target"
+        columns[name], notes[name] = _column(values, columns[name], name in (group, *keys))
+        if _swapped(rows[name], columns[name], draft):
+            notes[name] += "; WARNING: day and month may be the other way round"
+        if reason:
+            left_out[name] = reason
+    notes |= {name: f"left out: {reason}" for name, reason in left_out.items()}
+    features = [n for n in frame.columns if n not in (target, group, *keys, *left_out)]
+    if not features:
+        raise BadInput(f"{source}: no column is left to learn from: {left_out}")
+    notes[target] += f"; WARNING: rows without: {len(rows) - len(known)}, set aside" * (
+        len(known) < len(rows)
+    )
+    time, split, notes["(split)"] = _split(known, target, classes, features, time, group)
+    for name in _telltales(known, target, len(classes), features):
+        if name != time:
+            notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
+    notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
+    notes["(task)"] = f"{task} {_list(classes)}"
+    columns = {name: columns[name] for name in rows.columns if name not in left_out}
+    decided = vars(draft) | {"source": source, "separator": separator, "target": target}
+    decided |= {"task": task, "classes": classes, "split": split, "keys": keys, "time": time}
+    decided |= {"columns": columns, "min_rows": max(50, len(rows) // 2)}
+    return Data.model_validate(decided), notes
+
+
+def _types(rows: pl.DataFrame, target: str, separator: str) -> Data:
+    """The contract as far as types, gap words and the decimal sign go."""
+    columns: dict[str, Column] = {}
+    left_out, seen = {}, {}
+    for column in rows.get_columns():
+        name, dtype = column.name, column.dtype
+        if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+            words = column.cast(pl.String).str.strip_chars().drop_nulls()
+            seen[name] = words.alias("word").value_counts()
+        elif dtype.is_numeric():
+            columns[name] = Column(type="integer" if dtype.is_integer() else "number")
+        elif dtype in (pl.Boolean, pl.Date, pl.Datetime):
+            columns[name] = Column(type="boolean" if dtype == pl.Boolean else "datetime")
+        else:
+            left_out[name] = f"of a type that no model here reads, {dtype}"
+    # With commas between columns, three digits after a comma are thousands.
+    comma, votes, gaps = r",\d+$" if separator == ";" else r",(\d{1,2}|\d{4,})$", 0, {""}
+    for counts in seen.values():
+        words = counts["word"]
+        signs = [words.str.contains(r"^[-+]?\d*" + sign).sum() for sign in (comma, r"\.\d+$")]
+        votes += (signs[0] > signs[1]) - (signs[0] < signs[1])
+        gaps |= set(words.filter(words.str.to_lowercase().is_in(GAPS)))
+    decimal = "," if votes > 0 else "."
+    draft = Data.model_construct(columns=columns, gaps=[], decimal=decimal, left_out=left_out)
+    odd = {}
+    for name, counts in seen.items():
+        counts = counts.filter(~counts["word"].is_in(list(gaps)))
+        columns[name], odd[name] = _guess(counts, name, draft)
+    for name, strange in odd.items():
+        # A gap is one in the whole file, so a word that is a value of another column is none.
+        for other in set(seen) - {name} if strange else set():
+            taken = [word for word in strange if other == target or word.lower() not in WORDS]
+            number = columns[other].type in ("number", "integer")
+            if not number and seen[other]["word"].is_in(taken).any():
+                columns[name], strange = Column(type="category"), set()
+        gaps |= strange
+    draft.gaps.extend(sorted(gaps))
+    return draft
+
+
+def _guess(counts: pl.DataFrame, name: str, draft: Data) -> tuple[Column, set[str]]:
+    """The type of (nearly) all words of a column, and the few that are not of it."""
+    words, rows = counts["word"], counts["count"]
+    lower = set(words.head(9).str.to_lowercase())
+    if len(words) < 9 and any(lower <= set(pair) for pair in PAIRS[:-1]):
+        return Column(type="boolean"), set()
+    number = Column(type="number")
+    kinds = [number, Column(type="datetime", formats=_formats(words))]
+    for kind in reversed(kinds) if re.search(TIMELY, name) else kinds:
+        odd = unreadable(words, kind, draft)
+        bad = words.is_in(odd.implode())
+        share = 0.5 if odd.str.to_lowercase().is_in(WORDS).all() else 0.05
+        if words.is_empty() or len(odd) > 5 or rows.filter(bad).sum() > share * float(rows.sum()):
+            continue
+        good = words.filter(~bad)
+        if kind is not number and len(unreadable(odd, number, draft)) == len(odd):
+            return kind, set(odd)
+        if kind is number and good.str.contains(r"^0\d").sum() <= 0.01 * len(good):  # 0714: a code
+            whole = not good.str.contains(rf"[{draft.decimal}eE]").any()
+            whole = whole and unreadable(good, Column(type="integer"), draft).is_empty()
+            return Column(type="integer") if whole else number, set(odd)
+    return Column(type="category"), set()
+
+
+def _formats(words: pl.Series) -> list[str]:
+    """The formats that together read the words; whichever reads most of them is taken first."""
+
+    def reads(words: pl.Series, form: str) -> pl.Series:
+        years = words.str.to_datetime(form, strict=False).dt.year()
+        return years.is_between(1600, 2300).fill_null(False)
+
+    found: list[str] = []
+    while len(words) and len(found) < 6:
+        some = words.head(20)
+        clock = some.str.contains(":").any()
+        likely = [f for f in FORMATS if ("%M" in f) == clock and reads(some, f).any()]
+        if not likely:
+            break
+        found.append(max(likely, key=lambda form: reads(words, form).sum()))
+        words = words.filter(~reads(words, found[-1]))
+    return sorted(found, key=FORMATS.index)
+
+
+def _swapped(column: pl.Series, contract: Column, draft: Data) -> bool:
+    """Whether dates that do not begin with the year read as well with day and month swapped."""
+    swap = {"%d": "%m", "%m": "%d"}
+    other = [re.sub("%[dm]", lambda m: swap[m[0]], f) for f in contract.formats if f[1] in "dm"]
+    other += [f for f in contract.formats if f[1] not in "dm"]
+    if other == contract.formats or any("%B" in form for form in contract.formats):
+        return False
+    return unreadable(column, contract.model_copy(update={"formats": other}), draft).is_empty()
+
+
+def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[str]]:
+    """The task that the values of the target suggest, and its classes; refuses what cannot be."""
+    counts = known.alias("class").value_counts(sort=True).cast({"class": pl.String})
+    n, numeric = len(counts), known.dtype.is_numeric()
+    rarest, least = counts.row(-1) if n else ("", 0)
+    whole = numeric and not (known.cast(pl.Float64) % 1 != 0).any()
+    discrete = not numeric or (whole and n <= 20 and (n == 2 or least >= 10))
+    task = asked or ("regression" if not discrete else "binary" if n == 2 else "multiclass")
+    few = f"has {n} classes, {rarest!r} in {least} rows only: bring 10 of each, or merge some"
+    for refused, because in [
+        (len(known) < 50, f"is known in {len(known)} rows, too few to learn from: bring 50"),
+        (n < 2, f"is {rarest!r} in every row, so there is nothing to tell apart"),
+        (known.dtype.is_temporal(), "is a datetime; predict a number, such as the days until then"),
+        (n == len(known) and not known.dtype.is_float(), "is different in every row, as a name is"),
+        (task == "regression" and not numeric, "is no number, so this is no regression"),
+        ((task == "binary") != (n == 2) and task != "regression", f"has {n} values: not {task}"),
+        (task != "regression" and least < 10, few),
+    ]:
+        if refused:
+            raise BadInput(f"{where} {because}")
+    classes = known.unique().sort().cast(pl.String).to_list() if task != "regression" else []
+    if known.dtype == pl.String and task == "binary":
+        positive = next((name for name in classes if name.lower() in POSITIVE), rarest)
+        classes.sort(key=lambda name: name == positive)
+    return task, classes
+
+
+def _useless(values: pl.Series, name: str) -> str | None:
+    """Why a model would learn nothing from the column, if so."""
+    known = values.drop_nulls()
+    n = known.n_unique()
+    if n <= (len(known) == len(values)):
+        return f"the same in every row, {known[0]!r}" if n else "without a value in any row"
+    if values.dtype == pl.Int64 and n == len(values):
+        steady = known.is_sorted() or np.ptp(known.to_numpy()) == n - 1
+        return IDENTIFIER if steady or re.search(ID, name) else None
+    if values.dtype != pl.String or n <= 20:
+        return None
+    if n > 0.5 * len(known):
+        wordy = known.str.count_matches(r"\s").sum() >= 3 * len(known)
+        return "free text" if wordy else IDENTIFIER
+    covered = known.alias("").value_counts(sort=True)["count"].head(MOST).sum() / len(known)
+    return f"{n} different values; the top {MOST} cover {covered:.0%}" if covered < 0.5 else None
+
+
+def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]:
+    """Complete a column of the contract; a bare one may hold any value of its type."""
+    known, gaps = values.drop_nulls(), values.null_count()
+    more: dict[str, Any] = {"nullable": gaps > 0}
+    note = f"{known.n_unique()} different values, {gaps} gaps"
+    if column.type == "category":
+        counts = known.alias("word").value_counts().sort(-pl.col("count").cast(pl.Int64), "word")
+        more["categories"] = [] if bare else sorted(counts["word"].head(MOST))
+        more["open"] = bare or len(counts) > 50 or bool((counts["count"] < 3).any())
+        note += "; new ones are fine, as some are rare" * more["open"]
+    elif known.dtype.is_numeric() and len(known) and not bare:
+        low, high = float(known.to_numpy().min()), float(known.to_numpy().max())
+        size = max(abs(low), abs(high))
+        margin = max(high - low or size or 1.0, 1e-6 * size, 1e-300)
+        if size < 1e300:  # room for as much again on either side, to two digits
+            digits = 1 - math.floor(math.log10(margin))
+            more["min"] = round(low - margin if low < 0 else max(0.0, low - margin), digits)
+            more["max"] = round(high + margin, digits)
+            note += f"; may be {more['min']:g} to {more['max']:g}"
+    elif column.formats:
+        note += f"; read as {_list(column.formats)}"
+    return column.model_copy(update=more), note
+
+
+def _split(
+    known: pl.DataFrame, target: str, classes: list[str], features: list[str],
+    time: str | None, group: str | None,
+) -> tuple[str | None, dict[str, str], str]:  # fmt: skip
+    """The column that says when a row came to be, the split, and why."""
+
+    def rank(name: str) -> tuple[bool, bool, int]:
+        return bool(re.search(TIMELY, name)), known[name].is_sorted(), known[name].n_unique()
+
+    whens = [name for name in features if known[name].dtype == pl.Datetime]
+    whens = [n for n in whens if not known[n].has_nulls() and not re.search(BIRTH, n)]
+    time = time or max((n for n in whens if rank(n)[2] >= 10), key=rank, default=None)
+    random = {"by": "stratified"}
+    if group:
+        return time, {"by": "group", "column": group}, f"no {group!r} is on both sides, as asked"
+    if time is None or known[time].has_nulls():
+        return time, random, "at random: no datetime without gaps says when a row came to be"
+    # The first thresholds come from splitting the older part once more, so three parts matter.
+    when = known[time].sort()
+    first, second = when[int(0.64 * len(when))], when[int(0.8 * len(when))]
+    later = (known[time] >= first).cast(pl.Int8) + (known[time] >= second).cast(pl.Int8)
+    parts = [known[target].filter(later == part) for part in range(3)]
+    if min(map(len, parts)) < 5 or min(p.n_unique() for p in parts) < len(classes):
+        return time, random, f"WARNING: at random, as {time!r} would part whole classes"
+    said = f"the newest fifth by {time!r}, from {second} on, is held out; --time names another"
+    return time, {"by": "time", "column": time}, said
+
+
+def _telltales(known: pl.DataFrame, target: str, classes: int, features: list[str]) -> list[str]:
+    """The features whose order alone brings the target in order: neighbours are all but equal."""
+    known = known.sample(min(len(known), 50_000), shuffle=True, seed=0)
+    y = known[target].rank("dense" if classes else "average").cast(pl.Float64).to_numpy()
+
+    def steps(order: Any) -> float:
+        changes = np.diff(y[order])
+        return float(
+            np.count_nonzero(changes) + 1 - classes if classes else np.square(changes).sum()
+        )
+
+    most = steps(slice(None)) * (0.02 if classes else 0.002)  # the rows are shuffled
+    orders = ((n, known[n].rank("dense").fill_null(0).to_numpy()) for n in features)
+    return [name for name, order in orders if steps(order.argsort(kind="stable")) < most]
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(map(repr, words))
