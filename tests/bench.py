@@ -68,7 +68,8 @@ def install(template: Path, folder: Path, level: int) -> Project:
     """Make a project with its environment."""
     say(f"a project of level {level} and its environment")
     folder.mkdir()
-    project = Project(copy(template, folder / "project", {"level": level}), level, "flight_delays")
+    path = copy(template, folder / "project", {"level": level}, vcs_ref="HEAD")
+    project = Project(path, level, "flight_delays")
     done(project.run("make", "setup"))
     return project
 
@@ -88,7 +89,7 @@ def pipeline(project: Project, larger: Path) -> Measures:
     say(f"{ROWS:,} rows through level {project.level} and through the bare script, in turn")
     done(project.ml("data", "use", str(larger), "--target", "delayed", "--replace"))
     whole, bare = [], []
-    for _ in range(2):
+    for _ in range(3):
         for made in ("artifacts", "data/interim", ".dvc/cache", ".dvc/tmp", "dvc.lock"):
             path = project.path / made
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
