@@ -18,11 +18,10 @@ def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
 
     A column with a value that cannot be read stays as it came, for `validate` to report.
     """
-    kept = [column for column in rows.get_columns() if column.name not in data.left_out]
-    for place, column in enumerate(kept):
-        if contract := data.columns.get(column.name):
-            came, read = _read(column, contract, data)
-            kept[place] = read if read.null_count() == came.null_count() else came
+    kept = {name: rows[name] for name in rows.columns if name not in data.left_out}
+    for name in kept.keys() & data.columns.keys():
+        came, read = _read(kept[name], data.columns[name], data)
+        kept[name] = read if read.null_count() == came.null_count() else came
     return pl.DataFrame(kept)
 
 
@@ -34,10 +33,11 @@ def unreadable(column: pl.Series, contract: Column, data: Data) -> pl.Series:
 
 def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     """The features of typed rows, for `problem.features`; categories not listed become gaps."""
-    types = {k: pl.Enum(c.categories) for k, c in data.columns.items() if c.type == "category"}
-    # One by one: an expression would take a name such as ^a$ or * for a pattern.
-    columns = (rows[name] for name in data.features)
-    return pl.DataFrame([c.cast(types.get(c.name, c.dtype), strict=False) for c in columns])
+    columns = {name: rows[name] for name in data.features}
+    for name in columns:
+        if data.columns[name].type == "category":
+            columns[name] = columns[name].cast(pl.Enum(data.columns[name].categories), strict=False)
+    return pl.DataFrame(columns)
 
 
 def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
@@ -50,6 +50,8 @@ def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
 
 def _read(column: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
     """The column with its gaps as null, and the same typed: null where that cannot be done."""
+    # Polars takes a name such as * or ^a$ for a pattern, in the methods of a series too.
+    name, column = column.name, column.alias("values")
     kind, dtype = contract.type, column.dtype
     if dtype.is_nested() or dtype == pl.Binary:
         return column, column.clear(len(column))
@@ -67,7 +69,7 @@ def _read(column: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, p
         try:
             read = [_utc(text.str.to_datetime(f, strict=False)) for f in contract.formats or ISO]
         except pl.exceptions.ComputeError:
-            raise BadInput(f"{DATA}: columns.{column.name}.formats: one is no format") from None
+            raise BadInput(f"{DATA}: columns.{name}.formats: one cannot be read") from None
         return text, pl.select(pl.coalesce(read)).to_series()
     plain = text if dtype.is_numeric() else _plain(text, data.decimal)
     if kind == "integer":  # 3.0 is one, too

@@ -50,20 +50,20 @@ def infer(
             raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
         if name in left_out or (name == time and columns[name].type != "datetime"):
             raise BadInput(f"{source}: {name!r} is {left_out.get(name, 'no datetime')}")
-    frame = typed(rows, draft)
-    task, classes = _task(frame[target].drop_nulls(), f"{source}: the target {target!r}", task)
+    said = _unnamed(typed(rows, draft))
+    known = said[target].is_not_null()
+    task, classes = _task(said[target].filter(known), f"{source}: the target {target!r}", task)
     if classes and all(re.fullmatch(r"-?\d+\.0", name) for name in classes):
         columns[target], classes = Column(type="integer"), [name[:-2] for name in classes]
-        frame = typed(rows, draft)
-    known = frame.filter(frame[target].is_not_null())
+        said = _unnamed(typed(rows, draft))
     keys: list[str] = []
     notes: dict[str, str] = {}
-    for name in frame.columns:
-        values, asked = frame[name], name in (target, time, group)
+    for name, values in said.items():
+        asked = name in (target, time, group)
         reason = None if asked else _useless(values, name)
         if reason == IDENTIFIER and not keys and re.search(ID, name) and values.is_unique().all():
             keys, reason = [name], None
-        elif not asked and values.equals(frame[target]):
+        elif not asked and values.equals(said[target]):
             reason = "a copy of the target"
         columns[name], notes[name] = _column(values, columns[name], name in (group, *keys))
         if _swapped(rows[name], columns[name], draft):
@@ -71,14 +71,14 @@ def infer(
         if reason:
             left_out[name] = reason
     notes |= {name: f"left out: {reason}" for name, reason in left_out.items()}
-    features = [n for n in frame.columns if n not in (target, group, *keys, *left_out)]
+    features = [n for n in said if n not in (target, group, *keys, *left_out)]
     if not features:
         raise BadInput(f"{source}: no column is left to learn from: {left_out}")
-    notes[target] += f"; WARNING: rows without: {len(rows) - len(known)}, set aside" * (
-        len(known) < len(rows)
-    )
-    time, split, notes["(split)"] = _split(known, target, classes, features, time, group)
-    for name in _telltales(known, target, len(classes), features):
+    if not known.all():
+        notes[target] += f"; WARNING: {(~known).sum()} rows without one are set aside"
+    said = {name: values.filter(known) for name, values in said.items()}
+    time, split, notes["(split)"] = _split(said, target, classes, features, time, group)
+    for name in _telltales(said, target, len(classes), features):
         if name != time:
             notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
     notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
@@ -97,8 +97,8 @@ def _types(rows: pl.DataFrame, target: str, separator: str) -> Data:
     for column in rows.get_columns():
         name, dtype = column.name, column.dtype
         if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-            words = column.cast(pl.String).str.strip_chars().drop_nulls()
-            seen[name] = words.alias("word").value_counts()
+            words = column.alias("word").cast(pl.String).str.strip_chars().drop_nulls()
+            seen[name] = words.value_counts()
         elif dtype.is_numeric():
             columns[name] = Column(type="integer" if dtype.is_integer() else "number")
         elif dtype in (pl.Boolean, pl.Date, pl.Datetime):
@@ -185,7 +185,7 @@ def _swapped(column: pl.Series, contract: Column, draft: Data) -> bool:
 
 def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[str]]:
     """The task that the values of the target suggest, and its classes; refuses what cannot be."""
-    counts = known.alias("class").value_counts(sort=True).cast({"class": pl.String})
+    counts = known.value_counts(sort=True).cast({"values": pl.String})
     n, numeric = len(counts), known.dtype.is_numeric()
     rarest, least = counts.row(-1) if n else ("", 0)
     whole = numeric and not (known.cast(pl.Float64) % 1 != 0).any()
@@ -224,7 +224,7 @@ def _useless(values: pl.Series, name: str) -> str | None:
     if n > 0.5 * len(known):
         wordy = known.str.count_matches(r"\s").sum() >= 3 * len(known)
         return "free text" if wordy else IDENTIFIER
-    covered = known.alias("").value_counts(sort=True)["count"].head(MOST).sum() / len(known)
+    covered = known.value_counts(sort=True)["count"].head(MOST).sum() / len(known)
     return f"{n} different values; the top {MOST} cover {covered:.0%}" if covered < 0.5 else None
 
 
@@ -234,8 +234,8 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
     more: dict[str, Any] = {"nullable": gaps > 0}
     note = f"{known.n_unique()} different values, {gaps} gaps"
     if column.type == "category":
-        counts = known.alias("word").value_counts().sort(-pl.col("count").cast(pl.Int64), "word")
-        more["categories"] = [] if bare else sorted(counts["word"].head(MOST))
+        counts = known.value_counts().sort(-pl.col("count").cast(pl.Int64), "values")
+        more["categories"] = [] if bare else sorted(counts["values"].head(MOST))
         more["open"] = bare or len(counts) > 50 or bool((counts["count"] < 3).any())
         note += "; new ones are fine, as some are rare" * more["open"]
     elif known.dtype.is_numeric() and len(known) and not bare:
@@ -253,7 +253,7 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
 
 
 def _split(
-    known: pl.DataFrame, target: str, classes: list[str], features: list[str],
+    known: dict[str, pl.Series], target: str, classes: list[str], features: list[str],
     time: str | None, group: str | None,
 ) -> tuple[str | None, dict[str, str], str]:  # fmt: skip
     """The column that says when a row came to be, the split, and why."""
@@ -276,14 +276,17 @@ def _split(
     parts = [known[target].filter(later == part) for part in range(3)]
     if min(map(len, parts)) < 5 or min(p.n_unique() for p in parts) < len(classes):
         return time, random, f"WARNING: at random, as {time!r} would part whole classes"
-    said = f"the newest fifth by {time!r}, from {second} on, is held out; --time names another"
-    return time, {"by": "time", "column": time}, said
+    why = f"the newest fifth by {time!r}, from {second} on, is held out; --time names another"
+    return time, {"by": "time", "column": time}, why
 
 
-def _telltales(known: pl.DataFrame, target: str, classes: int, features: list[str]) -> list[str]:
+def _telltales(
+    known: dict[str, pl.Series], target: str, classes: int, features: list[str]
+) -> list[str]:
     """The features whose order alone brings the target in order: neighbours are all but equal."""
-    known = known.sample(min(len(known), 50_000), shuffle=True, seed=0)
-    y = known[target].rank("dense" if classes else "average").cast(pl.Float64).to_numpy()
+    # Shuffled, so that equal values do not bring in the order of the file.
+    some = np.random.default_rng(0).permutation(len(known[target]))[:50_000]
+    y = known[target].rank("dense" if classes else "average").cast(pl.Float64).to_numpy()[some]
 
     def steps(order: Any) -> float:
         changes = np.diff(y[order])
@@ -291,9 +294,14 @@ def _telltales(known: pl.DataFrame, target: str, classes: int, features: list[st
             np.count_nonzero(changes) + 1 - classes if classes else np.square(changes).sum()
         )
 
-    most = steps(slice(None)) * (0.02 if classes else 0.002)  # the rows are shuffled
-    orders = ((n, known[n].rank("dense").fill_null(0).to_numpy()) for n in features)
+    most = steps(slice(None)) * (0.02 if classes else 0.002)
+    orders = ((n, known[n].rank("dense").fill_null(0).to_numpy()[some]) for n in features)
     return [name for name, order in orders if steps(order.argsort(kind="stable")) < most]
+
+
+def _unnamed(frame: pl.DataFrame) -> dict[str, pl.Series]:
+    """The columns by name, themselves without: Polars takes a name such as * for a pattern."""
+    return {name: frame[name].alias("values") for name in frame.columns}
 
 
 def _list(words: Iterable[str]) -> str:

@@ -1,0 +1,1 @@
+"""From raw data to a model that passed its gate. `ml --help` shows the way."""

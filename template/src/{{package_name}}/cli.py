@@ -1,0 +1,128 @@
+"""The command `ml`. What is heavy is imported by the command that needs it."""
+
+import json
+import os
+import sys
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from .errors import BadInput, Refused
+
+# In the order of the pipeline.
+STEPS = {
+    "ingest": "Read the source of config/data.yaml into typed rows.",
+    "validate": "Check the rows against the contract in config/data.yaml.",
+    "split": "Set the holdout aside.",
+    "train": "Train the estimator of problem/model.py.",
+    "evaluate": "Score the model on the holdout.",
+    "gate": "Judge the model by config/gate.yaml.",
+    "package": "Bundle the model that passed, with all that serving it needs.",
+}
+START = Path.cwd()
+# Threads that wait without spinning: on a busy machine scikit-learn's trees are several times faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+plain = {"no_args_is_help": True, "rich_markup_mode": None}
+app = typer.Typer(
+    help="From raw data to a model that passed its gate.", add_completion=False, **plain
+)
+data_app = typer.Typer(help="Bring your own data.", **plain)
+app.add_typer(data_app, name="data")
+
+
+def perform(name: str) -> None:
+    """Run one step and say what came of it."""
+    from rich.console import Console
+
+    from . import config
+
+    console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
+    with console.status(f"{name} …"):
+        said = import_module(f".pipeline.{name}", __package__).step(config.load())
+    console.print(f"[green]✓[/] {name:<9} {said} [dim]{time.monotonic() - began:.1f} s[/]")
+
+
+for _name, _about in STEPS.items():
+    app.command(_name, help=_about)(lambda name=_name: perform(name))
+
+
+@app.command()
+def run() -> None:
+    """Run the whole pipeline; with a dvc.yaml, only what is stale."""
+    if Path("dvc.yaml").exists():
+        return import_module(".pipeline.dvc", __package__).repro()
+    for name in STEPS:
+        perform(name)
+
+
+@app.command()
+def report() -> None:
+    """Write artifacts/report.html, and report.md for a pull request."""
+    from . import config
+    from .pipeline import report
+
+    typer.echo(report.write(config.load()))
+
+
+@app.command()
+def predict(
+    file: Annotated[Path | None, Argument(help="CSV or Parquet, as the training data.")] = None,
+    rows: Annotated[str | None, Option("--json", help="A row, or a list of rows.")] = None,
+) -> None:
+    """Predict rows with the packaged model: a JSON object for each."""
+    from .pipeline.predict import answers
+
+    for answer in answers(START / file if file else None, rows):
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+
+
+@data_app.command()
+def use(
+    file: Annotated[Path, Argument(help="CSV with any delimiter, plain or gzipped, or Parquet.")],
+    target: Annotated[str, Option(help="The column to predict.")],
+    time: Annotated[str | None, Option(help="The column that says when a row came to be.")] = None,
+    group: Annotated[
+        str | None, Option(help="Keep rows with the same value of it together.")
+    ] = None,
+    task: Annotated[str | None, Option(help="binary, multiclass or regression.")] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace what is in the way.")] = False,
+) -> None:
+    """Learn contract, task, split and gate from a file of yours, and say why."""
+    from .pipeline.use import use
+
+    use(START / file, target, time=time, group=group, task=task, replace=replace)
+
+
+def main() -> None:
+    """Run `ml` in the project that the current folder is in."""
+    try:
+        if len(sys.argv) > 1 and "--help" not in sys.argv:
+            os.chdir(_root())
+        app()
+    except Refused as refused:
+        _leave(1, refused)
+    except BadInput as wrong:
+        _leave(2, wrong)
+    except OSError as error:  # a full disk, a folder that is not ours
+        _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+    except Exception:
+        traceback.print_exc()
+        _leave(70, "this is a bug of ml, not of your input: please report the lines above")
+
+
+def _root() -> Path:
+    for folder in (START, *START.parents):
+        if (folder / "config").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise BadInput(f"{START} is in no project: go to a folder with config/ and pyproject.toml")
+
+
+def _leave(code: int, said: object) -> None:
+    typer.echo(f"ml: {said}", err=True)
+    sys.exit(code)

@@ -1,0 +1,166 @@
+"""The three files in `config/`, typed. A mistake in one of them is a sentence with file and key."""
+
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import BadInput
+
+DATA, MODEL, GATE = (Path("config") / f"{name}.yaml" for name in ("data", "model", "gate"))
+Task = Literal["binary", "multiclass", "regression"]
+# The first metric of a task is the one that `ml data use` chooses for the gate.
+METRICS: dict[Task, list[str]] = {
+    "binary": ["roc_auc", "average_precision", "log_loss", "brier", "accuracy"],
+    "multiclass": ["log_loss", "accuracy", "macro_f1"],
+    "regression": ["rmse", "mae", "r2"],
+}
+HIGHER_IS_BETTER = {"roc_auc", "average_precision", "accuracy", "macro_f1", "r2"}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Column(Strict):
+    type: Literal["number", "integer", "boolean", "category", "datetime"]
+    nullable: bool = False
+    min: float | None = None
+    max: float | None = None
+    categories: list[str] = []
+    open: bool = False  # categories that are not listed are allowed, and read as a gap
+    formats: list[str] = []  # of a datetime, tried in this order
+
+
+class Split(Strict):
+    by: Literal["time", "group", "stratified"]
+    column: str | None = None  # the time or the group
+    holdout: float = Field(0.2, gt=0, lt=1)
+    seed: int = 0
+
+
+class Data(Strict):
+    """The contract: where the rows come from, and what must be true of them."""
+
+    source: str
+    separator: str = Field(",", min_length=1, max_length=1)
+    decimal: Literal[".", ","] = "."
+    gaps: list[str] = [""]  # texts that mean "no value"
+    target: str
+    task: Task
+    classes: list[str] = []  # of a binary task: the negative one, the positive one
+    split: Split
+    keys: list[str] = []  # together unique in every row, and no features
+    time: str | None = None  # when a row came to be
+    max_age_days: float | None = Field(None, gt=0)  # of the newest row, by `time`
+    min_rows: int = Field(100, ge=1)
+    columns: dict[str, Column]
+    left_out: dict[str, str] = {}  # column: the reason
+
+    @property
+    def features(self) -> list[str]:
+        """The columns that a model may see."""
+        group = self.split.column if self.split.by == "group" else None
+        return [name for name in self.columns if name not in {self.target, *self.keys, group}]
+
+    def for_predicting(self) -> "Data":
+        """The contract of rows whose target is not known yet: the features, of any number of rows."""
+        kept = {name: self.columns[name] for name in self.features}
+        gone = self.left_out | {name: "no feature" for name in self.columns if name not in kept}
+        changes = {"columns": kept, "left_out": gone, "keys": [], "min_rows": 1}
+        return self.model_copy(update=changes | {"max_age_days": None})
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        by_time = self.split.column if self.split.by == "time" else None
+        for name in (self.target, *self.keys, self.time, self.split.column):
+            if name is not None and name not in self.columns:
+                raise ValueError(f"'{name}' is not one of the columns")
+        for name in (self.time, by_time):
+            if name is not None and self.columns[name].type != "datetime":
+                raise ValueError(f"columns.{name}: is used as a time, so its type must be datetime")
+        if self.split.by != "stratified" and self.split.column is None:
+            raise ValueError(f"split: by {self.split.by} needs a column")
+        if self.max_age_days is not None and self.time is None:
+            raise ValueError("max_age_days: needs the key time, to know the newest row by")
+        n = len(self.classes)
+        if not {"regression": n == 0, "binary": n == 2, "multiclass": n > 2}[self.task]:
+            raise ValueError(f"classes: {n} do not fit a {self.task} task")
+        if not self.features:
+            raise ValueError("columns: none is left for the model to learn from")
+        return self
+
+
+class Model(Strict):
+    """What `problem/model.py` is given."""
+
+    estimator: str = "boosted"
+    seed: int = 0
+    params: dict[str, Any] = {}
+
+
+class Gate(Strict):
+    """What a model must reach. No check has a switch to turn it off."""
+
+    metric: str  # of baselines, slices and importance
+    thresholds: dict[str, float] = Field(min_length=1)  # at least, or at most, as the metric goes
+    judge: Literal["value", "worse_end"] = "value"  # of the interval
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    resamples: int = Field(200, ge=50)
+    min_skill: float = Field(0.0, ge=0, lt=1)  # over a constant, surely
+    linear_tolerance: float = Field(0.05, ge=0)  # skill that may be lost against a linear model
+    slice_rows: int = Field(100, ge=2)  # a category with fewer is not judged by itself
+    slice_skill: float = Field(0.0, lt=1)
+    max_calibration_error: float = Field(0.1, gt=0)
+    max_megabytes: float = Field(20.0, gt=0)
+    max_latency_ms: float = Field(50.0, gt=0)
+
+
+class Config(Strict):
+    data: Data
+    model: Model
+    gate: Gate
+
+
+Kind = TypeVar("Kind", bound=Strict)
+
+
+def read(path: Path, kind: type[Kind]) -> Kind:
+    """Read one file of `config/`.
+
+    Raises:
+        BadInput: It is missing or no YAML, or a key is unknown, absent or of another type.
+    """
+    try:
+        return kind.model_validate(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing: `ml data use` writes it") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(
+            f"{path}{line}: this is not YAML: {getattr(error, 'problem', error)}"
+        ) from None
+    except ValidationError as error:
+        first, *rest = error.errors()
+        key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
+        more = f" (and {len(rest)} more)" if rest else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{path}: {key}{said}{more}") from None
+
+
+def load() -> Config:
+    """Read the `config/` of the current folder.
+
+    Raises:
+        BadInput: As `read`, or the gate names a metric that the task does not have.
+    """
+    data, model, gate = read(DATA, Data), read(MODEL, Model), read(GATE, Gate)
+    known = METRICS[data.task]
+    for name in (gate.metric, *gate.thresholds):
+        if name not in known:
+            raise BadInput(
+                f"{GATE}: '{name}' is no metric of a {data.task} task: {', '.join(known)}"
+            )
+    return Config(data=data, model=model, gate=gate)

@@ -1,0 +1,143 @@
+"""The JSON documents that steps leave behind: typed by a schema, chained by digests, never half."""
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from . import config
+from .errors import BadInput
+
+ARTIFACTS = Path("artifacts")
+ROWS, TRAIN, HOLDOUT = (
+    Path(f"data/interim/{name}.parquet") for name in ("rows", "train", "holdout")
+)
+MODEL, PREDICTIONS, PACKAGE = (
+    ARTIFACTS / n for n in ("model.skops", "predictions.parquet", "model")
+)
+# Of each step in the order of the pipeline: its document, and the other files that it makes.
+STEPS: dict[str, list[Path]] = {
+    "ingest": [ARTIFACTS / "ingest.json", ROWS],
+    "validate": [ARTIFACTS / "validation.json"],
+    "split": [ARTIFACTS / "split.json", TRAIN, HOLDOUT],
+    "train": [ARTIFACTS / "training.json", MODEL],
+    "evaluate": [ARTIFACTS / "metrics.json", PREDICTIONS],
+    "gate": [ARTIFACTS / "gate.json"],
+    "package": [ARTIFACTS / "package.json"],
+}
+DOCUMENTS = {step: files[0] for step, files in STEPS.items()}
+MADE_BY = {path: step for step, files in STEPS.items() for path in files}
+
+
+def digest(*paths: Path) -> str:
+    """The SHA-256 of the bytes of all files, one after the other, as `sha256:…`."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                total.update(chunk)
+    return f"sha256:{total.hexdigest()}"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name to write to; the file then takes its place whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield new
+        with new.open("rb+") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def read(step: str) -> dict[str, Any]:
+    """The document of a step.
+
+    Raises:
+        BadInput: The step has not run, or its document cannot be read.
+    """
+    try:
+        document: dict[str, Any] = json.loads(DOCUMENTS[step].read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
+    except ValueError:
+        raise BadInput(f"{DOCUMENTS[step]} cannot be read: run `ml {step}` again") from None
+    return document
+
+
+def checked(path: Path) -> str:
+    """The digest of a step's input, found to be what the step before it left.
+
+    Raises:
+        BadInput: It is missing; or it, or what it was made from, has changed since.
+    """
+    step = MADE_BY.get(path)
+    if not path.is_file():
+        todo = f"run `ml {step}` first" if step else "put a file there, or name another"
+        raise BadInput(f"{path} is {'no file' if path.exists() else 'missing'}: {todo}")
+    found = digest(path)
+    if step:
+        document = read(step)
+        if document["outputs"].get(str(path), found) != found:
+            raise BadInput(f"{path} is not what `ml {step}` wrote: run `ml {step}` again")
+        for source, before in document["inputs"].items():
+            if Path(source).is_file() and digest(Path(source)) != before:
+                raise BadInput(f"{source} has changed since `ml {step}`: run `ml {step}` again")
+    return found
+
+
+@contextmanager
+def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
+    """Check a step's inputs, time it, and write its document if nothing was raised.
+
+    Yields:
+        A dictionary for what the step has to say, besides what every document carries.
+
+    Raises:
+        BadInput: As `checked`.
+    """
+    started, taken = _now(), {str(path): checked(path) for path in inputs}
+    said: dict[str, Any] = {}
+    yield said
+    body = said | {
+        "schema_version": 1,
+        "step": step,
+        "commit": _commit(),
+        "data_digest": taken[str(inputs[0])] if step == "ingest" else read("ingest")["data_digest"],
+        "config_digest": digest(config.DATA, config.MODEL, config.GATE),
+        "started": started,
+        "ended": _now(),
+        "executor": f"{getpass.getuser()}@{platform.node()}, Python {platform.python_version()}",
+        "arguments": sys.argv[1:],
+        "inputs": taken,
+        "outputs": {str(path): digest(path) for path in STEPS[step][1:]},
+    }
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads((Path(__file__).parent / "documents.schema.json").read_text("utf-8"))
+    Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(body)
+    with replacing(DOCUMENTS[step]) as new:
+        new.write_text(json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _commit() -> str | None:
+    """The commit of the code, with `-dirty` if files differ from it; None outside of Git."""
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    return None

@@ -1,0 +1,1 @@
+"""Ours: the steps from raw file to packaged model, one module each."""

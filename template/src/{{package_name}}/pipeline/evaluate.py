@@ -1,0 +1,148 @@
+"""Evaluate: model and holdout → `metrics.json` and `report.html`. Refuses predictions of no value.
+
+Only the holdout is scored, with the model read back from its file, not the one in memory.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
+from ..documents import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, replacing
+from ..errors import BadInput
+from ..problem.features import features
+from ..problem.model import linear
+from . import report
+from .frames import inputs, labels
+from .metrics import SCORES, Floats, bootstrap, calibration, curves, skill
+from .train import load, predict
+
+
+def step(config: Config) -> str:
+    with document("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as said:
+        train, holdout, fitted = pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT), load(MODEL)
+        truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data)
+        if not np.isfinite(given).all():
+            raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
+        with replacing(PREDICTIONS) as new:
+            pl.DataFrame({"truth": truth, "given": given}).write_parquet(new)
+        said |= judge(truth, given, baselines(train, holdout, config.data), holdout, config)
+        said["importance"] = importance(fitted, holdout, config)
+        said["leaks"] = leaks(train, holdout, config.data)
+        size, taken = MODEL.stat().st_size / 1e6, latency(fitted, holdout, config.data)
+        said["model"] = {"digest": digest(MODEL), "megabytes": size, "latency_ms": taken}
+    report.write(config)
+    first = said["metrics"][config.gate.metric]
+    return f"{config.gate.metric} {first['value']:.4g} on {holdout.height:,} rows"
+
+
+def judge(
+    truth: Floats, given: Floats, others: dict[str, Floats], rows: pl.DataFrame, config: Config
+) -> dict[str, Any]:
+    """Score predictions.
+
+    Args:
+        truth: (n,) class indices or values.
+        given: (n, classes) probabilities or (n,) values.
+        others: The same of each baseline.
+        rows: (n,) typed rows, to slice by.
+
+    Returns:
+        What `metrics.json` says of predictions alone.
+    """
+    names, metric = METRICS[config.data.task], config.gate.metric
+    score = SCORES[metric]
+
+    def over(other: Floats, at: Any) -> float:
+        return skill(metric, score(truth[at], given[at]), score(truth[at], other[at]))
+
+    found = bootstrap(
+        lambda at: [
+            *(SCORES[name](truth[at], given[at]) for name in names),
+            *(over(other, at) for other in others.values()),
+        ],
+        len(truth),
+        config.gate,
+    )
+    slices = []
+    for column, value, at in _slices(rows, config):
+        ends = bootstrap(
+            lambda drawn, at=at: [
+                score(truth[at[drawn]], given[at[drawn]]),
+                over(others["constant"], at[drawn]),
+            ],
+            len(at),
+            config.gate,
+        )
+        row = {"column": column, "value": value, "rows": len(at)}
+        slices.append(row | {"metric": ends[0], "skill": ends[1]})
+    values = {name: float(score(truth, other)) for name, other in others.items()}
+    skills = zip(others, found[len(names) :], strict=True)
+    return {
+        "task": config.data.task,
+        "metric": metric,
+        "rows": len(truth),
+        "metrics": dict(zip(names, found, strict=False)),
+        "baselines": {name: {"value": values[name], "skill": ends} for name, ends in skills},
+        "slices": sorted(slices, key=lambda s: (s["skill"]["value"] is None, s["skill"]["value"])),
+        "calibration": calibration(truth, given),
+        "curves": curves(truth, given),
+    }
+
+
+def baselines(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, Floats]:
+    """What a constant and a linear model, on 10,000 rows at most, predict for the holdout."""
+    sample, known = train.sample(min(train.height, 10_000), seed=0), labels(train, data)
+    constant = known.mean()
+    if data.task != "regression":
+        constant = np.bincount(known, minlength=len(data.classes)) / len(known)
+    asked = features(inputs(sample, data))
+    simple = linear(data.task, asked).fit(asked, labels(sample, data))
+    same = np.repeat(np.expand_dims(constant, 0), holdout.height, axis=0)
+    return {"constant": same, "linear": predict(simple, holdout, data)}
+
+
+def _slices(rows: pl.DataFrame, config: Config) -> Iterator[tuple[str, str | None, Any]]:
+    """Every category that has enough rows: its column, its value, the indices of its rows."""
+    for name in config.data.features:
+        if config.data.columns[name].type in {"category", "boolean"}:
+            groups = rows.select(of=name).with_row_index("at").group_by("of", maintain_order=True)
+            for (value,), part in groups:
+                if part.height >= config.gate.slice_rows:
+                    yield name, None if value is None else str(value), part["at"].to_numpy()
+
+
+def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[str, Any]]:
+    """What the gate's metric loses when a column is shuffled (Breiman, 2001), on 1,000 rows."""
+    data, score = config.data, SCORES[config.gate.metric]
+    rows = holdout.sample(min(holdout.height, 1_000), seed=0)
+    truth, sign = labels(rows, data), 1 if config.gate.metric in HIGHER_IS_BETTER else -1
+    base, found = score(truth, predict(fitted, rows, data)), []
+    for name in data.features:
+        value = score(truth, predict(fitted, rows.with_columns(rows[name].shuffle(seed=1)), data))
+        found.append({"column": name, "loss": float(np.nan_to_num(sign * (base - value)))})
+    return sorted(found, key=lambda item: -item["loss"])
+
+
+def leaks(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, int]:
+    """Count rows of the holdout that training has seen, shares a group with, or is not before."""
+    how = data.split
+    found = {"rows": holdout.join(train, on=train.columns, how="semi", nulls_equal=True).height}
+    if how.by == "group":
+        found["groups"] = holdout.join(train, on=how.column, how="semi", nulls_equal=True).height
+    if how.by == "time" and how.column:
+        found["future"] = int((holdout[how.column] <= train[how.column].max()).sum())
+    return found
+
+
+def latency(fitted: Any, rows: pl.DataFrame, data: Data) -> float:
+    """Median time of predicting a single row, features included, in milliseconds."""
+    taken = []
+    for at in range(30):
+        began = time.perf_counter()
+        predict(fitted, rows[at % rows.height], data)
+        taken.append(time.perf_counter() - began)
+    return float(np.median(taken)) * 1000

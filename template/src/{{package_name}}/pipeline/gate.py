@@ -1,0 +1,69 @@
+"""Gate: `metrics.json` → `gate.json` and the report. Refuses a model that fails a single check.
+
+It reads documents alone, so that whoever has them can judge again.
+"""
+
+from operator import ge, gt, le
+from typing import Any
+
+from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
+from ..documents import DOCUMENTS, MODEL, document, read
+from ..errors import Refused
+from . import report
+
+RULES = {"≥": ge, ">": gt, "≤": le}
+
+
+def step(config: Config) -> str:
+    with document("gate", DOCUMENTS["evaluate"], MODEL, GATE) as said:
+        metrics = read("evaluate")
+        said |= {"checks": decide(metrics, config.gate), "model_digest": metrics["model"]["digest"]}
+        failed = [check for check in said["checks"] if check["verdict"] == "refused"]
+        said["verdict"] = "refused" if failed else "passed"
+    report.write(config)
+    if failed:
+        lines = [
+            f"{c['check']}: {_short(c['value'])} is not {c['rule']} {_short(c['threshold'])}"
+            for c in failed
+        ]
+        raise Refused("\n  ".join(["the gate refused this model:", *lines]))
+    return f"passed, {len(said['checks'])} checks; see artifacts/report.html"
+
+
+def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
+    """Judge a model by its metrics.
+
+    Returns:
+        Each check with `check`, `value`, `rule`, `threshold` and `verdict`; what has no value is
+        refused.
+    """
+    over = {name: found["skill"] for name, found in metrics["baselines"].items()}
+    model, leaked = metrics["model"], sum(metrics["leaks"].values())
+    asked: list[tuple[str, float | None, str, float]] = []
+    for name, threshold in gate.thresholds.items():
+        up = name in HIGHER_IS_BETTER
+        end = {"value": "value", "worse_end": "low" if up else "high"}[gate.judge]
+        asked.append((name, metrics["metrics"][name][end], "≥" if up else "≤", threshold))
+    # Surely better than knowing nothing; not surely worse than a linear model; no slice that is
+    # surely below its skill.
+    asked.append(("skill over a constant", over["constant"]["low"], ">", gate.min_skill))
+    asked.append(("skill over linear", over["linear"]["high"], "≥", -gate.linear_tolerance))
+    known = [found for found in metrics["slices"] if found["skill"]["high"] is not None]
+    if known:
+        worst = min(known, key=lambda found: found["skill"]["high"])
+        name = f"worst slice, {worst['column']} = {worst['value']}"
+        asked.append((name, worst["skill"]["high"], ">", gate.slice_skill))
+    asked += [
+        ("calibration error", metrics["calibration"]["error"], "≤", gate.max_calibration_error),
+        ("holdout rows that training knows", leaked, "≤", 0),
+        ("model size, MB", model["megabytes"], "≤", gate.max_megabytes),
+        ("latency of a row, ms", model["latency_ms"], "≤", gate.max_latency_ms),
+    ]
+    names = ("check", "value", "rule", "threshold", "verdict")
+    verdicts = [v is not None and bool(RULES[rule](v, bound)) for _, v, rule, bound in asked]
+    judged = zip(asked, verdicts, strict=True)
+    return [dict(zip(names, [*a, "passed" if ok else "refused"], strict=True)) for a, ok in judged]
+
+
+def _short(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

@@ -1,0 +1,37 @@
+"""Report: documents → `report.html`, the summary for a pull request, the model card."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from ..config import Config
+from ..documents import ARTIFACTS, DOCUMENTS, read, replacing
+
+
+def render(template: str, config: Config, **more: Any) -> str:
+    """Fill in one of `templates/` from the documents that are there."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = lambda value: "–" if value is None else f"{value:.4g}"
+    # What comes from the data must not end a cell or a line of a Markdown table.
+    environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
+    steps = {name: read(name) for name, path in DOCUMENTS.items() if path.exists()}
+    judged = steps.get("gate", {}).get("model_digest")
+    if judged and judged != steps.get("evaluate", {}).get("model", {}).get("digest"):
+        del steps["gate"]  # the verdict on an earlier model
+    return environment.get_template(template).render(steps=steps, config=config, **more)
+
+
+def write(config: Config) -> str:
+    """Write `artifacts/report.md`, return it, and `report.html` once there is a model to show."""
+    for name in ("report.html", "report.md") if DOCUMENTS["evaluate"].exists() else ("report.md",):
+        text = render(name, config)
+        with replacing(ARTIFACTS / name) as new:
+            new.write_text(text, "utf-8")
+    return text

@@ -1,0 +1,90 @@
+"""Train: `train.parquet` → `artifacts/model.skops`. Refuses what the estimator cannot learn from.
+
+The file holds no pickle and no time: the same rows, config and code give the same bytes.
+"""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import skops.io
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from ..config import DATA, MODEL, Config, Data, Model
+from ..documents import MODEL as FILE
+from ..documents import TRAIN, document, replacing
+from ..errors import BadInput
+from ..problem.features import features
+from ..problem.model import TRUSTED, estimator
+from .frames import inputs, labels
+from .metrics import Floats
+
+
+def step(config: Config) -> str:
+    with document("train", TRAIN, DATA, MODEL) as said:
+        rows = pl.read_parquet(TRAIN)
+        save(fit(rows, config.data, config.model), FILE)
+        said |= {"rows": rows.height, **config.model.model_dump()}
+        said["model_inputs"] = features(inputs(rows.head(1), config.data)).columns
+    return f"{config.model.estimator} on {rows.height:,} rows"
+
+
+def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
+    """Fit the estimator of `problem/model.py`.
+
+    Raises:
+        BadInput: Its name or a param is not known, or it cannot learn from these rows.
+    """
+    given = features(inputs(rows, data))
+    try:
+        made = estimator(model.estimator, data.task, given, model.seed, model.params)
+        return made.fit(given, labels(rows, data))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{MODEL}: nothing can be trained: {str(error).splitlines()[0]}") from error
+
+
+def predict(fitted: Any, rows: pl.DataFrame, data: Data) -> Floats:
+    """Predict typed rows: (n, classes) probabilities in the order of the contract, or (n,) values."""
+    given = features(inputs(rows, data))
+    if data.task == "regression":
+        return np.asarray(fitted.predict(given), dtype=float)
+    found = np.zeros((rows.height, len(data.classes)))  # a class that training lacked stays at 0
+    found[:, fitted.classes_] = fitted.predict_proba(given)
+    return found
+
+
+def save(fitted: Any, path: Path) -> None:
+    """Write a model with skops, less what differs from run to run: memory addresses and times."""
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(fitted))) as came, replacing(path) as new:
+        seen: dict[str, str] = {}
+        schema = re.sub(
+            r'("__id__": |"file": ")(\d+)',
+            lambda m: m[1] + seen.setdefault(m[2], str(len(seen))),
+            came.read("schema.json").decode(),
+        )
+        files = {
+            n.replace(s := Path(n).stem, seen.get(s, s)): came.read(n) for n in came.namelist()
+        }
+        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as kept:
+            for name, content in sorted((files | {"schema.json": schema}).items()):
+                kept.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+
+
+def load(path: Path) -> Any:
+    """Load a model.
+
+    Raises:
+        BadInput: The file is damaged, or holds a type that `problem/model.py` does not trust.
+    """
+    try:
+        return skops.io.load(path, trusted=list(TRUSTED))
+    except UntrustedTypesFoundException as error:
+        raise BadInput(
+            f"{path} holds types that problem/model.py does not trust: {error}"
+        ) from None
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise BadInput(f"{path} is damaged ({error}): run `ml train` again") from None

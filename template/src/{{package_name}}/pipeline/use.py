@@ -1,0 +1,121 @@
+"""`ml data use`: any table → contract, task, split and gate in `config/`, each decision explained."""
+
+import csv
+import gzip
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from .. import config
+from ..config import METRICS, Config, Data, Gate, Model
+from ..documents import digest, replacing
+from ..errors import BadInput
+from .evaluate import baselines, judge
+from .frames import labels, typed
+from .infer import infer
+from .ingest import read
+from .split import split
+from .train import fit, predict
+
+ABOUT = {
+    config.DATA: "The contract: what must be true of the rows. Every key is explained in Data, config.py.",
+    config.MODEL: "What problem/model.py is given.",
+    config.GATE: "What a model must reach. Every key is explained in Gate, config.py.",
+}
+PARAMS = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}  # slow and shallow: robust
+EXAMPLE = "# The example's own, which `ml data use` may replace as long as nobody edited it: "
+
+
+def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
+    """Decide, explain, and write `config/` and a copy of the file in `data/raw/`.
+
+    Raises:
+        BadInput: The file cannot be read or learned from, or something of the user's is in the way.
+    """
+    console = Console(highlight=False)
+    with console.status(f"reading {file.name} …"):
+        source, separator = Path("data/raw") / file.name, delimiter(file)
+        rows = read(file, separator)
+        data, notes = infer(rows, target, source=str(source), separator=separator, **asked)
+    with console.status("trying a first model …"):
+        model, gate, more = first_gate(typed(rows, data), data)
+    table = Table("what", "decided", "why", box=None, pad_edge=False)
+    for name, said in (notes | more).items():
+        kind = data.columns[name].type if name in data.columns else ""
+        table.add_row(name, "left out" if name in data.left_out else kind, said)
+    console.print(f"{data.task}: {target}, from {rows.height:,} rows\n", table, sep="\n")
+    files = {config.DATA: data, config.MODEL: model, config.GATE: gate}
+    taken = [path for path in files if path.exists() and not _untouched(path)]
+    if source.exists() and digest(source) != digest(file):
+        taken.append(source)
+    if taken and not replace:
+        raise BadInput(f"{', '.join(map(str, taken))} would be replaced: say so with --replace")
+    if file.resolve() != source.resolve():
+        with replacing(source) as new:
+            shutil.copyfile(file, new)
+    for path, content in files.items():
+        tree = content.model_dump(exclude_defaults=True)
+        text = yaml.safe_dump(
+            tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+        )
+        with replacing(path) as new:
+            new.write_text(f"# {ABOUT[path]}\n{text}", "utf-8")
+    console.print(f"\nWrote {', '.join(map(str, files))} and {source}. Next: ml run")
+
+
+def delimiter(file: Path) -> str:
+    """What parts the first lines of a text file into the most fields, equally many in each."""
+    try:
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as text:
+            lines = [line for _, line in zip(range(50), text, strict=False)]
+    except (OSError, EOFError, UnicodeDecodeError):
+        return ","  # `read` will say what is wrong, or it is Parquet
+
+    def fields(separator: str) -> tuple[bool, int]:
+        widths = {len(row) for row in csv.reader(lines, delimiter=separator) if row}
+        return len(widths) == 1, max(widths, default=0)
+
+    return max(",;\t|", key=fields)
+
+
+def first_gate(rows: pl.DataFrame, data: Data) -> tuple[Model, Gate, dict[str, str]]:
+    """Choose the estimator, and thresholds of half of what it gains over a constant.
+
+    It is tried on 10,000 rows at most, none of them of the holdout.
+    """
+    rows = split(rows, data)[0]
+    train, rest = split(rows.sample(min(rows.height, 10_000), seed=0), data)
+    metric, others = METRICS[data.task][0], baselines(train, rest, data)
+    gate, tried = Gate(metric=metric, thresholds={metric: 0.0}), []
+    for model in (Model(params=PARAMS), Model(estimator="linear")):
+        given = predict(fit(train, data, model), rest, data)
+        whole = Config(data=data, model=model, gate=gate)
+        tried.append((model, judge(labels(rest, data), given, others, rest, whole)))
+    lost = tried[0][1]["baselines"]["linear"]["skill"]["value"] or 0.0
+    model, found = tried[lost < -gate.linear_tolerance / 2]
+    value, constant = found["metrics"][metric]["value"], found["baselines"]["constant"]
+    gained = max(constant["skill"]["value"] or 0.0, 0.0)
+    weakest = [s["skill"]["value"] for s in found["slices"] if s["skill"]["value"] is not None]
+    gate = Gate(
+        metric=metric,
+        thresholds={metric: float(f"{(value + constant['value']) / 2:.3g}")},
+        slice_skill=round(min([0.4 * gained, *(skill - 0.1 for skill in weakest)]), 3),
+        max_calibration_error=round(max(0.1, 2 * found["calibration"]["error"]), 3),
+    )
+    reached = f"a first model has {metric} {value:.4g}, a constant {constant['value']:.4g}"
+    notes = {"(estimator)": f"{model.estimator}: {reached}"}
+    notes["(gate)"] = f"asks for {metric} {gate.thresholds[metric]:.4g}, half of that gain"
+    if (constant["skill"]["low"] or 0.0) <= 0:
+        notes["(gate)"] = f"WARNING: {reached}: the columns tell next to nothing of the target"
+    return model, gate, notes
+
+
+def _untouched(path: Path) -> bool:
+    first, _, rest = path.read_text("utf-8", "replace").partition("\n")
+    return first == EXAMPLE + sha256(rest.encode()).hexdigest()[:12]

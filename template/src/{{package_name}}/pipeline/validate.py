@@ -1,0 +1,104 @@
+"""Validate: typed rows → `validation.json`, a verdict on every column and rule. Refuses bad rows.
+
+All failures are reported at once, each with its count and a few of the values.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import pandera.polars as pa
+import polars as pl
+
+from ..config import DATA, Config, Data
+from ..documents import ROWS, document
+from ..errors import Refused
+from ..problem.schema import schema
+from .frames import unreadable
+
+DTYPES = {
+    "number": pl.Float64(),
+    "integer": pl.Int64(),
+    "boolean": pl.Boolean(),
+    "category": pl.String(),
+    "datetime": pl.Datetime("us"),
+}
+# Pandera's names of failures, as a person says them.
+SAYS = {"column_in_schema": "extra column", "column_in_dataframe": "missing column"}
+SAYS |= {"not_nullable": "null", "multiple_fields_uniqueness": "duplicate key"}
+
+
+def step(config: Config) -> str:
+    with document("validate", ROWS, DATA) as said:
+        rows = pl.read_parquet(ROWS)
+        said |= check(rows, config.data)
+    if said["failures"]:
+        raise Refused("\n  ".join(["the rows break config/data.yaml:", *tell(said["failures"])]))
+    return f"{rows.height:,} rows keep the contract, {len(said['columns'])} columns checked"
+
+
+def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[str, Any]:
+    """Judge typed rows by the contract.
+
+    Args:
+        rows: What `frames.typed` returned.
+        now: UTC without a zone, as the rows are, to tell the age of the newest one.
+
+    Returns:
+        `verdict`, `rows`, `columns` (each of contract and rows, with its verdict) and `failures`:
+        `column` (None: the table), `rule`, `count` and up to five `samples`.
+    """
+    failures = []
+    if rows.height < data.min_rows:
+        failures.append(_failure(None, "too few rows", 1, [f"{rows.height} of {data.min_rows}"]))
+    newest = rows[data.time].max() if data.max_age_days and data.time in rows.columns else None
+    if isinstance(newest, datetime):
+        age = (now or datetime.now(UTC).replace(tzinfo=None)) - newest
+        if age.total_seconds() > (data.max_age_days or 0) * 86_400:
+            failures.append(_failure(data.time, "stale newest row", 1, [newest]))
+    contract = {}
+    for name, column in data.columns.items():
+        contract[name] = column.model_dump(exclude={"type", "formats"}) | {
+            "dtype": DTYPES[column.type]
+        }
+        if rows.schema.get(name, DTYPES[column.type]) != DTYPES[column.type]:
+            # Reported as that: values of another type cannot be compared with anything.
+            bad = unreadable(rows[name], column, data)
+            failures.append(_failure(name, f"not a {column.type}", len(bad), bad))
+            contract[name] = {"dtype": rows.schema[name], "nullable": True, **LAX}
+    try:
+        schema(contract, set(data.keys) & set(rows.columns)).validate(rows, lazy=True)
+    except pa.errors.SchemaErrors as errors:
+        for (name, rule), found in errors.failure_cases.group_by(
+            "column", "check", maintain_order=True
+        ):
+            says, values = SAYS.get(str(rule), str(rule)), found["failure_case"].cast(pl.String)
+            if says in {"extra column", "missing column"}:
+                failures += [_failure(value, says, 1, [value]) for value in values]
+            else:
+                samples = values.unique(maintain_order=True)
+                failures.append(_failure(name, says, found.height, samples))
+    broken = {failure["column"] for failure in failures}
+    names = dict.fromkeys([*data.columns, *rows.columns])
+    return {
+        "verdict": "refused" if failures else "passed",
+        "rows": rows.height,
+        "columns": {name: "refused" if name in broken else "passed" for name in names},
+        "failures": failures,
+    }
+
+
+def tell(failures: list[dict[str, Any]]) -> list[str]:
+    """A line a failure, for a person."""
+    lines = (
+        (f["column"] or "table", f["rule"], f["count"], ", ".join(f["samples"])) for f in failures
+    )
+    return [f"{where}: {rule}, {count:,} × ({samples})" for where, rule, count, samples in lines]
+
+
+LAX = {"min": None, "max": None, "categories": [], "open": True}
+
+
+def _failure(column: Any, rule: str, count: int, samples: Iterable[Any]) -> dict[str, Any]:
+    shown = [str(value)[:80] for value, _ in zip(samples, range(5), strict=False)]
+    return {"column": column, "rule": rule, "count": count, "samples": shown}

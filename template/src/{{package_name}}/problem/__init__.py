@@ -1,0 +1,1 @@
+"""Yours: the four modules that make this project about your problem."""
