@@ -173,6 +173,14 @@ def test_rendered_python_and_yaml_are_clean_under_every_name(
         assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_our_environment_has_what_a_project_requires(render: Render) -> None:
+    """Else a test in process would call the package with other floors than a project has."""
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["project"]
+    project = tomllib.loads((render(level=0) / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
+    assert sorted(ours) == sorted(project["project"]["dependencies"] + groups["train"])
+
+
 def test_no_file_is_binary_and_every_line_ends_with_lf(render: Render) -> None:
     project = render(level=2)
     for name in files(project):
