@@ -50,7 +50,7 @@ def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
 
 def _read(column: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
     """The column with its gaps as null, and the same typed: null where that cannot be done."""
-    # Polars takes a name such as * or ^a$ for a pattern, in the methods of a series too.
+    # Without its name: Polars takes one such as * or ^a$ for a pattern, in a series as well.
     name, column = column.name, column.alias("values")
     kind, dtype = contract.type, column.dtype
     if dtype.is_nested() or dtype == pl.Binary:

@@ -24,7 +24,7 @@ CLOCKS = ["", *map("".join, product((" ", "T", ", "), HOURS, ("", "%#z", " UTC")
 FORMATS = list(map("".join, product(DAYS.split("|"), CLOCKS)))
 TIMELY, BIRTH = r"(?i)date|time|stamp|created|when|day|_at$|datum|fecha", r"(?i)birth|born|dob"
 ID = r"(?i:^(id|key|index|unnamed.*|)$|^id[ _.-]|[ _.-](id|key|nr)$|uuid)|[a-z](Id|ID)$"
-POSITIVE = ["true", "yes", "y", "t", "1", "positive", "pos", "bad", "fraud", "spam", "churned"]
+NUMBER, INTEGER = Column(type="number"), Column(type="integer")
 MOST = 200  # categories of a column; the boosted trees take at most 255
 IDENTIFIER = "an identifier: (nearly) every row has its own"
 
@@ -50,30 +50,34 @@ def infer(
             raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
         if name in left_out or (name == time and columns[name].type != "datetime"):
             raise BadInput(f"{source}: {name!r} is {left_out.get(name, 'no datetime')}")
-    said = _unnamed(typed(rows, draft))
+    frame = typed(rows, draft)
+    # Without their names: Polars takes one such as * or ^a$ for a pattern, in a series as well.
+    said = {name: frame[name].alias("values") for name in frame.columns}
     known = said[target].is_not_null()
     task, classes = _task(said[target].filter(known), f"{source}: the target {target!r}", task)
     if classes and all(re.fullmatch(r"-?\d+\.0", name) for name in classes):
-        columns[target], classes = Column(type="integer"), [name[:-2] for name in classes]
-        said = _unnamed(typed(rows, draft))
+        columns[target], classes = INTEGER, [name[:-2] for name in classes]
+        said[target] = said[target].cast(pl.Int64)
     keys: list[str] = []
     notes: dict[str, str] = {}
     for name, values in said.items():
         asked = name in (target, time, group)
         reason = None if asked else _useless(values, name)
-        if reason == IDENTIFIER and not keys and re.search(ID, name) and values.is_unique().all():
+        unique = values.drop_nulls().n_unique() == len(rows)
+        if reason == IDENTIFIER and unique and not keys and re.search(ID, name):
             keys, reason = [name], None
         elif not asked and values.equals(said[target]):
             reason = "a copy of the target"
         columns[name], notes[name] = _column(values, columns[name], name in (group, *keys))
-        if _swapped(rows[name], columns[name], draft):
-            notes[name] += "; WARNING: day and month may be the other way round"
         if reason:
             left_out[name] = reason
     notes |= {name: f"left out: {reason}" for name, reason in left_out.items()}
     features = [n for n in said if n not in (target, group, *keys, *left_out)]
     if not features:
         raise BadInput(f"{source}: no column is left to learn from: {left_out}")
+    if columns[target].type == "category":
+        complete = {"categories": sorted(classes), "open": False}
+        columns[target] = columns[target].model_copy(update=complete)
     if not known.all():
         notes[target] += f"; WARNING: {(~known).sum()} rows without one are set aside"
     said = {name: values.filter(known) for name, values in said.items()}
@@ -100,7 +104,7 @@ def _types(rows: pl.DataFrame, target: str, separator: str) -> Data:
             words = column.alias("word").cast(pl.String).str.strip_chars().drop_nulls()
             seen[name] = words.value_counts()
         elif dtype.is_numeric():
-            columns[name] = Column(type="integer" if dtype.is_integer() else "number")
+            columns[name] = INTEGER if dtype.is_integer() else NUMBER
         elif dtype in (pl.Boolean, pl.Date, pl.Datetime):
             columns[name] = Column(type="boolean" if dtype == pl.Boolean else "datetime")
         else:
@@ -136,51 +140,42 @@ def _guess(counts: pl.DataFrame, name: str, draft: Data) -> tuple[Column, set[st
     lower = set(words.head(9).str.to_lowercase())
     if len(words) < 9 and any(lower <= set(pair) for pair in PAIRS[:-1]):
         return Column(type="boolean"), set()
-    number = Column(type="number")
-    kinds = [number, Column(type="datetime", formats=_formats(words))]
-    for kind in reversed(kinds) if re.search(TIMELY, name) else kinds:
-        odd = unreadable(words, kind, draft)
+    for kind in ("datetime", "number") if re.search(TIMELY, name) else ("number", "datetime"):
+        column = Column(type=kind, formats=_formats(words) if kind == "datetime" else [])
+        odd = unreadable(words, column, draft)
         bad = words.is_in(odd.implode())
-        share = 0.5 if odd.str.to_lowercase().is_in(WORDS).all() else 0.05
-        if words.is_empty() or len(odd) > 5 or rows.filter(bad).sum() > share * float(rows.sum()):
+        good, share = words.filter(~bad), float(rows.filter(bad).sum()) / float(rows.sum() or 1)
+        known = odd.str.to_lowercase().is_in(WORDS).all()
+        coded = good.str.contains(r"^0\d").sum() > 0.01 * len(good)  # 0714 is a code, no number
+        if good.is_empty() or len(odd) > 5 or share > (0.5 if known else 0.05):
             continue
-        good = words.filter(~bad)
-        if kind is not number and len(unreadable(odd, number, draft)) == len(odd):
-            return kind, set(odd)
-        if kind is number and good.str.contains(r"^0\d").sum() <= 0.01 * len(good):  # 0714: a code
+        if kind == "datetime" and len(unreadable(odd, NUMBER, draft)) == len(odd):
+            return column, set(odd)
+        if kind == "number" and not coded:
             whole = not good.str.contains(rf"[{draft.decimal}eE]").any()
-            whole = whole and unreadable(good, Column(type="integer"), draft).is_empty()
-            return Column(type="integer") if whole else number, set(odd)
+            whole = whole and unreadable(good, INTEGER, draft).is_empty()
+            return INTEGER if whole else NUMBER, set(odd)
     return Column(type="category"), set()
 
 
 def _formats(words: pl.Series) -> list[str]:
     """The formats that together read the words; whichever reads most of them is taken first."""
 
-    def reads(words: pl.Series, form: str) -> pl.Series:
-        years = words.str.to_datetime(form, strict=False).dt.year()
-        return years.is_between(1600, 2300).fill_null(False)
+    def read(words: pl.Series, formats: list[str]) -> pl.DataFrame:
+        read = (pl.col("word").str.to_datetime(f, strict=False).alias(f) for f in formats)
+        return words.to_frame("word").select(read).select(pl.all().dt.year().is_between(1600, 2300))
 
     found: list[str] = []
     while len(words) and len(found) < 6:
         some = words.head(20)
         clock = some.str.contains(":").any()
-        likely = [f for f in FORMATS if ("%M" in f) == clock and reads(some, f).any()]
-        if not likely:
+        tried = read(some, [f for f in FORMATS if ("%M" in f) == clock]).sum()
+        likely = read(words, [form for form in tried.columns if tried[form][0]])
+        if not likely.width:
             break
-        found.append(max(likely, key=lambda form: reads(words, form).sum()))
-        words = words.filter(~reads(words, found[-1]))
+        found.append(max(likely.columns, key=lambda form: likely[form].sum()))
+        words = words.filter(~likely[found[-1]].fill_null(False))
     return sorted(found, key=FORMATS.index)
-
-
-def _swapped(column: pl.Series, contract: Column, draft: Data) -> bool:
-    """Whether dates that do not begin with the year read as well with day and month swapped."""
-    swap = {"%d": "%m", "%m": "%d"}
-    other = [re.sub("%[dm]", lambda m: swap[m[0]], f) for f in contract.formats if f[1] in "dm"]
-    other += [f for f in contract.formats if f[1] not in "dm"]
-    if other == contract.formats or any("%B" in form for form in contract.formats):
-        return False
-    return unreadable(column, contract.model_copy(update={"formats": other}), draft).is_empty()
 
 
 def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[str]]:
@@ -205,8 +200,7 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
             raise BadInput(f"{where} {because}")
     classes = known.unique().sort().cast(pl.String).to_list() if task != "regression" else []
     if known.dtype == pl.String and task == "binary":
-        positive = next((name for name in classes if name.lower() in POSITIVE), rarest)
-        classes.sort(key=lambda name: name == positive)
+        classes.sort(key=lambda name: name == rarest)  # what is looked for is rare
     return task, classes
 
 
@@ -249,6 +243,9 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
             note += f"; may be {more['min']:g} to {more['max']:g}"
     elif column.formats:
         note += f"; read as {_list(column.formats)}"
+        firsts = {form[:2] for form in column.formats}  # of two that read all, the day was taken
+        if "%m" in firsts or not (known.dt.day() > 12).any() if "%d" in firsts else False:
+            note += "; WARNING: day and month may be the other way round"
     return column.model_copy(update=more), note
 
 
@@ -289,19 +286,12 @@ def _telltales(
     y = known[target].rank("dense" if classes else "average").cast(pl.Float64).to_numpy()[some]
 
     def steps(order: Any) -> float:
-        changes = np.diff(y[order])
-        return float(
-            np.count_nonzero(changes) + 1 - classes if classes else np.square(changes).sum()
-        )
+        changes = np.diff(y[order]) ** 2
+        return float((changes > 0).sum() + 1 - classes if classes else changes.sum())
 
     most = steps(slice(None)) * (0.02 if classes else 0.002)
     orders = ((n, known[n].rank("dense").fill_null(0).to_numpy()[some]) for n in features)
     return [name for name, order in orders if steps(order.argsort(kind="stable")) < most]
-
-
-def _unnamed(frame: pl.DataFrame) -> dict[str, pl.Series]:
-    """The columns by name, themselves without: Polars takes a name such as * for a pattern."""
-    return {name: frame[name].alias("values") for name in frame.columns}
 
 
 def _list(words: Iterable[str]) -> str:

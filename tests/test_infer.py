@@ -1,0 +1,623 @@
+"""`ml data use` on tables that no one has seen: what the contract says, and that it is true."""
+
+from __future__ import annotations
+
+import importlib
+import random
+import shutil
+import string
+import sys
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+PACKAGE = Path(__file__).resolve().parent.parent / "template/src/{{package_name}}"
+DTYPES = {
+    "number": pl.Float64,
+    "integer": pl.Int64,
+    "boolean": pl.Boolean,
+    "category": pl.String,
+    "datetime": pl.Datetime("us"),
+}
+N = 400
+
+
+@pytest.fixture(scope="session")
+def ml(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The package that a project gets, under a name that can be imported."""
+    folder = tmp_path_factory.mktemp("src")
+    shutil.copytree(PACKAGE, folder / "of_the_template")
+    sys.path.insert(0, str(folder))
+
+    def module(name: str) -> Any:
+        return importlib.import_module(f"of_the_template.{name}")
+
+    frames, infer = module("pipeline.frames"), module("pipeline.infer")
+
+    def contract(rows: pl.DataFrame, target: str = "y", **options: Any) -> SimpleNamespace:
+        options = {"source": "data/raw/t.csv", "separator": ","} | options
+        data, notes = infer.infer(rows, target, **options)
+        frame = frames.typed(rows, data)
+        keeps(frame, data)
+        # What is written to config/data.yaml and read back is the same contract.
+        assert module("config").Data.model_validate(data.model_dump(exclude_defaults=True)) == data
+        x = module("problem.features").features(frames.inputs(frame, data))
+        known = frame.filter(frame[data.target].is_not_null())
+        return SimpleNamespace(
+            data=data, notes=notes, frame=frame, inputs=x, y=frames.labels(known, data)
+        )
+
+    yield SimpleNamespace(
+        contract=contract,
+        frames=frames,
+        config=module("config"),
+        BadInput=module("errors").BadInput,
+        load=module("problem.data").load,
+    )
+    sys.path.remove(str(folder))
+
+
+def keeps(frame: pl.DataFrame, data: Any) -> None:
+    """The rows satisfy their contract, column by column."""
+    assert set(frame.columns) == set(data.columns)
+    for name, column in data.columns.items():
+        # Without its name, which a method of the series would take for a pattern.
+        values = frame[name].alias("values")
+        assert values.dtype == DTYPES[column.type], name
+        assert column.nullable or not values.has_nulls(), name
+        values = values.drop_nulls()
+        assert column.min is None or values.min() >= column.min, name
+        assert column.max is None or values.max() <= column.max, name
+        if column.type == "category" and not column.open:
+            assert set(values) <= set(column.categories), name
+        assert len(column.categories) <= 200 or name == data.target
+    for key in data.keys:
+        assert frame[key].is_unique().all()
+    assert frame.height >= data.min_rows
+    assert not set(data.columns) & set(data.left_out)
+
+
+def table(seed: int = 0, n: int = N, **columns: Any) -> pl.DataFrame:
+    """Text columns as a CSV file has them: a target, a number and a category, and those given."""
+    r = random.Random(seed)
+    base = {
+        "y": [r.choice("ab") for _ in range(n)],
+        "x": [f"{r.gauss(0, 1):.3f}" for _ in range(n)],
+        "c": [r.choice(["red", "green", "blue"]) for _ in range(n)],
+    }
+    made = {k: [f(r) for _ in range(n)] if callable(f) else f for k, f in columns.items()}
+    return pl.DataFrame(base | made)
+
+
+def written(folder: Path, ml: Any, text: str, separator: str = ",") -> pl.DataFrame:
+    path = folder / "t.csv"
+    path.write_bytes(text.encode())
+    rows: pl.DataFrame = ml.load(path, separator)
+    return rows
+
+
+# --- columns ---------------------------------------------------------------------------------
+
+
+def test_each_type_is_told_from_text(ml: Any) -> None:
+    found = ml.contract(
+        table(
+            i=lambda r: str(r.randint(-5, 90)),
+            f=lambda r: r.choice(["1.5", "2", "-3e-2", ".5", ""]),
+            b=lambda r: r.choice(["Yes", "no", "YES"]),
+            zip=lambda r: f"0{r.randint(100, 150)}",
+            seen=lambda r: f"{r.randint(1, 28)}.{r.randint(1, 12)}.2021",
+        )
+    )
+    kinds = {name: column.type for name, column in found.data.columns.items()}
+    assert kinds == {
+        "y": "category",
+        "x": "number",
+        "c": "category",
+        "i": "integer",
+        "f": "number",
+        "b": "boolean",
+        "zip": "category",
+        "seen": "datetime",
+    }
+    assert found.data.columns["f"].nullable
+    assert not found.data.columns["i"].nullable
+    assert found.inputs.height == N
+
+
+def test_names_are_taken_as_they_are(ml: Any) -> None:
+    names = [
+        " Größe in cm ",
+        'say "hi"',
+        "two\nlines",
+        "",
+        "^x.*$",
+        "*",
+        "naïve, café",
+        "#",
+        "count",
+    ]
+    r = random.Random(1)
+    columns = {name: [f"{r.random():.4f}" for _ in range(N)] for name in names}
+    columns["y"] = [r.choice("01") for _ in range(N)]
+    found = ml.contract(pl.DataFrame(columns))
+    assert [*found.data.columns] == [*names, "y"]
+    assert found.data.features == names
+    assert found.inputs.columns == names
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(ml: Any, tmp_path: Path) -> None:
+    body = "".join(f"{'ab'[i % 2]},{i * 7 % 11}\n" for i in range(N))
+    found = ml.contract(written(tmp_path, ml, f"\ufeffy,x\r\n{body}"))
+    assert [*found.data.columns] == ["y", "x"]
+
+
+def test_semicolons_with_decimal_commas_are_numbers(ml: Any, tmp_path: Path) -> None:
+    r = random.Random(2)
+    lines = [
+        f"{r.randint(0, 8)},{r.randint(0, 999):03};{r.randint(1, 9)}.{r.randint(0, 999):03},50;{c}"
+        for c in "ab" * (N // 2)
+    ]
+    text = "\n".join(["preis;umsatz;y", *lines, ""])
+    found = ml.contract(written(tmp_path, ml, text, ";"), separator=";")
+    assert found.data.decimal == ","
+    assert found.data.columns["preis"].type == "number"
+    assert found.data.columns["umsatz"].type == "number"
+    assert found.frame["preis"].max() < 9.1
+    assert found.frame["umsatz"].min() > 1000
+
+
+def test_thousands_currency_and_percent_signs_are_read(ml: Any) -> None:
+    found = ml.contract(
+        table(
+            money=lambda r: f"${r.randint(1, 3)},{r.randint(100, 999)}.5{r.randint(0, 9)}",
+            share=lambda r: f"{r.random() * 100:.1f} %",
+            big=lambda r: f"{r.randint(1, 3)},000,{r.randint(100, 999)}",
+        )
+    )
+    assert [found.data.columns[n].type for n in ("money", "share", "big")] == [
+        "number",
+        "number",
+        "integer",
+    ]
+    assert found.frame["big"].min() >= 1_000_100
+    assert found.frame["money"].min() > 1000
+
+
+def test_a_decimal_point_is_never_read_as_thousands(ml: Any) -> None:
+    data = ml.config.Data.model_construct(gaps=[""], decimal=",")
+    column, contract = (
+        pl.Series("v", ["1,5", "1.5", "1.234", "12.34"]),
+        ml.config.Column(type="number"),
+    )
+    assert ml.frames.unreadable(column, contract, data).to_list() == ["1.5", "12.34"]
+
+
+@pytest.mark.parametrize(
+    ("style", "formats"),
+    [
+        ("%Y-%m-%d", ["%Y-%m-%d"]),
+        ("%Y-%m-%dT%H:%M:%S.%f", ["%Y-%m-%dT%H:%M:%S%.f"]),
+        ("%Y-%m-%d %H:%M:%S+02:00", ["%Y-%m-%d %H:%M:%S%.f%#z"]),
+        ("%Y-%m-%dT%H:%M:%SZ", ["%Y-%m-%dT%H:%M:%S%.f%#z"]),
+        ("%d/%m/%Y", ["%d/%m/%Y"]),
+        ("%m/%d/%Y %I:%M %p", ["%m/%d/%Y %I:%M %p"]),
+        ("%m/%d/%y", ["%m/%d/%y"]),
+        ("%d.%m.%Y %H:%M", ["%d.%m.%Y %H:%M"]),
+        ("%d-%b-%Y", ["%d-%B-%Y"]),
+        ("%B %d, %Y", ["%B %d, %Y"]),
+        ("%Y%m%d", ["%Y%m%d"]),
+    ],
+)
+def test_dates_are_read_in_the_format_they_have(ml: Any, style: str, formats: list[str]) -> None:
+    start = datetime(2019, 1, 3, 4, 5, 6, 7000)
+    truth = [start + timedelta(hours=31 * i) for i in range(N)]
+    found = ml.contract(table(order_date=[when.strftime(style) for when in truth]))
+    assert found.data.columns["order_date"].formats == formats
+    assert (
+        found.frame["order_date"].dt.date()[5]
+        == (truth[5] - timedelta(hours=2 * ("+02" in style))).date()
+    )
+    assert "WARNING" not in found.notes["order_date"]
+    assert found.data.split.by == "time"
+
+
+def test_several_date_formats_in_one_column_are_all_read(ml: Any) -> None:
+    styles = ["%Y-%m-%d", "%d/%m/%Y", "%d/%m/%y", "%d %B %Y", "%Y-%m-%dT%H:%M:%S"]
+    truth = [datetime(2019, 1, 1) + timedelta(days=i) for i in range(N)]
+    texts = [when.strftime(styles[i % 5 if i % 7 else 0]) for i, when in enumerate(truth)]
+    found = ml.contract(table(when=texts))
+    assert found.frame["when"].to_list() == truth
+
+
+def test_a_rare_format_at_the_end_of_a_long_file_is_found(ml: Any) -> None:
+    truth = [datetime(2019, 1, 1) + timedelta(hours=i) for i in range(20_000)]
+    texts = [when.strftime("%Y-%m-%d %H:%M") for when in truth[:-1]] + ["31/12/2021"]
+    found = ml.contract(table(n=20_000, when=texts))
+    assert found.frame["when"][-1] == datetime(2021, 12, 31)
+
+
+def test_day_and_month_that_cannot_be_told_apart_are_pointed_out(ml: Any) -> None:
+    found = ml.contract(table(when=lambda r: f"{r.randint(1, 12):02}/{r.randint(1, 12):02}/2020"))
+    assert found.data.columns["when"].formats == ["%d/%m/%Y"]
+    assert "WARNING: day and month" in found.notes["when"]
+
+
+def test_one_day_after_the_twelfth_decides_for_the_whole_column(ml: Any) -> None:
+    texts = [f"{i % 12 + 1:02}/{i // 12 % 12 + 1:02}/2020" for i in range(N - 1)] + ["01/13/2020"]
+    assert ml.contract(table(when=texts)).data.columns["when"].formats == ["%m/%d/%Y"]
+
+
+def test_a_few_odd_words_among_numbers_become_gaps(ml: Any) -> None:
+    mixed = [str(i % 50) for i in range(N)]
+    mixed[3], mixed[50], mixed[51], mixed[52] = "n.a.", "refused", "-", "NaN"
+    found = ml.contract(table(age=mixed))
+    assert found.data.columns["age"].type == "integer"
+    assert found.frame["age"].null_count() == 4
+    assert {"n.a.", "refused", "-", "NaN"} <= set(found.data.gaps)
+    assert "refused" in found.notes["(gaps)"]
+
+
+def test_a_word_that_is_a_value_elsewhere_is_no_gap(ml: Any) -> None:
+    mixed = [str(i % 50) for i in range(N)]
+    mixed[3] = "red"
+    found = ml.contract(table(age=mixed))
+    assert "red" not in found.data.gaps
+    assert found.data.columns["age"].type == "category"
+    assert not found.data.columns["c"].nullable
+
+
+def test_a_class_named_none_stays_a_class(ml: Any) -> None:
+    classes = ["None", "Mild", "Severe"]
+    mixed = [str(i % 50) for i in range(N)]
+    mixed[3] = "None"
+    found = ml.contract(table(y=lambda r: r.choice(classes), age=mixed))
+    assert found.data.classes == sorted(classes)
+    assert "None" not in found.data.gaps
+
+
+def test_half_text_columns_stay_text(ml: Any) -> None:
+    found = ml.contract(
+        table(m=lambda r: r.choice(["1", "2", "3", "few", "many", "12a", "b4", "z", "5+"]))
+    )
+    assert found.data.columns["m"].type == "category"
+
+
+def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
+    words = ["lorem", "ipsum", "dolor", "sit", "amet"]
+    found = ml.contract(
+        table(
+            constant=lambda r: "7",
+            empty=lambda r: r.choice(["", "NA"]),
+            mail=[f"user{i}@example.org" for i in range(N)],
+            line=[str(i + 1) for i in range(N)],
+            remark=lambda r: " ".join(r.choices(words, k=9)),
+            town=lambda r: r.choice(string.ascii_letters) + str(r.randint(0, 30)),
+            copy=table()["y"].to_list(),
+        )
+    )
+    left = found.data.left_out
+    assert set(left) == {"constant", "empty", "mail", "line", "remark", "town", "copy"}
+    assert "same in every row" in left["constant"]
+    assert "without a value" in left["empty"]
+    assert "identifier" in left["mail"]
+    assert "identifier" in left["line"]
+    assert "free text" in left["remark"]
+    assert "identifier" in left["town"] or "cover" in left["town"]
+    assert "copy of the target" in left["copy"]
+    assert found.notes["mail"].startswith("left out: ")
+
+
+def test_one_identifier_by_name_becomes_the_key(ml: Any) -> None:
+    ids = [f"u-{i * 7919 % 4001}" for i in range(N)]
+    found = ml.contract(table(CustomerId=ids, order_id=[str(i * 17 % 8009) for i in range(N)]))
+    assert found.data.keys == ["CustomerId"]
+    assert "CustomerId" not in found.data.features
+    assert found.data.columns["CustomerId"].categories == []
+    assert "identifier" in found.data.left_out["order_id"]
+
+
+def test_many_categories_keep_the_two_hundred_most_frequent(ml: Any) -> None:
+    found = ml.contract(table(n=5000, town=lambda r: f"t{int(r.paretovariate(0.6)) % 900}"))
+    town = found.data.columns["town"]
+    assert len(town.categories) == 200
+    assert town.open
+    assert found.inputs["town"].null_count() > 0
+
+
+def test_numbers_have_room_around_their_range(ml: Any) -> None:
+    found = ml.contract(
+        table(t=lambda r: str(r.randint(-20, 40)), p=lambda r: str(r.randint(3, 90)))
+    )
+    t, p = found.data.columns["t"], found.data.columns["p"]
+    assert (t.min, t.max) == (-80, 100)
+    assert p.min == 0
+
+
+# --- target, task, refusals ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "classes"),
+    [
+        (["yes", "no"], "binary", ["false", "true"]),
+        (["0", "1"], "binary", ["0", "1"]),
+        (["0.0", "1.0"], "binary", ["0", "1"]),
+        (["good", "bad", "good"], "binary", ["good", "bad"]),
+        (["a", "b", "a", "a"], "binary", ["a", "b"]),
+        (["3", "1", "2"], "multiclass", ["1", "2", "3"]),
+        (["x", "z", "y"], "multiclass", ["x", "y", "z"]),
+        ([f"{i / 7:.3f}" for i in range(99)], "regression", []),
+        ([str(i) for i in range(99)], "regression", []),
+    ],
+)
+def test_the_target_suggests_the_task(
+    ml: Any, values: list[str], task: str, classes: list[str]
+) -> None:
+    found = ml.contract(table(y=lambda r: r.choice(values)))
+    assert (found.data.task, found.data.classes) == (task, classes)
+    assert set(found.y) == (
+        set(range(len(classes))) if classes else set(map(float, found.frame["y"]))
+    )
+
+
+def test_a_target_of_many_classes_lists_them_all(ml: Any) -> None:
+    found = ml.contract(table(n=5000, y=[f"k{i % 230}" for i in range(5000)]))
+    assert len(found.data.classes) == 230
+    assert not found.data.columns["y"].open
+
+
+def test_a_continuous_target_may_differ_in_every_row(ml: Any) -> None:
+    found = ml.contract(table(y=[f"{i * 0.37 % 11:.4f}" for i in range(N)]))
+    assert found.data.task == "regression"
+
+
+def test_grades_with_rare_ones_are_a_regression_unless_asked(ml: Any) -> None:
+    grades = ["5", "6"] * 190 + ["3"] * 2 + ["7"] * 18
+    assert ml.contract(table(y=grades)).data.task == "regression"
+    assert (
+        ml.contract(table(n=800, y=["5", "6", "7", "8"] * 200), task="regression").data.task
+        == "regression"
+    )
+
+
+REFUSED: list[tuple[str, Callable[[], pl.DataFrame], dict[str, Any], str]] = [
+    ("absent", lambda: table(), {"target": "Y_"}, "no column 'Y_'"),
+    ("absent time", lambda: table(), {"time": "when"}, "no column 'when'"),
+    ("no time", lambda: table(), {"time": "x"}, "'x' is no datetime"),
+    ("few rows", lambda: table(n=30), {}, "30 rows"),
+    ("one class", lambda: table(y=["a"] * N), {}, "'a' in every row"),
+    ("gaps only", lambda: table(y=[""] * N), {}, "0 rows"),
+    ("rare class", lambda: table(y=["a"] * (N - 4) + ["b"] * 4), {}, "'b' in 4 rows"),
+    ("names", lambda: table(y=[f"n{i}" for i in range(N)]), {}, "different in every row"),
+    ("row numbers", lambda: table(y=[str(i) for i in range(N)]), {}, "different in every row"),
+    ("a date", lambda: table(y=[f"2020-01-{i % 28 + 1}" for i in range(N)]), {}, "is a datetime"),
+    ("no feature", lambda: table().select("y", k=pl.lit("k")), {}, "no column is left"),
+    ("no number", lambda: table(), {"task": "regression"}, "no number"),
+    ("not binary", lambda: table(), {"target": "c", "task": "binary"}, "not binary"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "said"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
+)
+def test_what_cannot_be_learned_from_is_refused_in_one_sentence(
+    ml: Any, rows: Callable[[], pl.DataFrame], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ml.BadInput, match=said) as refused:
+        ml.contract(rows(), **options)
+    assert "\n" not in str(refused.value)
+    assert "data/raw/t.csv" in str(refused.value)
+
+
+def test_a_misspelt_target_brings_its_neighbours(ml: Any) -> None:
+    with pytest.raises(ml.BadInput, match="'Survived'"):
+        ml.contract(table(Survived=lambda r: r.choice("01")), "survivd")
+
+
+def test_rows_without_a_target_are_set_aside_and_counted(ml: Any) -> None:
+    found = ml.contract(table(y=["a", "b", "b", ""] * (N // 4)))
+    assert found.data.columns["y"].nullable
+    assert found.data.classes == ["b", "a"]
+    assert "WARNING: 100 rows without one" in found.notes["y"]
+
+
+# --- split, leaks ----------------------------------------------------------------------------
+
+
+def test_the_split_is_by_the_likeliest_time(ml: Any) -> None:
+    days = [date(2020, 1, 1) + timedelta(days=i) for i in range(N)]
+    births = [str(date(1950, 1, 1) + timedelta(days=i * 37 % 9000)) for i in range(N)]
+    rows = table(
+        birth_date=births, created=map(str, days), date_due=[""] + [str(d) for d in days[1:]]
+    )
+    found = ml.contract(rows)
+    assert (found.data.split.by, found.data.split.column, found.data.time) == (
+        "time",
+        "created",
+        "created",
+    )
+    assert "'created'" in found.notes["(split)"]
+    assert ml.contract(rows, time="birth_date").data.split.column == "birth_date"
+    assert ml.contract(rows.select("y", "x", "birth_date")).data.split.by == "stratified"
+    grouped = ml.contract(
+        rows.with_columns(who=pl.Series([str(i % 80) for i in range(N)])), group="who"
+    )
+    assert (grouped.data.split.by, grouped.data.split.column) == ("group", "who")
+    assert "who" not in grouped.data.features
+
+
+def test_a_time_split_that_would_lose_a_class_gives_way(ml: Any) -> None:
+    when = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
+    found = ml.contract(table(y=["a"] * (N - 60) + ["b"] * 60, when=when))
+    assert found.data.split.by == "stratified"
+    assert found.data.time == "when"
+    assert "WARNING" in found.notes["(split)"]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_feature_that_gives_the_target_away_is_pointed_out_and_no_other(
+    ml: Any, task: str
+) -> None:
+    r = random.Random(5)
+    n = 2000
+    truth = [r.gauss(0, 1) for _ in range(n)]
+    k = {"binary": 2, "multiclass": 3, "regression": 0}[task]
+    y = [f"k{min(k - 1, int(abs(v) * 2))}" if k else f"{v:.4f}" for v in truth]
+    leak = [int(s[1:]) * 10 + r.random() if k else float(s) * 3 + 1 for s in y]
+    strong = [v + r.gauss(0, 0.2) for v in (leak if k == 0 else truth)]
+    rows = table(n=n, y=y, leak=map("{:.4f}".format, leak), strong=map("{:.4f}".format, strong))
+    rows = rows.sort("y")  # equal neighbours in the file are no leak
+    notes = ml.contract(rows).notes
+    warned = {name for name, note in notes.items() if "WARNING: tells" in note}
+    assert warned == {"leak"}
+
+
+def test_a_word_for_each_class_is_a_leak_too(ml: Any) -> None:
+    y = table(n=1000)["y"].to_list()
+    found = ml.contract(table(n=1000, outcome=["won" if v == "a" else "lost" for v in y]))
+    assert "WARNING: tells 'y'" in found.notes["outcome"]
+
+
+# --- Parquet ---------------------------------------------------------------------------------
+
+
+def test_parquet_keeps_its_types_and_times_become_utc(ml: Any, tmp_path: Path) -> None:
+    r = random.Random(3)
+    start = datetime(2022, 3, 1, tzinfo=UTC)
+    rows = pl.DataFrame(
+        {
+            "y": [r.random() < 0.4 for _ in range(N)],
+            "when": [start + timedelta(hours=i) for i in range(N)],
+            "day": [date(2020, 1, 1) + timedelta(days=i % 90) for i in range(N)],
+            "f": [float("nan") if i % 9 == 0 else r.random() for i in range(N)],
+            "u": [r.randint(0, 200) for _ in range(N)],
+            "d": [f"{r.random():.2f}" for _ in range(N)],
+            "c": [r.choice("xyz") for _ in range(N)],
+            "list": [[1, 2]] * N,
+            "struct": [{"a": 1}] * N,
+            "bytes": [b"\xff"] * N,
+            "null": [None] * N,
+        }
+    ).with_columns(
+        pl.col("when").dt.convert_time_zone("Europe/Vienna"),
+        pl.col("u").cast(pl.UInt8),
+        pl.col("d").cast(pl.Decimal(6, 2)),
+        pl.col("c").cast(pl.Categorical),
+    )
+    rows.write_parquet(tmp_path / "t.parquet")
+    found = ml.contract(ml.load(tmp_path / "t.parquet", ","))
+    kinds = {name: column.type for name, column in found.data.columns.items()}
+    assert kinds == {
+        "y": "boolean", "when": "datetime", "day": "datetime", "f": "number", "u": "integer",
+        "d": "number", "c": "category",
+    }  # fmt: skip
+    assert set(found.data.left_out) == {"list", "struct", "bytes", "null"}
+    assert found.frame["when"][5] == datetime(2022, 3, 1, 5)
+    assert found.data.columns["f"].nullable
+    assert found.data.split.column == "when"
+
+
+# --- frames ----------------------------------------------------------------------------------
+
+
+def test_a_value_of_the_wrong_type_is_reported_and_never_lost(ml: Any) -> None:
+    rows = table(i=lambda r: str(r.randint(0, 9)))
+    data = ml.contract(rows).data
+    bad = rows.with_columns(i=pl.Series([" five ", "", *rows["i"][2:]]), extra=pl.lit("e"))
+    frame = ml.frames.typed(bad, data)
+    assert frame["i"].to_list()[:2] == ["five", None]
+    assert ml.frames.unreadable(frame["i"], data.columns["i"], data).to_list() == ["five"]
+    assert "extra" in frame.columns
+    assert ml.frames.unreadable(pl.Series("i", [1.0, 2.5]), data.columns["i"], data).to_list() == [
+        "2.5"
+    ]
+
+
+def test_a_format_that_is_none_is_named(ml: Any) -> None:
+    data = ml.contract(table(when=[f"2020-01-{i % 28 + 1:02}" for i in range(N)])).data
+    wrong = {"when": data.columns["when"].model_copy(update={"formats": ["%Y-%m-%d %H"]})}
+    rows = pl.DataFrame({"when": ["2020-01-01 10"]})
+    with pytest.raises(ml.BadInput, match=r"columns\.when\.formats"):
+        ml.frames.typed(rows, data.model_copy(update={"columns": wrong}))
+
+
+# --- any table -------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    "|NA|-|None|unknown|yes|no|0|1|007|1,5|1.5|1e400|inf|2020-01-02|03/04/2021|3/14/21|12:30|"
+    "1,234|1.234,5|$5|5%| a |ß".split("|")
+)
+NUMBERS = st.floats(width=64).map(repr) | st.integers(-(2**70), 2**70).map(str)
+DATES = st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1)).map(str)
+TEXTS = st.text(max_size=4)
+TARGETS = [["a", "b"], ["0", "1"], ["1.0", "2.0", ""], ["x", "None", "z"], ["3", "4", "5", "6"]]
+KINDS = [
+    WORDS,
+    NUMBERS,
+    DATES,
+    TEXTS,
+    st.integers(-3, 3).map(str),
+    st.sampled_from(["a", "b", "c"]),
+]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pl.DataFrame:
+    """A few pools of words; every row takes one of each at random."""
+    r = random.Random(draw(st.integers(0, 2**32)))
+    n = draw(st.sampled_from([80, 120, 300]))
+    names = draw(st.lists(st.text(max_size=3), min_size=1, max_size=5, unique=True))
+    columns = {}
+    for name in [*names, "target"]:
+        pool = draw(st.lists(draw(st.sampled_from(KINDS)), min_size=1, max_size=30))
+        if name == "target" and draw(st.integers(0, 3)):
+            pool = draw(st.sampled_from(TARGETS))
+        odd = draw(st.lists(WORDS | TEXTS, max_size=3))
+        columns[name] = [
+            r.choice(odd) if odd and r.random() < 0.03 else r.choice(pool) for _ in range(n)
+        ]
+    return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=tables())
+def test_any_table_that_is_accepted_keeps_its_own_contract(ml: Any, rows: pl.DataFrame) -> None:
+    try:
+        ml.contract(rows, "target", separator=";")
+    except ml.BadInput as refused:  # one sentence, and no other exception
+        event(str(refused).split("target")[-1][:60])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    column=st.one_of(
+        st.lists(st.floats() | st.none(), min_size=60, max_size=60).map(
+            lambda v: pl.Series(v, dtype=pl.Float64)
+        ),
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=60, max_size=60).map(pl.Series),
+        st.lists(st.dates(), min_size=60, max_size=60).map(pl.Series),
+        st.lists(st.booleans() | st.none(), min_size=60, max_size=60).map(
+            lambda v: pl.Series(v, dtype=pl.Boolean)
+        ),
+    )
+)
+def test_any_parquet_column_keeps_its_own_contract(ml: Any, column: pl.Series) -> None:
+    ml.contract(table(n=60).with_columns(column.alias("v")))
+
+
+# --- size ------------------------------------------------------------------------------------
+
+
+def test_two_hundred_columns_are_described(ml: Any) -> None:
+    r = random.Random(9)
+    wide = {f"v {i}": [f"{r.random():.3f}" for _ in range(N)] for i in range(200)}
+    found = ml.contract(table().with_columns(**{k: pl.Series(v) for k, v in wide.items()}))
+    assert len(found.data.columns) == 203
