@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from .errors import BadInput, Refused
+from . import BadInput, Refused
 
 # In the order of the pipeline.
 STEPS = {
@@ -25,14 +25,9 @@ STEPS = {
     "package": "Bundle the model that passed, with all that serving it needs.",
 }
 START = Path.cwd()
-# Threads that wait without spinning: on a busy machine scikit-learn's trees are several times faster.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-plain = {"no_args_is_help": True, "rich_markup_mode": None}
-app = typer.Typer(
-    help="From raw data to a model that passed its gate.", add_completion=False, **plain
-)
-data_app = typer.Typer(help="Bring your own data.", **plain)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring your own data.")
 app.add_typer(data_app, name="data")
 
 
@@ -56,9 +51,10 @@ for _name, _about in STEPS.items():
 def run() -> None:
     """Run the whole pipeline; with a dvc.yaml, only what is stale."""
     if Path("dvc.yaml").exists():
-        return import_module(".pipeline.dvc", __package__).repro()
-    for name in STEPS:
-        perform(name)
+        import_module(".pipeline.dvc", __package__).repro()
+    else:
+        for name in STEPS:
+            perform(name)
 
 
 @app.command()
@@ -76,9 +72,20 @@ def predict(
     rows: Annotated[str | None, Option("--json", help="A row, or a list of rows.")] = None,
 ) -> None:
     """Predict rows with the packaged model: a JSON object for each."""
-    from .pipeline.predict import answers
+    import polars as pl
 
-    for answer in answers(START / file if file else None, rows):
+    from .pipeline import ingest, package
+
+    if (file is None) == (rows is None):
+        raise BadInput("name either a file or, with --json, rows")
+    if file:
+        given = ingest.read(START / file, package.opened()[1].separator)
+    else:
+        try:
+            given = pl.DataFrame(json.loads(rows or ""), infer_schema_length=None)
+        except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
+            raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
+    for answer in package.answers(given):
         typer.echo(json.dumps(answer, ensure_ascii=False))
 
 

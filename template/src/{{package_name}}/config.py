@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import BadInput
+from . import BadInput
 
 DATA, MODEL, GATE = (Path("config") / f"{name}.yaml" for name in ("data", "model", "gate"))
 Task = Literal["binary", "multiclass", "regression"]
@@ -36,7 +36,7 @@ class Column(Strict):
 class Split(Strict):
     by: Literal["time", "group", "stratified"]
     column: str | None = None  # the time or the group
-    holdout: float = Field(0.2, gt=0, lt=1)
+    holdout: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
 
 
@@ -44,7 +44,7 @@ class Data(Strict):
     """The contract: where the rows come from, and what must be true of them."""
 
     source: str
-    separator: str = Field(",", min_length=1, max_length=1)
+    separator: str = Field(default=",", min_length=1, max_length=1)
     decimal: Literal[".", ","] = "."
     gaps: list[str] = [""]  # texts that mean "no value"
     target: str
@@ -53,8 +53,8 @@ class Data(Strict):
     split: Split
     keys: list[str] = []  # together unique in every row, and no features
     time: str | None = None  # when a row came to be
-    max_age_days: float | None = Field(None, gt=0)  # of the newest row, by `time`
-    min_rows: int = Field(100, ge=1)
+    max_age_days: float | None = Field(default=None, gt=0)  # of the newest row, by `time`
+    min_rows: int = Field(default=100, ge=1)
     columns: dict[str, Column]
     left_out: dict[str, str] = {}  # column: the reason
 
@@ -65,7 +65,7 @@ class Data(Strict):
         return [name for name in self.columns if name not in {self.target, *self.keys, group}]
 
     def for_predicting(self) -> "Data":
-        """The contract of rows whose target is not known yet: the features, of any number of rows."""
+        """The contract of rows without a target: only the features, any number of rows."""
         kept = {name: self.columns[name] for name in self.features}
         gone = self.left_out | {name: "no feature" for name in self.columns if name not in kept}
         changes = {"columns": kept, "left_out": gone, "keys": [], "min_rows": 1}
@@ -73,22 +73,21 @@ class Data(Strict):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        by_time = self.split.column if self.split.by == "time" else None
-        for name in (self.target, *self.keys, self.time, self.split.column):
-            if name is not None and name not in self.columns:
-                raise ValueError(f"'{name}' is not one of the columns")
-        for name in (self.time, by_time):
-            if name is not None and self.columns[name].type != "datetime":
-                raise ValueError(f"columns.{name}: is used as a time, so its type must be datetime")
-        if self.split.by != "stratified" and self.split.column is None:
-            raise ValueError(f"split: by {self.split.by} needs a column")
-        if self.max_age_days is not None and self.time is None:
-            raise ValueError("max_age_days: needs the key time, to know the newest row by")
-        n = len(self.classes)
-        if not {"regression": n == 0, "binary": n == 2, "multiclass": n > 2}[self.task]:
-            raise ValueError(f"classes: {n} do not fit a {self.task} task")
-        if not self.features:
-            raise ValueError("columns: none is left for the model to learn from")
+        n, by_time = len(self.classes), self.split.column if self.split.by == "time" else None
+        named = [self.target, *self.keys, self.time, self.split.column]
+        unknown = [name for name in named if name is not None and name not in self.columns]
+        times = [self.columns[name] for name in (self.time, by_time) if name in self.columns]
+        fits = {"regression": n == 0, "binary": n == 2, "multiclass": n > 2}[self.task]
+        for wrong, said in [
+            (unknown, f"{unknown} in keys, time, target or split is not one of the columns"),
+            (any(c.type != "datetime" for c in times), "time and split by time need a datetime"),
+            (self.split.by != "stratified" and not self.split.column, "split: needs a column"),
+            (self.max_age_days and not self.time, "max_age_days: needs the key time"),
+            (not fits, f"classes: {n} do not fit a {self.task} task"),
+            (not self.features, "columns: none is left for the model to learn from"),
+        ]:
+            if wrong:
+                raise ValueError(said)
         return self
 
 
@@ -106,15 +105,17 @@ class Gate(Strict):
     metric: str  # of baselines, slices and importance
     thresholds: dict[str, float] = Field(min_length=1)  # at least, or at most, as the metric goes
     judge: Literal["value", "worse_end"] = "value"  # of the interval
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    resamples: int = Field(200, ge=50)
-    min_skill: float = Field(0.0, ge=0, lt=1)  # over a constant, surely
-    linear_tolerance: float = Field(0.05, ge=0)  # skill that may be lost against a linear model
-    slice_rows: int = Field(100, ge=2)  # a category with fewer is not judged by itself
-    slice_skill: float = Field(0.0, lt=1)
-    max_calibration_error: float = Field(0.1, gt=0)
-    max_megabytes: float = Field(20.0, gt=0)
-    max_latency_ms: float = Field(50.0, gt=0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=200, ge=50)
+    min_skill: float = Field(default=0.0, ge=0, lt=1)  # over a constant, surely
+    linear_tolerance: float = Field(
+        default=0.05, ge=0
+    )  # skill that may be lost against a linear model
+    slice_rows: int = Field(default=100, ge=2)  # a category with fewer is not judged by itself
+    slice_skill: float = Field(default=0.0, lt=1)
+    max_calibration_error: float = Field(default=0.1, gt=0)
+    max_megabytes: float = Field(default=20.0, gt=0)
+    max_latency_ms: float = Field(default=50.0, gt=0)
 
 
 class Config(Strict):

@@ -7,14 +7,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import config
-from .errors import BadInput
+from . import BadInput, config
 
 ARTIFACTS = Path("artifacts")
 ROWS, TRAIN, HOLDOUT = (

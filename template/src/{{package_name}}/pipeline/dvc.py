@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..errors import BadInput, Refused
+from .. import BadInput, Refused
 
 
 def repro() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy.typing as npt
 import polars as pl
 
+from .. import BadInput
 from ..config import DATA, Column, Data
-from ..errors import BadInput
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
 BOOLEANS = {word: word == pair[1] for pair in PAIRS for word in pair}

@@ -6,9 +6,9 @@ It reads documents alone, so that whoever has them can judge again.
 from operator import ge, gt, le
 from typing import Any
 
+from .. import Refused
 from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
 from ..documents import DOCUMENTS, MODEL, document, read
-from ..errors import Refused
 from . import report
 
 RULES = {"≥": ge, ">": gt, "≤": le}
@@ -46,12 +46,14 @@ def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
         asked.append((name, metrics["metrics"][name][end], "≥" if up else "≤", threshold))
     # Surely better than knowing nothing; not surely worse than a linear model; no slice that is
     # surely below its skill.
-    asked.append(("skill over a constant", over["constant"]["low"], ">", gate.min_skill))
-    asked.append(("skill over linear", over["linear"]["high"], "≥", -gate.linear_tolerance))
+    asked.append(("skill over a constant, lower end", over["constant"]["low"], ">", gate.min_skill))
+    asked.append(
+        ("skill over linear, upper end", over["linear"]["high"], "≥", -gate.linear_tolerance)
+    )
     known = [found for found in metrics["slices"] if found["skill"]["high"] is not None]
     if known:
         worst = min(known, key=lambda found: found["skill"]["high"])
-        name = f"worst slice, {worst['column']} = {worst['value']}"
+        name = f"worst slice, {worst['column']} = {worst['value']}, upper end"
         asked.append((name, worst["skill"]["high"], ">", gate.slice_skill))
     asked += [
         ("calibration error", metrics["calibration"]["error"], "≤", gate.max_calibration_error),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .. import BadInput
 from ..config import Column, Data, Task
-from ..errors import BadInput
 from .frames import PAIRS, typed, unreadable
 
 GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
@@ -86,7 +86,8 @@ def infer(
         if name != time:
             notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
     notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
-    notes["(task)"] = f"{task} {_list(classes)}"
+    notes["(task)"] = f"{task} {_list(classes)}; --task names another"
+    notes |= {name: "the key: different in every row, and no feature" for name in keys}
     columns = {name: columns[name] for name in rows.columns if name not in left_out}
     decided = vars(draft) | {"source": source, "separator": separator, "target": target}
     decided |= {"task": task, "classes": classes, "split": split, "keys": keys, "time": time}

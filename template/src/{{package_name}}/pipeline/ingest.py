@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
+from .. import BadInput
 from ..config import DATA, Config
 from ..documents import ROWS, document, replacing
-from ..errors import BadInput
 from ..problem.data import load
 from .frames import typed
 

@@ -24,7 +24,7 @@ def _roc_auc(truth: Floats, scores: Floats) -> float:
 
 
 # Each takes (n,) class indices or values, and (n, classes) probabilities or (n,) values.
-SCORES: dict[str, Callable[[Floats, Floats], float]] = {
+SCORES: dict[str, Callable[[Floats, Floats], Any]] = {
     "roc_auc": lambda y, p: _roc_auc(y, p[:, 1]),
     "average_precision": lambda y, p: (
         sk.average_precision_score(y, p[:, 1]) if y.any() else UNKNOWN
@@ -95,9 +95,10 @@ def calibration(truth: Floats, given: Floats) -> dict[str, Any]:
     parts = np.array_split(np.argsort(predicted, kind="stable"), np.clip(len(truth) // 50, 1, 10))
     pairs = [(float(predicted[at].mean()), float(observed[at].mean()), len(at)) for at in parts]
     error = sum(abs(p - o) * n for p, o, n in pairs) / len(truth) / unit
+    names = ("predicted", "observed", "rows")
     return {
         "error": error,
-        "bins": [dict(zip(("predicted", "observed", "rows"), pair)) for pair in pairs],
+        "bins": [dict(zip(names, pair, strict=True)) for pair in pairs],
     }
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import polars as pl
 
+from .. import BadInput, Refused
 from ..config import DATA, Config, Data
 from ..documents import DOCUMENTS, MODEL, PACKAGE, STEPS, TRAIN, digest, document, read
-from ..errors import BadInput, Refused
-from .frames import inputs
+from .frames import inputs, typed
 from .report import render
+from .validate import check, tell
 
 OLD, NEW = PACKAGE.with_name(".model.old"), PACKAGE.with_name(".model.new")
 
@@ -77,6 +78,30 @@ def opened(folder: Path = PACKAGE) -> tuple[Any, Data]:
     except (OSError, ValueError):
         raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
     return load(folder / MODEL.name), data
+
+
+def answers(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    """Predict rows as `problem.data.load` returns them, without a target.
+
+    Returns:
+        For each row the `prediction`, and the `probabilities` of the classes if there are any.
+
+    Raises:
+        BadInput: There is no package, or it is damaged.
+        Refused: The rows break the contract.
+    """
+    from .train import predict
+
+    fitted, trained = opened()
+    data = trained.for_predicting()
+    rows = typed(rows, data)
+    if failures := check(rows, data)["failures"]:
+        raise Refused("\n  ".join(["the rows break the contract:", *tell(failures)]))
+    found = predict(fitted, rows, data)
+    if data.task == "regression":
+        return [{"prediction": float(value)} for value in found]
+    shares = [dict(zip(data.classes, row.round(6).tolist(), strict=True)) for row in found]
+    return [{"prediction": max(row, key=row.__getitem__), "probabilities": row} for row in shares]
 
 
 def profile(train: pl.DataFrame, data: Data) -> dict[str, Any]:

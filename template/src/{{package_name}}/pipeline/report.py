@@ -1,23 +1,18 @@
 """Report: documents → `report.html`, the summary for a pull request, the model card."""
 
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config import Config
 from ..documents import ARTIFACTS, DOCUMENTS, read, replacing
 
 
-def render(template: str, config: Config, **more: Any) -> str:
+def render(template: str, config: Config) -> str:
     """Fill in one of `templates/` from the documents that are there."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    folder = FileSystemLoader(Path(__file__).parents[1] / "templates")
+    environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True)
+    environment.undefined, environment.autoescape = StrictUndefined, template.endswith(".html")
     environment.filters["short"] = lambda value: "–" if value is None else f"{value:.4g}"
     # What comes from the data must not end a cell or a line of a Markdown table.
     environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
@@ -25,7 +20,7 @@ def render(template: str, config: Config, **more: Any) -> str:
     judged = steps.get("gate", {}).get("model_digest")
     if judged and judged != steps.get("evaluate", {}).get("model", {}).get("digest"):
         del steps["gate"]  # the verdict on an earlier model
-    return environment.get_template(template).render(steps=steps, config=config, **more)
+    return environment.get_template(template).render(steps=steps, config=config)
 
 
 def write(config: Config) -> str:

@@ -1,16 +1,16 @@
 """Split: validated rows → train and holdout. Refuses a split that leaves a side without rows.
 
-Equal rows, rows of a group and rows of an instant are never parted. The same rows are split the same
-way; in a split by hash a row nearly always keeps its side when others come.
+Equal rows, rows of a group and rows of an instant are never parted. The same rows are split the
+same way; in a split by hash a row nearly always keeps its side when others come.
 """
 
 from hashlib import blake2b
 
 import polars as pl
 
+from .. import BadInput, Refused
 from ..config import DATA, Config, Data
 from ..documents import DOCUMENTS, HOLDOUT, ROWS, TRAIN, document, read, replacing
-from ..errors import BadInput, Refused
 
 
 def step(config: Config) -> str:

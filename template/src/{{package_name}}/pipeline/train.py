@@ -14,10 +14,10 @@ import polars as pl
 import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 
+from .. import BadInput
 from ..config import DATA, MODEL, Config, Data, Model
 from ..documents import MODEL as FILE
 from ..documents import TRAIN, document, replacing
-from ..errors import BadInput
 from ..problem.features import features
 from ..problem.model import TRUSTED, estimator
 from .frames import inputs, labels
@@ -48,7 +48,7 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
 
 
 def predict(fitted: Any, rows: pl.DataFrame, data: Data) -> Floats:
-    """Predict typed rows: (n, classes) probabilities in the order of the contract, or (n,) values."""
+    """Predict typed rows: (n, classes) probabilities in the contract's order, or (n,) values."""
     given = features(inputs(rows, data))
     if data.task == "regression":
         return np.asarray(fitted.predict(given), dtype=float)

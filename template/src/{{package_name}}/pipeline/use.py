@@ -1,4 +1,4 @@
-"""`ml data use`: any table → contract, task, split and gate in `config/`, each decision explained."""
+"""`ml data use`: any table → contract, task, split and gate in `config/`, each explained."""
 
 import csv
 import gzip
@@ -12,10 +12,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from .. import config
+from .. import BadInput, config
 from ..config import METRICS, Config, Data, Gate, Model
 from ..documents import digest, replacing
-from ..errors import BadInput
 from .evaluate import baselines, judge
 from .frames import labels, typed
 from .infer import infer
@@ -24,9 +23,9 @@ from .split import split
 from .train import fit, predict
 
 ABOUT = {
-    config.DATA: "The contract: what must be true of the rows. Every key is explained in Data, config.py.",
-    config.MODEL: "What problem/model.py is given.",
-    config.GATE: "What a model must reach. Every key is explained in Gate, config.py.",
+    config.DATA: "The contract: what must be true of the rows. All keys: class Data in config.py.",
+    config.MODEL: "What problem/model.py is given to train with.",
+    config.GATE: "What a model must reach. All keys: class Gate in config.py.",
 }
 PARAMS = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}  # slow and shallow: robust
 EXAMPLE = "# The example's own, which `ml data use` may replace as long as nobody edited it: "

@@ -10,9 +10,9 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
+from .. import Refused
 from ..config import DATA, Config, Data
 from ..documents import ROWS, document
-from ..errors import Refused
 from ..problem.schema import schema
 from .frames import unreadable
 
@@ -23,9 +23,13 @@ DTYPES = {
     "category": pl.String(),
     "datetime": pl.Datetime("us"),
 }
+LAX: dict[str, Any] = {"nullable": True, "min": None, "max": None, "categories": [], "open": True}
 # Pandera's names of failures, as a person says them.
-SAYS = {"column_in_schema": "extra column", "column_in_dataframe": "missing column"}
-SAYS |= {"not_nullable": "null", "multiple_fields_uniqueness": "duplicate key"}
+ABOUT_COLUMNS: dict[Any, str] = {
+    "column_in_schema": "extra column",
+    "column_in_dataframe": "missing column",
+}
+SAYS: dict[Any, Any] = {"not_nullable": "null", "multiple_fields_uniqueness": "duplicate key"}
 
 
 def step(config: Config) -> str:
@@ -58,26 +62,23 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[s
             failures.append(_failure(data.time, "stale newest row", 1, [newest]))
     contract = {}
     for name, column in data.columns.items():
-        contract[name] = column.model_dump(exclude={"type", "formats"}) | {
-            "dtype": DTYPES[column.type]
-        }
-        if rows.schema.get(name, DTYPES[column.type]) != DTYPES[column.type]:
+        dtype = DTYPES[column.type]
+        contract[name] = column.model_dump(exclude={"type", "formats"}) | {"dtype": dtype}
+        if rows.schema.get(name, dtype) != dtype:
             # Reported as that: values of another type cannot be compared with anything.
             bad = unreadable(rows[name], column, data)
             failures.append(_failure(name, f"not a {column.type}", len(bad), bad))
-            contract[name] = {"dtype": rows.schema[name], "nullable": True, **LAX}
+            contract[name] = LAX | {"dtype": rows.schema[name]}
     try:
         schema(contract, set(data.keys) & set(rows.columns)).validate(rows, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        for (name, rule), found in errors.failure_cases.group_by(
-            "column", "check", maintain_order=True
-        ):
-            says, values = SAYS.get(str(rule), str(rule)), found["failure_case"].cast(pl.String)
-            if says in {"extra column", "missing column"}:
-                failures += [_failure(value, says, 1, [value]) for value in values]
+        cases = errors.failure_cases.cast({"failure_case": pl.String})
+        for (name, rule), found in cases.group_by("column", "check", maintain_order=True):
+            values = found["failure_case"].unique(maintain_order=True)
+            if rule in ABOUT_COLUMNS:  # the column is the value
+                failures += [_failure(value, ABOUT_COLUMNS[rule], 1, [value]) for value in values]
             else:
-                samples = values.unique(maintain_order=True)
-                failures.append(_failure(name, says, found.height, samples))
+                failures.append(_failure(name, SAYS.get(rule, rule), found.height, values))
     broken = {failure["column"] for failure in failures}
     names = dict.fromkeys([*data.columns, *rows.columns])
     return {
@@ -90,13 +91,10 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[s
 
 def tell(failures: list[dict[str, Any]]) -> list[str]:
     """A line a failure, for a person."""
-    lines = (
-        (f["column"] or "table", f["rule"], f["count"], ", ".join(f["samples"])) for f in failures
-    )
-    return [f"{where}: {rule}, {count:,} × ({samples})" for where, rule, count, samples in lines]
-
-
-LAX = {"min": None, "max": None, "categories": [], "open": True}
+    return [
+        f"{f['column'] or 'table'}: {f['rule']}, {f['count']:,} × ({', '.join(f['samples'])})"
+        for f in failures
+    ]
 
 
 def _failure(column: Any, rule: str, count: int, samples: Iterable[Any]) -> dict[str, Any]:

@@ -22,9 +22,10 @@ def load(source: Path, separator: str) -> pl.DataFrame:
     """
     if source.suffix == ".parquet":
         return pl.read_parquet(source, glob=False)
-    options = {"infer_schema": False, "empty_string_is_null": False, "glob": False}
     try:
-        rows = pl.read_csv(source, separator=separator, **options)
+        rows = pl.read_csv(
+            source, separator=separator, infer_schema=False, empty_string_is_null=False, glob=False
+        )
     except pl.exceptions.PolarsError:
         find_fault(source, separator)
         raise

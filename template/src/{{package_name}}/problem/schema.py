@@ -29,11 +29,11 @@ def column(dtype: pl.DataType, nullable: bool, **rules: Any) -> pa.Column:
     """One column: its type, gaps, range and categories."""
     checks = []
     if (low := rules["min"]) is not None:
-        checks.append(pa.Check.ge(low, name=f"below {low:g}"))
+        checks.append(pa.Check.ge(low, error=f"below {low:g}"))
     if (high := rules["max"]) is not None:
-        checks.append(pa.Check.le(high, name=f"above {high:g}"))
+        checks.append(pa.Check.le(high, error=f"above {high:g}"))
     if rules["categories"] and not rules["open"]:
-        checks.append(pa.Check.isin(rules["categories"], name="new category"))
+        checks.append(pa.Check.isin(rules["categories"], error="new category"))
     return pa.Column(dtype, checks, nullable=nullable)
 
 
