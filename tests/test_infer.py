@@ -58,7 +58,7 @@ def ml(tmp_path_factory: pytest.TempPathFactory) -> Any:
         contract=contract,
         frames=frames,
         config=module("config"),
-        BadInput=module("errors").BadInput,
+        BadInput=infer.BadInput,
         load=module("problem.data").load,
     )
     sys.path.remove(str(folder))
@@ -274,6 +274,16 @@ def test_a_word_that_is_a_value_elsewhere_is_no_gap(ml: Any) -> None:
     assert not found.data.columns["c"].nullable
 
 
+def test_more_than_a_few_odd_words_keep_a_column_text(ml: Any) -> None:
+    words = ["low", "middle", "high"]
+    found = ml.contract(table(dose=[words[i % 3] if i % 9 == 0 else str(i % 50) for i in range(N)]))
+    assert found.data.columns["dose"].type == "category"
+    assert found.data.gaps == [""]
+    words = ["unknown", "-"]
+    found = ml.contract(table(dose=[words[i % 2] if i % 9 == 0 else str(i % 50) for i in range(N)]))
+    assert found.data.columns["dose"].type == "integer"
+
+
 def test_a_class_named_none_stays_a_class(ml: Any) -> None:
     classes = ["None", "Mild", "Severe"]
     mixed = [str(i % 50) for i in range(N)]
@@ -350,6 +360,7 @@ def test_numbers_have_room_around_their_range(ml: Any) -> None:
         (["yes", "no"], "binary", ["false", "true"]),
         (["0", "1"], "binary", ["0", "1"]),
         (["0.0", "1.0"], "binary", ["0", "1"]),
+        (["-0.0", "0", "1e0"], "binary", ["0.0", "1.0"]),
         (["good", "bad", "good"], "binary", ["good", "bad"]),
         (["a", "b", "a", "a"], "binary", ["a", "b"]),
         (["3", "1", "2"], "multiclass", ["1", "2", "3"]),
@@ -541,6 +552,13 @@ def test_a_value_of_the_wrong_type_is_reported_and_never_lost(ml: Any) -> None:
     ]
 
 
+def test_infinity_and_lists_are_no_numbers(ml: Any) -> None:
+    data = ml.config.Data.model_construct(gaps=[""], decimal=".")
+    for values in (pl.Series("v", ["inf", "", "NaN"]), pl.Series("v", [[1], None, [2, 3]])):
+        bad = ml.frames.unreadable(values, ml.config.Column(type="number"), data)
+        assert bad.to_list() == values.gather([0, 2]).to_list()
+
+
 def test_a_format_that_is_none_is_named(ml: Any) -> None:
     data = ml.contract(table(when=[f"2020-01-{i % 28 + 1:02}" for i in range(N)])).data
     wrong = {"when": data.columns["when"].model_copy(update={"formats": ["%Y-%m-%d %H"]})}
@@ -551,10 +569,33 @@ def test_a_format_that_is_none_is_named(ml: Any) -> None:
 
 # --- any table -------------------------------------------------------------------------------
 
-WORDS = st.sampled_from(
-    "|NA|-|None|unknown|yes|no|0|1|007|1,5|1.5|1e400|inf|2020-01-02|03/04/2021|3/14/21|12:30|"
-    "1,234|1.234,5|$5|5%| a |ß".split("|")
-)
+ODD = [
+    "",
+    "NA",
+    "-",
+    "None",
+    "unknown",
+    "yes",
+    "no",
+    "0",
+    "1",
+    "007",
+    "1,5",
+    "1.5",
+    "1e400",
+    "inf",
+    "2020-01-02",
+    "03/04/2021",
+    "3/14/21",
+    "12:30",
+    "1,234",
+    "1.234,5",
+    "$5",
+    "5%",
+    " a ",
+    "ß",
+]
+WORDS = st.sampled_from(ODD)
 NUMBERS = st.floats(width=64).map(repr) | st.integers(-(2**70), 2**70).map(str)
 DATES = st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1)).map(str)
 TEXTS = st.text(max_size=4)

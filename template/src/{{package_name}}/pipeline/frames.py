@@ -75,7 +75,7 @@ def _read(column: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, p
     if kind == "integer":  # 3.0 is one, too
         return text, plain.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
     floats = plain.cast(pl.Float64, strict=False)
-    return text, floats.set(~floats.is_finite(), None)
+    return text, floats.set(~floats.is_finite(), None).set(floats == 0, 0.0)  # no -0.0
 
 
 def _plain(text: pl.Series, decimal: str) -> pl.Series:

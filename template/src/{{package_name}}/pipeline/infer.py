@@ -55,9 +55,10 @@ def infer(
     said = {name: frame[name].alias("values") for name in frame.columns}
     known = said[target].is_not_null()
     task, classes = _task(said[target].filter(known), f"{source}: the target {target!r}", task)
-    if classes and all(re.fullmatch(r"-?\d+\.0", name) for name in classes):
-        columns[target], classes = INTEGER, [name[:-2] for name in classes]
-        said[target] = said[target].cast(pl.Int64)
+    if classes and columns[target] == NUMBER:
+        if unreadable(rows[target], INTEGER, draft).is_empty():  # 0.0 and 1.0
+            columns[target], said[target] = INTEGER, said[target].cast(pl.Int64)
+            classes = [name.removesuffix(".0") for name in classes]
     keys: list[str] = []
     notes: dict[str, str] = {}
     for name, values in said.items():
