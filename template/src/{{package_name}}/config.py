@@ -134,7 +134,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         BadInput: It is missing or no YAML, or a key is unknown, absent or of another type.
     """
     try:
-        return kind.model_validate(yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader))
+        return kind.model_validate(yaml.safe_load(path.read_bytes()))
     except FileNotFoundError:
         raise BadInput(f"{path} is missing: `ml data use` writes it") from None
     except yaml.YAMLError as error:

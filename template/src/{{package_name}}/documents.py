@@ -1,6 +1,5 @@
 """The JSON documents that steps leave behind: typed by a schema, chained by digests, never half."""
 
-import getpass
 import hashlib
 import json
 import os
@@ -117,7 +116,7 @@ def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
         "config_digest": digest(config.DATA, config.MODEL, config.GATE),
         "started": started,
         "ended": _now(),
-        "executor": f"{getpass.getuser()}@{platform.node()}, Python {platform.python_version()}",
+        "executor": f"{platform.node()}, Python {platform.python_version()}",
         "arguments": sys.argv[1:],
         "inputs": taken,
         "outputs": {str(path): digest(path) for path in STEPS[step][1:]},

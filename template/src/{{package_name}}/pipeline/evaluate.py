@@ -102,8 +102,8 @@ def _slices(rows: pl.DataFrame, config: Config) -> Iterator[tuple[str, str | Non
     """Every category that has enough rows: its column, its value, the indices of its rows."""
     for name in config.data.features:
         if config.data.columns[name].type in {"category", "boolean"}:
-            groups = rows.select(of=name).with_row_index("at").group_by("of", maintain_order=True)
-            for (value,), part in groups:
+            values = rows[name].alias("of").to_frame().with_row_index("at")
+            for (value,), part in values.group_by("of", maintain_order=True):
                 if part.height >= config.gate.slice_rows:
                     yield name, None if value is None else str(value), part["at"].to_numpy()
 
@@ -122,13 +122,13 @@ def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[
 
 def leaks(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, int]:
     """Count rows of the holdout that training has seen, shares a group with, or is not before."""
-    how = data.split
-    found = {"rows": holdout.join(train, on=train.columns, how="semi", nulls_equal=True).height}
+    how, column = data.split, str(data.split.column)
+    found = {"rows": holdout.hash_rows().is_in(train.hash_rows().implode())}
     if how.by == "group":
-        found["groups"] = holdout.join(train, on=how.column, how="semi", nulls_equal=True).height
-    if how.by == "time" and how.column:
-        found["future"] = int((holdout[how.column] <= train[how.column].max()).sum())
-    return found
+        found["groups"] = holdout[column].is_in(train[column].implode(), nulls_equal=True)
+    if how.by == "time":
+        found["future"] = holdout[column] <= train[column].max()
+    return {name: int(rows.sum()) for name, rows in found.items()}
 
 
 def latency(fitted: Any, rows: pl.DataFrame, data: Data) -> float:

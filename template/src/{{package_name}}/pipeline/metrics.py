@@ -17,18 +17,18 @@ UNKNOWN = float("nan")
 def _roc_auc(truth: Floats, scores: Floats) -> float:
     """By ranks (Mann-Whitney): a tenth of scikit-learn's time, and the bootstrap asks for many."""
     hits, misses = np.count_nonzero(truth), np.count_nonzero(truth == 0)
-    if not hits or not misses:
-        return UNKNOWN
-    ranks = rankdata(scores)[truth == 1].sum() - hits * (hits + 1) / 2
-    return float(ranks / (hits * misses))
+    above = rankdata(scores)[truth == 1].sum() - hits * (hits + 1) / 2
+    return float(above / (hits * misses)) if hits and misses else UNKNOWN
+
+
+def _average_precision(truth: Floats, scores: Floats) -> float:
+    return float(sk.average_precision_score(truth, scores)) if truth.any() else UNKNOWN
 
 
 # Each takes (n,) class indices or values, and (n, classes) probabilities or (n,) values.
 SCORES: dict[str, Callable[[Floats, Floats], Any]] = {
     "roc_auc": lambda y, p: _roc_auc(y, p[:, 1]),
-    "average_precision": lambda y, p: (
-        sk.average_precision_score(y, p[:, 1]) if y.any() else UNKNOWN
-    ),
+    "average_precision": lambda y, p: _average_precision(y, p[:, 1]),
     "brier": lambda y, p: np.mean((p[:, 1] - y) ** 2),
     "log_loss": lambda y, p: -np.log(np.clip(p[np.arange(len(y)), y.astype(int)], 1e-15, 1)).mean(),
     "accuracy": lambda y, p: np.mean(p.argmax(axis=1) == y),
@@ -50,12 +50,12 @@ def skill(metric: str, value: float, reference: float) -> float:
 
 
 def bootstrap(
-    of: Callable[[NDArray[np.int64]], list[float]], n: int, gate: Gate, tests: int = 1
+    of: Callable[[NDArray[np.int64]], list[float]], n: int, gate: Gate
 ) -> list[dict[str, float | None]]:
     """Percentile bootstrap of several numbers at once (Efron and Tibshirani, 1993, chapter 13).
 
-    Beyond 5,000 rows it draws that many, and scales to n ("m out of n"; Bickel, Götze and van
-    Zwet, 1997): so its cost has a bound.
+    Beyond 5,000 rows it draws that many and scales to n ("m out of n"; Bickel, Götze and van Zwet,
+    1997), so that its cost has a bound.
 
     Args:
         of: Gives the numbers for rows with these indices.
@@ -69,11 +69,11 @@ def bootstrap(
     found: list[dict[str, float | None]] = []
     for value, column in zip(whole, drawn.T, strict=True):
         known = column[np.isfinite(column)]
-        if not np.isfinite(value) or not len(known):
-            found.append({"value": None, "low": None, "high": None})
-            continue
-        ends = value + (np.quantile(known, [tail, 1 - tail]) - value) * (m / n) ** 0.5
-        found.append({"value": float(value), "low": float(ends[0]), "high": float(ends[1])})
+        if np.isfinite(value) and len(known):
+            low, high = value + (np.quantile(known, [tail, 1 - tail]) - value) * (m / n) ** 0.5
+            found.append({"value": float(value), "low": float(low), "high": float(high)})
+        else:
+            found.append(dict.fromkeys(("value", "low", "high")))
     return found
 
 
@@ -86,40 +86,35 @@ def calibration(truth: Floats, given: Floats) -> dict[str, Any]:
     """
     predicted, observed, unit = given, truth, float(truth.std()) or 1.0
     if given.ndim == 2:  # of the positive class; of the class that is named, if there are more
-        named = np.ones(len(truth)) if given.shape[1] == 2 else given.argmax(axis=1)
-        predicted, observed, unit = (
-            given[np.arange(len(truth)), named.astype(int)],
-            truth == named,
-            1.0,
-        )
+        named = np.ones(len(truth), int) if given.shape[1] == 2 else given.argmax(axis=1)
+        predicted, observed = given[np.arange(len(truth)), named], (truth == named).astype(float)
+        unit = 1.0
     parts = np.array_split(np.argsort(predicted, kind="stable"), np.clip(len(truth) // 50, 1, 10))
-    pairs = [(float(predicted[at].mean()), float(observed[at].mean()), len(at)) for at in parts]
-    error = sum(abs(p - o) * n for p, o, n in pairs) / len(truth) / unit
-    names = ("predicted", "observed", "rows")
+    bins = [{"predicted": predicted[at].mean(), "observed": observed[at].mean()} for at in parts]
+    gaps = [
+        abs(b["predicted"] - b["observed"]) * len(at) for b, at in zip(bins, parts, strict=True)
+    ]
+    sizes = ({"rows": len(at)} for at in parts)
     return {
-        "error": error,
-        "bins": [dict(zip(names, pair, strict=True)) for pair in pairs],
+        "error": float(sum(gaps) / len(truth) / unit),
+        "bins": [b | size for b, size in zip(bins, sizes, strict=True)],
     }
 
 
 def curves(truth: Floats, given: Floats) -> dict[str, list[Any]]:
     """The points of the report's plots, thinned to what a picture can show."""
+
+    def thin(x: Floats, y: Floats, most: int) -> list[Any]:
+        at = np.unique(np.linspace(0, len(x) - 1, most).astype(int))
+        return list(np.column_stack([x, y])[at].tolist())
+
     if given.ndim == 1:
-        return {
-            "predicted and actual": np.column_stack([given, truth])[_thin(len(truth), 400)].tolist()
-        }
+        return {"predicted and actual": thin(given, truth, 400)}
+    plots = {}
+    if given.shape[1] == 2 and len(np.unique(truth)) == 2:
+        wrong, right, _ = sk.roc_curve(truth, given[:, 1])
+        precision, recall, _ = sk.precision_recall_curve(truth, given[:, 1])
+        plots["roc"] = thin(wrong, right, 120)
+        plots["precision and recall"] = thin(recall, precision, 120)
     named = sk.confusion_matrix(truth, given.argmax(axis=1), labels=range(given.shape[1]))
-    if given.shape[1] > 2 or len(np.unique(truth)) < 2:
-        return {"confusion": named.tolist()}
-    wrong, right, _ = sk.roc_curve(truth, given[:, 1])
-    precision, recall, _ = sk.precision_recall_curve(truth, given[:, 1])
-    pairs = {"roc": (wrong, right), "precision and recall": (recall, precision)}
-    plots = {
-        name: np.column_stack(pair)[_thin(len(pair[0]), 120)].tolist()
-        for name, pair in pairs.items()
-    }
-    return {**plots, "confusion": named.tolist()}
-
-
-def _thin(n: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, n - 1, most).astype(int))
+    return plots | {"confusion": named.tolist()}

@@ -115,7 +115,7 @@ def profile(train: pl.DataFrame, data: Data) -> dict[str, Any]:
     for values in inputs(train, data).get_columns():
         gaps, known = values.null_count() / train.height, values.drop_nulls()
         if values.dtype in (pl.Enum, pl.Boolean):
-            counts = dict(known.cast(pl.String).value_counts(sort=True).iter_rows())
+            counts = dict(known.alias("of").cast(pl.String).value_counts(sort=True).iter_rows())
             columns[values.name] = {"gaps": gaps, "counts": counts}
         else:
             numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known

@@ -35,32 +35,24 @@ def split(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, pl.DataFrame]:
         BadInput: A side would be empty.
     """
     rows, how = rows.filter(rows[data.target].is_not_null()), data.split
-    part = rows[how.column] if how.column else rows[data.target]
+    part = rows[how.column or data.target].alias("of")
     if how.by == "time":
-        held = (
-            part >= part.sort().gather([int(rows.height * (1 - how.holdout))])[0]
-            if rows.height
-            else part
-        )
+        held = part >= part.sort().slice(int(rows.height * (1 - how.holdout))).first()
     elif how.by == "group":
-        groups = part.value_counts(name="rows")
-        groups = groups.with_columns(hash=_hash(groups.select(part.name), how.seed)).sort("hash")
-        chosen = groups.filter(
-            groups["rows"].cum_sum() - groups["rows"] < how.holdout * rows.height
-        )
-        held = part.is_in(chosen[part.name].implode(), nulls_equal=True)
+        groups = part.value_counts()
+        groups = groups.with_columns(hash=_hash(groups.select("of"), how.seed)).sort("hash")
+        before = groups["count"].cum_sum() - groups["count"]
+        chosen = groups.filter(before < how.holdout * rows.height)["of"]
+        held = part.is_in(chosen.implode(), nulls_equal=True)
     else:
         # A regression is stratified by tenths of its target. The last hash that is held out
         # decides, so that equal rows, which share a hash, stay together.
         tenths = part.rank("ordinal") * 10 // (rows.height + 1)
-        strata = pl.DataFrame({"of": tenths if data.task == "regression" else part})
+        strata = (tenths if data.task == "regression" else part).to_frame()
         count = (pl.len() * how.holdout).round().clip(1).cast(pl.Int64)
         last = pl.col("hash").sort().gather(count - 1).first().over("of")
-        held = (
-            strata.with_columns(hash=_hash(rows, how.seed))
-            .select(pl.col("hash") <= last)
-            .to_series()
-        )
+        hashed = strata.with_columns(hash=_hash(rows, how.seed))
+        held = hashed.select(pl.col("hash") <= last).to_series()
     train, holdout = rows.filter(~held), rows.filter(held)
     if train.is_empty() or holdout.is_empty():
         raise BadInput(f"{DATA}: split: by {how.by} leaves one side without rows; choose another")
@@ -71,7 +63,6 @@ def _hash(rows: pl.DataFrame, seed: int) -> pl.Series:
     """A number for each row, by its values and the seed alone, the same in every Polars version."""
     text = pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\x1f")
     salt = seed.to_bytes(8, "big", signed=True)
-    found = (
-        blake2b(row.encode(), digest_size=7, salt=salt) for row in rows.select(text).to_series()
-    )
-    return pl.Series([int.from_bytes(hashed.digest(), "big") for hashed in found], dtype=pl.Int64)
+    lines = rows.select(text).to_series()
+    hashed = (blake2b(line.encode(), digest_size=7, salt=salt) for line in lines)
+    return pl.Series([int.from_bytes(found.digest(), "big") for found in hashed], dtype=pl.Int64)
