@@ -44,7 +44,7 @@ def infer(
     """
     draft = _types(rows, target, separator)
     columns, left_out = draft.columns, draft.left_out
-    for name in filter(None, (time, group, target)):
+    for name in (target, *filter(None, (time, group))):
         if name not in rows.columns:
             near = get_close_matches(name, rows.columns, 3, 0.5) or rows.columns[:9]
             raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
@@ -55,10 +55,10 @@ def infer(
     said = {name: frame[name].alias("values") for name in frame.columns}
     known = said[target].is_not_null()
     task, classes = _task(said[target].filter(known), f"{source}: the target {target!r}", task)
-    if classes and columns[target] == NUMBER:
-        if unreadable(rows[target], INTEGER, draft).is_empty():  # 0.0 and 1.0
-            columns[target], said[target] = INTEGER, said[target].cast(pl.Int64)
-            classes = [name.removesuffix(".0") for name in classes]
+    fractions = unreadable(rows[target], INTEGER, draft)
+    if classes and columns[target] == NUMBER and fractions.is_empty():  # 0.0 and 1.0
+        columns[target], said[target] = INTEGER, said[target].cast(pl.Int64)
+        classes = [name.removesuffix(".0") for name in classes]
     keys: list[str] = []
     notes: dict[str, str] = {}
     for name, values in said.items():
@@ -88,7 +88,7 @@ def infer(
             notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
     notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
     notes["(task)"] = f"{task} {_list(classes)}; --task names another"
-    notes |= {name: "the key: different in every row, and no feature" for name in keys}
+    notes |= dict.fromkeys(keys, "the key: different in every row, and no feature")
     columns = {name: columns[name] for name in rows.columns if name not in left_out}
     decided = vars(draft) | {"source": source, "separator": separator, "target": target}
     decided |= {"task": task, "classes": classes, "split": split, "keys": keys, "time": time}
@@ -260,14 +260,18 @@ def _split(
     def rank(name: str) -> tuple[bool, bool, int]:
         return bool(re.search(TIMELY, name)), known[name].is_sorted(), known[name].n_unique()
 
-    whens = [name for name in features if known[name].dtype == pl.Datetime]
+    whens = [name for name in features if name and known[name].dtype == pl.Datetime]
     whens = [n for n in whens if not known[n].has_nulls() and not re.search(BIRTH, n)]
     time = time or max((n for n in whens if rank(n)[2] >= 10), key=rank, default=None)
     random = {"by": "stratified"}
     if group:
         return time, {"by": "group", "column": group}, f"no {group!r} is on both sides, as asked"
     if time is None or known[time].has_nulls():
-        return time, random, "at random: no datetime without gaps says when a row came to be"
+        return (
+            time,
+            random,
+            "at random: no datetime that has a name and no gaps says when a row came to be",
+        )
     # The first thresholds come from splitting the older part once more, so three parts matter.
     when = known[time].sort()
     first, second = when[int(0.64 * len(when))], when[int(0.8 * len(when))]
