@@ -401,6 +401,7 @@ def test_grades_with_rare_ones_are_a_regression_unless_asked(ml: Any) -> None:
 
 REFUSED: list[tuple[str, Callable[[], pl.DataFrame], dict[str, Any], str]] = [
     ("absent", lambda: table(), {"target": "Y_"}, "no column 'Y_'"),
+    ("no target named", lambda: table(), {"target": ""}, "no column ''"),
     ("absent time", lambda: table(), {"time": "when"}, "no column 'when'"),
     ("no time", lambda: table(), {"time": "x"}, "'x' is no datetime"),
     ("few rows", lambda: table(n=30), {}, "30 rows"),
@@ -463,6 +464,14 @@ def test_the_split_is_by_the_likeliest_time(ml: Any) -> None:
     )
     assert (grouped.data.split.by, grouped.data.split.column) == ("group", "who")
     assert "who" not in grouped.data.features
+
+
+def test_a_column_without_a_name_is_a_feature_but_splits_nothing(ml: Any) -> None:
+    days = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
+    found = ml.contract(table().insert_column(0, pl.Series("", days)))
+    assert "" in found.data.features
+    assert (found.data.split.by, found.data.time) == ("stratified", None)
+    assert "has a name" in found.notes["(split)"]
 
 
 def test_a_time_split_that_would_lose_a_class_gives_way(ml: Any) -> None:
