@@ -39,7 +39,7 @@ def ml(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def module(name: str) -> Any:
         return importlib.import_module(f"of_the_template.{name}")
 
-    frames, infer = module("pipeline.frames"), module("pipeline.infer")
+    frames, infer = module("pipeline.ingest"), module("pipeline.infer")
 
     def contract(rows: pl.DataFrame, target: str = "y", **options: Any) -> SimpleNamespace:
         options = {"source": "data/raw/t.csv", "separator": ","} | options

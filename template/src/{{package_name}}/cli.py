@@ -83,6 +83,8 @@ def predict(
     else:
         try:
             given = pl.DataFrame(json.loads(rows or ""), infer_schema_length=None)
+            if given.is_empty():
+                raise ValueError("there are no rows")
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
             raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
     for answer in package.answers(given):

@@ -13,7 +13,7 @@ def repro() -> None:
     """`dvc repro`, ended as the step that ended it.
 
     Raises:
-        Refused, BadInput: The step did; it has said why.
+        Refused, BadInput, RuntimeError: The step did, and has said why.
     """
     command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
     # The stages say `ml`, which is on the PATH only where the environment is active.
@@ -25,6 +25,5 @@ def repro() -> None:
             said += line
     if process.returncode:
         code = re.search(r"exited with (\d+)", said)
-        raise (Refused if code and code[1] == "1" else BadInput)(
-            "the pipeline stopped, as said above"
-        )
+        ends: dict[str, type[Exception]] = {"1": Refused, "2": BadInput}
+        raise ends.get(code[1] if code else "2", RuntimeError)("a step ended it, as said above")

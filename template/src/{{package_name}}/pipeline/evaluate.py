@@ -16,7 +16,7 @@ from ..documents import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, re
 from ..problem.features import features
 from ..problem.model import linear
 from . import report
-from .frames import inputs, labels
+from .ingest import inputs, labels
 from .metrics import SCORES, Floats, bootstrap, calibration, curves, skill
 from .train import load, predict
 
@@ -35,8 +35,9 @@ def step(config: Config) -> str:
         size, taken = MODEL.stat().st_size / 1e6, latency(fitted, holdout, config.data)
         said["model"] = {"digest": digest(MODEL), "megabytes": size, "latency_ms": taken}
     report.write(config)
-    first = said["metrics"][config.gate.metric]
-    return f"{config.gate.metric} {first['value']:.4g} on {holdout.height:,} rows"
+    shorts = {n: [report.short(m[end]) for end in m] for n, m in said["metrics"].items()}
+    told = [f"{name} {value} ({low} to {high})" for name, (value, low, high) in shorts.items()]
+    return "\n  ".join([f"on the {holdout.height:,} rows held out:", *told])
 
 
 def judge(
@@ -80,7 +81,7 @@ def judge(
         "rows": len(truth),
         "metrics": dict(zip(names, found, strict=False)),
         "baselines": {name: {"value": values[name], "skill": ends} for name, ends in skills},
-        "slices": sorted(slices, key=lambda s: (s["skill"]["value"] is None, s["skill"]["value"])),
+        "slices": sorted(slices, key=lambda s: (s["skill"]["high"] is None, s["skill"]["high"])),
         "calibration": calibration(truth, given),
         "curves": curves(truth, given),
     }

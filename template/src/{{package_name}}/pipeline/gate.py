@@ -21,13 +21,12 @@ def step(config: Config) -> str:
         failed = [check for check in said["checks"] if check["verdict"] == "refused"]
         said["verdict"] = "refused" if failed else "passed"
     report.write(config)
+    rows = [(c["check"], report.short(c["value"]), c) for c in failed or said["checks"]]
     if failed:
-        lines = [
-            f"{c['check']}: {_short(c['value'])} is not {c['rule']} {_short(c['threshold'])}"
-            for c in failed
-        ]
+        lines = [f"{n}: {value} is not {c['rule']} {c['threshold']:.4g}" for n, value, c in rows]
         raise Refused("\n  ".join(["the gate refused this model:", *lines]))
-    return f"passed, {len(said['checks'])} checks; see artifacts/report.html"
+    lines = [f"{name}: {value} {c['rule']} {c['threshold']:.4g}" for name, value, c in rows]
+    return "\n  ".join([f"passed all {len(rows)} checks:", *lines])
 
 
 def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
@@ -65,7 +64,3 @@ def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
     verdicts = [v is not None and bool(RULES[rule](v, bound)) for _, v, rule, bound in asked]
     judged = zip(asked, verdicts, strict=True)
     return [dict(zip(names, [*a, "passed" if ok else "refused"], strict=True)) for a, ok in judged]
-
-
-def _short(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4g}"

@@ -12,7 +12,7 @@ import polars as pl
 
 from .. import BadInput
 from ..config import Column, Data, Task
-from .frames import PAIRS, typed, unreadable
+from .ingest import PAIRS, typed, unreadable
 
 GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
 WORDS = ["none", "nil", "-", "--", ".", "missing", "unknown", "n.a.", "undefined"]  # among numbers
@@ -87,7 +87,7 @@ def infer(
         if name != time:
             notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
     notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
-    notes["(task)"] = f"{task} {_list(classes)}; --task names another"
+    notes["(task)"] = f"{task} {_list(classes)}".rstrip() + "; --task names another"
     notes |= dict.fromkeys(keys, "the key: different in every row, and no feature")
     columns = {name: columns[name] for name in rows.columns if name not in left_out}
     decided = vars(draft) | {"source": source, "separator": separator, "target": target}

@@ -13,7 +13,7 @@ import polars as pl
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
 from ..documents import DOCUMENTS, MODEL, PACKAGE, STEPS, TRAIN, digest, document, read
-from .frames import inputs, typed
+from .ingest import inputs, typed
 from .report import render
 from .validate import check, tell
 

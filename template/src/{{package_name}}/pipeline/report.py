@@ -13,7 +13,7 @@ def render(template: str, config: Config) -> str:
     folder = FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True)
     environment.undefined, environment.autoescape = StrictUndefined, template.endswith(".html")
-    environment.filters["short"] = lambda value: "–" if value is None else f"{value:.4g}"
+    environment.filters["short"] = short
     # What comes from the data must not end a cell or a line of a Markdown table.
     environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
     steps = {name: read(name) for name, path in DOCUMENTS.items() if path.exists()}
@@ -21,6 +21,11 @@ def render(template: str, config: Config) -> str:
     if judged and judged != steps.get("evaluate", {}).get("model", {}).get("digest"):
         del steps["gate"]  # the verdict on an earlier model
     return environment.get_template(template).render(steps=steps, config=config)
+
+
+def short(value: float | None) -> str:
+    """A number as a person reads it."""
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def write(config: Config) -> str:

@@ -47,7 +47,7 @@ def split(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, pl.DataFrame]:
     else:
         # A regression is stratified by tenths of its target. The last hash that is held out
         # decides, so that equal rows, which share a hash, stay together.
-        tenths = part.rank("ordinal") * 10 // (rows.height + 1)
+        tenths = part.rank("min") * 10 // (rows.height + 1)
         strata = (tenths if data.task == "regression" else part).to_frame()
         count = (pl.len() * how.holdout).round().clip(1).cast(pl.Int64)
         last = pl.col("hash").sort().gather(count - 1).first().over("of")

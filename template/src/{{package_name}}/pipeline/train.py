@@ -20,7 +20,7 @@ from ..documents import MODEL as FILE
 from ..documents import TRAIN, document, replacing
 from ..problem.features import features
 from ..problem.model import TRUSTED, estimator
-from .frames import inputs, labels
+from .ingest import inputs, labels
 from .metrics import Floats
 
 

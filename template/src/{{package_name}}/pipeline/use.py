@@ -16,9 +16,8 @@ from .. import BadInput, config
 from ..config import METRICS, Config, Data, Gate, Model
 from ..documents import digest, replacing
 from .evaluate import baselines, judge, latency
-from .frames import labels, typed
 from .infer import infer
-from .ingest import read
+from .ingest import labels, read, typed
 from .split import split
 from .train import fit, predict
 
@@ -43,7 +42,8 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     with console.status(f"reading {file.name} …"):
         source, separator = Path("data/raw") / file.name, delimiter(file)
         rows = read(file, separator)
-        data, notes = infer(rows, target, source=str(source), separator=separator, **asked)
+        data, notes = infer(rows, target, source=str(file.name), separator=separator, **asked)
+        data = data.model_copy(update={"source": str(source)})
     with console.status("trying a first model …"):
         model, gate, more = first_gate(typed(rows, data), data)
     table = Table("what", "decided", "why", box=None, pad_edge=False)

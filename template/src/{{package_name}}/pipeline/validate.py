@@ -14,7 +14,7 @@ from .. import Refused
 from ..config import DATA, Config, Data
 from ..documents import ROWS, document
 from ..problem.schema import schema
-from .frames import unreadable
+from .ingest import unreadable
 
 DTYPES = {
     "number": pl.Float64(),
@@ -23,12 +23,7 @@ DTYPES = {
     "category": pl.String(),
     "datetime": pl.Datetime("us"),
 }
-LAX: dict[str, Any] = {"nullable": True, "min": None, "max": None, "categories": [], "open": True}
 # Pandera's names of failures, as a person says them.
-ABOUT_COLUMNS: dict[Any, str] = {
-    "column_in_schema": "extra column",
-    "column_in_dataframe": "missing column",
-}
 SAYS: dict[Any, Any] = {"not_nullable": "null", "multiple_fields_uniqueness": "duplicate key"}
 
 
@@ -45,7 +40,7 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[s
     """Judge typed rows by the contract.
 
     Args:
-        rows: What `frames.typed` returned.
+        rows: What `ingest.typed` returned.
         now: UTC without a zone, as the rows are, to tell the age of the newest one.
 
     Returns:
@@ -62,23 +57,24 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[s
             failures.append(_failure(data.time, "stale newest row", 1, [newest]))
     contract = {}
     for name, column in data.columns.items():
-        dtype = DTYPES[column.type]
-        contract[name] = column.model_dump(exclude={"type", "formats"}) | {"dtype": dtype}
-        if rows.schema.get(name, dtype) != dtype:
+        if name not in rows.columns:
+            failures.append(_failure(name, "missing column", 1, [name]))
+        elif rows.schema[name] != DTYPES[column.type]:
             # Reported as that: values of another type cannot be compared with anything.
             bad = unreadable(rows[name], column, data)
-            failures.append(_failure(name, f"not a {column.type}", len(bad), bad))
-            contract[name] = LAX | {"dtype": rows.schema[name]}
+            failures.append(_failure(name, f"not of type {column.type}", len(bad), bad))
+        else:
+            more = {"dtype": DTYPES[column.type]}
+            contract[name] = column.model_dump(exclude={"type", "formats"}) | more
+    failures += [_failure(n, "extra column", 1, [n]) for n in rows.columns if n not in data.columns]
     try:
-        schema(contract, set(data.keys) & set(rows.columns)).validate(rows, lazy=True)
+        keys = [name for name in data.keys if name in contract]
+        schema(contract, keys).validate(rows.select(rows[name] for name in contract), lazy=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases.cast({"failure_case": pl.String})
         for (name, rule), found in cases.group_by("column", "check", maintain_order=True):
             values = found["failure_case"].unique(maintain_order=True)
-            if rule in ABOUT_COLUMNS:  # the column is the value
-                failures += [_failure(value, ABOUT_COLUMNS[rule], 1, [value]) for value in values]
-            else:
-                failures.append(_failure(name, SAYS.get(rule, rule), found.height, values))
+            failures.append(_failure(name, SAYS.get(rule, rule), found.height, values))
     broken = {failure["column"] for failure in failures}
     names = dict.fromkeys([*data.columns, *rows.columns])
     return {
