@@ -40,7 +40,8 @@ def perform(name: str) -> None:
     console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
     with console.status(f"{name} …"):
         said = import_module(f".pipeline.{name}", __package__).step(config.load())
-    console.print(f"[green]✓[/] {name:<9} {said} [dim]{time.monotonic() - began:.1f} s[/]")
+    taken = f"[dim]{time.monotonic() - began:4.1f} s[/]"
+    console.print(f"[green]✓[/] {name:<9} {taken}  {said}")
 
 
 for _name, _about in STEPS.items():

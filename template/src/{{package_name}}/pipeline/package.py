@@ -45,7 +45,7 @@ def step(config: Config) -> str:
         }.items():
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
             (NEW / f"{name}.json").write_text(text, "utf-8")
-        (NEW / "MODEL_CARD.md").write_text(render("card.md", config), "utf-8")
+        (NEW / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
         said |= {"files": {path.name: digest(path) for path in sorted(NEW.iterdir())}}
         said["model_digest"] = gate["model_digest"]
         # A kill between the two renames leaves no package; `repair` brings the old one back.

@@ -1,4 +1,4 @@
-"""Report: documents → `report.html`, the summary for a pull request, the model card."""
+"""Report: documents → `report.html`, and `report.md`: a summary, and the card of a package."""
 
 from pathlib import Path
 
