@@ -284,6 +284,18 @@ def test_more_than_a_few_odd_words_keep_a_column_text(ml: Any) -> None:
     assert found.data.columns["dose"].type == "integer"
 
 
+def test_many_different_odd_words_are_no_gaps(ml: Any) -> None:
+    mixed = [f"w{i}" if i < 8 else str(i % 50) for i in range(N)]
+    assert ml.contract(table(dose=mixed)).data.gaps == [""]
+
+
+def test_a_number_among_dates_never_becomes_a_gap(ml: Any) -> None:
+    mixed = ["0" if i < 3 else f"2020-01-{i % 28 + 1:02}" for i in range(N)]
+    found = ml.contract(table(paid=mixed, flag=lambda r: r.choice("01")))
+    assert found.data.gaps == [""]
+    assert not found.data.columns["flag"].nullable
+
+
 def test_a_class_named_none_stays_a_class(ml: Any) -> None:
     classes = ["None", "Mild", "Severe"]
     mixed = [str(i % 50) for i in range(N)]
@@ -340,6 +352,20 @@ def test_many_categories_keep_the_two_hundred_most_frequent(ml: Any) -> None:
     assert len(town.categories) == 200
     assert town.open
     assert found.inputs["town"].null_count() > 0
+
+
+def test_categories_that_cover_too_few_rows_are_left_out(ml: Any) -> None:
+    found = ml.contract(table(n=5000, town=lambda r: f"t{r.randint(1, 1500)}"))
+    assert "the top 200 cover" in found.data.left_out["town"]
+
+
+def test_numbers_at_the_edge_of_what_floats_hold_are_in_their_range(ml: Any) -> None:
+    huge = pl.Series([1.7e308 * (-1) ** i for i in range(N)])
+    found = ml.contract(table(near=lambda r: str(10**17 + r.randint(0, 2))).with_columns(huge=huge))
+    near = found.data.columns["near"]
+    assert near.min < 10**17 - 1000
+    assert near.max > 10**17 + 1000
+    assert found.data.columns["huge"].max is None
 
 
 def test_numbers_have_room_around_their_range(ml: Any) -> None:
@@ -430,8 +456,10 @@ def test_what_cannot_be_learned_from_is_refused_in_one_sentence(
 
 
 def test_a_misspelt_target_brings_its_neighbours(ml: Any) -> None:
+    wide = [pl.lit(str(i)).alias(f"c{i}") for i in range(12)]
+    rows = table().select(*wide, Survived="y")
     with pytest.raises(ml.BadInput, match="'Survived'"):
-        ml.contract(table(Survived=lambda r: r.choice("01")), "survivd")
+        ml.contract(rows, "survivd")
 
 
 def test_rows_without_a_target_are_set_aside_and_counted(ml: Any) -> None:
@@ -464,6 +492,19 @@ def test_the_split_is_by_the_likeliest_time(ml: Any) -> None:
     )
     assert (grouped.data.split.by, grouped.data.split.column) == ("group", "who")
     assert "who" not in grouped.data.features
+
+
+def test_a_name_of_time_counts_more_than_order_and_gaps_count_most(ml: Any) -> None:
+    days = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
+    mixed = days[N // 2 :] + days[: N // 2]
+    assert ml.contract(table(begin=days, created=mixed)).data.time == "created"
+    assert ml.contract(table(begin=days, created=["", *mixed[1:]])).data.time == "begin"
+
+
+def test_a_row_without_a_target_is_no_class_of_a_time_split(ml: Any) -> None:
+    days = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
+    target = ["a", "b"] * (N // 4) + ["a", ""] * (N // 4)
+    assert ml.contract(table(y=target, when=days)).data.split.by == "stratified"
 
 
 def test_a_column_without_a_name_is_a_feature_but_splits_nothing(ml: Any) -> None:
