@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import ast
+import io
 import itertools
 import keyword
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -163,7 +165,7 @@ def test_rendered_python_and_yaml_are_clean_under_every_name(
     project = render(level=level, **names)
     ruff = [sys.executable, "-m", "ruff"]
     yamllint = [sys.executable, "-m", "yamllint", "--strict", "-d"]
-    rules = "{extends: default, rules: {document-start: disable, line-length: {max: 120}}}"
+    rules = "{extends: default, rules: {document-start: disable, line-length: {max: 120, ignore: config/data.yaml}}}"
     for command in (
         [*ruff, "check", "--no-cache", "."],
         [*ruff, "format", "--no-cache", "--check", "."],
@@ -197,7 +199,7 @@ def test_no_folder_is_empty(render: Render) -> None:
         assert not [p for p in project.rglob("*") if p.is_dir() and not list(p.iterdir())]
 
 
-@pytest.mark.parametrize(("level", "most_files", "most_lines"), [(0, 40, 900), (1, 60, 1600)])
+@pytest.mark.parametrize(("level", "most_files", "most_lines"), [(0, 40, 1_300), (1, 60, 1_600)])
 def test_a_project_is_small_enough_to_own(
     render: Render, level: int, most_files: int, most_lines: int
 ) -> None:
@@ -207,12 +209,19 @@ def test_a_project_is_small_enough_to_own(
 
 
 def machinery(project: Path) -> int:
-    """Count the lines of Python that are neither problem/ nor tests."""
-    return sum(
-        len(path.read_text().splitlines())
-        for path in (project / "src").rglob("*.py")
-        if "problem" not in path.parts
-    )
+    """Count the lines of code that are neither problem/ nor tests, as docs/decisions/0016 says."""
+    sources = [p for p in (project / "src").rglob("*.py") if "problem" not in p.parts]
+    return sum(len(code(path.read_text())) for path in sources)
+
+
+def code(text: str) -> set[int]:
+    """Find the lines with code: no blank lines, no comments, no docstrings."""
+    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {n for t in tokens if t.type not in nothing for n in range(t.start[0], t.end[0] + 1)}
+    bodies = [n.body[0] for n in ast.walk(ast.parse(text)) if ast.get_docstring(n, clean=False)]
+    docs = {n for first in bodies for n in range(first.lineno, first.end_lineno + 1)}
+    return lines - docs - {len(text.splitlines()) + 1}
 
 
 def test_a_render_reads_no_clock_and_no_path_of_the_machine(
