@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import tables
 import yaml
 from filelock import FileLock
 
@@ -40,16 +45,66 @@ class Project:
         return self.run(str(self.path / ".venv/bin/ml"), *args, cwd=cwd)
 
     def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command as a person would who has the environment active."""
-        programs = str(self.path / ".venv/bin")
-        return run(*command, cwd=cwd or self.path, home=self.path.parent / "home", first=programs)
+        """Run a command as a person would who has the environment active.
+
+        In a copy, the package is the copy's own: the environment knows the original's.
+        """
+        programs, home = str(self.path / ".venv/bin"), self.path.parent / "home"
+        own = {"PYTHONPATH": str(cwd / "src")} if cwd else {}
+        return run(*command, cwd=cwd or self.path, home=home, first=programs, **own)
 
     def copy(self, to: Path) -> Path:
-        """Copy the project's files without environment; ml() runs them with cwd=to."""
-        return Path(shutil.copytree(self.path, to, ignore=shutil.ignore_patterns(".venv", ".git")))
+        """Copy the project's files without environment and history; ml() runs them with cwd=to."""
+        shutil.copytree(self.path, to, ignore=shutil.ignore_patterns(".venv", ".git"))
+        git(to, "init", "-q")  # DVC asks for one
+        return to
 
 
-def run(*command: str, cwd: Path, home: Path, first: str = "") -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Copy:
+    """A project's files, for one test to change, run by the environment of the original."""
+
+    project: Project
+    path: Path
+
+    def ml(self, *args: str, exits: int | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ml here, and see that it exits as said, if anything is said."""
+        done = self.project.ml(*args, cwd=self.path)
+        assert exits in (None, done.returncode), done.stdout + done.stderr
+        return done
+
+    def again(self, to: Path) -> Copy:
+        """Copy the copy, with all that its pipeline has made."""
+        return Copy(self.project, Path(shutil.copytree(self.path, to, symlinks=True)))
+
+    def read(self, step: str) -> dict[str, Any]:
+        """Give the document of a step."""
+        document: dict[str, Any] = json.loads((self.path / DOCUMENTS[step]).read_text("utf-8"))
+        return document
+
+
+DOCUMENTS = {
+    step: f"artifacts/{name}.json"
+    for step, name in {
+        "ingest": "ingest",
+        "validate": "validation",
+        "split": "split",
+        "train": "training",
+        "evaluate": "metrics",
+        "gate": "gate",
+        "package": "package",
+    }.items()
+}
+
+
+def digest(path: Path) -> str:
+    """Give a file's digest as documents write it."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def run(
+    *command: str, cwd: Path, home: Path, first: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command with an empty home: no Git identity, no settings, but uv's warm cache."""
     home.mkdir(exist_ok=True)
     keep = {"PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
@@ -60,6 +115,7 @@ def run(*command: str, cwd: Path, home: Path, first: str = "") -> subprocess.Com
         "UV_CACHE_DIR": uv("cache", "dir"),
         "UV_PYTHON": str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")),
         "UV_NO_PROGRESS": "1",
+        **more,
     }
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
@@ -144,3 +200,42 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return made
 
     return project
+
+
+@pytest.fixture
+def fresh(project: Callable[..., Project], tmp_path: Path) -> Callable[..., Copy]:
+    """Give a new project's files, for this test to change."""
+
+    def fresh(level: int = 0) -> Copy:
+        return Copy(project(level), project(level).copy(tmp_path / f"fresh-{level}"))
+
+    return fresh
+
+
+@pytest.fixture(scope="session")
+def ran(project: Callable[..., Project]) -> Callable[..., Copy]:
+    """Bring data of a task into a project and run it, once for all workers; for reading only."""
+
+    def ran(level: int, task: str) -> Copy:
+        made = project(level)
+        folder = made.path.parent / task
+        folder.mkdir(exist_ok=True)
+        copy = Copy(made, folder / "project")
+        with FileLock(folder / "lock"):
+            if not (folder / "ready").exists():
+                shutil.rmtree(copy.path, ignore_errors=True)
+                made.copy(copy.path)
+                copy.ml(*tables.TASKS[task](folder).use, "--replace", exits=0)
+                (folder / "ready").write_text(copy.ml("run", exits=0).stdout)
+        return copy
+
+    return ran
+
+
+@pytest.fixture(scope="session")
+def module(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+    """Import modules of a project's package into this process, by names such as cli."""
+    source = str(render(level=0) / "src")
+    sys.path.insert(0, source)
+    yield lambda name: importlib.import_module(f"flight_delays.{name}")
+    sys.path.remove(source)
