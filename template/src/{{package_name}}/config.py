@@ -81,8 +81,8 @@ class Data(Strict):
         for wrong, said in [
             (unknown, f"{unknown} in keys, time, target or split is not one of the columns"),
             (any(c.type != "datetime" for c in times), "time and split by time need a datetime"),
-            (self.split.by != "stratified" and not self.split.column, "split: needs a column"),
-            (self.max_age_days and not self.time, "max_age_days: needs the key time"),
+            (self.split.by != "stratified" and self.split.column is None, "split: needs a column"),
+            (self.max_age_days and self.time is None, "max_age_days: needs the key time"),
             (not fits, f"classes: {n} do not fit a {self.task} task"),
             (not self.features, "columns: none is left for the model to learn from"),
         ]:

@@ -123,7 +123,7 @@ def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[
 
 def leaks(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, int]:
     """Count rows of the holdout that training has seen, shares a group with, or is not before."""
-    how, column = data.split, str(data.split.column)
+    how, column = data.split, data.split.column or ""
     found = {"rows": holdout.hash_rows().is_in(train.hash_rows().implode())}
     if how.by == "group":
         found["groups"] = holdout[column].is_in(train[column].implode(), nulls_equal=True)

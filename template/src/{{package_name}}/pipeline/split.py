@@ -35,7 +35,7 @@ def split(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, pl.DataFrame]:
         BadInput: A side would be empty.
     """
     rows, how = rows.filter(rows[data.target].is_not_null()), data.split
-    part = rows[how.column or data.target].alias("of")
+    part = rows[data.target if how.column is None else how.column].alias("of")
     if how.by == "time":
         held = part >= part.sort().slice(int(rows.height * (1 - how.holdout))).first()
     elif how.by == "group":
