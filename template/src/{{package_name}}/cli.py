@@ -34,6 +34,7 @@ app.add_typer(data_app, name="data")
 def perform(name: str) -> None:
     """Run one step and say what came of it."""
     from rich.console import Console
+    from rich.markup import escape
 
     from . import config
 
@@ -41,7 +42,7 @@ def perform(name: str) -> None:
     with console.status(f"{name} …"):
         said = import_module(f".pipeline.{name}", __package__).step(config.load())
     taken = f"[dim]{time.monotonic() - began:4.1f} s[/]"
-    console.print(f"[green]✓[/] {name:<9} {taken}  {said}")
+    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(said)}")
 
 
 for _name, _about in STEPS.items():

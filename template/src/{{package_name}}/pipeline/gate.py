@@ -11,6 +11,7 @@ from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
 from ..documents import DOCUMENTS, MODEL, document, read
 from . import report
 
+CONSTANT = "skill over a constant, lower end"
 RULES = {"≥": ge, ">": gt, "≤": le}
 
 
@@ -24,7 +25,9 @@ def step(config: Config) -> str:
     rows = [(c["check"], report.short(c["value"]), c) for c in failed or said["checks"]]
     if failed:
         lines = [f"{n}: {value} is not {c['rule']} {c['threshold']:.4g}" for n, value, c in rows]
-        raise Refused("\n  ".join(["the gate refused this model:", *lines]))
+        nothing = any(name == CONSTANT for name, *_ in rows)
+        why = ", as the columns tell it too little of the target to beat a constant" * nothing
+        raise Refused("\n  ".join([f"the gate refused this model{why}:", *lines]))
     lines = [f"{name}: {value} {c['rule']} {c['threshold']:.4g}" for name, value, c in rows]
     return "\n  ".join([f"passed all {len(rows)} checks:", *lines])
 
@@ -45,7 +48,7 @@ def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
         asked.append((name, metrics["metrics"][name][end], "≥" if up else "≤", threshold))
     # Surely better than knowing nothing; not surely worse than a linear model; no slice that is
     # surely below its skill.
-    asked.append(("skill over a constant, lower end", over["constant"]["low"], ">", gate.min_skill))
+    asked.append((CONSTANT, over["constant"]["low"], ">", gate.min_skill))
     asked.append(
         ("skill over linear, upper end", over["linear"]["high"], "≥", -gate.linear_tolerance)
     )

@@ -43,6 +43,8 @@ def read(source: Path, separator: str) -> pl.DataFrame:
         raise BadInput(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
     if rows.is_empty():
         raise BadInput(f"{source} has no rows")
+    if patterns := [n for n in rows.columns if n == "*" or (n[:1], n[-1:]) == ("^", "$")]:
+        raise BadInput(f"{source}: rename column {patterns[0]!r}, a pattern to Polars and others")
     return rows
 
 

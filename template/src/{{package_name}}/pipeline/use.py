@@ -38,7 +38,7 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     Raises:
         BadInput: The file cannot be read or learned from, or something of the user's is in the way.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with console.status(f"reading {file.name} …"):
         source, separator = Path("data/raw") / file.name, delimiter(file)
         rows = read(file, separator)
