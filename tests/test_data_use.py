@@ -1,0 +1,167 @@
+"""Data of one's own: what people have is taken as it is, and what cannot be learned is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+import tables
+import yaml
+from conftest import Copy
+from tables import PEOPLES, Table, text
+
+pytestmark = pytest.mark.slow
+Fresh = Callable[..., Copy]
+
+
+@pytest.mark.parametrize("make", PEOPLES, ids=lambda make: str(make.__name__))
+def test_a_table_as_people_have_it_is_learned_at_once(
+    fresh: Fresh, tmp_path: Path, make: Callable[[Path], Table]
+) -> None:
+    table, copy = make(tmp_path), fresh()
+    said = " ".join(copy.ml(*table.use, exits=0).stdout.split())  # nobody has touched the example
+    contract = yaml.safe_load((copy.path / "config/data.yaml").read_text())
+    assert contract["task"] == table.task
+    assert contract["source"] == f"data/raw/{table.file.name}"
+    assert table.left_out <= set(contract.get("left_out", {}))
+    assert all(name in said for name in table.left_out)
+    if "--group" in table.options:
+        assert contract["split"] == {"by": "group", "column": table.options[-1]}
+    copy.ml("run", exits=0)
+    assert copy.read("gate")["verdict"] == "passed"
+    skill = copy.read("evaluate")["baselines"]["constant"]["skill"]
+    assert skill["low"] > 0
+    # The very file can be asked about, once it has no target.
+    answers = copy.ml("predict", str(table.file), exits=0).stdout.splitlines()
+    assert len(answers) == copy.read("ingest")["rows"]
+    assert "prediction" in json.loads(answers[0])
+
+
+def test_a_coin_is_refused_in_plain_words(fresh: Fresh, tmp_path: Path) -> None:
+    copy, table = fresh(), tables.nothing(tmp_path)
+    assert "WARNING" in copy.ml(*table.use, exits=0).stdout
+    said = copy.ml("run", exits=1).stderr
+    assert "skill over a constant" in said
+    assert "Traceback" not in said
+    assert not (copy.path / "artifacts/model").exists()
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def csv(rows: int, **columns: Callable[[int], object]) -> str:
+    r = random.Random(0)
+    columns = {"x": lambda n: f"{r.random():.3f}", "colour": lambda n: r.choice("rgb")} | columns
+    return text(columns, ([make(n) for make in columns.values()] for n in range(rows)))
+
+
+REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
+    "absent": (csv(200, income=lambda n: n % 2), ["--target", "incme"], ["'incme'", "'income'"]),
+    "of one class": (csv(200, y=lambda n: "yes"), ["--target", "y"], ["'y'", "every row"]),
+    "of too few rows": (csv(30, y=lambda n: n % 2), ["--target", "y"], ["30", "too few"]),
+    "empty": (csv(200, y=lambda n: ""), ["--target", "y"], ["'y'", "too few"]),
+    "another in every row": (csv(200, y=lambda n: f"name {n}"), ["--target", "y"], ["'y'"]),
+    "a date": (csv(200, y=lambda n: f"2024-01-{n % 28 + 1:02}"), ["--target", "y"], ["datetime"]),
+    "of a class with few rows": (
+        csv(200, y=lambda n: "rare" if n == 7 else "ab"[n % 2]),
+        ["--target", "y"],
+        ["'rare'", "1 "],
+    ),
+    "text, for a regression": (
+        csv(200, y=lambda n: "ab"[n % 2]),
+        ["--target", "y", "--task", "regression"],
+        ["'y'", "regression"],
+    ),
+    "asked with a time that is none": (
+        csv(200, y=lambda n: n % 2),
+        ["--target", "y", "--time", "colour"],
+        ["'colour'"],
+    ),
+    "asked with a group that is absent": (
+        csv(200, y=lambda n: n % 2),
+        ["--target", "y", "--group", "team"],
+        ["'team'"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_target_is_refused_in_one_sentence_when_it_is(
+    fresh: Fresh, tmp_path: Path, case: str
+) -> None:
+    content, arguments, names = REFUSED[case]
+    (tmp_path / "t.csv").write_text(content)
+    copy = fresh()
+    before = contents(copy)
+    said = copy.ml("data", "use", str(tmp_path / "t.csv"), *arguments, exits=2).stderr
+    assert said.startswith("ml: ")
+    assert said.count("\n") == 1
+    assert not [name for name in names if name not in said], said
+    assert contents(copy) == before
+
+
+# --- what it says ----------------------------------------------------------------------------
+
+
+def test_a_feature_that_gives_the_target_away_is_told_of(fresh: Fresh, tmp_path: Path) -> None:
+    content = csv(400, score=lambda n: n % 97, refund=lambda n: int(n % 97 > 60), y=lambda n: "")
+    lines = content.splitlines()
+    given = [lines[0], *(line + ("paid" if ",1," in line[-3:] else "open") for line in lines[1:])]
+    (tmp_path / "t.csv").write_text("\n".join(given))
+    said = fresh().ml("data", "use", str(tmp_path / "t.csv"), "--target", "y", exits=0).stdout
+    [told] = [line for line in rows_of(said) if line.startswith("refund")]
+    assert "WARNING" in told
+
+
+def rows_of(said: str) -> Iterable[str]:
+    """The rows of the printed table, each in one line."""
+    rows: list[str] = []
+    for line in said.splitlines():
+        if line.startswith("  ") and rows:
+            rows[-1] += " " + line.strip()
+        else:
+            rows.append(line)
+    return rows
+
+
+# --- nothing is overwritten ------------------------------------------------------------------
+
+
+def contents(copy: Copy) -> dict[str, bytes]:
+    folders = ("config", "data/raw")
+    files = [p for f in folders for p in (copy.path / f).rglob("*") if p.is_file()]
+    return {str(p.relative_to(copy.path)): p.read_bytes() for p in files}
+
+
+@pytest.mark.parametrize("edited", ["data", "model", "gate"])
+def test_an_edited_config_is_replaced_only_when_told_so(
+    fresh: Fresh, tmp_path: Path, edited: str
+) -> None:
+    copy, table = fresh(), tables.diabetes(tmp_path)
+    path = copy.path / f"config/{edited}.yaml"
+    path.write_text(path.read_text() + "\n# mine\n")
+    before = contents(copy)
+    said = copy.ml(*table.use, exits=2).stderr
+    assert f"config/{edited}.yaml" in said
+    assert "--replace" in said
+    assert contents(copy) == before
+    copy.ml(*table.use, "--replace", exits=0)
+    assert contents(copy) != before
+
+
+def test_other_bytes_under_the_same_name_are_replaced_only_when_told_so(
+    fresh: Fresh, tmp_path: Path
+) -> None:
+    copy, table = fresh(), tables.diabetes(tmp_path)
+    shutil.copy(table.file, copy.path / "data/raw/diabetes.csv")
+    copy.ml(*table.use, exits=0)  # the same file is in no one's way, nor is the example
+    before = contents(copy)
+    table.file.write_text(table.file.read_text().replace("n/a", ""))
+    assert "data/raw/diabetes.csv" in copy.ml(*table.use, exits=2).stderr
+    assert contents(copy) == before
+    copy.ml(*table.use, "--replace", exits=0)
+    assert contents(copy)["data/raw/diabetes.csv"] == table.file.read_bytes()

@@ -1,0 +1,195 @@
+"""The numbers that judge a model are what the field means by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn import metrics as sk
+
+Module = Callable[[str], ModuleType]
+quick = settings(max_examples=100, deadline=None)
+# Tenths, so that ties are common; 0 and 1 among them, where a logarithm has no value.
+SHARES = hnp.arrays(
+    np.float64, st.integers(2, 60), elements=st.sampled_from([n / 10 for n in range(11)])
+)
+
+
+@st.composite
+def told(draw: st.DrawFn, classes: int) -> tuple[Any, Any]:
+    """Class indices, of which each is there, and probabilities with ties."""
+    shape = (draw(st.integers(classes, 60)), classes)
+    weights = draw(hnp.arrays(np.float64, shape, elements=st.integers(0, 4).map(float)))
+    weights[weights.sum(axis=1) == 0] = 1.0
+    drawn = draw(hnp.arrays(np.int64, shape[0], elements=st.integers(0, classes - 1)))
+    drawn[:classes] = range(classes)
+    return drawn, weights / weights.sum(axis=1, keepdims=True)
+
+
+BINARY: dict[str, Callable[[Any, Any], float]] = {
+    "roc_auc": lambda y, p: sk.roc_auc_score(y, p[:, 1]),
+    "average_precision": lambda y, p: sk.average_precision_score(y, p[:, 1]),
+    "brier": lambda y, p: sk.brier_score_loss(y, p[:, 1]),
+    "accuracy": lambda y, p: sk.accuracy_score(y, p.argmax(axis=1)),
+    "log_loss": lambda y, p: sk.log_loss(y, np.clip(p, 1e-15, 1)),
+}
+MULTICLASS = {name: BINARY[name] for name in ("accuracy", "log_loss")} | {
+    "macro_f1": lambda y, p: sk.f1_score(y, p.argmax(axis=1), average="macro")
+}
+REGRESSION = {
+    "rmse": sk.root_mean_squared_error,
+    "mae": sk.mean_absolute_error,
+    "r2": sk.r2_score,
+}
+
+
+@pytest.mark.parametrize("name", BINARY)
+@quick
+@given(case=told(2))
+@pytest.mark.filterwarnings("ignore:The y_prob values do not sum")
+def test_of_two_classes_it_is_scikit_learns(module: Module, name: str, case: Any) -> None:
+    found = module("pipeline.metrics").SCORES[name](*case)
+    assert found == pytest.approx(BINARY[name](*case), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@quick
+@given(case=told(4))
+@pytest.mark.filterwarnings("ignore:The y_prob values do not sum")
+def test_of_four_classes_it_is_scikit_learns(module: Module, name: str, case: Any) -> None:
+    found = module("pipeline.metrics").SCORES[name](*case)
+    assert found == pytest.approx(MULTICLASS[name](*case), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", REGRESSION)
+@quick
+@given(y=SHARES, seed=st.integers(0, 99))
+def test_of_numbers_it_is_scikit_learns(module: Module, name: str, y: Any, seed: int) -> None:
+    p = y + np.random.default_rng(seed).normal(size=len(y))
+    found = module("pipeline.metrics").SCORES[name](y, p)
+    if name == "r2" and np.ptp(y) == 0:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(REGRESSION[name](y, p), abs=1e-9, rel=1e-6)
+
+
+def test_with_one_class_only_what_ranks_has_no_value(module: Module) -> None:
+    scores, y, p = module("pipeline.metrics").SCORES, np.zeros(5), np.full((5, 2), 0.5)
+    assert np.isnan(scores["roc_auc"](y, p))
+    assert np.isnan(scores["roc_auc"](y + 1, p))
+    assert np.isnan(scores["average_precision"](y, p))
+    assert scores["brier"](y, p) == 0.25
+
+
+@pytest.mark.parametrize(("metric", "best"), [("roc_auc", 1.0), ("rmse", 0.0), ("log_loss", 0.0)])
+@quick
+@given(reference=st.floats(0.1, 0.9), step=st.floats(0.001, 0.05))
+def test_skill_is_0_at_the_reference_1_at_the_best_and_grows_towards_it(
+    module: Module, metric: str, best: float, reference: float, step: float
+) -> None:
+    skill, better = module("pipeline.metrics").skill, np.sign(best - reference) * step
+    assert skill(metric, reference, reference) == 0
+    assert skill(metric, best, reference) == pytest.approx(1)
+    assert (
+        skill(metric, reference - better, reference)
+        < 0
+        < skill(metric, reference + better, reference)
+    )
+    assert np.isnan(skill(metric, 0.5, best))
+
+
+# --- intervals -------------------------------------------------------------------------------
+
+
+def interval(module: Module, values: Any, **options: Any) -> dict[str, float]:
+    """The interval of a mean."""
+    gate = module("config").Gate(metric="mae", thresholds={"mae": 1.0}, **options)
+    found: dict[str, float] = module("pipeline.metrics").bootstrap(
+        lambda at: [values[at].mean()], len(values), gate
+    )[0]
+    return found
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.sampled_from([30, 500, 8_000]))
+def test_an_interval_holds_its_value_and_is_the_same_each_time(
+    module: Module, seed: int, n: int
+) -> None:
+    values = np.random.default_rng(seed).normal(size=n)
+    found = interval(module, values)
+    assert found["low"] <= found["value"] <= found["high"]
+    assert found["value"] == values.mean()
+    assert found == interval(module, values)
+
+
+def test_an_interval_shrinks_with_the_root_of_the_rows_and_grows_with_confidence(
+    module: Module,
+) -> None:
+    values = np.random.default_rng(0).normal(size=80_000)
+
+    def width(n: int, **options: Any) -> float:
+        found = interval(module, values[:n], resamples=400, **options)
+        return found["high"] - found["low"]
+
+    for n in (200, 800, 5_000, 20_000):  # beyond 5,000 fewer rows are drawn, and it is scaled
+        assert width(n) / width(4 * n) == pytest.approx(2, rel=0.25)
+        assert width(n) == pytest.approx(2 * 1.96 / n**0.5, rel=0.2)
+    assert width(500, confidence=0.8) < width(500, confidence=0.95) < width(500, confidence=0.99)
+
+
+@pytest.mark.parametrize("n", [300, 6_000])
+def test_an_interval_holds_the_truth_about_as_often_as_it_says(module: Module, n: int) -> None:
+    seed = 20260
+    print("seed", seed)
+    random, trials = np.random.default_rng(seed), 200
+    hits = 0
+    for _ in range(trials):
+        found = interval(module, random.exponential(size=n), confidence=0.9)
+        hits += found["low"] <= 1 <= found["high"]
+    assert 0.83 < hits / trials < 0.96
+
+
+def test_a_number_that_is_not_defined_has_no_interval(module: Module) -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    assert interval(module, np.full(60, np.nan)) == nothing
+
+
+# --- calibration -----------------------------------------------------------------------------
+
+
+def test_bins_that_are_right_have_no_error_and_shifted_ones_have_the_shift(module: Module) -> None:
+    calibration = module("pipeline.metrics").calibration
+    share = np.repeat(np.arange(1, 11) / 11, 110)  # ten bins of 110 rows
+    hit = np.concatenate([np.arange(110) < 10 * k for k in range(1, 11)]).astype(float)
+    right = calibration(hit, np.column_stack([1 - share, share]))
+    assert right["error"] == pytest.approx(0, abs=1e-12)
+    assert [b["rows"] for b in right["bins"]] == [110] * 10
+    moved = share + 0.05
+    assert calibration(hit, np.column_stack([1 - moved, moved]))["error"] == pytest.approx(0.05)
+
+
+def test_of_a_regression_the_error_is_in_standard_deviations(module: Module) -> None:
+    calibration, y = module("pipeline.metrics").calibration, np.arange(1000.0)
+    assert calibration(y, y)["error"] == pytest.approx(0, abs=1e-12)
+    assert calibration(y, y + y.std() / 2)["error"] == pytest.approx(0.5)
+    assert calibration(1e6 * y, 1e6 * (y + y.std() / 2))["error"] == pytest.approx(0.5)
+
+
+@quick
+@given(case=told(3))
+def test_of_several_classes_the_error_is_of_the_one_that_is_named(
+    module: Module, case: Any
+) -> None:
+    y, p = case
+    found = module("pipeline.metrics").calibration(y, p)
+    assert 0 <= found["error"] <= 1
+    assert sum(b["rows"] for b in found["bins"]) == len(y)
+    if len(found["bins"]) == 1:
+        right = (p.argmax(axis=1) == y).mean()
+        assert found["error"] == pytest.approx(abs(p.max(axis=1).mean() - right))

@@ -1,0 +1,180 @@
+"""The report opens in a browser, alone, without an error, and shows what it should."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import Copy
+from tables import text
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine: apt-get install chromium"),
+]
+Ran = Callable[[int, str], Copy]
+TASKS = ["binary", "multiclass", "regression"]
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--v=0", "--dump-dom"),
+]
+
+
+@dataclass
+class Page(HTMLParser):
+    """What the browser made of a page: its elements, console and requests."""
+
+    dom: str
+    console: list[str]
+    hosts: set[str]
+    elements: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Read the page."""
+        super().__init__()
+        self.feed(self.dom)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an element."""
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        """Keep a text."""
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        """Give the attributes of all elements of a kind."""
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def opened(page: Path, to: Path) -> Page:
+    """Open a page in a browser that has never been used."""
+    log = to / "net.json"
+    logs = [f"--user-data-dir={to / 'profile'}", f"--log-net-log={log}"]
+    done = subprocess.run(
+        [str(BROWSER), *FLAGS, *logs, page.as_uri()], capture_output=True, text=True, check=True
+    )
+    console = re.findall(r"CONSOLE[:(]\d+\)?\] (.*)", done.stderr)
+    # A browser asks hosts of its maker, whatever it is told; those requests have no origin.
+    params = (event.get("params", {}) for event in json.loads(log.read_text())["events"])
+    urls = [p["url"] for p in params if p.get("initiator", "not an origin") != "not an origin"]
+    hosts = {urlsplit(url).netloc for url in urls if url.startswith(("http", "ws"))}
+    return Page(done.stdout, console, hosts)
+
+
+def test_the_browser_would_tell_of_an_error_and_of_a_request(tmp_path: Path) -> None:
+    """The control: without it, silence below would mean nothing."""
+    (tmp_path / "bad.html").write_text(
+        "<script>missing.call()</script><img src='http://192.0.2.1/x.png'><p>hi"
+    )
+    page = opened(tmp_path / "bad.html", tmp_path)
+    assert any("missing is not defined" in line for line in page.console)
+    assert page.hosts == {"192.0.2.1"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_report_opens_alone_and_without_an_error(ran: Ran, tmp_path: Path, task: str) -> None:
+    report = ran(0, task).path / "artifacts/report.html"
+    assert report.stat().st_size < 1_000_000
+    assert not re.search(r"https?://|//\w+\.\w+/|@import|url\(", report.read_text("utf-8"))
+    page = opened(report, tmp_path)
+    assert page.console == []
+    assert page.hosts == set()
+    assert page.all("script") == []
+
+
+PLOTS = {
+    "binary": ["ROC", "Precision", "Calibration", "Confusion"],
+    "multiclass": ["Calibration", "Confusion"],
+    "regression": ["Calibration", "Predicted and actual", "Residuals"],
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_plots_are_there_with_every_point_inside(ran: Ran, tmp_path: Path, task: str) -> None:
+    copy = ran(0, task)
+    page = opened(copy.path / "artifacts/report.html", tmp_path)
+    said = " ".join(page.words)
+    titles = [f["aria-label"] for f in page.all("svg")] + ["Confusion"] * ("true \\ given" in said)
+    assert [t for t in PLOTS[task] if not any(title.startswith(t) for title in titles)] == []
+    assert len(titles) == len(PLOTS[task])
+    box = {svg["viewbox"] for svg in page.all("svg")}
+    assert box == {"0 0 320 290"}
+    lines = [line["points"].split() for line in page.all("polyline")]
+    dots = [(float(dot["cx"]), float(dot["cy"])) for dot in page.all("circle")]
+    points = [tuple(map(float, p.split(","))) for line in lines for p in line] + dots
+    assert len(points) >= len(copy.read("evaluate")["calibration"]["bins"])
+    # The frame that the axes make, not only the picture.
+    assert all(48 <= x <= 304 and 14 <= y <= 246 for x, y in points)
+    for curve in (c for c in copy.read("evaluate")["curves"].values() if task == "regression"):
+        assert len(dots) > len(curve)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_report_says_what_the_documents_say(ran: Ran, tmp_path: Path, task: str) -> None:
+    copy = ran(0, task)
+    page = opened(copy.path / "artifacts/report.html", tmp_path)
+    said = " ".join(" ".join(page.words).split())
+    metrics, gate = copy.read("evaluate"), copy.read("gate")
+    assert f"passed, all {len(gate['checks'])} checks" in said
+    for name, found in metrics["metrics"].items():
+        assert f"{name} {found['value']:.4g} {found['low']:.4g} to {found['high']:.4g}" in said
+    for check in gate["checks"]:
+        assert check["check"] in said
+    for piece in metrics["slices"][:40]:
+        assert str(piece["value"] or "(gap)") in said
+    for column in metrics["importance"][:25]:
+        assert column["column"] in said
+    assert metrics["model"]["digest"] in said
+
+
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="console.error(1)">',
+    "a|b\n{{ 7 * 7 }} `c`",
+]
+
+
+def test_names_of_the_data_stay_names(fresh: Callable[..., Copy], tmp_path: Path) -> None:
+    copy, r = fresh(), random.Random(0)
+    rows = []
+    for n in range(1500):
+        kind, x = HOSTILE[n % 3], r.gauss(0, 1)
+        rows.append([kind, x, r.choice(HOSTILE[:2]) if abs(x) < 0.2 else HOSTILE[2 * (x > 0)]])
+    header = [HOSTILE[1], HOSTILE[2], HOSTILE[0]]
+    (tmp_path / "<b>.csv").write_text(text(header, rows), "utf-8", newline="")
+    arguments = ["data", "use", str(tmp_path / "<b>.csv"), "--target", HOSTILE[0], "--replace"]
+    copy.ml(*arguments, exits=0)
+    copy.ml("run", exits=0)
+    page = opened(copy.path / "artifacts/report.html", tmp_path)
+    assert page.console == []
+    assert {"script", "img"}.isdisjoint(tag for tag, _ in page.elements)
+    assert not [a for _, a in page.elements for name in a if name.startswith("on")]
+    said = " ".join(" ".join(page.words).split())
+    assert not [name for name in HOSTILE if " ".join(name.split()) not in said]
+    assert "49" not in re.findall(r"a\|b (\S+)", said)
+    # In Markdown a name may not end its cell, its row or its list.
+    summary = (copy.path / "artifacts/report.md").read_text("utf-8")
+    card = (copy.path / "artifacts/model/MODEL_CARD.md").read_text("utf-8")
+    for document in (summary, card):
+        tables = re.findall(r"(?:^\|.*\n)+", document, re.MULTILINE)
+        assert tables
+        for table in tables:
+            cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+            assert len(cells) == 1, table
+    assert (
+        json.loads((copy.path / "artifacts/model/contract.json").read_text())["target"]
+        == (HOSTILE[0])
+    )
