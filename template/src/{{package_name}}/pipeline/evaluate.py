@@ -57,18 +57,19 @@ def judge(
     names, metric = METRICS[config.data.task], config.gate.metric
     score = SCORES[metric]
 
-    def over(other: Floats, at: Any) -> float:
-        return skill(metric, score(truth[at], given[at]), score(truth[at], other[at]))
+    def against(at: Any, *references: Floats) -> list[float]:
+        value = score(truth[at], given[at])
+        return [value, *(skill(metric, value, score(truth[at], r[at])) for r in references)]
 
     def whole(at: Any) -> list[float]:
         every = [SCORES[name](truth[at], given[at]) for name in names]
-        return every + [over(other, at) for other in others.values()]
+        return every + against(at, *others.values())[1:]
 
     found, slices = bootstrap(whole, len(truth), config.gate), []
     for column, value, rows_of in _slices(rows, config):
 
         def part(drawn: Any, of: Any = rows_of) -> list[float]:
-            return [score(truth[of[drawn]], given[of[drawn]]), over(others["constant"], of[drawn])]
+            return against(of[drawn], others["constant"])
 
         ends = bootstrap(part, len(rows_of), config.gate)
         row = {"column": column, "value": value, "rows": len(rows_of)}

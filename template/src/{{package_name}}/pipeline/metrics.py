@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn import metrics as sk
 
 from ..config import HIGHER_IS_BETTER, Gate
@@ -15,10 +14,13 @@ UNKNOWN = float("nan")
 
 
 def _roc_auc(truth: Floats, scores: Floats) -> float:
-    """By ranks (Mann-Whitney): a tenth of scikit-learn's time, and the bootstrap asks for many."""
+    """By ranks (Mann-Whitney): the bootstrap asks often, and scikit-learn takes far longer."""
     hits, misses = np.count_nonzero(truth), np.count_nonzero(truth == 0)
-    above = rankdata(scores)[truth == 1].sum() - hits * (hits + 1) / 2
-    return float(above / (hits * misses)) if hits and misses else UNKNOWN
+    if not hits or not misses:
+        return UNKNOWN
+    _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
+    return float((ranks[truth == 1].sum() - hits * (hits + 1) / 2) / (hits * misses))
 
 
 def _average_precision(truth: Floats, scores: Floats) -> float:

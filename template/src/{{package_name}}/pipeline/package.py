@@ -119,6 +119,6 @@ def profile(train: pl.DataFrame, data: Data) -> dict[str, Any]:
             columns[values.name] = {"gaps": gaps, "counts": counts}
         else:
             numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
-            steps = [numbers.quantile(q / 100, "linear") for q in range(101)]
-            columns[values.name] = {"gaps": gaps, "percentiles": steps}
+            at = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
+            columns[values.name] = {"gaps": gaps, "percentiles": numbers.sort()[at].to_list()}
     return {"rows": train.height, "columns": columns}
