@@ -84,9 +84,11 @@ def predict(
         given = ingest.read(START / file, package.opened()[1].separator)
     else:
         try:
-            given = pl.DataFrame(json.loads(rows or ""), infer_schema_length=None)
-            if given.is_empty():
-                raise ValueError("there are no rows")
+            found = json.loads(rows or "")
+            table = [found] if isinstance(found, dict) else found
+            if not table or not isinstance(table, list) or not isinstance(table[0], dict):
+                raise ValueError("give an object, or a list of objects")
+            given = pl.DataFrame(table, infer_schema_length=None)
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
             raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
     for answer in package.answers(given):

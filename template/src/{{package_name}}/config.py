@@ -134,15 +134,16 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         BadInput: It is missing or no YAML, or a key is unknown, absent or of another type.
     """
     try:
-        return kind.model_validate(yaml.safe_load(path.read_bytes()))
+        return kind.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except FileNotFoundError:
         raise BadInput(f"{path} is missing: `ml data use` writes it") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: this is not UTF-8: save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(
-            f"{path}{line}: this is not YAML: {getattr(error, 'problem', error)}"
-        ) from None
+        said = str(getattr(error, "problem", error)).splitlines()[0]
+        raise BadInput(f"{path}{line}: this is not YAML: {said}") from None
     except ValidationError as error:
         first, *rest = error.errors()
         key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""

@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+from jsonschema import Draft202012Validator, ValidationError
+
 from . import BadInput, config
 
 ARTIFACTS = Path("artifacts")
@@ -49,7 +52,7 @@ def digest(*paths: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a name to write to; the file then takes its place whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new = path.with_name(f".{path.name}.new")
     try:
         yield new
         with new.open("rb+") as file:
@@ -59,19 +62,39 @@ def replacing(path: Path) -> Iterator[Path]:
         new.unlink(missing_ok=True)
 
 
+def write_rows(rows: pl.DataFrame, path: Path) -> None:
+    """Write Parquet through `replacing`.
+
+    Raises:
+        BadInput: The disk is full, or the folder cannot be written to.
+    """
+    with replacing(path) as new:
+        try:
+            rows.write_parquet(new)
+        except pl.exceptions.PolarsError as error:
+            said = str(error).splitlines()[0]
+            raise BadInput(f"{path} cannot be written, is the disk full? ({said})") from None
+
+
 def read(step: str) -> dict[str, Any]:
     """The document of a step.
 
     Raises:
-        BadInput: The step has not run, or its document cannot be read.
+        BadInput: The step has not run, or its document is not what its schema says.
     """
     try:
         document: dict[str, Any] = json.loads(DOCUMENTS[step].read_text("utf-8"))
+        _validate(step, document)
     except FileNotFoundError:
         raise BadInput(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
-    except ValueError:
+    except (ValueError, ValidationError):
         raise BadInput(f"{DOCUMENTS[step]} cannot be read: run `ml {step}` again") from None
     return document
+
+
+def _validate(step: str, body: Any) -> None:
+    schema = json.loads((Path(__file__).parent / "documents.schema.json").read_text("utf-8"))
+    Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(body)
 
 
 def checked(path: Path) -> str:
@@ -121,10 +144,7 @@ def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
         "inputs": taken,
         "outputs": {str(path): digest(path) for path in STEPS[step][1:]},
     }
-    from jsonschema import Draft202012Validator
-
-    schema = json.loads((Path(__file__).parent / "documents.schema.json").read_text("utf-8"))
-    Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(body)
+    _validate(step, body)
     with replacing(DOCUMENTS[step]) as new:
         new.write_text(json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from .. import BadInput
 from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
-from ..documents import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, replacing
+from ..documents import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, write_rows
 from ..problem.features import features
 from ..problem.model import linear
 from . import report
@@ -27,8 +27,7 @@ def step(config: Config) -> str:
         truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data)
         if not np.isfinite(given).all():
             raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
-        with replacing(PREDICTIONS) as new:
-            pl.DataFrame({"truth": truth, "given": given}).write_parquet(new)
+        write_rows(pl.DataFrame({"truth": truth, "given": given}), PREDICTIONS)
         said |= judge(truth, given, baselines(train, holdout, config.data), holdout, config)
         said["importance"] = importance(fitted, holdout, config)
         said["leaks"] = leaks(train, holdout, config.data)

@@ -11,7 +11,7 @@ import polars as pl
 
 from .. import BadInput
 from ..config import DATA, Column, Config, Data
-from ..documents import ROWS, document, replacing
+from ..documents import ROWS, document, write_rows
 from ..problem.data import load
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
@@ -23,8 +23,7 @@ def step(config: Config) -> str:
     source = Path(config.data.source)
     with document("ingest", source, DATA) as said:
         rows = typed(read(source, config.data.separator), config.data)
-        with replacing(ROWS) as new:
-            rows.write_parquet(new)
+        write_rows(rows, ROWS)
         said |= {"rows": rows.height, "columns": rows.columns}
     return f"{rows.height:,} rows, {rows.width} columns from {source}"
 

@@ -13,6 +13,7 @@ import polars as pl
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
 from ..documents import DOCUMENTS, MODEL, PACKAGE, STEPS, TRAIN, digest, document, read
+from .gate import decide
 from .ingest import inputs, typed
 from .report import render
 from .validate import check, tell
@@ -26,6 +27,8 @@ def step(config: Config) -> str:
         gate, data = read("gate"), config.data
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
             raise Refused("the gate has not passed this model: see artifacts/gate.json")
+        if gate["checks"] != decide(read("evaluate"), config.gate):
+            raise BadInput("artifacts/gate.json is not what the gate says: run `ml gate` again")
         shutil.rmtree(NEW, ignore_errors=True)
         NEW.mkdir()
         shutil.copy(MODEL, NEW)

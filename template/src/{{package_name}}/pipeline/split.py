@@ -10,7 +10,7 @@ import polars as pl
 
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
-from ..documents import DOCUMENTS, HOLDOUT, ROWS, TRAIN, document, read, replacing
+from ..documents import DOCUMENTS, HOLDOUT, ROWS, TRAIN, document, read, write_rows
 
 
 def step(config: Config) -> str:
@@ -20,8 +20,7 @@ def step(config: Config) -> str:
         rows = pl.read_parquet(ROWS)
         parts = split(rows, config.data)
         for part, path in zip(parts, (TRAIN, HOLDOUT), strict=True):
-            with replacing(path) as new:
-                part.write_parquet(new)
+            write_rows(part, path)
         train, holdout = (part.height for part in parts)
         said |= {"by": config.data.split.by, "train": train, "holdout": holdout}
         said["without_target"] = rows.height - train - holdout
