@@ -86,8 +86,8 @@ def predict(
         try:
             found = json.loads(rows or "")
             table = [found] if isinstance(found, dict) else found
-            if not table or not isinstance(table, list) or not isinstance(table[0], dict):
-                raise ValueError("give an object, or a list of objects")
+            if table == [] or not all(isinstance(row, dict) and row for row in table):
+                raise ValueError("give an object of columns, or a list of them")
             given = pl.DataFrame(table, infer_schema_length=None)
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
             raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
