@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -45,8 +46,12 @@ def perform(name: str) -> None:
     console.print(f"[green]✓[/] {name:<9} {taken}  {escape(said)}")
 
 
+def _command(name: str) -> Callable[[], None]:
+    return lambda: perform(name)
+
+
 for _name, _about in STEPS.items():
-    app.command(_name, help=_about)(lambda name=_name: perform(name))
+    app.command(_name, help=_about)(_command(_name))
 
 
 @app.command()
@@ -124,7 +129,12 @@ def main() -> None:
         _leave(2, wrong)
     except OSError as error:  # a full disk, a folder that is not ours
         _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
-    except Exception:
+    except Exception as error:
+        yours = [f for f in traceback.extract_tb(error.__traceback__) if "problem" in f.filename]
+        if yours and Path(yours[-1].filename).parent == Path(__file__).parent / "problem":
+            where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
+            said = str(error).strip().partition("\n")[0]
+            _leave(2, f"{where}: {type(error).__name__}: {said}")
         traceback.print_exc()
         _leave(70, "this is a bug of ml, not of your input: please report the lines above")
 

@@ -124,6 +124,13 @@ class Config(Strict):
     gate: Gate
 
 
+# Pydantic's names of mistakes, as a person says them.
+SAYS = {
+    "extra_forbidden": "there is no such key",
+    "missing": "this key is missing",
+    "float_type": "this must be a number, without quotes",
+    "model_type": "this must be keys with values",
+}
 Kind = TypeVar("Kind", bound=Strict)
 
 
@@ -148,7 +155,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         first, *rest = error.errors()
         key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         more = f" (and {len(rest)} more)" if rest else ""
-        said = first["msg"].removeprefix("Value error, ")
+        said = SAYS.get(first["type"], first["msg"].removeprefix("Value error, "))
         raise BadInput(f"{path}: {key}{said}{more}") from None
 
 

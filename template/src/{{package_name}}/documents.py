@@ -85,6 +85,8 @@ def read(step: str) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(DOCUMENTS[step].read_text("utf-8"))
         _validate(step, document)
+        if document["digest"] != _sealed(document):
+            raise ValueError("edited by hand")
     except FileNotFoundError:
         raise BadInput(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
     except (ValueError, ValidationError):
@@ -129,13 +131,14 @@ def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
         BadInput: As `checked`.
     """
     started, taken = _now(), {str(path): checked(path) for path in inputs}
+    before = MADE_BY.get(inputs[0], step)
     said: dict[str, Any] = {}
     yield said
     body = said | {
         "schema_version": 1,
         "step": step,
         "commit": _commit(),
-        "data_digest": taken[str(inputs[0])] if step == "ingest" else read("ingest")["data_digest"],
+        "data_digest": taken[str(inputs[0])] if step == "ingest" else read(before)["data_digest"],
         "config_digest": digest(config.DATA, config.MODEL, config.GATE),
         "started": started,
         "ended": _now(),
@@ -144,9 +147,16 @@ def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
         "inputs": taken,
         "outputs": {str(path): digest(path) for path in STEPS[step][1:]},
     }
+    body["digest"] = _sealed(body)
     _validate(step, body)
     with replacing(DOCUMENTS[step]) as new:
         new.write_text(json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
+
+
+def _sealed(body: dict[str, Any]) -> str:
+    """The digest of a document's content, to tell one that was edited."""
+    rest = json.dumps({k: v for k, v in body.items() if k != "digest"}, sort_keys=True)
+    return f"sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
 
 
 def _now() -> str:

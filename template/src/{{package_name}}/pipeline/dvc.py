@@ -13,7 +13,7 @@ def repro() -> None:
     """`dvc repro`, ended as the step that ended it.
 
     Raises:
-        Refused, BadInput, RuntimeError: The step did, and has said why.
+        Refused, BadInput, SystemExit: The step did, and has said why.
     """
     command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
     # The stages say `ml`, which is on the PATH only where the environment is active.
@@ -26,4 +26,6 @@ def repro() -> None:
     if process.returncode:
         code = re.search(r"exited with (\d+)", said)
         ends: dict[str, type[Exception]] = {"1": Refused, "2": BadInput}
-        raise ends.get(code[1] if code else "2", RuntimeError)("a step ended it, as said above")
+        if code and code[1] not in ends:
+            sys.exit(int(code[1]))
+        raise ends[code[1] if code else "2"]("a step ended it, as said above")

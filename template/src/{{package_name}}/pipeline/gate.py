@@ -55,7 +55,7 @@ def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
     known = [found for found in metrics["slices"] if found["skill"]["high"] is not None]
     if known:
         worst = min(known, key=lambda found: found["skill"]["high"])
-        name = f"worst slice, {worst['column']} = {worst['value']}, upper end"
+        name = f"worst slice, {worst['column']} = {worst['value'] or '(gap)'}, upper end"
         asked.append((name, worst["skill"]["high"], ">", gate.slice_skill))
     asked += [
         ("calibration error", metrics["calibration"]["error"], "≤", gate.max_calibration_error),

@@ -26,7 +26,7 @@ TIMELY, BIRTH = r"(?i)date|time|stamp|created|when|day|_at$|datum|fecha", r"(?i)
 ID = r"(?i:^(id|key|index|unnamed.*|)$|^id[ _.-]|[ _.-](id|key|nr)$|uuid)|[a-z](Id|ID)$"
 NUMBER, INTEGER = Column(type="number"), Column(type="integer")
 MOST = 200  # categories of a column; the boosted trees take at most 255
-IDENTIFIER = "an identifier: (nearly) every row has its own"
+IDENTIFIER = "an identifier: most rows have one of their own"
 
 
 def infer(
@@ -233,7 +233,7 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
         counts = known.value_counts().sort(-pl.col("count").cast(pl.Int64), "values")
         more["categories"] = [] if bare else sorted(counts["values"].head(MOST))
         more["open"] = bare or len(counts) > 50 or bool((counts["count"] < 3).any())
-        note += "; new ones are fine, as some are rare" * more["open"]
+        note += "; new ones are fine, as some are rare" * (more["open"] and not bare)
     elif known.dtype.is_numeric() and len(known) and not bare:
         low, high = float(known.to_numpy().min()), float(known.to_numpy().max())
         size = max(abs(low), abs(high))

@@ -78,8 +78,14 @@ def opened(folder: Path = PACKAGE) -> tuple[Any, Data]:
     repair()
     try:
         data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        made = json.loads((folder / "lineage.json").read_text("utf-8"))["train"]["outputs"]
+        whole = digest(folder / MODEL.name) == made[str(MODEL)]
+    except FileNotFoundError:
         raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
+    except (OSError, ValueError, LookupError):
+        whole = False
+    if not whole:
+        raise BadInput(f"{folder}/ is damaged, or was changed by hand: run `ml package` again")
     return load(folder / MODEL.name), data
 
 

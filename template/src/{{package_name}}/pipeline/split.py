@@ -24,7 +24,8 @@ def step(config: Config) -> str:
         train, holdout = (part.height for part in parts)
         said |= {"by": config.data.split.by, "train": train, "holdout": holdout}
         said["without_target"] = rows.height - train - holdout
-    return f"{train:,} rows to train on, {holdout:,} held out by {config.data.split.by}"
+    how = {"stratified": "at random, stratified"}.get(config.data.split.by, f"by {said['by']}")
+    return f"{train:,} rows to train on, {holdout:,} held out {how}"
 
 
 def split(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -63,7 +63,11 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     for path, content in files.items():
         tree = content.model_dump(exclude_defaults=True)
         text = yaml.safe_dump(
-            tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10_000
+            tree,
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=None if path == config.DATA else False,
+            width=10_000,
         )
         with replacing(path) as new:
             new.write_text(f"# {ABOUT[path]}\n{text}", "utf-8")
