@@ -37,7 +37,7 @@ SCORES: dict[str, Callable[[Floats, Floats], Any]] = {
     "macro_f1": lambda y, p: sk.f1_score(y, p.argmax(axis=1), average="macro"),
     "rmse": lambda y, p: np.mean((y - p) ** 2) ** 0.5,
     "mae": lambda y, p: np.abs(y - p).mean(),
-    "r2": lambda y, p: 1 - np.mean((y - p) ** 2) / y.var() if y.var() else UNKNOWN,
+    "r2": lambda y, p: 1 - np.mean((y - p) ** 2) / y.var() if np.ptp(y) else UNKNOWN,
 }
 
 
