@@ -18,6 +18,8 @@ def _roc_auc(truth: Floats, scores: Floats) -> float:
     hits, misses = np.count_nonzero(truth), np.count_nonzero(truth == 0)
     if not hits or not misses:
         return UNKNOWN
+    if (scores == scores[0]).all():  # a constant, which every slice is compared with
+        return 0.5
     _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
     return float((ranks[truth == 1].sum() - hits * (hits + 1) / 2) / (hits * misses))
