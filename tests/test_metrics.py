@@ -137,7 +137,7 @@ def test_an_interval_shrinks_with_the_root_of_the_rows_and_grows_with_confidence
         found = interval(module, values[:n], resamples=400, **options)
         return found["high"] - found["low"]
 
-    for n in (200, 800, 5_000, 20_000):  # beyond 5,000 fewer rows are drawn, and it is scaled
+    for n in (200, 800, 5_000, 20_000):  # beyond 2,000 fewer rows are drawn, and it is scaled
         assert width(n) / width(4 * n) == pytest.approx(2, rel=0.25)
         assert width(n) == pytest.approx(2 * 1.96 / n**0.5, rel=0.2)
     assert width(500, confidence=0.8) < width(500, confidence=0.95) < width(500, confidence=0.99)

@@ -58,7 +58,7 @@ def bootstrap(
 ) -> list[dict[str, float | None]]:
     """Percentile bootstrap of several numbers at once (Efron and Tibshirani, 1993, chapter 13).
 
-    Beyond 5,000 rows it draws that many and scales to n ("m out of n"; Bickel, Götze and van Zwet,
+    Beyond 2,000 rows it draws that many and scales to n ("m out of n"; Bickel, Götze and van Zwet,
     1997), so that its cost has a bound.
 
     Args:
@@ -67,7 +67,7 @@ def bootstrap(
     Returns:
         For each number its `value` on all rows, `low` and `high`; None where it is not defined.
     """
-    random, m, tail = np.random.default_rng(0), min(n, 5_000), (1 - gate.confidence) / 2
+    random, m, tail = np.random.default_rng(0), min(n, 2_000), (1 - gate.confidence) / 2
     whole = np.array(of(np.arange(n)), dtype=float)
     drawn = np.array([of(random.integers(0, n, m)) for _ in range(gate.resamples)], dtype=float)
     found: list[dict[str, float | None]] = []

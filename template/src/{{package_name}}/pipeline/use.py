@@ -92,8 +92,8 @@ def delimiter(file: Path) -> str:
 def first_gate(rows: pl.DataFrame, data: Data) -> tuple[Model, Gate, dict[str, str]]:
     """Choose the estimator, and thresholds of half of what it gains over a constant.
 
-    It is tried on 50,000 rows at most, none of them of the holdout; linear is chosen only where
-    the boosted trees would not pass the gate for being worse.
+    It is tried on 50,000 rows at most, none of them of the holdout; linear is chosen where the
+    boosted trees lose more to it than the gate tolerates.
     """
     rows = split(rows, data)[0]
     train, rest = split(rows.sample(min(rows.height, 50_000), seed=0), data)
