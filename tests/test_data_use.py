@@ -61,6 +61,11 @@ def csv(rows: int, **columns: Callable[[int], object]) -> str:
 
 REFUSED: dict[str, tuple[str, list[str], list[str]]] = {
     "absent": (csv(200, income=lambda n: n % 2), ["--target", "incme"], ["'incme'", "'income'"]),
+    "of no such task": (
+        csv(200, y=lambda n: "abc"[n % 3]),
+        ["--target", "y", "--task", "guess"],
+        ["--task guess", "regression"],
+    ),
     "of one class": (csv(200, y=lambda n: "yes"), ["--target", "y"], ["'y'", "every row"]),
     "of too few rows": (csv(30, y=lambda n: n % 2), ["--target", "y"], ["30", "too few"]),
     "empty": (csv(200, y=lambda n: ""), ["--target", "y"], ["'y'", "too few"]),

@@ -38,6 +38,8 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     Raises:
         BadInput: The file cannot be read or learned from, or something of the user's is in the way.
     """
+    if asked["task"] not in (None, *METRICS):
+        raise BadInput(f"--task {asked['task']}: choose one of {', '.join(METRICS)}")
     console = Console(highlight=False, markup=False)
     with console.status(f"reading {file.name} …"):
         source, separator = Path("data/raw") / file.name, delimiter(file)
