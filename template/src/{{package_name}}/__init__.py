@@ -4,7 +4,10 @@ A command ends early in two ways, each with one sentence: what, where, what to d
 """
 
 import os
+from pathlib import Path
 
+# From level 1 there is more than the pipeline: registry, service, deployment, monitoring.
+LOOP = (Path(__file__).parent / "loop.py").exists()
 # Threads that wait without spinning: scikit-learn's trees are twice as fast on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

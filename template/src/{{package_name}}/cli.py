@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from . import BadInput, Refused
+from . import LOOP, BadInput, Refused
 
 # In the order of the pipeline.
 STEPS = {
@@ -22,9 +22,12 @@ STEPS = {
     "split": "Set the holdout aside.",
     "train": "Train the estimator of problem/model.py.",
     "evaluate": "Score the model on the holdout.",
+    "compare": "Score the champion on the same holdout.",
     "gate": "Judge the model by config/gate.yaml.",
     "package": "Bundle the model that passed, with all that serving it needs.",
 }
+if not LOOP:
+    del STEPS["compare"]
 START = Path.cwd()
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -56,9 +59,9 @@ for _name, _about in STEPS.items():
 
 @app.command()
 def run() -> None:
-    """Run the whole pipeline; with a dvc.yaml, only what is stale."""
-    if Path("dvc.yaml").exists():
-        import_module(".pipeline.dvc", __package__).repro()
+    """Run the whole pipeline; from level 1, only what is stale."""
+    if LOOP:
+        import_module(".loop", __package__).run()
     else:
         for name in STEPS:
             perform(name)
@@ -81,12 +84,14 @@ def predict(
     """Predict rows with the packaged model: a JSON object for each."""
     import polars as pl
 
-    from .pipeline import ingest, package
+    from . import inference
+    from .pipeline import ingest, validate
 
     if (file is None) == (rows is None):
         raise BadInput("name either a file or, with --json, rows")
+    model = inference.opened()
     if file:
-        given = ingest.read(START / file, package.opened()[1].separator)
+        given = ingest.read(START / file, model.data.separator)
     else:
         try:
             found = json.loads(rows or "")
@@ -96,7 +101,10 @@ def predict(
             given = pl.DataFrame(table, infer_schema_length=None)
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
             raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
-    for answer in package.answers(given):
+    known = model.read(given)
+    if failures := model.failures(known):
+        raise Refused("\n  ".join(["the rows break the contract:", *validate.tell(failures)]))
+    for answer in model.answers(model.predict(known)):
         typer.echo(json.dumps(answer, ensure_ascii=False))
 
 
@@ -117,6 +125,10 @@ def use(
     use(START / file, target, time=time, group=group, task=task, replace=replace)
 
 
+if LOOP:
+    import_module(".loop", __package__).add(app, data_app)
+
+
 def main() -> None:
     """Run `ml` in the project that the current folder is in."""
     try:
@@ -130,8 +142,9 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that is not ours
         _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
     except Exception as error:
-        yours = [f for f in traceback.extract_tb(error.__traceback__) if "problem" in f.filename]
-        if yours and Path(yours[-1].filename).parent == Path(__file__).parent / "problem":
+        calls = traceback.extract_tb(error.__traceback__)
+        yours = [call for call in calls if Path(call.filename).parent.name == "problem"]
+        if yours:
             where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
             said = str(error).strip().partition("\n")[0]
             _leave(2, f"{where}: {type(error).__name__}: {said}")

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 from jsonschema import Draft202012Validator, ValidationError
 
-from . import BadInput, config
+from . import LOOP, BadInput, config
 
 ARTIFACTS = Path("artifacts")
 ROWS, TRAIN, HOLDOUT = (
@@ -31,10 +31,15 @@ STEPS: dict[str, list[Path]] = {
     "split": [ARTIFACTS / "split.json", TRAIN, HOLDOUT],
     "train": [ARTIFACTS / "training.json", MODEL],
     "evaluate": [ARTIFACTS / "metrics.json", PREDICTIONS],
+    **({"compare": [ARTIFACTS / "comparison.json"]} if LOOP else {}),
     "gate": [ARTIFACTS / "gate.json"],
     "package": [ARTIFACTS / "package.json"],
 }
-DOCUMENTS = {step: files[0] for step, files in STEPS.items()}
+DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
+    "deploy": ARTIFACTS / "deployment.json",
+    "drift": ARTIFACTS / "drift.json",
+    "monitor": ARTIFACTS / "monitor.json",
+}
 MADE_BY = {path: step for step, files in STEPS.items() for path in files}
 
 
@@ -130,22 +135,36 @@ def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
     Raises:
         BadInput: As `checked`.
     """
-    started, taken = _now(), {str(path): checked(path) for path in inputs}
+    started, taken = now(), {str(path): checked(path) for path in inputs}
     before = MADE_BY.get(inputs[0], step)
     said: dict[str, Any] = {}
     yield said
+    data = taken[str(inputs[0])] if step == "ingest" else read(before)["data_digest"]
+    write(step, said, started, data, taken)
+
+
+def write(
+    step: str, said: dict[str, Any], started: str, data_digest: str, inputs: dict[str, str]
+) -> None:
+    """Write a document: what a step has to say, and what every document carries.
+
+    Args:
+        started: As `now` gives it.
+        data_digest: Of the source that all of it was made from.
+        inputs: The digests of what the step has read, by path.
+    """
     body = said | {
         "schema_version": 1,
         "step": step,
         "commit": _commit(),
-        "data_digest": taken[str(inputs[0])] if step == "ingest" else read(before)["data_digest"],
+        "data_digest": data_digest,
         "config_digest": digest(config.DATA, config.MODEL, config.GATE),
         "started": started,
-        "ended": _now(),
+        "ended": now(),
         "executor": f"{platform.node()}, Python {platform.python_version()}",
         "arguments": sys.argv[1:],
-        "inputs": taken,
-        "outputs": {str(path): digest(path) for path in STEPS[step][1:]},
+        "inputs": inputs,
+        "outputs": {str(path): digest(path) for path in STEPS.get(step, [])[1:]},
     }
     body["digest"] = _sealed(body)
     _validate(step, body)
@@ -159,7 +178,8 @@ def _sealed(body: dict[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as documents write it, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -13,18 +13,18 @@ import polars as pl
 from .. import BadInput
 from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
 from ..documents import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, write_rows
+from ..inference import load, predict
 from ..problem.features import features
-from ..problem.model import linear
+from ..problem.model import TRUSTED, linear
 from . import report
 from .ingest import inputs, labels
 from .metrics import SCORES, Floats, bootstrap, calibration, curves, skill
-from .train import load, predict
 
 
 def step(config: Config) -> str:
     with document("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as said:
-        train, holdout, fitted = pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT), load(MODEL)
-        truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data)
+        train, holdout, fitted = pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT), load(MODEL, TRUSTED)
+        truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data, features)
         if not np.isfinite(given).all():
             raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
         write_rows(pl.DataFrame({"truth": truth, "given": given}), PREDICTIONS)
@@ -65,7 +65,7 @@ def judge(
         return every + against(at, *others.values())[1:]
 
     found, slices = bootstrap(whole, len(truth), config.gate), []
-    for column, value, rows_of in _slices(rows, config):
+    for column, value, rows_of in slices_of(rows, config):
 
         def part(drawn: Any, of: Any = rows_of) -> list[float]:
             return against(of[drawn], others["constant"])
@@ -96,10 +96,10 @@ def baselines(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[st
     asked = features(inputs(sample, data))
     simple = linear(data.task, asked).fit(asked, labels(sample, data))
     same = np.repeat(np.expand_dims(constant, 0), holdout.height, axis=0)
-    return {"constant": same, "linear": predict(simple, holdout, data)}
+    return {"constant": same, "linear": predict(simple, holdout, data, features)}
 
 
-def _slices(rows: pl.DataFrame, config: Config) -> Iterator[tuple[str, str | None, Any]]:
+def slices_of(rows: pl.DataFrame, config: Config) -> Iterator[tuple[str, str | None, Any]]:
     """Every category that has enough rows: its column, its value, the indices of its rows."""
     for name in config.data.features:
         if config.data.columns[name].type in {"category", "boolean"}:
@@ -114,9 +114,10 @@ def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[
     data, score = config.data, SCORES[config.gate.metric]
     rows = holdout.sample(min(holdout.height, 1_000), seed=0)
     truth, sign = labels(rows, data), 1 if config.gate.metric in HIGHER_IS_BETTER else -1
-    base, found = score(truth, predict(fitted, rows, data)), []
+    base, found = score(truth, predict(fitted, rows, data, features)), []
     for name in data.features:
-        value = score(truth, predict(fitted, rows.with_columns(rows[name].shuffle(seed=1)), data))
+        shuffled = rows.with_columns(rows[name].shuffle(seed=1))
+        value = score(truth, predict(fitted, shuffled, data, features))
         found.append({"column": name, "loss": float(np.nan_to_num(sign * (base - value)))})
     return sorted(found, key=lambda item: -item["loss"])
 
@@ -136,6 +137,6 @@ def latency(fitted: Any, rows: pl.DataFrame, data: Data) -> float:
     """Median time of predicting a single row, features included, in milliseconds."""
     clock = [time.perf_counter()]
     for at in range(30):
-        predict(fitted, rows[at % rows.height], data)
+        predict(fitted, rows[at % rows.height], data, features)
         clock.append(time.perf_counter())
     return float(np.median(np.diff(clock))) * 1000

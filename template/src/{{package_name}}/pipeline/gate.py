@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import Refused
 from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
-from ..documents import DOCUMENTS, MODEL, document, read
+from ..documents import DOCUMENTS, MODEL, STEPS, document, read
 from . import report
 
 CONSTANT = "skill over a constant, lower end"
@@ -16,9 +16,12 @@ RULES = {"≥": ge, ">": gt, "≤": le}
 
 
 def step(config: Config) -> str:
-    with document("gate", DOCUMENTS["evaluate"], MODEL, GATE) as said:
+    against = [DOCUMENTS[name] for name in STEPS if name == "compare"]  # from level 1
+    with document("gate", DOCUMENTS["evaluate"], *against, MODEL, GATE) as said:
         metrics = read("evaluate")
-        said |= {"checks": decide(metrics, config.gate), "model_digest": metrics["model"]["digest"]}
+        said["comparison"] = read("compare")["comparison"] if against else None
+        said["checks"] = decide(metrics, config.gate, said["comparison"])
+        said["model_digest"] = metrics["model"]["digest"]
         failed = [check for check in said["checks"] if check["verdict"] == "refused"]
         said["verdict"] = "refused" if failed else "passed"
     report.write(config)
@@ -32,8 +35,10 @@ def step(config: Config) -> str:
     return "\n  ".join([f"passed all {len(rows)} checks:", *lines])
 
 
-def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
-    """Judge a model by its metrics.
+def decide(
+    metrics: dict[str, Any], gate: Gate, comparison: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Judge a model by its metrics and, from level 1, by how it compares with the champion.
 
     Returns:
         Each check with `check`, `value`, `rule`, `threshold` and `verdict`; what has no value is
@@ -63,6 +68,16 @@ def decide(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
         ("model size, MB", model["megabytes"], "≤", gate.max_megabytes),
         ("latency of a row, ms", model["latency_ms"], "≤", gate.max_latency_ms),
     ]
+    if comparison and comparison["kind"] == "compared":
+        # Equal within the tolerance is good enough: what learned from newer rows takes over.
+        lost, weakest = -comparison["tolerance"], comparison["slices"][:1]
+        asked.append(("skill over the champion, lower end", comparison["skill"]["low"], "≥", lost))
+        for found in weakest:
+            name = f"slice against the champion, {found['column']} = {found['value'] or '(gap)'}"
+            asked.append((f"{name}, upper end", found["skill"]["high"], "≥", lost))
+    if comparison and comparison["kind"] == "unreadable":
+        named = float(comparison["replaces"] == comparison["champion"]["version"])
+        asked.append(("champion that cannot be compared with is named in replaces", named, "≥", 1))
     names = ("check", "value", "rule", "threshold", "verdict")
     verdicts = [v is not None and bool(RULES[rule](v, bound)) for _, v, rule, bound in asked]
     judged = zip(asked, verdicts, strict=True)

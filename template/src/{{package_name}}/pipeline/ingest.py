@@ -3,6 +3,7 @@
 A column with a value that is not of its type stays as it came, for `validate` to report.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import polars as pl
 from .. import BadInput
 from ..config import DATA, Column, Config, Data
 from ..documents import ROWS, document, write_rows
-from ..problem.data import load
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
 BOOLEANS = {word: word == pair[1] for pair in PAIRS for word in pair}
@@ -36,6 +36,8 @@ def read(source: Path, separator: str) -> pl.DataFrame:
     """
     if not source.is_file():
         raise BadInput(f"{source} is {'a folder' if source.is_dir() else 'missing'}: name a file")
+    from ..problem.data import load  # here: a package brings its own problem/, without this
+
     try:
         rows = load(source, separator)
     except (pl.exceptions.PolarsError, OSError, EOFError, ValueError) as error:
@@ -53,16 +55,16 @@ def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     A column with a value that cannot be read stays as it came, for `validate` to report.
     """
     kept = {name: rows[name] for name in rows.columns if name not in data.left_out}
-    for name in kept.keys() & data.columns.keys():
-        came, read = _read(kept[name], data.columns[name], data)
+    for name, came, read in _read({n: kept[n] for n in kept if n in data.columns}, data):
         kept[name] = read if read.null_count() == came.null_count() else came
     return pl.DataFrame(kept)
 
 
-def unreadable(column: pl.Series, contract: Column, data: Data) -> pl.Series:
-    """The values that are not of the contract's type, one for each row that has one."""
-    came, read = _read(column, contract, data)
-    return came.filter(came.is_not_null() & read.is_null())
+def unreadable(name: str, values: pl.Series, data: Data) -> tuple[pl.Series, pl.Series]:
+    """The values of a column that are not of the contract's type, and the rows they are in."""
+    ((_, came, read),) = _read({name: values}, data)
+    bad = came.is_not_null() & read.is_null()
+    return came.filter(bad), bad.arg_true()
 
 
 def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
@@ -82,37 +84,65 @@ def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
     return places.cast(pl.Int64).to_numpy()
 
 
-def _read(column: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
-    """The column with its gaps as null, and the same typed: null where that cannot be done."""
-    # Without its name: Polars takes one such as * or ^a$ for a pattern, in a series as well.
-    name, column = column.name, column.alias("values")
-    kind, dtype = contract.type, column.dtype
+def _read(columns: dict[str, pl.Series], data: Data) -> Iterator[tuple[str, pl.Series, pl.Series]]:
+    """Each column with its gaps as null, and the same typed: null where that cannot be done."""
+    # By number: Polars takes a name such as * for a pattern. In one go: on a few rows, what a call
+    # costs is all that counts, and the service has a few rows at a time.
+    table = pl.DataFrame([values.alias(str(at)) for at, values in enumerate(columns.values())])
+    asked: list[pl.Expr] = []
+    for at, (name, values) in enumerate(columns.items()):
+        came, read = _typed(pl.col(str(at)), values.dtype, data.columns[name], data)
+        asked += [came.alias(f"came {at}"), read.alias(f"read {at}")]
+    try:
+        found = table.select(asked)
+    except pl.exceptions.ComputeError:
+        named = ", ".join(f"columns.{name}.formats" for name in columns if data.columns[name].formats)
+        raise BadInput(f"{DATA}: {named}: one cannot be read") from None
+    for at, name in enumerate(columns):
+        yield name, found[f"came {at}"], found[f"read {at}"]
+
+
+def _typed(
+    value: pl.Expr, dtype: pl.DataType, contract: Column, data: Data
+) -> tuple[pl.Expr, pl.Expr]:
+    kind = contract.type
     if dtype.is_nested() or dtype == pl.Binary:
-        return column, column.clear(len(column))
+        return value, pl.when(value.is_null()).then(None)
     if dtype.is_float():
-        column = column.replace([float("nan"), float("inf"), float("-inf")], None)
+        value = pl.when(value.is_finite()).then(value)
     if kind == "datetime" and dtype in (pl.Date, pl.Datetime):
-        return column, _utc(column)
-    text = column.cast(pl.String).str.strip_chars().replace(data.gaps, None)
+        return value, _utc(value, dtype)
+    if dtype.is_numeric() and kind in ("number", "integer") and not _numbers(data.gaps):
+        floats = value.cast(pl.Float64)  # as below, sooner
+        if kind == "number":
+            return value, pl.when(floats == 0).then(0.0).otherwise(floats)
+        if dtype.is_integer():
+            return value, value.cast(pl.Int64, strict=False)
+    text = value.cast(pl.String).str.strip_chars().replace(data.gaps, None)
     if kind == "category":
         return text, text
     if kind == "boolean":
         lower = text.str.to_lowercase()
         return text, lower.replace_strict(BOOLEANS, default=None, return_dtype=pl.Boolean)
     if kind == "datetime":
-        try:
-            read = [_utc(text.str.to_datetime(f, strict=False)) for f in contract.formats or ISO]
-        except pl.exceptions.ComputeError:
-            raise BadInput(f"{DATA}: columns.{name}.formats: one cannot be read") from None
-        return text, pl.select(pl.coalesce(read)).to_series()
+        dates = [text.str.to_datetime(f, strict=False) for f in contract.formats or ISO]
+        zones = ["%z" in f or "%#z" in f for f in contract.formats or ISO]
+        return text, pl.coalesce(
+            _utc(date, pl.Datetime("us", "UTC" if zone else None))
+            for date, zone in zip(dates, zones, strict=True)
+        )
     plain = text if dtype.is_numeric() else _plain(text, data.decimal)
     if kind == "integer":  # 3.0 is one, too
         return text, plain.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
     floats = plain.cast(pl.Float64, strict=False)
-    return text, floats.set(~floats.is_finite(), None).set(floats == 0, 0.0)  # no -0.0
+    return text, pl.when(floats.is_finite()).then(pl.when(floats == 0).then(0.0).otherwise(floats))
 
 
-def _plain(text: pl.Series, decimal: str) -> pl.Series:
+def _numbers(gaps: list[str]) -> bool:
+    return any(gap.strip()[-1:].isdigit() or gap.endswith(".") for gap in gaps)
+
+
+def _plain(text: pl.Expr, decimal: str) -> pl.Expr:
     """Numbers without currency, percent and thousands signs, and with a decimal point."""
     if decimal == ",":
         text = text.str.replace_many({",": ".", ".": ","})
@@ -121,7 +151,7 @@ def _plain(text: pl.Series, decimal: str) -> pl.Series:
     return text.str.strip_chars("$€£¥% \u00a0").str.replace(grouped, "$1$2$3$4$5")
 
 
-def _utc(when: pl.Series) -> pl.Series:
-    if isinstance(when.dtype, pl.Datetime) and when.dtype.time_zone:
+def _utc(when: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         when = when.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return when.cast(pl.Datetime("us"))

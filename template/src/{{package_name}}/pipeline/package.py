@@ -5,59 +5,72 @@ Refuses a model that the gate did not pass, or that is not the one it judged.
 
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from .. import BadInput, Refused
+from .. import BadInput, Refused, problem
 from ..config import DATA, Config, Data
-from ..documents import DOCUMENTS, MODEL, PACKAGE, STEPS, TRAIN, digest, document, read
+from ..documents import DOCUMENTS, MODEL, PACKAGE, PREDICTIONS, STEPS, TRAIN, digest, document, read
+from ..inference import MANIFEST, package_digest
 from .gate import decide
-from .ingest import inputs, typed
+from .ingest import inputs
 from .report import render
-from .validate import check, tell
 
 OLD, NEW = PACKAGE.with_name(".model.old"), PACKAGE.with_name(".model.new")
 
 
 def step(config: Config) -> str:
     documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
-    with document("package", MODEL, TRAIN, *documents, DATA) as said:
+    with document("package", MODEL, TRAIN, PREDICTIONS, *documents, DATA) as said:
         gate, data = read("gate"), config.data
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
             raise Refused("the gate has not passed this model: see artifacts/gate.json")
-        if gate["checks"] != decide(read("evaluate"), config.gate):
+        if gate["checks"] != decide(read("evaluate"), config.gate, gate["comparison"]):
             raise BadInput("artifacts/gate.json is not what the gate says: run `ml gate` again")
         shutil.rmtree(NEW, ignore_errors=True)
-        NEW.mkdir()
-        shutil.copy(MODEL, NEW)
-        shutil.copy(DOCUMENTS["evaluate"], NEW)
-        seen = {
-            name: data.columns[name].model_dump(exclude_defaults=True) for name in data.features
-        }
+        (NEW / "problem").mkdir(parents=True)
+        for path in (MODEL, *documents):
+            shutil.copy(path, NEW)
+        for path in Path(problem.__path__[0]).glob("*.py"):
+            shutil.copy(path, NEW / "problem")
         steps = {name: read(name) for name in STEPS if name != "package"}
-        facts = ("commit", "data_digest", "config_digest", "started", "ended", "inputs", "outputs")
-        for name, content in {
-            "contract": data.model_dump(),
-            "signature": {"task": data.task, "inputs": seen, "classes": data.classes},
-            "profile": profile(pl.read_parquet(TRAIN), data),
-            "lineage": {
-                name: {fact: found[fact] for fact in facts} for name, found in steps.items()
-            },
-        }.items():
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-            (NEW / f"{name}.json").write_text(text, "utf-8")
-        (NEW / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
-        said |= {"files": {path.name: digest(path) for path in sorted(NEW.iterdir())}}
-        said["model_digest"] = gate["model_digest"]
+        write(NEW, config, steps)
+        files = {
+            path.relative_to(NEW).as_posix(): digest(path)
+            for path in sorted(NEW.rglob("*"))
+            if path.is_file()
+        }
+        whole, trained = package_digest(files), datetime.fromisoformat(steps["train"]["ended"])
+        said |= {"version": f"{trained:%Y%m%d-%H%M%S}-{whole[7:15]}", "package_digest": whole}
+        said |= {"model_digest": gate["model_digest"], "files": files}
+        manifest = {"created": steps["train"]["ended"], **said}
+        (NEW / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         # A kill between the two renames leaves no package; `repair` brings the old one back.
         repair()
         if PACKAGE.exists():
             PACKAGE.rename(OLD)
         NEW.rename(PACKAGE)
         repair()
-    return f"{PACKAGE}/, {len(said['files'])} files"
+    return f"{PACKAGE}/, {len(files) + 1} files, version {said['version']}"
+
+
+def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:
+    """Write what a package says of its model: contract, signature, profile, lineage and card."""
+    data = config.data
+    seen = {name: data.columns[name].model_dump(exclude_defaults=True) for name in data.features}
+    facts = ("commit", "data_digest", "config_digest", "started", "ended", "inputs", "outputs")
+    for name, content in {
+        "contract": data.model_dump(),
+        "signature": {"task": data.task, "inputs": seen, "classes": data.classes},
+        "profile": profile(pl.read_parquet(TRAIN), pl.read_parquet(PREDICTIONS), data),
+        "lineage": {name: {fact: found[fact] for fact in facts} for name, found in steps.items()},
+    }.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / f"{name}.json").write_text(text, "utf-8")
+    (folder / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
 
 
 def repair() -> None:
@@ -67,67 +80,31 @@ def repair() -> None:
     shutil.rmtree(OLD, ignore_errors=True)
 
 
-def opened(folder: Path = PACKAGE) -> tuple[Any, Data]:
-    """Read a package back: the model for `train.predict`, and the contract it was trained under.
-
-    Raises:
-        BadInput: There is none, or it is damaged.
-    """
-    from .train import load
-
-    repair()
-    try:
-        data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
-        made = json.loads((folder / "lineage.json").read_text("utf-8"))["train"]["outputs"]
-        whole = digest(folder / MODEL.name) == made[str(MODEL)]
-    except FileNotFoundError:
-        raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
-    except (OSError, ValueError, LookupError):
-        whole = False
-    if not whole:
-        raise BadInput(f"{folder}/ is damaged, or was changed by hand: run `ml package` again")
-    return load(folder / MODEL.name), data
-
-
-def answers(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    """Predict rows as `problem.data.load` returns them, without a target.
+def profile(train: pl.DataFrame, predictions: pl.DataFrame, data: Data) -> dict[str, Any]:
+    """What rows and predictions looked like, to tell drift by later.
 
     Returns:
-        For each row the `prediction`, and the `probabilities` of the classes if there are any.
-
-    Raises:
-        BadInput: There is no package, or it is damaged.
-        Refused: The rows break the contract.
+        For each feature of the training rows, under `columns`, its share of `gaps`, and
+        `percentiles` 0 to 100 (of seconds for a datetime) or the `counts` of its categories. The
+        same of the predictions for the holdout: of the positive class's probability, of the
+        classes that were named, or of the values.
     """
-    from .train import predict
-
-    fitted, trained = opened()
-    data = trained.for_predicting()
-    rows = typed(rows, data)
-    if failures := check(rows, data)["failures"]:
-        raise Refused("\n  ".join(["the rows break the contract:", *tell(failures)]))
-    found = predict(fitted, rows, data)
-    if data.task == "regression":
-        return [{"prediction": float(value)} for value in found]
-    shares = [dict(zip(data.classes, row.round(6).tolist(), strict=True)) for row in found]
-    return [{"prediction": max(row, key=row.__getitem__), "probabilities": row} for row in shares]
+    given = predictions["given"]
+    if data.task == "multiclass":
+        named = given.arr.arg_max().cast(pl.Int64)
+        given = named.replace_strict(dict(enumerate(data.classes)), return_dtype=pl.String)
+    elif data.task == "binary":
+        given = given.arr.last()
+    columns = {column.name: summary(column) for column in inputs(train, data).get_columns()}
+    return {"rows": train.height, "columns": columns, "prediction": summary(given)}
 
 
-def profile(train: pl.DataFrame, data: Data) -> dict[str, Any]:
-    """What the training rows looked like, to tell drift by later.
-
-    Returns:
-        For each feature its share of `gaps`, and `percentiles` 0 to 100 (of seconds for a
-        datetime) or the `counts` of its categories.
-    """
-    columns: dict[str, Any] = {}
-    for values in inputs(train, data).get_columns():
-        gaps, known = values.null_count() / train.height, values.drop_nulls()
-        if values.dtype in (pl.Enum, pl.Boolean):
-            counts = dict(known.alias("of").cast(pl.String).value_counts(sort=True).iter_rows())
-            columns[values.name] = {"gaps": gaps, "counts": counts}
-        else:
-            numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
-            at = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
-            columns[values.name] = {"gaps": gaps, "percentiles": numbers.sort()[at].to_list()}
-    return {"rows": train.height, "columns": columns}
+def summary(values: pl.Series) -> dict[str, Any]:
+    """The share of gaps, and percentiles or counts."""
+    gaps, known = values.null_count() / len(values), values.drop_nulls()
+    if values.dtype in (pl.Enum, pl.Boolean, pl.String):
+        counts = dict(known.alias("of").cast(pl.String).value_counts(sort=True).iter_rows())
+        return {"gaps": gaps, "counts": counts}
+    numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
+    at = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
+    return {"gaps": gaps, "percentiles": numbers.sort()[at].to_list()}

@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config import Config
-from ..documents import ARTIFACTS, DOCUMENTS, read, replacing
+from ..documents import ARTIFACTS, DOCUMENTS, STEPS, read, replacing
 
 
 def render(template: str, config: Config) -> str:
@@ -16,7 +16,7 @@ def render(template: str, config: Config) -> str:
     environment.filters["short"] = short
     # What comes from the data must not end a cell or a line of a Markdown table.
     environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
-    steps = {name: read(name) for name, path in DOCUMENTS.items() if path.exists()}
+    steps = {name: read(name) for name, (path, *_) in STEPS.items() if path.exists()}
     judged = steps.get("gate", {}).get("model_digest")
     if judged and judged != steps.get("evaluate", {}).get("model", {}).get("digest"):
         del steps["gate"]  # the verdict on an earlier model

@@ -9,19 +9,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import skops.io
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from .. import BadInput
 from ..config import DATA, MODEL, Config, Data, Model
 from ..documents import MODEL as FILE
 from ..documents import TRAIN, document, replacing
 from ..problem.features import features
-from ..problem.model import TRUSTED, estimator
+from ..problem.model import estimator
 from .ingest import inputs, labels
-from .metrics import Floats
 
 
 def step(config: Config) -> str:
@@ -47,16 +44,6 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
         raise BadInput(f"{MODEL}: nothing can be trained: {str(error).splitlines()[0]}") from error
 
 
-def predict(fitted: Any, rows: pl.DataFrame, data: Data) -> Floats:
-    """Predict typed rows: (n, classes) probabilities in the contract's order, or (n,) values."""
-    given = features(inputs(rows, data))
-    if data.task == "regression":
-        return np.asarray(fitted.predict(given), dtype=float)
-    found = np.zeros((rows.height, len(data.classes)))  # a class that training lacked stays at 0
-    found[:, fitted.classes_] = fitted.predict_proba(given)
-    return found
-
-
 def save(fitted: Any, path: Path) -> None:
     """Write a model with skops, less what differs from run to run: memory addresses and times."""
     with zipfile.ZipFile(io.BytesIO(skops.io.dumps(fitted))) as came, replacing(path) as new:
@@ -72,19 +59,3 @@ def save(fitted: Any, path: Path) -> None:
         with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as kept:
             for name, content in sorted((files | {"schema.json": schema}).items()):
                 kept.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
-
-
-def load(path: Path) -> Any:
-    """Load a model.
-
-    Raises:
-        BadInput: The file is damaged, or holds a type that `problem/model.py` does not trust.
-    """
-    try:
-        return skops.io.load(path, trusted=list(TRUSTED))
-    except UntrustedTypesFoundException as error:
-        raise BadInput(
-            f"{path} holds types that problem/model.py does not trust: {error}"
-        ) from None
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise BadInput(f"{path} is damaged ({error}): run `ml train` again") from None

@@ -1,0 +1,165 @@
+"""A package, opened: a model, its contract, and the code that it was trained with.
+
+All that serving needs. A package brings its own `problem/`, so that a model meets no other feature
+code than the one it learned from, whatever the working tree holds by now.
+"""
+
+import hashlib
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import skops.io
+from numpy.typing import NDArray
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from . import BadInput
+from .config import Data
+from .documents import MODEL, PACKAGE, digest
+from .pipeline.ingest import inputs, typed
+from .pipeline.validate import Rules, failures
+
+MANIFEST = "manifest.json"
+Features = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a package answers with."""
+
+    manifest: dict[str, Any]
+    data: Data  # the contract that it was trained under
+    asked: Data = field(repr=False)  # the same of rows to predict
+    fitted: Any = field(repr=False)
+    features: Features = field(repr=False)
+    rules: Rules = field(repr=False)
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["version"])
+
+    @property
+    def digest(self) -> str:
+        """Of `model.skops`."""
+        return str(self.manifest["model_digest"])
+
+    def read(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Type the feature columns of rows as `problem.data.load` or JSON gives them."""
+        return typed(rows, self.asked)
+
+    def failures(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
+        """What is wrong with typed rows, as `pipeline.validate.failures` says it."""
+        return failures(rows, self.asked, self.rules)
+
+    def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
+        """Predict typed rows that nothing is wrong with: see the function `predict`."""
+        return predict(self.fitted, rows, self.asked, self.features)
+
+    def answers(self, found: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """For each row the `prediction`, and the `probabilities` of the classes if there are any."""
+        if self.data.task == "regression":
+            return [{"prediction": value} for value in found.tolist()]
+        classes = self.data.classes
+        names = [classes[at] for at in found.argmax(axis=1)]
+        return [
+            {"prediction": name, "probabilities": dict(zip(classes, row, strict=True))}
+            for name, row in zip(names, found.tolist(), strict=True)
+        ]
+
+
+def opened(folder: Path = PACKAGE) -> Model:
+    """Open a package.
+
+    Raises:
+        BadInput: There is none, or it is damaged.
+    """
+    manifest = verified(folder)
+    data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
+    code = _code(folder / "problem", manifest["package_digest"])
+    fitted = load(folder / MODEL.name, code("model").TRUSTED)
+    features, rules = code("features").features, code("schema").rules
+    return Model(manifest, data, data.for_predicting(), fitted, features, rules)
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """The manifest of a package, of which each file was found to be what the manifest says.
+
+    Raises:
+        BadInput: There is no package, or it is damaged.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        files = manifest["files"]
+        for name, before in files.items():
+            if digest(folder / name) != before:
+                raise ValueError(name)
+        if package_digest(files) != manifest["package_digest"]:
+            raise ValueError(MANIFEST)
+    except FileNotFoundError as error:
+        if Path(error.filename).name == MANIFEST:
+            raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
+        raise BadInput(f"{error.filename} is missing: run `ml package` again") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        said = "is damaged, or was changed by hand: run `ml package` again"
+        raise BadInput(f"{folder}/ {said}") from None
+    return manifest
+
+
+def package_digest(files: dict[str, str]) -> str:
+    """The SHA-256 of the digests of a package's files, by name."""
+    return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
+
+
+def load(path: Path, trusted: Collection[str]) -> Any:
+    """Load an estimator.
+
+    Args:
+        trusted: The types, besides scikit-learn's public ones, that the file may hold.
+
+    Raises:
+        BadInput: The file is damaged, or holds another type.
+    """
+    try:
+        return skops.io.load(path, trusted=list(trusted))
+    except UntrustedTypesFoundException as error:
+        said = f"{path} holds types that problem/model.py does not trust: {error}"
+        raise BadInput(said) from None
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise BadInput(f"{path} is damaged ({error}): run `ml train` again") from None
+
+
+def predict(
+    fitted: Any, rows: pl.DataFrame, data: Data, features: Features
+) -> NDArray[np.float64]:
+    """Predict typed rows: (n, classes) probabilities in the contract's order, or (n,) values."""
+    given = features(inputs(rows, data))
+    if data.task == "regression":
+        return np.asarray(fitted.predict(given), dtype=float)
+    found = np.zeros((rows.height, len(data.classes)))  # a class that training lacked stays at 0
+    found[:, fitted.classes_] = fitted.predict_proba(given)
+    return found
+
+
+def _code(folder: Path, of: str) -> Callable[[str], ModuleType]:
+    """Import a package's `problem/` under a name of its own, and leave nothing in its folder."""
+    name = f"{__package__}._problem_{of[-12:]}"
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec = spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if name not in sys.modules and spec and spec.loader:
+            sys.modules[name] = module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        return {n: import_module(f"{name}.{n}") for n in ("features", "schema", "model")}.__getitem__
+    finally:
+        sys.dont_write_bytecode = writes

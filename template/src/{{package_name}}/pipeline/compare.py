@@ -1,0 +1,91 @@
+"""Compare: the champion, on the challenger's own holdout → `comparison.json`.
+
+Both predict the same rows, and rows are drawn for both at once (paired bootstrap), so that what is
+hard about a row for either cancels out. A model is never compared with itself.
+"""
+
+from statistics import NormalDist
+from typing import Any
+
+import polars as pl
+
+from .. import registry
+from ..config import DATA, GATE, Config
+from ..documents import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, digest, document
+from ..inference import Model, opened
+from ..settings import DELIVERY, delivery
+from .evaluate import slices_of
+from .ingest import labels
+from .metrics import SCORES, Floats, bootstrap, skill
+
+FOLDER = ARTIFACTS / "champion"
+
+
+def step(config: Config) -> str:
+    champion = registry.look()
+    with document("compare", MODEL, HOLDOUT, PREDICTIONS, DATA, GATE, DELIVERY, registry.POINTER) as said:
+        found: dict[str, Any] = {"kind": "first", "champion": registry.named(champion)}
+        if champion and champion.model_digest == digest(MODEL):
+            found["kind"] = "same"
+        elif champion:
+            model = opened(registry.opened().fetch(champion.version, FOLDER / champion.version))
+            found |= compare(model, pl.read_parquet(HOLDOUT), pl.read_parquet(PREDICTIONS), config)
+        said["comparison"] = found
+    if champion is None:
+        return "there is no champion: this would be the first model"
+    if found["kind"] == "same":
+        return f"this is the champion, {champion.version}, trained again: nothing to compare"
+    if found["kind"] == "unreadable":
+        return f"the champion, {champion.version}, cannot read this data: {found['reason']}"
+    low, high = (f"{found['skill'][end]:+.3f}" for end in ("low", "high"))
+    return f"skill over the champion, {champion.version}: {low} to {high}"
+
+
+def compare(
+    champion: Model, rows: pl.DataFrame, predictions: pl.DataFrame, config: Config
+) -> dict[str, Any]:
+    """Score a champion and its challenger on the same rows.
+
+    Args:
+        rows: (n,) typed rows, the challenger's holdout.
+        predictions: The challenger's `given` for these rows.
+
+    Returns:
+        `kind`: `compared` or, with a `reason`, `unreadable`; `skill` over the champion and that of
+        each of the `slices`, the one that lost most first. The ends of the slices are of the
+        configured confidence for all of them together (Bonferroni).
+    """
+    wanted, data = delivery(), config.data
+    found: dict[str, Any] = {"tolerance": wanted.tolerance, "replaces": wanted.replaces}
+    before, seen = champion.data, champion.read(rows)
+    if (data.task, data.classes) != (before.task, before.classes):
+        return found | {"kind": "unreadable", "reason": "it predicts other classes"}
+    broken = [f for f in champion.failures(seen) if f["rule"].startswith(("missing", "not of"))]
+    if broken:
+        reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
+        return found | {"kind": "unreadable", "reason": reason}
+    metric, gate = config.gate.metric, config.gate.model_copy(
+        update={"confidence": wanted.confidence}
+    )
+    truth, ours, theirs = labels(rows, data), predictions["given"].to_numpy(), champion.predict(seen)
+
+    def both(at: Any) -> list[float]:
+        values = [float(SCORES[metric](truth[at], given[at])) for given in (ours, theirs)]
+        return [*values, skill(metric, *values)]
+
+    challenger, own, over = bootstrap(both, len(truth), gate)
+    parts = list(slices_of(rows, config))
+    wider = _normal(1 - (1 - wanted.confidence) / max(1, len(parts))) / _normal(wanted.confidence)
+    slices = []
+    for column, value, at in parts:
+        *_, ends = bootstrap(lambda drawn, at=at: both(at[drawn]), len(at), gate)
+        if ends["value"] is not None:
+            ends = {end: ends["value"] + (ends[end] - ends["value"]) * wider for end in ends}
+            slices.append({"column": column, "value": value, "rows": len(at), "skill": ends})
+    slices.sort(key=lambda part: part["skill"]["high"])
+    found |= {"kind": "compared", "metric": metric, "confidence": wanted.confidence}
+    return found | {"challenger": challenger, "own": own, "skill": over, "slices": slices}
+
+
+def _normal(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + confidence) / 2)

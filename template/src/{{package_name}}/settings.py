@@ -1,0 +1,103 @@
+"""`config/delivery.yaml` and `config/drift.yaml`, typed; a container sets the service by environment.
+
+`ML_PORT=80` sets `service.port`, and so on with every key of `Service`.
+"""
+
+import os
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from .config import Strict, read
+
+DELIVERY, DRIFT = Path("config/delivery.yaml"), Path("config/drift.yaml")
+
+
+class Service(Strict):
+    """What `ml serve` listens to, takes at most, and writes down."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    max_rows: int = Field(default=1_000, ge=1)  # of a request
+    max_megabytes: float = Field(default=5.0, gt=0)  # of a request
+    queue_rows: int = Field(default=4_000, ge=1)  # that wait; what comes on top is told to retry
+    drain_seconds: float = Field(default=20.0, ge=0)
+    log: str = "predictions"  # a folder, an object store's URL, or "" for none
+    log_seconds: float = Field(default=5.0, gt=0)  # of predictions that a kill -9 may lose
+    log_rows: int = Field(default=200_000, ge=1)  # in memory, while the log cannot be written
+    private: list[str] = []  # columns that the log leaves out
+
+
+class Shadow(Strict):
+    """What a candidate may do to the last requests, before it takes over."""
+
+    requests: int = Field(default=500, ge=1)
+    max_error_share: float = Field(default=0.0, ge=0, le=1)
+    latency_ratio: float = Field(default=2.0, gt=0)  # candidate ÷ champion, 95th percentile
+    max_shift: float = Field(default=0.25, gt=0)  # of the predictions
+
+
+class Watch(Strict):
+    """How long, and by what, a new model is watched after it took over."""
+
+    seconds: float = Field(default=30.0, ge=0)
+    max_error_share: float = Field(default=0.01, ge=0, le=1)
+    max_latency_ms: float = Field(default=500.0, gt=0)
+
+
+class Delivery(Strict):
+    registry: str = "registry"
+    tolerance: float = Field(default=0.05, ge=0)  # skill that may be lost against the champion
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    replaces: str | None = None  # a champion that cannot be compared with, to be replaced even so
+    service: Service = Service()
+    shadow: Shadow = Shadow()
+    watch: Watch = Watch()
+
+
+class Window(Strict):
+    """A window closes once it has both: so many hours, and so many rows."""
+
+    hours: float = Field(default=24.0, ge=0)
+    rows: int = Field(default=500, ge=50)
+
+
+class Drift(Strict):
+    """When new data counts as different from the data that the champion was trained on."""
+
+    window: Window = Window()
+    windows: int = Field(default=5, ge=1)  # the newest ones, of which
+    alarms: int = Field(default=2, ge=1)  # so many must hold, the newest among them
+    significance: float = Field(default=0.01, gt=0, lt=1)  # of a window, all columns together
+    min_psi: float = Field(default=0.2, gt=0)
+    min_distance: float = Field(default=0.1, gt=0)  # Kolmogorov-Smirnov
+    min_gap_change: float = Field(default=0.05, gt=0)
+    max_violation_share: float = Field(default=0.01, ge=0, le=1)
+    max_skill_loss: float = Field(default=0.1, gt=0)
+    max_age_days: float = Field(default=90.0, gt=0)
+
+
+def delivery() -> Delivery:
+    """Read `config/delivery.yaml`, then the environment.
+
+    Raises:
+        BadInput: As `config.read`.
+    """
+    found = read(DELIVERY, Delivery)
+    return found.model_copy(update={"service": _from_environment(found.service)})
+
+
+def drift() -> Drift:
+    """Read `config/drift.yaml`.
+
+    Raises:
+        BadInput: As `config.read`.
+    """
+    return read(DRIFT, Drift)
+
+
+def _from_environment(service: Service) -> Service:
+    said = {key: os.environ.get(f"ML_{key.upper()}") for key in Service.model_fields}
+    changed = {key: yaml.safe_load(text or "''") for key, text in said.items() if text is not None}
+    return Service.model_validate(service.model_dump() | changed)
