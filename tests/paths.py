@@ -19,6 +19,7 @@ class Row:
     path: str
     kind: str
     level: int
+    answer: tuple[str, str] | None = None  # to the question that brings it, if there is one
 
     def matches(self, path: str, answers: dict[str, object]) -> bool:
         """Tell whether a project's path, relative and with slashes, falls under this row."""
@@ -30,7 +31,10 @@ class Row:
 def table() -> list[Row]:
     """Read copier/paths.yml."""
     rows = yaml.safe_load((ROOT / "copier/paths.yml").read_text())
-    return [Row(path=row["path"], kind=row["class"], level=row["level"]) for row in rows]
+    return [
+        Row(row["path"], row["class"], row["level"], next(iter(row.get("answer", {}).items()), None))
+        for row in rows
+    ]
 
 
 def decides(path: str, rows: list[Row], answers: dict[str, object]) -> Row | None:
@@ -46,6 +50,9 @@ def excluded(rows: list[Row]) -> list[str]:
     for level in sorted({row.level for row in rows} - {0}):
         paths = [row.path for row in rows if row.level == level and row.kind != "retired"]
         blocks.append(_when(f"level < {level}", paths))
+    for answer in dict.fromkeys(row.answer for row in rows if row.answer):
+        paths = [row.path for row in rows if row.answer == answer]
+        blocks.append(_when(f"{answer[0]} != '{answer[1]}'", paths))
     return blocks + [row.path for row in rows if row.kind == "retired"]
 
 

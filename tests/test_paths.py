@@ -51,19 +51,32 @@ def test_an_exception_is_stricter_than_its_folder(render: Render) -> None:
     """Copier's patterns know no exception that would make a seed owned, or a level lower."""
     for path in files(render(level=2)):
         last = decides(path, table(), DEFAULTS)
+        assert last is not None
         for row in table():
             if row != last and row.matches(path, DEFAULTS):
                 assert row.kind == "owned"
-                assert row.level == 0
+                assert row.level <= last.level
 
 
 def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) -> None:
     for row in table():
         if row.kind == "retired":
             continue
+        chosen: dict[str, object] = dict([row.answer] if row.answer else [])
         for level in (0, 1, 2):
-            hit = any(decides(p, table(), DEFAULTS) == row for p in files(render(level=level)))
+            project = render(level=level, **chosen)
+            hit = any(decides(path, table(), DEFAULTS) == row for path in files(project))
             assert hit == (level >= row.level), f"{row.path} at level {level}"
+
+
+def test_a_project_has_only_the_adapters_that_were_asked_for(render: Render) -> None:
+    rows = [row for row in table() if row.answer]
+    assert rows
+    for row in rows:
+        others = {"oci": "mlflow", "mlflow": "oci", "kubernetes": "local", "local": "kubernetes"}
+        assert row.answer is not None
+        project = render(level=1, **{row.answer[0]: others[row.answer[1]]})
+        assert not any(row.matches(path, DEFAULTS) for path in files(project)), row.path
 
 
 def test_a_level_adds_whole_files(render: Render) -> None:
