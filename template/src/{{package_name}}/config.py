@@ -141,7 +141,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         BadInput: It is missing or no YAML, or a key is unknown, absent or of another type.
     """
     try:
-        return kind.model_validate(yaml.safe_load(path.read_text("utf-8")))
+        found = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
         raise BadInput(f"{path} is missing: `ml data use` writes it") from None
     except UnicodeDecodeError:
@@ -151,12 +151,23 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         line = f", line {mark.line + 1}" if mark else ""
         said = str(getattr(error, "problem", error)).splitlines()[0]
         raise BadInput(f"{path}{line}: this is not YAML: {said}") from None
+    return checked(found, kind, str(path))
+
+
+def checked(value: object, kind: type[Kind], where: str) -> Kind:
+    """Type a value that came from `where`.
+
+    Raises:
+        BadInput: A key is unknown, absent or of another type.
+    """
+    try:
+        return kind.model_validate(value)
     except ValidationError as error:
         first, *rest = error.errors()
         key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         more = f" (and {len(rest)} more)" if rest else ""
         said = SAYS.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise BadInput(f"{path}: {key}{said}{more}") from None
+        raise BadInput(f"{where}: {key}{said}{more}") from None
 
 
 def load() -> Config:

@@ -137,9 +137,7 @@ def load(path: Path, trusted: Collection[str]) -> Any:
         raise BadInput(f"{path} is damaged ({error}): run `ml train` again") from None
 
 
-def predict(
-    fitted: Any, rows: pl.DataFrame, data: Data, features: Features
-) -> NDArray[np.float64]:
+def predict(fitted: Any, rows: pl.DataFrame, data: Data, features: Features) -> NDArray[np.float64]:
     """Predict typed rows: (n, classes) probabilities in the contract's order, or (n,) values."""
     given = features(inputs(rows, data))
     if data.task == "regression":
@@ -160,6 +158,8 @@ def _code(folder: Path, of: str) -> Callable[[str], ModuleType]:
         if name not in sys.modules and spec and spec.loader:
             sys.modules[name] = module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
-        return {n: import_module(f"{name}.{n}") for n in ("features", "schema", "model")}.__getitem__
+        return {
+            n: import_module(f"{name}.{n}") for n in ("features", "schema", "model")
+        }.__getitem__
     finally:
         sys.dont_write_bytecode = writes

@@ -1,10 +1,10 @@
 """The commands of level 1: tracking, registry, service, deployment, monitoring, retraining."""
 
+import gzip
 import os
 import re
 import subprocess
 import sys
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -94,10 +94,102 @@ def rollback(to: Annotated[str | None, Option(help="A champion of before.")] = N
 
 
 def serve(
-    package: Annotated[Path, Option(help="The folder of a package.")] = Path("artifacts/model"),
-    port: Annotated[int | None, Option(help="Instead of the one in delivery.yaml.")] = None,
+    package: Annotated[Path | None, Option(help="Another package than artifacts/model.")] = None,
+    port: Annotated[int | None, Option(help="Another port than that of delivery.yaml.")] = None,
 ) -> None:
     """Serve a package in this terminal; `ml deploy` serves the champion in the background."""
     settings = _load("settings").delivery().service
     changed = settings if port is None else settings.model_copy(update={"port": port})
-    _load("serving").serve(START / package, changed)
+    _load("serving").serve(START / package if package else _load("documents").PACKAGE, changed)
+
+
+def parity(
+    file: Annotated[Path | None, Argument(help="Rows; without it, those of the holdout.")] = None,
+    url: Annotated[str | None, Option(help="Of the service; else that of delivery.yaml.")] = None,
+) -> None:
+    """Ask the service, and see that it answers what the champion's package answers here."""
+    typer.echo(_load("delivery").parity(START / file if file else None, url))
+
+
+def deploy(
+    version: Version = None,
+    target: Annotated[
+        str | None, Option(help="local, or kubernetes if the project has it.")
+    ] = None,
+) -> None:
+    """Bring a version, the newest if none is named, into service: shadow, switch, smoke, watch."""
+    typer.echo(_load("delivery").deploy(version, target))
+
+
+def smoke(url: Annotated[str | None, Option(help="Of the service.")] = None) -> None:
+    """See that the champion answers, and answers right."""
+    typer.echo(_load("delivery").smoke(url))
+
+
+def status() -> None:
+    """Say what serves, and finish or undo what a killed deployment left."""
+    typer.echo(_load("delivery").status())
+
+
+def stop() -> None:
+    """Stop the local service; what it was asked is answered first."""
+    typer.echo(_load("delivery").stop())
+
+
+def monitor() -> None:
+    """Judge the newest predictions: drift, violations, performance, age. Decide on a training."""
+    typer.echo(_load("monitoring").monitor())
+
+
+def retrain() -> None:
+    """Run, register and deploy if a monitor decided so: once for each of its alarms."""
+    typer.echo(_load("monitoring").retrain(_train))
+
+
+def _train() -> None:
+    run()
+    register()
+    deploy()
+
+
+def add_labels(
+    file: Annotated[Path, Argument(help="CSV or Parquet: request_id or the keys, and the target.")],
+) -> None:
+    """Tell what really happened, for `ml monitor` to compare with what was predicted."""
+    typer.echo(_load("serving.log").add(START / file))
+
+
+def add_data(
+    file: Annotated[Path, Argument(help="More rows, as the source has them.")],
+) -> None:
+    """Append rows to the source, if they keep the contract and are not there yet."""
+    import polars as pl
+
+    from .config import load
+    from .documents import replacing
+    from .pipeline import ingest, validate
+
+    data = load().data
+    source, new = Path(data.source), ingest.read(START / file, data.separator)
+    old = ingest.read(source, data.separator)
+    if missing := [name for name in old.columns if name not in new.columns]:
+        raise BadInput(f"{file} lacks the column {missing[0]} of {source}")
+    new = new.select(old.columns)
+    both = pl.concat([old, new], how="vertical_relaxed")
+    fresh = data.model_copy(update={"min_rows": 1})
+    for rows in (new, both):  # alone, so that old rows cannot hide what is wrong with new ones
+        if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
+            said = [f"{file} breaks the contract, nothing was added:", *validate.tell(failures)]
+            raise Refused("\n  ".join(said))
+    if new.join(old, on=old.columns, how="anti", nulls_equal=True).is_empty():
+        raise Refused(f"all rows of {file} are in {source} already")
+    with replacing(source) as whole:
+        if source.suffix == ".parquet":
+            both.write_parquet(whole)
+        else:  # as bytes, so that no line that was there changes
+            packed, came = source.suffix == ".gz", source.read_bytes()
+            whole_line = (gzip.decompress(came) if packed else came).endswith(b"\n")
+            more = new.write_csv(include_header=False, separator=data.separator).encode()
+            more = more if whole_line else b"\n" + more
+            whole.write_bytes(came + (gzip.compress(more) if packed else more))
+    typer.echo(f"{new.height:,} rows added to {source}, which has {both.height:,} now: ml run")

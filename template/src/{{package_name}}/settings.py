@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field
 
-from .config import Strict, read
+from .config import Strict, checked, read
 
 DELIVERY, DRIFT = Path("config/delivery.yaml"), Path("config/drift.yaml")
 
@@ -100,4 +100,4 @@ def drift() -> Drift:
 def _from_environment(service: Service) -> Service:
     said = {key: os.environ.get(f"ML_{key.upper()}") for key in Service.model_fields}
     changed = {key: yaml.safe_load(text or "''") for key, text in said.items() if text is not None}
-    return Service.model_validate(service.model_dump() | changed)
+    return checked(service.model_dump() | changed, Service, "the environment, ML_…")

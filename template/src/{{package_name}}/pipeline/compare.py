@@ -17,28 +17,24 @@ from ..settings import DELIVERY, delivery
 from .evaluate import slices_of
 from .ingest import labels
 from .metrics import SCORES, Floats, bootstrap, skill
+from .report import versus
 
 FOLDER = ARTIFACTS / "champion"
 
 
 def step(config: Config) -> str:
     champion = registry.look()
-    with document("compare", MODEL, HOLDOUT, PREDICTIONS, DATA, GATE, DELIVERY, registry.POINTER) as said:
-        found: dict[str, Any] = {"kind": "first", "champion": registry.named(champion)}
-        if champion and champion.model_digest == digest(MODEL):
+    files = (MODEL, HOLDOUT, PREDICTIONS, DATA, GATE, DELIVERY, registry.POINTER)
+    with document("compare", *files) as said:
+        found: dict[str, Any] = {"kind": "first", "champion": champion}
+        if champion and champion["model_digest"] == digest(MODEL):
             found["kind"] = "same"
         elif champion:
-            model = opened(registry.opened().fetch(champion.version, FOLDER / champion.version))
+            version = champion["version"]
+            model = opened(registry.opened().fetch(version, FOLDER / version))
             found |= compare(model, pl.read_parquet(HOLDOUT), pl.read_parquet(PREDICTIONS), config)
         said["comparison"] = found
-    if champion is None:
-        return "there is no champion: this would be the first model"
-    if found["kind"] == "same":
-        return f"this is the champion, {champion.version}, trained again: nothing to compare"
-    if found["kind"] == "unreadable":
-        return f"the champion, {champion.version}, cannot read this data: {found['reason']}"
-    low, high = (f"{found['skill'][end]:+.3f}" for end in ("low", "high"))
-    return f"skill over the champion, {champion.version}: {low} to {high}"
+    return versus(found)
 
 
 def compare(
@@ -64,10 +60,15 @@ def compare(
     if broken:
         reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
         return found | {"kind": "unreadable", "reason": reason}
-    metric, gate = config.gate.metric, config.gate.model_copy(
-        update={"confidence": wanted.confidence}
+    metric, gate = (
+        config.gate.metric,
+        config.gate.model_copy(update={"confidence": wanted.confidence}),
     )
-    truth, ours, theirs = labels(rows, data), predictions["given"].to_numpy(), champion.predict(seen)
+    truth, ours, theirs = (
+        labels(rows, data),
+        predictions["given"].to_numpy(),
+        champion.predict(seen),
+    )
 
     def both(at: Any) -> list[float]:
         values = [float(SCORES[metric](truth[at], given[at])) for given in (ours, theirs)]

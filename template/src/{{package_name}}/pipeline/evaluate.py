@@ -23,7 +23,11 @@ from .metrics import SCORES, Floats, bootstrap, calibration, curves, skill
 
 def step(config: Config) -> str:
     with document("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as said:
-        train, holdout, fitted = pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT), load(MODEL, TRUSTED)
+        train, holdout, fitted = (
+            pl.read_parquet(TRAIN),
+            pl.read_parquet(HOLDOUT),
+            load(MODEL, TRUSTED),
+        )
         truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data, features)
         if not np.isfinite(given).all():
             raise BadInput(f"{MODEL} predicts values that are not finite: train another model")

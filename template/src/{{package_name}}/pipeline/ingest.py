@@ -96,7 +96,9 @@ def _read(columns: dict[str, pl.Series], data: Data) -> Iterator[tuple[str, pl.S
     try:
         found = table.select(asked)
     except pl.exceptions.ComputeError:
-        named = ", ".join(f"columns.{name}.formats" for name in columns if data.columns[name].formats)
+        named = ", ".join(
+            f"columns.{name}.formats" for name in columns if data.columns[name].formats
+        )
         raise BadInput(f"{DATA}: {named}: one cannot be read") from None
     for at, name in enumerate(columns):
         yield name, found[f"came {at}"], found[f"read {at}"]

@@ -1,6 +1,7 @@
 """Report: documents → `report.html`, and `report.md`: a summary, and the card of a package."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -13,7 +14,7 @@ def render(template: str, config: Config) -> str:
     folder = FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True)
     environment.undefined, environment.autoescape = StrictUndefined, template.endswith(".html")
-    environment.filters["short"] = short
+    environment.filters |= {"short": short, "versus": versus}
     # What comes from the data must not end a cell or a line of a Markdown table.
     environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
     steps = {name: read(name) for name, (path, *_) in STEPS.items() if path.exists()}
@@ -26,6 +27,25 @@ def render(template: str, config: Config) -> str:
 def short(value: float | None) -> str:
     """A number as a person reads it."""
     return "unknown" if value is None else f"{value:.4g}"
+
+
+def versus(comparison: dict[str, Any]) -> str:
+    """How a model compares with the champion, in a sentence."""
+    version = (comparison["champion"] or {}).get("version")
+    if comparison["kind"] == "first":
+        return "There is no champion: this would be the first model."
+    if comparison["kind"] == "same":
+        return f"This is the champion, {version}, trained again: there is nothing to compare."
+    if comparison["kind"] == "unreadable":
+        return f"The champion, {version}, cannot predict this data: {comparison['reason']}."
+    ends = [
+        " to ".join(short(found[end]) for end in ("low", "high"))
+        for found in (comparison[name] for name in ("challenger", "own", "skill"))
+    ]
+    return (
+        f"On the same rows, {comparison['metric']} is {ends[0]}, and that of the champion, "
+        f"{version}, {ends[1]}: a skill of {ends[2]} over it."
+    )
 
 
 def write(config: Config) -> str:
