@@ -186,7 +186,7 @@ def promote(part: str | None = None) -> Version:
         who = f"{getpass.getuser()}@{platform.node()}"
         entry = {"version": new.version, "at": now(), "by": who, "commit": new.facts["commit"]}
         still()
-        registry.set(HISTORY, json.dumps([*entries, entry]))
+        registry.set(HISTORY, json.dumps([*entries[-199:], entry]))
         still()
         registry.point(CHAMPION, new.version)
     return new
@@ -255,8 +255,12 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
         new = folder / "new"
         new.mkdir()
         yield new
-        if verified(new)["package_digest"] != version.digest:
-            raise BadInput(f"{version} in the registry is another package than was registered")
+        try:
+            whole = verified(new)["package_digest"] == version.digest
+        except BadInput:
+            whole = False
+        if not whole:
+            raise BadInput(f"{version} in the registry is damaged: it is not what was registered")
         if to.exists():
             to.rename(folder / "old")
         new.rename(to)

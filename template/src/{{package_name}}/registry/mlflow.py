@@ -1,0 +1,147 @@
+"""The registry as MLflow's own: one registered model, of which each version is a package.
+
+Where: as `tracking.where` says. A version's files are the artifacts of a run.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import BadInput, Refused
+from ..tracking import client, experiment, where
+from . import Still, Version, arriving, file_lock, lease
+
+PACKAGE = "package"
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Say in a sentence what MLflow or its database could not do."""
+    try:
+        yield
+    except (BadInput, Refused):
+        raise
+    except Exception as error:  # of MLflow, SQLAlchemy, requests, the disk
+        said = str(error).strip().partition("\n")[0]
+        raise BadInput(f"the registry {where()}: {said}") from None
+
+
+class Mlflow:
+    """See `Registry`."""
+
+    def __init__(self, name: str):
+        self.name = re.sub(r"[^\w.-]+", "-", name)
+        self.notes = f"{self.name}-notes"
+        with told():
+            self.client = client()
+
+    def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
+        from ..inference import verified
+
+        version = manifest["version"]
+        with told():
+            known = self._numbers().get(version)
+            if known and known.tags["package_digest"] != manifest["package_digest"]:
+                raise Refused(f"{version} is in {where()} already, as another package")
+            if known:
+                return
+            self._create(self.name)
+            run = self.client.create_run(experiment(self.client, f"{self.name}-registry"))
+            self.client.log_artifacts(run.info.run_id, str(folder), PACKAGE)
+            if verified(folder) != manifest:
+                raise BadInput(f"{folder}/ has changed: run `ml register` again")
+            names = ("version", "created", "package_digest", "model_digest")
+            tags = facts | {name: manifest[name] for name in names}
+            source = f"{run.info.artifact_uri}/{PACKAGE}"
+            self.client.set_terminated(run.info.run_id)
+            # With its tags in one step, and last: before it there is no version.
+            self.client.create_model_version(self.name, source, run.info.run_id, tags=tags)
+
+    def versions(self) -> list[Version]:
+        with told():
+            return [_version(found.tags) for _, found in sorted(self._numbers().items())]
+
+    def fetch(self, version: str, to: Path) -> Path:
+        with told():
+            found = self._numbers().get(version)
+            if found is None:
+                raise BadInput(f"{where()} has no version {version}: `ml models` lists them")
+            with arriving(to, _version(found.tags)) as new:
+                got = self.client.download_artifacts(found.run_id, PACKAGE, str(new.parent))
+                for path in Path(got).iterdir():
+                    path.rename(new / path.name)
+        return to
+
+    # Notes are tags of a model of their own: those of its version 1, as they may be long.
+
+    def get(self, note: str) -> str | None:
+        with told():
+            tags: dict[str, str] = _known(self.client.get_model_version, self.notes, "1")
+        return (tags or {}).get(note)
+
+    def set(self, note: str, text: str) -> None:
+        with told():
+            if _known(self.client.get_model_version, self.notes, "1") is None:
+                self._create(self.notes)
+                self.client.create_model_version(self.notes, f"notes:{self.name}")
+            self.client.set_model_version_tag(self.notes, "1", note, text)
+
+    def alias(self, name: str) -> str | None:
+        with told():
+            tags = _known(self.client.get_model_version_by_alias, self.name, name)
+        return tags["version"] if tags else None
+
+    def point(self, name: str, version: str) -> None:
+        with told():
+            number = self._numbers()[version].version
+            self.client.set_registered_model_alias(self.name, name, number)
+
+    def lock(self) -> AbstractContextManager[Still]:
+        path = where().removeprefix("sqlite:///")
+        return file_lock(Path(f"{path}.lock")) if path != where() else lease(self)
+
+    def _create(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _numbers(self) -> dict[str, Any]:
+        """MLflow's numbered versions by ours; of two that were pushed at once the first."""
+        found: dict[str, Any] = {}
+        page: Any = ""
+        while page is not None:
+            many = self.client.search_model_versions(f"name='{self.name}'", page_token=page or None)
+            found |= {m.tags["version"]: m for m in many if "version" in m.tags}
+            page = many.token or None
+        return found
+
+
+def opened(name: str) -> Mlflow:
+    """Open the registered model of a name."""
+    return Mlflow(name)
+
+
+def _known(ask: Any, name: str, of: str) -> Any:
+    """The tags of what MLflow answers; None if it has no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask(name, of).tags
+    except MlflowException as error:
+        # An alias that is not there is an invalid parameter.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _version(tags: dict[str, str]) -> Version:
+    names = ("version", "package_digest", "model_digest", "created")
+    version, digest, model_digest, created = (tags[name] for name in names)
+    facts = {name: tag for name, tag in tags.items() if name not in names}
+    return Version(version, digest, model_digest, created, facts)
