@@ -23,7 +23,7 @@ FOLDER = ARTIFACTS / "champion"
 
 
 def step(config: Config) -> str:
-    champion = registry.look()
+    champion = registry.named(registry.look())
     files = (MODEL, HOLDOUT, PREDICTIONS, DATA, GATE, DELIVERY, registry.POINTER)
     with document("compare", *files) as said:
         found: dict[str, Any] = {"kind": "first", "champion": champion}

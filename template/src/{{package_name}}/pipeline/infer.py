@@ -55,7 +55,7 @@ def infer(
     said = {name: frame[name].alias("values") for name in frame.columns}
     known = said[target].is_not_null()
     task, classes = _task(said[target].filter(known), f"{source}: the target {target!r}", task)
-    fractions = unreadable(rows[target], INTEGER, draft)
+    fractions = unreadable(rows[target], INTEGER, draft)[0]
     if classes and columns[target] == NUMBER and fractions.is_empty():  # 0.0 and 1.0
         columns[target], said[target] = INTEGER, said[target].cast(pl.Int64)
         classes = [name.removesuffix(".0") for name in classes]
@@ -144,18 +144,18 @@ def _guess(counts: pl.DataFrame, name: str, draft: Data) -> tuple[Column, set[st
         return Column(type="boolean"), set()
     for kind in ("datetime", "number") if re.search(TIMELY, name) else ("number", "datetime"):
         column = Column(type=kind, formats=_formats(words) if kind == "datetime" else [])
-        odd = unreadable(words, column, draft)
+        odd, _ = unreadable(words, column, draft)
         bad = words.is_in(odd.implode())
         good, share = words.filter(~bad), float(rows.filter(bad).sum()) / float(rows.sum() or 1)
         known = odd.str.to_lowercase().is_in(WORDS).all()
         coded = good.str.contains(r"^0\d").sum() > 0.01 * len(good)  # 0714 is a code, no number
         if good.is_empty() or len(odd) > 5 or share > (0.5 if known else 0.05):
             continue
-        if kind == "datetime" and len(unreadable(odd, NUMBER, draft)) == len(odd):
+        if kind == "datetime" and len(unreadable(odd, NUMBER, draft)[0]) == len(odd):
             return column, set(odd)
         if kind == "number" and not coded:
             whole = not good.str.contains(rf"[{draft.decimal}eE]").any()
-            whole = whole and unreadable(good, INTEGER, draft).is_empty()
+            whole = whole and unreadable(good, INTEGER, draft)[0].is_empty()
             return INTEGER if whole else NUMBER, set(odd)
     return Column(type="category"), set()
 

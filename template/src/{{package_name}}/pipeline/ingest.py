@@ -3,7 +3,6 @@
 A column with a value that is not of its type stays as it came, for `validate` to report.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,16 @@ def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     A column with a value that cannot be read stays as it came, for `validate` to report.
     """
     kept = {name: rows[name] for name in rows.columns if name not in data.left_out}
-    for name, came, read in _read({n: kept[n] for n in kept if n in data.columns}, data):
+    names = [name for name in kept if name in data.columns]
+    found = _read([(kept[name], data.columns[name]) for name in names], data)
+    for name, (came, read) in zip(names, found, strict=True):
         kept[name] = read if read.null_count() == came.null_count() else came
     return pl.DataFrame(kept)
 
 
-def unreadable(name: str, values: pl.Series, data: Data) -> tuple[pl.Series, pl.Series]:
-    """The values of a column that are not of the contract's type, and the rows they are in."""
-    ((_, came, read),) = _read({name: values}, data)
+def unreadable(values: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
+    """The values that are not of the contract's type, and the rows that they are in."""
+    ((came, read),) = _read([(values, contract)], data)
     bad = came.is_not_null() & read.is_null()
     return came.filter(bad), bad.arg_true()
 
@@ -84,24 +85,23 @@ def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
     return places.cast(pl.Int64).to_numpy()
 
 
-def _read(columns: dict[str, pl.Series], data: Data) -> Iterator[tuple[str, pl.Series, pl.Series]]:
+def _read(
+    columns: list[tuple[pl.Series, Column]], data: Data
+) -> list[tuple[pl.Series, pl.Series]]:
     """Each column with its gaps as null, and the same typed: null where that cannot be done."""
     # By number: Polars takes a name such as * for a pattern. In one go: on a few rows, what a call
     # costs is all that counts, and the service has a few rows at a time.
-    table = pl.DataFrame([values.alias(str(at)) for at, values in enumerate(columns.values())])
+    table = pl.DataFrame([values.alias(str(at)) for at, (values, _) in enumerate(columns)])
     asked: list[pl.Expr] = []
-    for at, (name, values) in enumerate(columns.items()):
-        came, read = _typed(pl.col(str(at)), values.dtype, data.columns[name], data)
+    for at, (values, contract) in enumerate(columns):
+        came, read = _typed(pl.col(str(at)), values.dtype, contract, data)
         asked += [came.alias(f"came {at}"), read.alias(f"read {at}")]
     try:
         found = table.select(asked)
     except pl.exceptions.ComputeError:
-        named = ", ".join(
-            f"columns.{name}.formats" for name in columns if data.columns[name].formats
-        )
+        named = ", ".join(f"columns.{s.name}.formats" for s, contract in columns if contract.formats)
         raise BadInput(f"{DATA}: {named}: one cannot be read") from None
-    for at, name in enumerate(columns):
-        yield name, found[f"came {at}"], found[f"read {at}"]
+    return [(found[f"came {at}"], found[f"read {at}"]) for at in range(len(columns))]
 
 
 def _typed(

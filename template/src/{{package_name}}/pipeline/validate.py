@@ -102,7 +102,7 @@ def columns(rows: pl.DataFrame, data: Data) -> tuple[list[dict[str, Any]], list[
             failures.append(_failure(name, "missing column", 1, [name]))
         elif rows.schema[name] != DTYPES[column.type]:
             # Reported as that: values of another type cannot be compared with anything.
-            values, at = unreadable(name, rows[name], data)
+            values, at = unreadable(rows[name], column, data)
             failures.append(_failure(name, f"not of type {column.type}", len(values), values, at))
         else:
             good.append(name)
