@@ -65,7 +65,7 @@ class Model:
         return predict(self.fitted, rows, self.asked, self.features)
 
     def answers(self, found: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """For each row the `prediction`, and the `probabilities` of the classes if there are any."""
+        """Each row's `prediction` and, if there are classes, their `probabilities`."""
         if self.data.task == "regression":
             return [{"prediction": value} for value in found.tolist()]
         classes = self.data.classes

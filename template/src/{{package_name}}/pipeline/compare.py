@@ -4,6 +4,9 @@ Both predict the same rows, and rows are drawn for both at once (paired bootstra
 hard about a row for either cancels out. A model is never compared with itself.
 """
 
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from statistics import NormalDist
 from typing import Any
 
@@ -16,7 +19,7 @@ from ..inference import Model, opened
 from ..settings import DELIVERY, delivery
 from .evaluate import slices_of
 from .ingest import labels
-from .metrics import SCORES, Floats, bootstrap, skill
+from .metrics import SCORES, bootstrap, skill
 from .report import versus
 
 FOLDER = ARTIFACTS / "champion"
@@ -79,13 +82,20 @@ def compare(
     wider = _normal(1 - (1 - wanted.confidence) / max(1, len(parts))) / _normal(wanted.confidence)
     slices = []
     for column, value, at in parts:
-        *_, ends = bootstrap(lambda drawn, at=at: both(at[drawn]), len(at), gate)
-        if ends["value"] is not None:
-            ends = {end: ends["value"] + (ends[end] - ends["value"]) * wider for end in ends}
-            slices.append({"column": column, "value": value, "rows": len(at), "skill": ends})
-    slices.sort(key=lambda part: part["skill"]["high"])
+        *_, ends = bootstrap(partial(_part, both, at), len(at), gate)
+        if (middle := ends["value"]) is not None:
+            low, high = (
+                middle + (float(ends[end] or 0) - middle) * wider for end in ("low", "high")
+            )
+            part = {"column": column, "value": value, "rows": len(at)}
+            slices.append((high, part | {"skill": {"value": middle, "low": low, "high": high}}))
     found |= {"kind": "compared", "metric": metric, "confidence": wanted.confidence}
-    return found | {"challenger": challenger, "own": own, "skill": over, "slices": slices}
+    found["slices"] = [part for _, part in sorted(slices, key=itemgetter(0))]
+    return found | {"challenger": challenger, "own": own, "skill": over}
+
+
+def _part(of: Callable[[Any], list[float]], at: Any, drawn: Any) -> list[float]:
+    return of(at[drawn])
 
 
 def _normal(confidence: float) -> float:

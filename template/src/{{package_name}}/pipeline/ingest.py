@@ -85,9 +85,7 @@ def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
     return places.cast(pl.Int64).to_numpy()
 
 
-def _read(
-    columns: list[tuple[pl.Series, Column]], data: Data
-) -> list[tuple[pl.Series, pl.Series]]:
+def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.Series, pl.Series]]:
     """Each column with its gaps as null, and the same typed: null where that cannot be done."""
     # By number: Polars takes a name such as * for a pattern. In one go: on a few rows, what a call
     # costs is all that counts, and the service has a few rows at a time.
@@ -99,7 +97,9 @@ def _read(
     try:
         found = table.select(asked)
     except pl.exceptions.ComputeError:
-        named = ", ".join(f"columns.{s.name}.formats" for s, contract in columns if contract.formats)
+        named = ", ".join(
+            f"columns.{s.name}.formats" for s, contract in columns if contract.formats
+        )
         raise BadInput(f"{DATA}: {named}: one cannot be read") from None
     return [(found[f"came {at}"], found[f"read {at}"]) for at in range(len(columns))]
 

@@ -15,11 +15,13 @@ from rich.table import Table
 from .. import BadInput, config
 from ..config import METRICS, Config, Data, Gate, Model
 from ..documents import digest, replacing
+from ..inference import predict
+from ..problem.features import features
 from .evaluate import baselines, judge, latency
 from .infer import infer
 from .ingest import labels, read, typed
 from .split import split
-from .train import fit, predict
+from .train import fit
 
 ABOUT = {
     config.DATA: "The contract: what must be true of the rows. All keys: class Data in config.py.",
@@ -104,7 +106,9 @@ def first_gate(rows: pl.DataFrame, data: Data) -> tuple[Model, Gate, dict[str, s
     boosted = PARAMS | (FEWER if data.task == "multiclass" else {})
     for model in (Model(params=boosted), Model(estimator="linear")):
         fitted, whole = fit(train, data, model), Config(data=data, model=model, gate=gate)
-        found = judge(labels(rest, data), predict(fitted, rest, data), others, rest, whole)
+        found = judge(
+            labels(rest, data), predict(fitted, rest, data, features), others, rest, whole
+        )
         tried.append((model, found, latency(fitted, rest, data)))
     lost = tried[0][1]["baselines"]["linear"]["skill"]["value"] or 0.0
     model, found, taken = tried[lost < -gate.linear_tolerance]
