@@ -79,8 +79,13 @@ class Copy:
 
     def read(self, step: str) -> dict[str, Any]:
         """Give the document of a step."""
-        document: dict[str, Any] = json.loads((self.path / DOCUMENTS[step]).read_text("utf-8"))
+        document: dict[str, Any] = json.loads((self.path / EVERY[step]).read_text("utf-8"))
         return document
+
+    @property
+    def documents(self) -> dict[str, str]:
+        """The path of each step's document, in the order of the pipeline."""
+        return EVERY if self.project.level else DOCUMENTS
 
 
 DOCUMENTS = {
@@ -95,6 +100,8 @@ DOCUMENTS = {
         "package": "package",
     }.items()
 }
+# From level 1 the champion is compared with, before the gate.
+EVERY = dict(list(DOCUMENTS.items())[:5]) | {"compare": "artifacts/comparison.json"} | DOCUMENTS
 
 
 def digest(path: Path) -> str:

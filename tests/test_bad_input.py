@@ -454,7 +454,8 @@ def documents_are_whole(copy: Copy) -> None:
 
 def package_is_whole(copy: Copy) -> None:
     model = copy.path / "artifacts/model"
-    assert {p.name for p in model.iterdir()} == set(copy.read("package")["files"])
+    files = {p.relative_to(model).as_posix() for p in model.rglob("*") if p.is_file()}
+    assert files == {"manifest.json", *copy.read("package")["files"]}
     lineage = json.loads((model / "lineage.json").read_text())
     assert lineage["train"]["outputs"][SKOPS] == digest(model / "model.skops")
 
