@@ -12,14 +12,14 @@ demo: ## generate a project into ./demo, train it, gate it, predict with it
 	@.ci/with-uv .ci/demo "$(DEMO)"
 
 test: ## the whole suite
-	@.ci/browser
+	@.ci/packages
 	.ci/with-uv uv run pytest -n 2
 
 quick: ## the tests that need no project environment
 	.ci/with-uv uv run pytest -n 2 -m "not slow"
 
-bench: ## measure what the template promises to cost
-	.ci/with-uv uv run python tests/bench.py
+bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"
+	.ci/with-uv uv run python tests/bench.py $(ONLY)
 
 lint: ## style, types and files of this repository
 	.ci/with-uv uv run pre-commit run --all-files --hook-stage manual

@@ -1,0 +1,371 @@
+"""Measure the service, next to two that people use: part of `make bench`.
+
+All three serve one package with the same code: the features that it was trained with, then the
+model. Only ours checks each row against the contract and writes each prediction down, so what is
+compared errs against us. Theirs run as their documentation says: `mlflow models serve` without
+another environment manager, BentoML with adaptive batching; each has one worker, as ours.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import polars as pl
+import psutil
+import yaml
+from conftest import ROOT, Project, git, uv
+
+HERE = Path(__file__).parent
+CACHE = ROOT / ".tools/bench"
+# Their own environments, with the very libraries that the model was trained with.
+ENGINES = {"mlflow": "mlflow>=3.17,<4", "bentoml": "bentoml>=1.4,<2"}
+SHARED = ["numpy", "polars", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops", "jsonschema"]
+ROUNDS, SECONDS = 3, 8
+BATCH, EARLY, LATE = 1_000, 50_000, 1_000_000
+DEPLOYMENTS = 20
+LUA = """
+wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
+wrk.body = assert(io.open(os.getenv("BENCH_BODY"), "rb")):read("*a")
+"""
+
+
+class Measure(NamedTuple):
+    """What was measured, and what it may be at most or must be at least."""
+
+    what: str
+    measured: float
+    most: float = float("inf")
+    least: float = float("-inf")
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is; without one it is."""
+        return self.least <= self.measured <= self.most
+
+
+Measures = list[Measure]
+
+
+class Server(NamedTuple):
+    """A process that answers a body at an address."""
+
+    process: psutil.Popen
+    url: str
+    body: Path
+
+
+def speed(project: Project, here: Path) -> Measures:
+    """Compare one-row requests per second; then time them at half of our most."""
+    require("wrk")
+    names = dict(zip(("ours", *ENGINES), ports(1 + len(ENGINES)), strict=True))
+    row = rows_of(project.path)[:1]
+    with ExitStack() as stack:
+        servers = {}
+        for name, port in names.items():
+            say(f"starting {name}")
+            servers[name] = stack.enter_context(started(name, project, row, port, here))
+        found: dict[str, list[float]] = {name: [] for name in servers}
+        for turn in range(ROUNDS):
+            for name, server in servers.items():
+                found[name].append(load(server, here))
+            say(f"{turn + 1}: " + ", ".join(f"{n} {f[-1]:.0f}/s" for n, f in found.items()))
+        best = {name: max(rates) for name, rates in found.items()}
+        half = best["ours"] / 2
+        paced = [pace(servers["ours"], half, SECONDS) for _ in range(ROUNDS)]
+        failed = [one["failed"] for one in paced if one["failed"]]
+        if failed:
+            raise SystemExit(f"at {half:.0f} requests a second some failed: {failed}")
+        calm = min(paced, key=lambda one: one["p99_ms"] / one["p50_ms"])
+    ratio = calm["p99_ms"] / calm["p50_ms"]
+    return [
+        Measure("one-row requests a second, 8 clients", round(best["ours"])),
+        Measure("the same ÷ mlflow models serve", best["ours"] / best["mlflow"], least=5.0),
+        Measure("the same ÷ BentoML", best["ours"] / best["bentoml"], least=1.5),
+        Measure("at half of it: p50, ms", calm["p50_ms"]),
+        Measure("at half of it: p99 ÷ p50", ratio, 4.0),
+    ]
+
+
+def memory(project: Project, here: Path) -> Measures:
+    """Compare the resident memory of the service after many predictions and after very many."""
+    rows = rows_of(project.path)
+    rows = (rows * (1 + BATCH // len(rows)))[:BATCH]
+    (port,) = ports(1)
+    resident = {}
+    with started("ours", project, rows, port, here) as server:
+        at = urlsplit(server.url)
+        client = http.client.HTTPConnection(str(at.hostname), at.port, timeout=60)
+        body, said = server.body.read_bytes(), {"Content-Type": "application/json"}
+        for sent in range(BATCH, LATE + 1, BATCH):
+            client.request("POST", at.path, body, said)
+            answer = client.getresponse()
+            if answer.read() and answer.status != 200:
+                raise SystemExit(f"a batch of {BATCH} was answered {answer.status}")
+            if sent in (EARLY, LATE):
+                time.sleep(6)  # what was logged is written every five seconds
+                resident[sent] = server.process.memory_info().rss / 1e6
+                say(f"{resident[sent]:.0f} MB after {sent:,} predictions")
+    what = f"resident memory, {LATE:,} ÷ {EARLY:,} predictions"
+    return [
+        Measure(f"resident memory after {EARLY:,} predictions, MB", round(resident[EARLY])),
+        Measure(what, resident[LATE] / resident[EARLY], 1.1),
+    ]
+
+
+def deployments(project: Project, here: Path) -> Measures:
+    """Deploy and roll back under load, and count the requests that failed."""
+    (port,) = ports(1)
+    change(project.path / "config/delivery.yaml", service={"port": port}, watch={"seconds": 1})
+    done(project.ml("run"))
+    done(project.ml("register"))
+    done(project.ml("deploy"))
+    at = f"http://127.0.0.1:{port}"
+    try:
+        first = served(at)
+        change(project.path / "config/model.yaml", params={"learning_rate": 0.09})
+        done(project.ml("run"))
+        done(project.ml("register"))
+        body = here / "deployed.json"
+        body.write_text(json.dumps({"rows": rows_of(project.path)[:1]}))
+        command = [sys.executable, str(HERE / "paced.py"), f"{at}/predict", "100", "3600"]
+        with body.open() as sent:
+            paced = subprocess.Popen(command, stdin=sent, stdout=subprocess.PIPE, text=True)
+        try:
+            for turn in range(DEPLOYMENTS):
+                done(project.ml("rollback" if turn % 2 else "deploy"))
+                if (served(at) == first) != bool(turn % 2):
+                    raise SystemExit(f"after {turn + 1} changes {served(at)} serves")
+                say(f"{turn + 1} of {DEPLOYMENTS}: {served(at)} serves")
+        finally:
+            paced.terminate()  # it then says what it saw
+            said = json.loads(paced.communicate(timeout=60)[0])
+    finally:
+        done(project.ml("stop"))
+    say(
+        f"{said['sent']:,} requests meanwhile, p99 {said['p99_ms']:.0f} ms; {said['failed']} failed"
+    )
+    what = f"failed requests during {DEPLOYMENTS} deployments and rollbacks"
+    return [Measure(what, sum(said["failed"].values()), 0)]
+
+
+def environment(project: Project, here: Path) -> Measures:
+    """Weigh what a service installs, and the image if one can be built here."""
+    say("the environment of the service")
+    sync = ["uv", "sync", "--locked", "--no-default-groups", "--no-editable"]
+    target = here / "environment"
+    sizes = []
+    for more in ([], ["--compile-bytecode"]):
+        done(project.run("env", f"UV_PROJECT_ENVIRONMENT={target}", *sync, *more))
+        sizes.append(round(weigh(target)))
+    return [
+        Measure("service environment, MB", sizes[0], 450),
+        Measure("the same with bytecode, MB", sizes[1]),
+        *image(project.path, here),
+    ]
+
+
+def image(project: Path, here: Path) -> Measures:
+    """Weigh the image, if buildah is here and may build."""
+    import test_image
+
+    if test_image.needed or os.geteuid() != 0:
+        say("no image: it takes buildah, and root")
+        return []
+    say("the image")
+    buildah = test_image.Buildah(here / "image")
+    test_image.build(buildah, project)
+    whole, base = (
+        round(weigh(Path(buildah("mount", buildah("from", f"localhost/{name}")))))
+        for name in ("service", "python")
+    )
+    return [Measure(f"image, MB, of which {base} are the base", whole)]
+
+
+@contextmanager
+def started(
+    name: str, project: Project, rows: list[dict[str, Any]], port: int, here: Path
+) -> Iterator[Server]:
+    """Start a server of the project's package, wait until it answers rows, and end it."""
+    body, env = here / f"{name}.json", os.environ | {
+        "BENCH_MODEL": str(project.path / "artifacts/model"),
+        "BENCH_PACKAGE": project.package,
+        "BENTOML_DO_NOT_TRACK": "True",
+        "DO_NOT_TRACK": "true",
+        "ML_LOG": str(here / "predictions"),
+        "ML_PORT": str(port),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "OMP_WAIT_POLICY": "PASSIVE",  # as ours sets it: the fastest for all
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(project.path / "src"),
+    }  # fmt: skip
+    asked: dict[str, Any] = {"rows": rows}
+    if name == "ours":
+        programs, path = project.path / ".venv/bin", "predict"
+        command = [programs / "ml", "serve"]
+        cwd = project.path
+    elif name == "mlflow":
+        programs, path = engine(name, project) / "bin", "invocations"
+        asked = {"dataframe_records": rows}
+        (saved := here / "rows.json").write_text(json.dumps(rows))
+        model = here / "mlflow-model"
+        save = [programs / "python", HERE / "engines/mlflow_model.py", model, saved]
+        subprocess.run(save, env=env, check=True, capture_output=True)
+        command = [programs / "mlflow", "models", "serve", "-m", model, "-p", port]
+        command += ["--env-manager", "local"]
+        cwd = here
+    else:
+        programs, path = engine(name, project) / "bin", "predict"
+        command = [programs / "bentoml", "serve", "bento:Rows", "-p", port]
+        cwd = HERE / "engines"
+    body.write_text(json.dumps(asked))
+    env["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
+    url = f"http://127.0.0.1:{port}/{path}"
+    with tempfile.TemporaryFile("w+") as log:
+        process = psutil.Popen(
+            list(map(str, command)), cwd=cwd, env=env, stdout=log, stderr=log,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            for _ in range(120):
+                if process.poll() is None and answers(url, body.read_bytes()):
+                    break
+                time.sleep(0.5)
+            else:
+                log.seek(0)
+                raise SystemExit(f"{name} does not answer:\n{log.read()[-4000:]}")
+            yield Server(process, url, body)
+        finally:
+            below = process.children(recursive=True) if process.is_running() else []
+            process.terminate()
+            psutil.wait_procs([process], timeout=10)
+            for one in [process, *below]:
+                if one.is_running():
+                    one.kill()
+            process.wait()
+
+
+def engine(name: str, project: Project) -> Path:
+    """Make the environment of another server, unless it is there."""
+    python = str(project.path / ".venv/bin/python")
+    ask = (
+        f"from importlib.metadata import version as v\nfor n in {SHARED}: print(f'{{n}}=={{v(n)}}')"
+    )
+    shared = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    wanted = [ENGINES[name], *shared.stdout.split()]
+    folder, note = CACHE / name, json.dumps(wanted)
+    ready = folder / "ready"
+    if not ready.exists() or ready.read_text() != note:
+        say(f"installing {name} into {folder}")
+        shutil.rmtree(folder, ignore_errors=True)
+        base = os.path.realpath(python)
+        for command in (
+            ["venv", "--quiet", "--python", base, str(folder)],
+            ["pip", "install", "--quiet", "--python", str(folder / "bin/python"), *wanted],
+        ):
+            subprocess.run([uv(), *command], check=True)
+        ready.write_text(note)
+    return folder
+
+
+def load(server: Server, here: Path) -> float:
+    """Send as many requests as it takes from 8 clients; how many a second were answered."""
+    (script := here / "post.lua").write_text(LUA)
+    command = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", "-s", str(script), server.url]
+    env = os.environ | {"BENCH_BODY": str(server.body)}
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    if wrong := re.search(r".*(Non-2xx|Socket errors).*", said):
+        raise SystemExit(f"{server.url}: {wrong[0].strip()}")
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if not found:
+        raise SystemExit(f"wrk said what is not understood:\n{said}")
+    return float(found[1])
+
+
+def pace(server: Server, rate: float, seconds: float) -> dict[str, Any]:
+    """Send requests at a constant rate from another process: see paced.py."""
+    command = [sys.executable, str(HERE / "paced.py"), server.url, str(rate), str(seconds)]
+    with server.body.open() as body:
+        said = subprocess.run(command, stdin=body, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(said.stdout)
+    return found
+
+
+def rows_of(project: Path) -> list[dict[str, Any]]:
+    """Give rows of the source as a client would send them: the features, no gaps in them."""
+    package = project / "artifacts/model"
+    contract = json.loads((package / "contract.json").read_text("utf-8"))
+    features = json.loads((package / "signature.json").read_text("utf-8"))["inputs"]
+    rows = pl.read_csv(project / contract["source"], separator=contract["separator"])
+    return rows.select(list(features)).drop_nulls().head(BATCH).to_dicts()
+
+
+def answers(url: str, body: bytes) -> bool:
+    """Say whether it answers."""
+    at = urlsplit(url)
+    try:
+        client = http.client.HTTPConnection(str(at.hostname), at.port, timeout=10)
+        client.request("POST", at.path, body, {"Content-Type": "application/json"})
+        return client.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def served(at: str) -> str:
+    """Ask a service of ours for the version of its model."""
+    client = http.client.HTTPConnection(str(urlsplit(at).hostname), urlsplit(at).port, timeout=10)
+    client.request("GET", "/version")
+    return str(json.load(client.getresponse())["version"])
+
+
+def change(file: Path, **changes: dict[str, Any]) -> None:
+    """Change keys of a file in config/, one level down."""
+    content = yaml.safe_load(file.read_text())
+    for key, values in changes.items():
+        content[key] = (content.get(key) or {}) | values
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    git(file.parent.parent, "commit", "-q", "-a", "-m", f"bench: {', '.join(changes)}")
+
+
+def ports(count: int) -> list[int]:
+    """Give ports that nothing listens to."""
+    with ExitStack() as stack:
+        found = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in found]
+
+
+def weigh(folder: Path) -> float:
+    """Sum the sizes of a folder's files, in megabytes."""
+    return sum(p.lstat().st_size for p in folder.rglob("*") if not p.is_dir()) / 1e6
+
+
+def require(program: str) -> None:
+    """Stop where a program is missing."""
+    if not shutil.which(program):
+        raise SystemExit(f"{program} is missing: .ci/packages installs it")
+
+
+def done(result: subprocess.CompletedProcess[str]) -> None:
+    """Stop where a command of the project failed."""
+    if result.returncode:
+        raise SystemExit(f"{result.args} failed:\n{result.stdout}{result.stderr}")
+
+
+def say(what: str) -> None:
+    """Show progress."""
+    print(f".. {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,277 @@
+"""The image: built and started for real, by buildah, over a base of this machine's own packages.
+
+Nothing is pulled: the base is the files of the Debian packages that Python and pip need.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from bench_service import rows_of
+from conftest import Copy, Project
+from filelock import FileLock
+
+needed = [n for n in ("buildah", "dpkg-query", "/usr/bin/python3", "tar") if not shutil.which(n)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(needed), reason=f"needs {', '.join(needed)}: see .ci/packages"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="buildah's chroot isolation needs root here"),
+]
+PACKAGES = ["python3", "python3-pip", "ca-certificates", "coreutils", "findutils", "dash", "bash"]
+TRAINING = ["pipeline.split", "pipeline.train", "pipeline.evaluate", "pipeline.gate"]
+TRAINING += ["pipeline.package", "pipeline.infer", "pipeline.use", "pipeline.report", "tracking"]
+TRAINING += ["pipeline.compare", "pipeline.dvc", "registry", "delivery", "monitoring"]
+SERVING = ["cli", "config", "inference", "serving", "settings"]
+CONFIGURED = re.compile(r"(PIP|UV)_.*(INDEX|FIND_LINKS|HOST|TIMEOUT|CERT|TLS)|SSL_CERT_.*|.*_PROXY")
+
+
+@dataclass(frozen=True)
+class Buildah:
+    """A store of images that is this test's own, with the machine's leave to use any image."""
+
+    folder: Path
+
+    def command(self, *args: str) -> list[str]:
+        store = ["--root", str(self.folder / "store"), "--runroot", str(self.folder / "run")]
+        return ["buildah", *store, "--storage-driver", "vfs", *args]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"HOME": str(self.folder / "home")}
+
+    def __call__(self, *args: str) -> str:
+        done = subprocess.run(
+            self.command(*args), env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{args}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def image(
+    ran: Callable[[int, str], Copy], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Buildah, str]]:
+    """Build the image of a project that has run, once for all workers; the name of a container."""
+    copy = ran(1, "binary")
+    buildah = Buildah(copy.path.parent / "image")
+    with FileLock(copy.path.parent / "image.lock"):
+        if not (buildah.folder / "ready").exists():
+            shutil.rmtree(buildah.folder, ignore_errors=True)
+            build(buildah, copy.path)
+            (buildah.folder / "ready").touch()
+        container = buildah("from", "localhost/service")
+    yield buildah, container
+    buildah("rm", container)
+
+
+def build(buildah: Buildah, project: Path) -> None:
+    """Build the image of a project, and the base that it stands on."""
+    buildah.folder.mkdir()
+    base(buildah)
+    options = ["--isolation", "chroot", "--format", "docker", "--tag", "localhost/service"]
+    options += ["--build-arg", "PYTHON=localhost/python", "--build-arg", "VERSION=1.2.3"]
+    for config in ("/etc/pip.conf", "/etc/uv", "/etc/xdg/uv"):
+        if Path(config).exists():
+            options += ["--volume", f"{config}:{config}:ro"]
+    buildah("bud", *options, str(project))
+
+
+def base(buildah: Buildah) -> None:
+    """Make an image of Python and pip as this machine has them, and of how it reaches PyPI."""
+    policy = buildah.folder / "home/.config/containers/policy.json"
+    policy.parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    container = buildah("from", "scratch")
+    root = Path(buildah("mount", container))
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (root / "usr" / name).mkdir(parents=True)
+        if Path("/", name).is_symlink():
+            (root / name).symlink_to(f"usr/{name}")
+    listed = subprocess.run(
+        ["dpkg", "-L", *closure(PACKAGES)], capture_output=True, text=True, check=True
+    ).stdout
+    unread = re.compile(r"/\.|[^/]|/usr/share/(doc|man|locale|info)/")
+    files = sorted({line for line in listed.splitlines() if not unread.match(line)})
+    pack = ["tar", "-cf", "-", "-C", "/", "--no-recursion", "--ignore-failed-read", "-T", "-"]
+    packed = subprocess.run(pack, input="\n".join(files).encode(), capture_output=True, check=True)
+    unpack = ["tar", "-xf", "-", "-C", str(root), "--keep-directory-symlink"]
+    subprocess.run(unpack, input=packed.stdout, check=True)
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "usr/bin/python").symlink_to("python3")
+    for name in ("proc", "sys", "dev", "tmp", "root"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", dirs_exist_ok=True)
+    # Debian's pip asks for this, which the official images do without.
+    said = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PIP_BREAK_SYSTEM_PACKAGES": "1"}
+    said |= {k: v for k, v in os.environ.items() if CONFIGURED.fullmatch(k.upper())}
+    environment = [word for name, value in said.items() for word in ("--env", f"{name}={value}")]
+    buildah("config", *environment, container)
+    buildah("commit", "--rm", container, "localhost/python")
+
+
+def closure(asked: list[str]) -> set[str]:
+    """Name installed packages with all that they depend on."""
+    shown = "${Package}\t${Depends}, ${Pre-Depends}\t${Provides}\n"
+    listed = subprocess.run(
+        ["dpkg-query", "-W", "-f", shown], capture_output=True, text=True, check=True
+    ).stdout
+    depends: dict[str, list[list[str]]] = {}
+    provided: dict[str, str] = {}
+    for package, needs, provides in (line.split("\t") for line in listed.splitlines()):
+        depends[package] = [names(choice.split("|")) for choice in needs.split(",")]
+        provided |= dict.fromkeys(names(provides.split(",")), package)
+    found: set[str] = set()
+    todo = list(asked)
+    while todo:
+        package = todo.pop()
+        if package in depends and package not in found:
+            found.add(package)
+            for choice in depends[package]:
+                known = (n if n in depends else provided.get(n) for n in choice)
+                todo += list(filter(None, known))[:1]
+    return found
+
+
+def names(said: list[str]) -> list[str]:
+    return [re.split(r"[:(\[ ]", one.strip())[0] for one in said]
+
+
+@contextmanager
+def running(buildah: Buildah, container: str) -> Iterator[tuple[psutil.Popen, psutil.Process, str]]:
+    """Start the container as its image says; buildah, the service in it, and its address."""
+    config = described(buildah)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = ["run", "--isolation", "chroot", "--env", f"ML_PORT={port}", container, "--"]
+    log = buildah.folder / f"{container}-{port}.log"
+    with log.open("w") as output:
+        process = psutil.Popen(
+            buildah.command(*run, *config["Entrypoint"], *config["Cmd"]),
+            env=buildah.environment, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        url = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(300):
+                assert process.poll() is None, log.read_text()
+                if ready(url):
+                    break
+                time.sleep(0.1)
+            else:
+                pytest.fail(f"not ready after 30 s:\n{log.read_text()}")
+            (service,) = [c for c in process.children(recursive=True) if not c.children()]
+            yield process, service, url
+        finally:
+            for child in [*process.children(recursive=True), process]:
+                child.kill()
+            process.wait()
+
+
+def ready(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(f"{url}/readyz", timeout=5).status == 200)
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def described(buildah: Buildah) -> dict[str, Any]:
+    """Give the configuration that a container runtime would start the image with."""
+    found = json.loads(buildah("inspect", "--type", "image", "localhost/service"))
+    config: dict[str, Any] = found["Docker"]["config"]
+    return config
+
+
+def python(buildah: Buildah, container: str, code: str) -> str:
+    return buildah("run", "--isolation", "chroot", container, "--", "python", "-c", code)
+
+
+def test_the_image_serves_its_model_as_nobody_and_ends_when_told(
+    image: tuple[Buildah, str], ran: Callable[[int, str], Copy]
+) -> None:
+    buildah, container = image
+    copy = ran(1, "binary")
+    row = rows_of(copy.path)[0]
+    with running(buildah, container) as (process, service, url):
+        assert service.uids().real == service.uids().effective == 10001
+        body = json.dumps({"rows": [row]}).encode()
+        asked = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=30) as answered:
+            answer = json.load(answered)
+        manifest = json.loads((copy.path / "artifacts/model/manifest.json").read_text())
+        offline = json.loads(copy.ml("predict", "--json", json.dumps(row), exits=0).stdout)
+        assert answer["version"] == manifest["version"]
+        assert answer["predictions"][0]["prediction"] == offline["prediction"]
+        service.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_the_service_writes_nothing_outside_its_volume(image: tuple[Buildah, str]) -> None:
+    buildah, container = image
+    root = Path(buildah("mount", container))
+    (marker := buildah.folder / "marker").touch()
+    with running(buildah, container) as (process, service, _):
+        service.send_signal(signal.SIGTERM)
+        process.wait(30)
+    found = ["find", str(root), "-xdev", "-newer", str(marker), "-type", "f"]
+    written = subprocess.run(found, capture_output=True, text=True, check=True).stdout
+    assert not written
+
+
+def test_the_image_has_no_training_code(image: tuple[Buildah, str], package: str) -> None:
+    buildah, container = image
+    ask = "import importlib.util as of; print([n for n in {} if of.find_spec(n)])"
+    both = [f"{package}.{name}" for name in [*TRAINING, *SERVING]]
+    found = python(buildah, container, ask.format(both))
+    assert found == str([f"{package}.{name}" for name in SERVING])
+
+
+def test_the_image_has_no_dependency_of_training(image: tuple[Buildah, str]) -> None:
+    buildah, container = image
+    ask = "import importlib.util as of; print([n for n in {} if of.find_spec(n)])"
+    found = python(buildah, container, ask.format(["dvc", "mlflow", "pytest", "ruff", "sklearn"]))
+    assert found == "['sklearn']"
+
+
+def test_the_image_says_what_it_is(image: tuple[Buildah, str]) -> None:
+    config = described(image[0])
+    assert config["User"] == "10001:10001"
+    assert config["Labels"]["org.opencontainers.image.version"] == "1.2.3"
+    assert list(config["ExposedPorts"]) == ["8080/tcp"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+
+
+def test_the_image_knows_when_it_is_not_well(image: tuple[Buildah, str]) -> None:
+    buildah, container = image
+    check = described(buildah)["Healthcheck"]["Test"][1:]
+    with running(buildah, container) as (_process, _service, url):
+        port = url.rpartition(":")[2]
+        run = ["run", "--isolation", "chroot", "--env", f"ML_PORT={port}", container, "--"]
+        buildah(*run, *check)
+    done = subprocess.run(
+        buildah.command(*run, *check), env=buildah.environment, capture_output=True, check=False
+    )
+    assert done.returncode != 0
+
+
+@pytest.fixture
+def package(project: Callable[[int], Project]) -> str:
+    return project(1).package
