@@ -50,6 +50,12 @@ class Local:
     def asked(self) -> str | None:
         return read(DESIRED).get("version")
 
+    def serves(self, version: str, digest: str) -> bool:
+        with suppress(OSError, ValueError, LookupError):
+            url, asked = running()["url"], self.asked()
+            return asked == version and bool(ask(f"{url}/version")[1]["package_digest"] == digest)
+        return False
+
     def switch(self, version: str, digest: str) -> None:
         """Have the package in `service/models/` served: a running service goes over to it.
 
@@ -62,15 +68,12 @@ class Local:
             now = {"folder": str(MODELS / version), "version": version}
             _write(DESIRED, now | {"previous": before.get("folder")})
         until, said = time.monotonic() + PATIENCE, "no answer"
-        while time.monotonic() < until:
+        while time.monotonic() < until and version not in said:
             self.ensure()
+            if self.serves(version, digest):
+                return
             with suppress(OSError, ValueError, LookupError):
-                found = ask(running()["url"] + "/version")[1]
-                if found["package_digest"] == digest:
-                    return
-                said = found["error"] or f"version {found['version']} answers"
-                if version in (found["error"] or ""):
-                    break
+                said = ask(running()["url"] + "/version")[1]["error"] or said
             time.sleep(0.1)
         raise Refused(f"{version} is not served: {said} (see {STATE}/serve.log)")
 
