@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -249,13 +249,7 @@ def started(
                 raise SystemExit(f"{name} does not answer:\n{log.read()[-4000:]}")
             yield Server(process, url, body)
         finally:
-            below = process.children(recursive=True) if process.is_running() else []
-            process.terminate()
-            psutil.wait_procs([process], timeout=10)
-            for one in [process, *below]:
-                if one.is_running():
-                    one.kill()
-            process.wait()
+            end(process)
 
 
 def engine(name: str, project: Project) -> Path:
@@ -279,6 +273,19 @@ def engine(name: str, project: Project) -> Path:
             subprocess.run([uv(), *command], check=True)
         ready.write_text(note)
     return folder
+
+
+def end(process: psutil.Popen) -> None:
+    """End a process and all that it started, whatever of it still runs."""
+    below: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        below = process.children(recursive=True)
+        process.terminate()
+        psutil.wait_procs([process], timeout=5)
+    for one in [*below, process]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
 
 
 def load(server: Server, here: Path) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 import pytest
-from bench_service import rows_of
+from bench_service import end, rows_of
 from conftest import Copy, Project
 from filelock import FileLock
 
@@ -34,10 +34,10 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="buildah's chroot isolation needs root here"),
 ]
 PACKAGES = ["python3", "python3-pip", "ca-certificates", "coreutils", "findutils", "dash", "bash"]
-TRAINING = ["pipeline.split", "pipeline.train", "pipeline.evaluate", "pipeline.gate"]
+TRAINING = ["cli", "loop", "pipeline.split", "pipeline.train", "pipeline.evaluate", "pipeline.gate"]
 TRAINING += ["pipeline.package", "pipeline.infer", "pipeline.use", "pipeline.report", "tracking"]
 TRAINING += ["pipeline.compare", "pipeline.dvc", "registry", "delivery", "monitoring"]
-SERVING = ["cli", "config", "inference", "serving", "settings"]
+SERVING = ["config", "inference", "serving", "settings"]
 CONFIGURED = re.compile(r"(PIP|UV)_.*(INDEX|FIND_LINKS|HOST|TIMEOUT|CERT|TLS)|SSL_CERT_.*|.*_PROXY")
 
 
@@ -180,9 +180,7 @@ def running(buildah: Buildah, container: str) -> Iterator[tuple[psutil.Popen, ps
             (service,) = [c for c in process.children(recursive=True) if not c.children()]
             yield process, service, url
         finally:
-            for child in [*process.children(recursive=True), process]:
-                child.kill()
-            process.wait()
+            end(process)
 
 
 def ready(url: str) -> bool:
