@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..inference import Model
     from ..registry import Registry, Version
-    from ..serving.batch import Row, Served
+    from ..serving.batch import Served
     from ..settings import Delivery, Watch
 
 JOURNAL, STATE = Path("artifacts/deployment.json"), Path("service")
@@ -455,7 +455,7 @@ def _counted(url: str) -> list[float]:
     from prometheus_client.parser import text_string_to_metric_families as parsed
 
     try:
-        status, text = ask(f"{url}/metrics")
+        text = ask(f"{url}/metrics")[1]
     except OSError as error:
         raise Refused(f"{url} does not answer: {error}") from None
     total = [0.0, 0.0, 0.0]

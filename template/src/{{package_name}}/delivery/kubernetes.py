@@ -1,4 +1,4 @@
-"""Target `kubernetes`: `deploy/staging` or `deploy/production`, applied with the digest of an image.
+"""Target `kubernetes`: `deploy/staging` or `deploy/production`, applied with an image's digest.
 
 The image has the model in it. Which version that is stands beside it, as an annotation of the pods:
 what `kubectl rollout undo` brings back brings its own along.
