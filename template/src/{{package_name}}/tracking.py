@@ -39,17 +39,11 @@ def where() -> str:
 
 def experiment(known: "MlflowClient", name: str) -> str:
     """The identifier of an experiment, which is made if there is none."""
-    from mlflow.exceptions import MlflowException
-
-    files = FILES.absolute().as_uri() if where().startswith("sqlite:") else None
-    try:
-        found: str = known.create_experiment(name, files)
-    except MlflowException:
+    if (before := known.get_experiment_by_name(name)) is None:
+        local = where().startswith("sqlite:")
+        known.create_experiment(name, FILES.absolute().as_uri() if local else None)
         before = known.get_experiment_by_name(name)
-        if before is None:
-            raise
-        found = before.experiment_id
-    return found
+    return str(before.experiment_id) if before else ""
 
 
 def record() -> str:

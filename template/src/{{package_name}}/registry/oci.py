@@ -21,7 +21,6 @@ from urllib3.util import Retry
 
 from .. import BadInput, Refused
 from ..documents import replacing
-from ..inference import MANIFEST as PACKAGE_MANIFEST
 from . import CHAMPION, Still, Version, arriving, file_lock, lease
 
 MANIFEST, INDEX = (f"application/vnd.oci.image.{n}.v1+json" for n in ("manifest", "index"))
@@ -103,6 +102,9 @@ class Patient(HTTPAdapter):
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         for _ in range(RETRIES):
             answer = super().send(*args, **kwargs | {"timeout": (CONNECT, ANSWER)})
+            asked = answer.headers.get("WWW-Authenticate", "")
+            if answer.status_code == 401 and asked.lower().startswith("basic"):
+                raise requests.ConnectionError("401, not with these credentials: `docker login`")
             with suppress(requests.exceptions.ChunkedEncodingError):
                 answer.content  # noqa: B018 read here, so that it can break off here
                 return answer
@@ -172,6 +174,8 @@ class Remote:
     ) -> requests.Response:
         def once() -> requests.Response:
             url, more = urljoin(self.base, path), dict(headers or {})
+            if known := getattr(self.client.auth, "_basic_auth", None):  # oras only asks for tokens
+                more["Authorization"] = f"Basic {known}"
             answer: requests.Response = self.client.do_request(url, method, data, more)
             return answer
 
@@ -200,7 +204,7 @@ class Oci:
         known = self._manifest(version)
         if known and _version(known).digest != manifest["package_digest"]:
             raise Refused(f"{version} is in {self.where} already, as another package")
-        for name, expected in {**manifest["files"], PACKAGE_MANIFEST: None}.items():
+        for name, expected in {**manifest["files"], "manifest.json": None}.items():
             content = (folder / name).read_bytes()
             if expected not in (None, digest(content)):
                 raise BadInput(f"{folder / name} has changed: run `ml package` again")

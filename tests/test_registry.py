@@ -1,0 +1,1045 @@
+"""A registry keeps what it was given, whichever adapter keeps it and whatever breaks."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import importlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import Copy, Render
+
+KINDS = ["folder", "remote", "mlflow"]
+kinds = pytest.mark.parametrize("kind", KINDS)
+FACTS = {
+    "commit": "c0ffee",
+    "data_digest": "sha256:0123456789",
+    "metric": "roc_auc",
+    "value": "0.75",
+    "low": "0.74",
+    "high": "0.76",
+    "verdict": "passed",
+}
+
+
+# --- a place with a registry -----------------------------------------------------------------
+
+
+def sha(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def package(folder: Path, n: int) -> dict[str, Any]:
+    """A package as a registry sees it: files, and a manifest that names them."""
+    files = {
+        "contract.json": b'{"task": "binary"}',
+        "gate.json": b"{}",
+        "model.skops": b"model %d " % n * 1_000,
+        "problem/features.py": b"x = %d\n" % n,
+    }
+    (folder / "problem").mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    digests = {name: sha(content) for name, content in files.items()}
+    whole = sha(json.dumps(digests, sort_keys=True).encode())
+    manifest = {
+        "version": f"20260101-12000{n}-{whole[7:15]}",
+        "created": f"2026-01-01T12:00:0{n}.000+00:00",
+        "package_digest": whole,
+        "model_digest": digests["model.skops"],
+        "files": digests,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return manifest
+
+
+@dataclass
+class Place:
+    """A project's folder, of which the registry is all that there is."""
+
+    path: Path
+    kind: str
+    registry: ModuleType
+    where: str
+    storage: Path
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def adapter(self) -> ModuleType:
+        return importlib.import_module(f"{self.registry.__name__}.{self.registry.ADAPTER}")
+
+    def at(self, where: str) -> None:
+        """Configure where the registry is."""
+        (self.path / "config").mkdir(exist_ok=True)
+        (self.path / "config/delivery.yaml").write_text(json.dumps({"registry": where}))
+
+    def push(self, n: int, compared_with: str = "first") -> str:
+        """Push package n; its version."""
+        folder = self.path / f"package-{n}"
+        manifest = (
+            json.loads((folder / "manifest.json").read_text())
+            if folder.exists()
+            else package(folder, n)
+        )
+        facts = FACTS | {"compared_with": compared_with}
+        self.registry.opened().push(folder, manifest, facts)
+        return str(manifest["version"])
+
+    def digest(self, n: int) -> str:
+        manifest = json.loads((self.path / f"package-{n}/manifest.json").read_text())
+        return str(manifest["package_digest"])
+
+    def names(self) -> list[str]:
+        return [found.version for found in self.registry.opened().versions()]
+
+    def serves(self, version: str, like: int) -> None:
+        """The champion is this version, and whole."""
+        assert self.registry.champion().version == version
+        to = self.path / "fetched"
+        shutil.rmtree(to, ignore_errors=True)
+        self.registry.opened().fetch(version, to)
+        assert content(to) == content(self.path / f"package-{like}")
+        assert not [p for p in self.path.iterdir() if p.name.startswith(".fetched")]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="session")
+def packages(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+    """The registry of a project with an adapter, under a name that no other test imports."""
+    sources = []
+
+    def imported(adapter: str) -> ModuleType:
+        name = f"with_{adapter}"
+        source = str(render(level=1, package_name=name, registry=adapter) / "src")
+        if source not in sys.path:
+            sys.path.insert(0, source)
+            sources.append(source)
+        return importlib.import_module(f"{name}.registry")
+
+    yield imported
+    for source in sources:
+        sys.path.remove(source)
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Debian's docker-registry, a real one, on loopback: its address, and where it stores."""
+    folder = tmp_path_factory.mktemp("docker-registry")
+    with serving(folder) as address:
+        yield address, folder / "store"
+
+
+@contextmanager
+def serving(folder: Path, **more: Any) -> Iterator[str]:
+    """Run docker-registry in a folder."""
+    if not shutil.which("docker-registry"):
+        pytest.skip("needs docker-registry")
+    address = f"127.0.0.1:{free_port()}"
+    asked = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "store")}},
+        "http": {"addr": address},
+        **more,
+    }
+    (folder / "config.yml").write_text(json.dumps(asked))
+    log = (folder / "log").open("wb")
+    command = ["docker-registry", "serve", str(folder / "config.yml")]
+    with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            for _ in range(100):
+                with socket.socket() as probe:
+                    if not probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))):
+                        break
+                time.sleep(0.1)
+            yield address
+        finally:
+            process.terminate()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def place(
+    packages: Callable[[str], ModuleType],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Callable[[str], Place]:
+    """Make a place with a registry of a kind, and go there."""
+
+    def place(kind: str) -> Place:
+        where, storage = "registry", tmp_path / "registry"
+        if kind == "remote":
+            address, store = request.getfixturevalue("host")
+            name = f"team/model-{os.getpid()}-{next(numbers)}"
+            where = f"oci+http://{address}/{name}"
+            storage = store / "docker/registry/v2"
+        registry = packages("mlflow" if kind == "mlflow" else "oci")
+        made = Place(tmp_path, kind, registry, where, storage)
+        made.at(where)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        if kind == "remote":
+            monkeypatch.setattr(registry, "D", 0.3)  # of the lease: loopback is fast
+        return made
+
+    return place
+
+
+New = Callable[[str], Place]
+
+
+# --- what every adapter promises -------------------------------------------------------------
+
+
+@kinds
+def test_what_was_pushed_comes_back_byte_for_byte(place: New, kind: str) -> None:
+    at = place(kind)
+    assert at.names() == []
+    names = [at.push(2), at.push(1)]
+    assert at.names() == sorted(names)
+    found = at.registry.find(names[0])
+    assert found.facts == FACTS | {"compared_with": "first"}
+    assert (found.digest, found.created) == (at.digest(2), "2026-01-01T12:00:02.000+00:00")
+    assert found.model_digest == sha(b"model 2 " * 1_000)
+    for _ in range(2):  # the second time in the place of the first
+        assert at.registry.opened().fetch(names[0], at.path / "to/out") == at.path / "to/out"
+        assert content(at.path / "to/out") == content(at.path / "package-2")
+        assert [p.name for p in (at.path / "to").iterdir()] == ["out"]
+
+
+@kinds
+def test_a_version_never_changes(place: New, kind: str) -> None:
+    at = place(kind)
+    version = at.push(1)
+    before = at.registry.opened().versions()
+    at.push(1, compared_with="another")
+    assert at.registry.opened().versions() == before
+    other = package(at.path / "other", 2) | {"version": version}
+    with pytest.raises(at.registry.Refused, match=version):
+        at.registry.opened().push(at.path / "other", other, FACTS)
+    at.registry.opened().fetch(version, at.path / "out")
+    assert content(at.path / "out") == content(at.path / "package-1")
+
+
+@kinds
+def test_a_package_that_changes_while_it_is_pushed_is_refused(place: New, kind: str) -> None:
+    at = place(kind)
+    manifest = package(at.path / "package-1", 1)
+    (at.path / "package-1/model.skops").write_bytes(b"another")
+    with pytest.raises(at.registry.BadInput, match="package-1"):
+        at.registry.opened().push(at.path / "package-1", manifest, FACTS)
+    assert at.names() == []
+
+
+@kinds
+def test_notes_and_aliases_are_no_versions(place: New, kind: str) -> None:
+    at = place(kind)
+    registry, first, second = at.registry.opened(), at.push(1), at.push(2)
+    assert registry.get("alarms") is None
+    assert registry.alias("champion") is None
+    for text in ("one", "", "ß" * 50_000, '{"two": "\\n"}'):
+        registry.set("alarms", text)
+        assert at.registry.opened().get("alarms") == text
+    for version in (second, first):
+        registry.point("champion", version)
+        assert at.registry.opened().alias("champion") == version
+    assert at.names() == sorted([first, second])
+    assert registry.get("history") is None
+
+
+@kinds
+def test_what_is_not_there_is_said(place: New, kind: str) -> None:
+    at = place(kind)
+    with pytest.raises(at.registry.BadInput, match="ml register"):
+        at.registry.find()
+    at.push(1), at.push(2)
+    with pytest.raises(at.registry.BadInput, match="2 versions"):
+        at.registry.find("20260101")
+    with pytest.raises(at.registry.BadInput, match="no version nothing"):
+        at.registry.opened().fetch("nothing", at.path / "out")
+    assert not (at.path / "out").exists()
+    assert at.registry.champion() is None
+    with pytest.raises(at.registry.BadInput, match="nothing"):
+        at.registry.opened().point("champion", "nothing")
+    assert at.registry.champion() is None
+
+
+@kinds
+def test_the_champion_goes_forward_and_back(
+    place: New, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = place(kind)
+    registry, a = at.registry, at.push(1)
+    with pytest.raises(registry.Refused, match="no champion"):
+        registry.rollback()
+    assert registry.promote(a).version == a
+    b, late = at.push(2, at.digest(1)), at.push(3, "sha256:somebody")
+    assert registry.promote(b[-8:]).version == b
+    assert registry.promote(b).version == b  # it is already: nothing changes
+    c = at.push(4, at.digest(2))
+    assert registry.promote(c).version == c
+    assert [entry["version"] for entry in registry.history(registry.opened())] == [a, b, c]
+    assert {"at", "by", "commit"} < set(registry.history(registry.opened())[0])
+    with pytest.raises(registry.Refused, match="another champion"):
+        registry.promote(late)
+    with pytest.raises(registry.Refused, match=f"rollback --to {a}"):
+        registry.promote(a)
+    assert registry.rollback() == (c, b)
+    assert registry.champion().version == b
+    assert registry.rollback() == (b, a)
+    with pytest.raises(registry.Refused, match="no champion"):
+        registry.rollback()
+    assert registry.promote(b).version == b  # it was compared with a
+    assert registry.promote(c).version == c
+    assert registry.rollback(a) == (c, a)
+    registry.show()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [a, b, late, c]
+    assert ["champion" in line for line in lines] == [True, False, False, False]
+    assert "roc_auc 0.75 (0.74 to 0.76)  commit c0ffee" in lines[0]
+
+
+@kinds
+def test_a_promotion_that_was_cut_off_is_not_history(place: New, kind: str) -> None:
+    at = place(kind)
+    registry, a = at.registry, at.push(1)
+    registry.promote(a)
+    lost = at.push(2, at.digest(1))
+    entries = [*registry.history(registry.opened()), {"version": lost}]
+    registry.opened().set("history", json.dumps(entries))  # and killed before the alias moved
+    assert [entry["version"] for entry in registry.history(registry.opened())] == [a]
+    b = at.push(3, at.digest(1))
+    registry.promote(b)
+    assert registry.rollback() == (b, a)
+
+
+@kinds
+def test_the_pipeline_sees_the_champion_change_and_only_that(place: New, kind: str) -> None:
+    at = place(kind)
+    pointer = at.path / at.registry.POINTER
+    assert at.registry.look() is None
+    assert json.loads(pointer.read_text()) is None
+    at.registry.promote(at.push(1))
+    found = at.registry.look()
+    assert json.loads(pointer.read_text()) == at.registry.named(found)
+    before = pointer.stat().st_mtime_ns
+    at.push(2)
+    at.registry.look()
+    assert pointer.stat().st_mtime_ns == before
+
+
+# --- two at once -----------------------------------------------------------------------------
+
+PROMOTES = """
+import pathlib, sys, time
+sys.path[:0] = [path for path in sys.argv[4].split(":")]
+from importlib import import_module
+registry = import_module(sys.argv[1])
+registry.D = 0.3
+seen = registry.champion
+def champion():
+    found = seen()
+    pathlib.Path(f"ready-{sys.argv[2]}").touch()
+    while not pathlib.Path(f"ready-{sys.argv[3]}").exists():
+        time.sleep(0.01)
+    return found
+registry.champion = champion
+try:
+    print(registry.promote(sys.argv[2]))
+except registry.Conflict as error:
+    sys.exit(f"conflict: {error}")
+"""
+
+
+@kinds
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(place: New, kind: str) -> None:
+    at = place(kind)
+    at.registry.promote(at.push(1))
+    rivals = [at.push(2, at.digest(1)), at.push(3, at.digest(1))]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROMOTES, at.registry.__name__, *pair, ":".join(sys.path)],
+            cwd=at.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for pair in (rivals, rivals[::-1])
+    ]
+    said = [process.communicate(timeout=180) for process in started]
+    codes = [process.returncode for process in started]
+    assert sorted(codes) == [0, 1], said
+    winner = rivals[codes.index(0)]
+    assert said[codes.index(1)][1].startswith(f"conflict: {winner} became the champion"), said
+    assert at.registry.champion().version == winner
+    history = at.registry.history(at.registry.opened())
+    assert [entry["version"] for entry in history][1:] == [winner]
+
+
+class Notes(dict[str, str]):
+    """Notes in memory, slow at random, for the lease alone."""
+
+    def __init__(self, waits: Callable[[], float]) -> None:
+        super().__init__()
+        self.waits = waits
+
+    def get(self, note: str, *_: Any) -> str | None:  # type: ignore[override]
+        time.sleep(self.waits())
+        return super().get(note)
+
+    def set(self, note: str, text: str) -> None:
+        time.sleep(self.waits())
+        self[note] = text
+        time.sleep(self.waits())
+
+
+def test_two_never_hold_a_lease(
+    packages: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import random
+
+    registry, r = packages("oci"), random.Random(7)
+    monkeypatch.setattr(registry, "D", 0.06)
+    monkeypatch.setattr(registry, "LEASE", 0.5)  # what a late write leaves ends with it
+    # Some writes take longer than D: who made one must not enter.
+    notes = Notes(lambda: r.choice([0.0, 0.002, 0.01, 0.05]))
+    inside, most, entered = 0, 0, 0
+    own = threading.Lock()
+
+    def many() -> None:
+        nonlocal inside, most, entered
+        for _ in range(6):
+            with registry.lease(notes):
+                with own:
+                    inside += 1
+                    most, entered = max(most, inside), entered + 1
+                time.sleep(0.01)
+                with own:
+                    inside -= 1
+
+    threads = [threading.Thread(target=many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, entered) == (1, 24)
+    assert notes["lock"] == ""
+
+
+def test_a_lease_of_one_who_died_ends_and_a_late_holder_stops_writing(
+    packages: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, notes = packages("oci"), Notes(lambda: 0.0)
+    for name, seconds in {"D": 0.02, "LEASE": 0.4, "WRITES": 0.1, "PATIENCE": 0.2}.items():
+        monkeypatch.setattr(registry, name, seconds)
+    notes["lock"] = "dead"
+    with pytest.raises(registry.BadInput, match="another command"), registry.lease(notes):
+        pass
+    monkeypatch.setattr(registry, "PATIENCE", 2.0)
+    began = time.monotonic()
+    with registry.lease(notes) as still:
+        assert 0.4 < time.monotonic() - began < 1
+        still()
+        time.sleep(0.15)
+        with pytest.raises(registry.BadInput, match="too slow"):
+            still()
+    assert notes["lock"] != ""  # it may be another's by now
+
+
+# --- killed ----------------------------------------------------------------------------------
+
+
+def forked(does: Callable[[], object]) -> int:
+    """Do it in a process of its own; how that ended, as os.waitstatus_to_exitcode says."""
+    pid = os.fork()
+    if not pid:
+        try:
+            does()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def deadly(at: Place, moment: int) -> None:
+    """Kill this process before its nth change to the registry, or its nth request to a remote."""
+    left = moment
+
+    def count() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if at.kind == "remote":
+        ask = at.adapter.Remote._ask
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            count()
+            return ask(*args, **kwargs)
+
+        at.adapter.Remote._ask = counted
+        return
+    if at.kind == "mlflow":
+        import sqlalchemy
+
+        for event in ("before_cursor_execute", "commit"):
+            sqlalchemy.event.listen(sqlalchemy.Engine, event, lambda *_: count())
+
+    def hook(event: str, args: Any) -> None:
+        writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+        if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir") or writes:
+            count()
+
+    sys.addaudithook(hook)
+
+
+@kinds
+def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new(
+    place: New, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, versions = place(kind), [""] * 2
+    if kind == "remote":
+        monkeypatch.setattr(at.registry, "D", 0.1)
+    for heavy in ["model_registry", "tracking"] * (kind == "mlflow"):  # so that children have it
+        importlib.import_module(f"mlflow.store.{heavy}.sqlalchemy_store")
+
+    def start() -> None:
+        at.registry.promote(at.push(1))
+
+    def goes_on(moment: int) -> None:
+        deadly(at, moment)
+        at.registry.promote(at.push(2, at.digest(1)))
+
+    def looks() -> None:
+        champion = at.registry.champion().version
+        assert champion in versions
+        at.serves(champion, 1 + (champion == versions[1]))
+        assert set(at.names()) <= set(versions)
+
+    def ends() -> None:
+        vars(at.registry)["LEASE"] = 0.2  # of one who was killed
+        at.registry.promote(at.push(2, at.digest(1)))
+        at.serves(versions[1], 2)
+        at.registry.rollback()
+
+    for n in (1, 2):
+        versions[n - 1] = package(at.path / f"package-{n}", n)["version"]
+    assert forked(start) == 0
+    killed, survived = 0, False
+    moments = (
+        range(1, 400) if kind != "mlflow" else itertools.chain(range(1, 60), range(60, 999, 7))
+    )
+    shutil.copytree(at.path, at.path.with_name("before"), symlinks=True)
+    for moment in moments:
+        if kind != "remote":  # each begins without version 2
+            for name in ("registry", "mlflow.db", "mlartifacts"):
+                old = at.path.with_name("before") / name
+                shutil.rmtree(at.path / name, ignore_errors=True)
+                if old.is_dir():
+                    shutil.copytree(old, at.path / name)
+                elif old.exists():
+                    shutil.copy(old, at.path / name)
+        ended = forked(lambda: goes_on(moment))  # noqa: B023
+        assert ended in (0, -signal.SIGKILL)
+        assert forked(looks) == 0, f"after a kill at {moment}"
+        killed, survived = killed + (ended != 0), ended == 0
+        if survived:
+            break
+        if kind == "remote" or moment % 5 == 1:
+            assert forked(ends) == 0, f"after a kill at {moment}"
+    assert survived, "never came to its end: the moments do not cover it"
+    assert killed > 10
+
+
+# --- a disk that is full ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder", "mlflow"])
+def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> None:
+    at = place(kind)
+    disk = at.path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root and a system that lets it")
+    try:
+        at.at("disk/registry" if kind == "folder" else "model")
+        for name in ("mlflow.db", "mlartifacts"):
+            (at.path / name).symlink_to(disk / name)
+        (disk / "mlartifacts").mkdir()
+        first = at.push(1)
+        at.registry.promote(first)
+        package(at.path / "package-2", 2)
+        for spare in (0, 4_096, 8_192, 12_288):
+            fill(disk / "full", spare)
+            with pytest.raises(at.registry.BadInput) as said:
+                at.push(2, at.digest(1))
+            assert "\n" not in str(said.value)
+            assert at.names() == [first]
+            at.serves(first, 1)
+        (disk / "full").unlink()
+        second = at.push(2, at.digest(1))
+        fill(disk / "full", 0)
+        with pytest.raises(at.registry.BadInput):
+            at.registry.promote(second)
+        at.serves(first, 1)
+        (disk / "full").unlink()
+        at.registry.promote(second)
+        at.serves(second, 2)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(path: Path, spare: int) -> None:
+    """Fill the disk of a file, but for some bytes."""
+    path.unlink(missing_ok=True)
+    free = os.statvfs(path.parent)
+    path.write_bytes(b"x" * (free.f_bavail * free.f_frsize - spare))
+
+
+# --- a registry that fails -------------------------------------------------------------------
+
+
+@dataclass
+class Faulty:
+    """A stand-in: passes requests on to the real registry, but for those that are to fail."""
+
+    address: str
+    fault: Callable[[int, str, str], str] = lambda *_: ""
+    asked: list[str] = field(default_factory=list)
+    port: int = 0
+
+    def where(self, real: str) -> str:
+        return f"oci+http://127.0.0.1:{self.port}/{real.split('/', 3)[3]}"
+
+    def start(self) -> ThreadingHTTPServer:
+        faulty = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except OSError:
+                    self.close_connection = True
+
+            def pass_on(self) -> None:
+                faulty.asked.append(f"{self.command} {self.path}")
+                how = faulty.fault(len(faulty.asked), self.command, self.path)
+                length = int(self.headers.get("Content-Length") or 0)
+                if how == "hang":
+                    time.sleep(3)
+                if how in ("hang", "cut"):
+                    self.rfile.read(length // 2)
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                body = self.rfile.read(length)
+                if how.isdigit():
+                    self.send_response(int(how))
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                upstream = http.client.HTTPConnection(faulty.address, timeout=20)
+                if how == "half upload":
+                    upstream.putrequest(self.command, self.path)
+                    upstream.putheader("Content-Length", str(length))
+                    upstream.putheader("Content-Type", "application/octet-stream")
+                    upstream.endheaders(body[: length // 2])
+                    time.sleep(0.1)
+                    upstream.close()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                sent = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+                upstream.request(self.command, self.path, body or None, sent)
+                answer = upstream.getresponse()
+                found = answer.read()
+                self.send_response(answer.status)
+                for key, value in answer.getheaders():
+                    if key.lower() not in ("connection", "date", "transfer-encoding"):
+                        self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(found[: len(found) // 2] if how == "half" else found)
+                if how == "half":
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                upstream.close()
+
+            do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = pass_on  # noqa: N815
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        self.port = server.server_address[1]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
+
+
+@pytest.fixture
+def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place, Faulty]]:
+    """A remote registry with a champion, behind a stand-in that can fail."""
+    import urllib3
+
+    at = place("remote")
+    between = Faulty(at.where.split("/")[2])
+    server = between.start()
+    monkeypatch.setattr(urllib3.util.Retry, "sleep", lambda *_: None)
+    monkeypatch.setattr(at.registry, "D", 0.1)
+    monkeypatch.setattr(at.registry, "LEASE", 0.3)
+    at.at(between.where(at.where))
+    at.registry.promote(at.push(1))
+    yield at, between
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("how", ["500", "429", "403", "cut", "half"])
+def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
+    faulty: tuple[Place, Faulty], how: str
+) -> None:
+    at, between = faulty
+    first = at.registry.champion().version
+    package(at.path / "package-2", 2)
+    for moment in range(1, 99):
+        between.asked.clear()
+        between.fault = lambda n, *_, begin=moment: how if n >= begin else ""
+        said = ""
+        try:
+            at.registry.promote(at.push(2, at.digest(1)))
+        except at.registry.BadInput as error:
+            said = str(error)
+        assert "\n" not in said
+        assert not said or said.startswith(("oci+http://127.0.0.1", "another command holds"))
+        assert len(between.asked) < moment + 40
+        between.fault, finished = (lambda *_: ""), len(between.asked) < moment
+        champion = at.registry.champion().version
+        at.serves(champion, 1 + (champion != first))
+        assert set(at.names()) <= {first, package_version(at, 2)}
+        if finished:
+            break
+        if champion != first:  # only what follows the move has failed, or its answer was lost
+            at.registry.rollback()
+    assert moment > 10
+    assert champion == package_version(at, 2)
+
+
+def package_version(at: Place, n: int) -> str:
+    return str(json.loads((at.path / f"package-{n}/manifest.json").read_text())["version"])
+
+
+@pytest.mark.parametrize("how", ["500", "503", "429", "cut", "half", "half upload"])
+def test_a_fault_that_passes_is_tried_again(faulty: tuple[Place, Faulty], how: str) -> None:
+    at, between = faulty
+    kinds = {"half": ["GET"], "half upload": ["PUT"]}.get(how, ["GET", "HEAD", "POST", "PUT"])
+
+    failed: list[str] = []
+    matching = itertools.count()
+
+    def fault(n: int, method: str, path: str) -> str:
+        upload = how != "half upload" or "/uploads/" in path
+        if method not in kinds or not upload or next(matching) % 3:
+            return ""
+        failed.append(path)
+        return how
+
+    package(at.path / "package-2", 2)
+    between.asked.clear()
+    between.fault = fault
+    second = at.push(2, at.digest(1))
+    at.registry.promote(second)
+    assert failed, between.asked
+    between.fault = lambda *_: ""
+    at.serves(second, 2)
+
+
+def test_trying_again_has_a_limit(faulty: tuple[Place, Faulty]) -> None:
+    at, between = faulty
+    between.fault = lambda *_: "503"
+    between.asked.clear()
+    with pytest.raises(at.registry.BadInput, match="does not answer"):
+        at.registry.champion()
+    assert len(between.asked) == 1 + at.adapter.RETRIES
+
+
+def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
+    faulty: tuple[Place, Faulty], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, between = faulty
+    monkeypatch.setattr(at.adapter, "ANSWER", 0.2)
+    between.fault = lambda *_: "hang"
+    began = time.monotonic()
+    with pytest.raises(at.registry.BadInput, match="does not answer"):
+        at.registry.champion()
+    assert time.monotonic() - began < 5
+    at.at(f"oci+http://127.0.0.1:{free_port()}/team/model")
+    with pytest.raises(at.registry.BadInput, match="does not answer"):
+        at.registry.champion()
+
+
+def test_an_mlflow_server_that_is_not_there_is_said(
+    place: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = place("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(at.registry.BadInput, match=r"127\.0\.0\.1"):
+        at.registry.champion()
+
+
+# --- damaged ---------------------------------------------------------------------------------
+
+
+def stored(at: Place, of: bytes) -> list[Path]:
+    """The files in which a registry keeps some content."""
+    folder = {"folder": at.path / "registry", "mlflow": at.path / "mlartifacts"}.get(at.kind)
+    if folder:
+        return [p for p in folder.rglob("*") if p.is_file() and p.read_bytes() == of]
+    digest = hashlib.sha256(of).hexdigest()
+    return [at.storage / "blobs/sha256" / digest[:2] / digest / "data"]
+
+
+@kinds
+@pytest.mark.parametrize("how", ["changed", "cut off", "gone"])
+def test_a_damaged_file_is_never_served(place: New, kind: str, how: str) -> None:
+    at = place(kind)
+    version, other = at.push(8), at.push(9)
+    (found,) = stored(at, b"model 8 " * 1_000)
+    whole = found.read_bytes()
+    if how == "gone":
+        found.unlink()
+    else:
+        found.write_bytes(whole[:-3] + (b"" if how == "cut off" else b"???"))
+    at.registry.opened().fetch(other, at.path / "out")
+    before = content(at.path / "out")
+    with pytest.raises(at.registry.BadInput) as said:
+        at.registry.opened().fetch(version, at.path / "out")
+    assert (sha(whole) if kind != "mlflow" else version) in str(said.value)
+    assert "\n" not in str(said.value)
+    assert content(at.path / "out") == before
+    assert not [p for p in at.path.iterdir() if p.name.startswith(".out")]
+    assert set(at.names()) == {version, other}
+    if kind == "folder":  # the same package again makes it whole
+        at.push(8)
+    else:
+        found.write_bytes(whole)
+    at.registry.opened().fetch(version, at.path / "out")
+    assert content(at.path / "out") == content(at.path / "package-8")
+
+
+@pytest.mark.parametrize("kind", ["folder", "remote"])
+def test_a_damaged_manifest_is_never_believed(place: New, kind: str) -> None:
+    at = place(kind)
+    version = at.push(7)
+    at.registry.promote(version)
+    _, manifest = at.registry.opened().store.manifest(version)
+    (found,) = stored(at, manifest)
+    found.write_bytes(manifest.replace(b"roc_auc", b"roc_auk"))
+    for asks in (
+        at.registry.champion,
+        at.registry.opened().versions,
+        lambda: at.registry.opened().fetch(version, at.path / "out"),
+    ):
+        with pytest.raises(at.registry.BadInput, match=sha(manifest)):
+            asks()
+    assert not (at.path / "out").exists()
+
+
+def test_a_name_that_leads_outside_is_refused(place: New) -> None:
+    at = place("folder")
+    version = at.push(1)
+    registry = at.registry.opened()
+    _, manifest = registry.store.manifest(version)
+    evil = json.loads(manifest)
+    evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = "../evil"
+    registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
+    with pytest.raises(at.registry.BadInput, match=r"\.\./evil"):
+        registry.fetch(version, at.path / "to/out")
+    assert not list(at.path.rglob("evil"))
+
+
+# --- other tools read it ---------------------------------------------------------------------
+
+
+def tool(*command: str) -> str:
+    if not shutil.which(command[0]):
+        pytest.skip(f"needs {command[0]}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_skopeo_and_oras_read_what_we_write_and_we_what_skopeo_copies(
+    place: New, host: tuple[str, Path], tmp_path: Path
+) -> None:
+    import oras.client  # type: ignore[import-untyped]
+
+    at = place("folder")
+    version = at.push(1)
+    at.registry.promote(version)
+    assert json.loads(Path("registry/oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
+    said = json.loads(tool("skopeo", "inspect", "oci:registry:champion"))
+    assert said["Labels"]["org.opencontainers.image.version"] == version
+    assert said["Labels"]["vnd.rung.metric"] == "roc_auc"
+    assert len(said["Layers"]) == 5
+    raw = json.loads(tool("skopeo", "inspect", "--raw", f"oci:registry:{version}"))
+    assert raw["artifactType"] == "application/vnd.rung.model.v1"
+    assert raw["annotations"]["org.opencontainers.image.revision"] == "c0ffee"
+    assert raw["annotations"]["org.opencontainers.image.created"] == "2026-01-01T12:00:01.000+00:00"
+    titles = [layer["annotations"]["org.opencontainers.image.title"] for layer in raw["layers"]]
+    assert "problem/features.py" in titles
+    note = json.loads(tool("skopeo", "inspect", "--raw", "oci:registry:note-history"))
+    assert note["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
+    copied = f"{host[0]}/copied/model-{os.getpid()}"
+    for tag in (version, "champion", "note-history"):
+        tool(
+            "skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false",
+            f"oci:registry:{tag}", f"docker://{copied}:{tag}",
+        )  # fmt: skip
+    client = oras.client.OrasClient(hostname=host[0], insecure=True)
+    client.pull(target=f"{copied}:champion", outdir=str(tmp_path / "pulled"))
+    assert content(tmp_path / "pulled") == content(at.path / "package-1")
+    at.at(f"oci+http://{copied}")
+    at.serves(version, 1)
+    assert len(at.registry.history(at.registry.opened())) == 1
+
+
+def test_a_registry_that_asks_who_you_are_is_told_from_the_docker_login(
+    place: New, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import base64
+
+    at, folder = place("folder"), tmp_path_factory.mktemp("auth")
+    (folder / "who").write_text(tool("htpasswd", "-Bbn", "us", "secret"))
+    asks = {"htpasswd": {"realm": "ours", "path": str(folder / "who")}}
+    with serving(folder, auth=asks) as address:
+        at.at(f"oci+http://{address}/team/model")
+        monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+        for password, works in {"wrong": False, "secret": True}.items():
+            login = {"auth": base64.b64encode(f"us:{password}".encode()).decode()}
+            (folder / "config.json").write_text(json.dumps({"auths": {address: login}}))
+            if works:
+                monkeypatch.setattr(at.registry, "D", 0.5)
+                at.registry.promote(at.push(1))
+                at.serves(at.names()[0], 1)
+            else:
+                with pytest.raises(at.registry.BadInput, match="401"):
+                    at.push(1)
+
+
+# --- ml register -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_only_the_package_that_the_gate_passed_is_registered(
+    ran: Callable[[int, str], Copy], tmp_path: Path
+) -> None:
+    copy = ran(1, "multiclass").again(tmp_path / "copy")
+    manifest = json.loads((copy.path / "artifacts/model/manifest.json").read_text())
+    model = copy.path / "artifacts/model/model.skops"
+    whole = model.read_bytes()
+    model.write_bytes(whole + b"x")
+    assert "artifacts/model" in copy.ml("register", exits=2).stderr
+    model.write_bytes(whole)
+    gate = copy.path / "artifacts/gate.json"
+    before = gate.read_bytes()
+    gate.write_bytes(before.replace(b'"passed"', b'"refused"'))
+    copy.ml("register", exits=2)  # edited by hand
+    gate.unlink()
+    assert "artifacts/gate.json" in copy.ml("register", exits=2).stderr
+    gate.write_bytes(before)
+    assert copy.ml("register", exits=0).stdout.strip() == manifest["version"]
+    copy.ml("register", exits=0)
+    listed = copy.ml("models", exits=0).stdout.splitlines()
+    assert len(listed) == 1
+    metrics = copy.read("evaluate")
+    assert f"{metrics['metric']} {metrics['metrics'][metrics['metric']]['value']:.6g}" in listed[0]
+    assert copy.ml("promote", exits=0).stdout.strip() == manifest["version"]
+    assert "champion" in copy.ml("models", exits=0).stdout
+    config = copy.path / "config/gate.yaml"
+    config.write_text(config.read_text().replace("log_loss: ", "log_loss: -"))
+    copy.ml("gate", exits=1)
+    assert "has not passed" in copy.ml("register", exits=1).stderr
+
+
+def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
+    place: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = place("folder")
+    manifest = package(at.path / "artifacts/model", 1)
+    (at.path / "artifacts/gate.json").write_bytes(b"{}")
+    champion = {"version": "v", "package_digest": "sha256:of the champion", "model_digest": "x"}
+    gate = {
+        "verdict": "passed",
+        "model_digest": manifest["model_digest"],
+        "comparison": {"kind": "compared", "champion": champion},
+        "commit": None,
+        "data_digest": "sha256:data",
+    }
+    documents = {
+        "gate": gate,
+        "package": {"package_digest": manifest["package_digest"]},
+        "evaluate": {
+            "metric": "roc_auc",
+            "task": "binary",
+            "metrics": {"roc_auc": {"value": 0.75, "low": 0.7, "high": 0.8}},
+        },
+    }
+    for step, key, value in [
+        ("gate", "verdict", "refused"),
+        ("gate", "model_digest", "sha256:another"),
+        ("gate", "comparison", None),
+        ("package", "package_digest", "sha256:another"),
+    ]:
+        changed = {**documents, step: documents[step] | {key: value}}
+        monkeypatch.setattr(at.registry, "read", changed.__getitem__)
+        with pytest.raises(at.registry.Refused):
+            at.registry.register()
+    monkeypatch.setattr(at.registry, "read", documents.__getitem__)
+    (at.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
+    with pytest.raises(at.registry.Refused, match="ml run"):
+        at.registry.register()
+    assert at.names() == []
+    (at.path / "artifacts/gate.json").write_bytes(b"{}")
+    found = at.registry.register()
+    assert (found.version, found.facts["compared_with"]) == (
+        manifest["version"],
+        "sha256:of the champion",
+    )
+    assert found.facts["commit"] == "none"
