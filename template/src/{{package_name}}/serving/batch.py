@@ -7,7 +7,9 @@ what came while the last batch was answered is the next one.
 import asyncio
 import json
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .. import BadInput
 from ..config import Column, Data
@@ -37,6 +40,7 @@ NATIVE: dict[str, tuple[type[pl.DataType], set[type]]] = {
     "category": (pl.String, {str, type(None)}),
     "datetime": (pl.String, {str, type(None)}),
 }
+MOST_WAIT = 0.005  # seconds
 MOST_SAID = 50  # faults of a request
 
 
@@ -135,7 +139,10 @@ class Batcher:
             self.rows -= len(rows)
 
     def _work(self) -> None:
+        # A few rows are no work to share, and the event loop needs a core, too.
+        threadpool_limits(1, "openmp")
         while asked := self.queue.get():
+            began = time.perf_counter()
             batch, size = [asked], len(asked.rows)
             with suppress(Empty):
                 while size < self.batch and (asked := self.queue.get_nowait()):
@@ -153,6 +160,12 @@ class Batcher:
             found += self._answer(fit, served) if fit else []
             with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
                 self.loop.call_soon_threadsafe(_deliver, found)
+            if waiting := self.queue.qsize():
+                # Those who were answered come again in a moment. Taken together with those who
+                # wait they cost little; else callers fall apart into two groups that take turns.
+                until = time.perf_counter() + min(MOST_WAIT, (time.perf_counter() - began) / 2)
+                while self.queue.qsize() < waiting + len(batch) and time.perf_counter() < until:
+                    time.sleep(0.0002)
 
     def _answer(self, batch: list[Asked], served: Served) -> list[tuple[Asked, Answer | Faulty]]:
         model = served.model
@@ -254,7 +267,7 @@ def frame(rows: list[Row], data: Data) -> pl.DataFrame:
             with suppress(TypeError, OverflowError, UnicodeEncodeError):
                 columns[name] = pl.Series(name, values, dtype)
                 continue
-        texts = [_decimal(value, data) for value in values]
+        texts = [_in_text(value, data) for value in values]
         columns[name] = pl.Series(name, texts, pl.String)
     return pl.DataFrame(columns)
 
@@ -267,7 +280,7 @@ def shape(rows: list[Row], data: Data) -> list[Fault]:
         if row.keys() != wanted:
             faults += [Fault(at, name, "missing column") for name in wanted if name not in row]
             extra = [name for name in row if name not in known]
-            faults += [Fault(at, None, "unknown column", name[:80]) for name in extra]
+            faults += [Fault(at, None, "unknown column", text(name[:80])) for name in extra]
         for name, value in row.items():
             if type(value) in (dict, list) and name in known:
                 faults.append(Fault(at, name, "not a single value"))
@@ -314,11 +327,11 @@ def _typical(column: Column, seen: dict[str, Any]) -> Any:
     return int(middle) if column.type == "integer" else float(middle)
 
 
-def _decimal(value: Any, data: Data) -> str | None:
-    said = text(value)
-    if said is None or data.decimal == "." or type(value) is not float:
-        return said
-    return said.replace(".", ",")
+def _in_text(value: Any, data: Data) -> str | None:
+    if type(value) is not float:
+        return text(value)
+    # What is no number is a gap, as it is when it goes by number.
+    return str(value).replace(".", data.decimal) if math.isfinite(value) else None
 
 
 def _deliver(found: list[tuple[Asked, Answer | Faulty]]) -> None:

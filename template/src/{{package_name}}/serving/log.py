@@ -279,8 +279,10 @@ def add(file: Path, data: Data | None = None, log: str | None = None) -> str:
         pl.col(name).cast(pl.String).alias(name if kind == "ids" else f"k:{name}") for name in by
     )
     if kind == "ids":
-        row = rows["row"] if "row" in rows.columns else pl.Series([0])
+        row = rows["row"] if "row" in rows.columns else pl.repeat(0, len(rows), eager=True)
         labels = labels.with_columns(row.cast(pl.Int32, strict=False).alias("row"))
+        if labels["row"].has_nulls():
+            raise BadInput(f"{file}: a row is no whole number: they count from 0 in a request")
     by = labels.columns
     now = datetime.now(UTC).replace(tzinfo=None)
     labels = labels.with_columns(

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from .batch import Answer, Fault, Faulty, Row, parsed
+from .log import text
 
 if TYPE_CHECKING:
     from . import Api
@@ -104,7 +105,7 @@ def routes(api: "Api") -> APIRouter:
 
 
 def read(body: bytes, length: str | None) -> tuple[dict[str, Any], list[Row]]:
-    """Read a request: its JSON, and the rows of its tensors.
+    """Read a request: its `id`, the outputs `wanted` (binary or not), the rows of its tensors.
 
     Raises:
         Faulty: It is none, or a tensor is not what it says.
@@ -125,15 +126,20 @@ def read(body: bytes, length: str | None) -> tuple[dict[str, Any], list[Row]]:
             columns[name] = values
         every = zip(*columns.values(), strict=True)
         rows = [dict(zip(columns, values, strict=True)) for values in every]
-        wanted = {output["name"] for output in asked.get("outputs") or []}
-        if not rows or wanted - {"prediction", "probabilities"}:
+        both: Any = [{"name": "prediction"}, {"name": "probabilities"}]
+        packed = bool(asked.get("parameters", {}).get("binary_data_output"))
+        wanted = {
+            output["name"]: bool(output.get("parameters", {}).get("binary_data", packed))
+            for output in asked.get("outputs") or both
+        }
+        if not rows or wanted.keys() - {"prediction", "probabilities"}:
             raise ValueError(
                 f"no rows, or outputs other than prediction and probabilities: {wanted}"
             )
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
-        said = f"{type(error).__name__}: {str(error)[:100]}"
+        said = text(f"{type(error).__name__}: {str(error)[:100]}")
         raise Faulty([Fault(None, None, "not an inference request", said)]) from None
-    return asked, rows
+    return {"id": asked.get("id"), "wanted": wanted}, rows
 
 
 def given(asked: dict[str, Any], name: str, answer: Answer) -> Response:
@@ -144,21 +150,19 @@ def given(asked: dict[str, Any], name: str, answer: Answer) -> Response:
     if classes:
         shares = [share for one in predictions for share in one["probabilities"].values()]
         outputs["probabilities"] = ("FP64", [len(named), len(classes)], shares)
-    every = {"binary_data": asked.get("parameters", {}).get("binary_data_output", False)}
-    wanted = {one["name"]: every | one.get("parameters", {}) for one in asked.get("outputs") or []}
     tail, told = b"", []
     for output, (kind, shape, data) in outputs.items():
-        if wanted and output not in wanted:
+        if output not in asked["wanted"]:
             continue
         tensor: dict[str, Any] = {"name": output, "datatype": kind, "shape": shape}
-        if wanted.get(output, every).get("binary_data"):
+        if asked["wanted"][output]:
             packed = _packed(data)
             told.append(tensor | {"parameters": {"binary_data_size": len(packed)}})
             tail += packed
         else:
             told.append(tensor | {"data": data})
     body = {"model_name": NAME, "model_version": answer.served.model.version, "outputs": told}
-    head = json.dumps(body | {"id": asked.get("id", name)}, ensure_ascii=False).encode()
+    head = json.dumps(body | {"id": asked["id"] or name}).encode()
     if not tail:
         return Response(head, media_type="application/json")
     return Response(head + tail, 200, {LENGTH: str(len(head))}, "application/octet-stream")

@@ -1,0 +1,747 @@
+"""The service, in process and over HTTP: what it answers, refuses, and writes down."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT, Render
+from packages import package
+
+Module = Callable[[str], ModuleType]
+FLIGHTS = ROOT / "template/data/raw/flights.csv"
+
+
+@pytest.fixture(scope="session")
+def made(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a package of the example."""
+    return package(module, tmp_path_factory.mktemp("package") / "model")
+
+
+@pytest.fixture(scope="session")
+def model(module: Module, made: Path) -> Any:
+    """Return the package, opened."""
+    return module("inference").opened(made)
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict[str, Any]]:
+    """Rows as a caller has them."""
+    return pl.read_csv(FLIGHTS, n_rows=400).drop("delayed").to_dicts()
+
+
+class Server:
+    """A service in a process of its own."""
+
+    def __init__(self, source: Path, folder: Path | None, cwd: Path, **options: Any) -> None:
+        self.cwd, self.log = cwd, str(cwd / "predictions")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            options = {"port": free.getsockname()[1], "log": self.log, "log_seconds": 0.5} | options
+        self.url = f"http://127.0.0.1:{options['port']}"
+        code = (
+            f"import sys; from pathlib import Path; sys.path.insert(0, {str(source)!r})\n"
+            "from flight_delays import serving, settings\n"
+            f"folder = {str(folder)!r}\n"
+            f"settings = settings.Service(**{options!r})\n"
+            "serving.serve(None if folder == 'None' else Path(folder), settings)\n"
+        )
+        cwd.mkdir(parents=True, exist_ok=True)
+        self.said = (cwd / "said.log").open("w")
+        command = [sys.executable, "-c", code]
+        self.process = subprocess.Popen(command, cwd=cwd, stdout=self.said, stderr=self.said)
+        for _ in range(600):
+            if self.process.poll() is not None or self.ready():
+                break
+            time.sleep(0.1)
+
+    def ready(self) -> bool:
+        """Tell whether it says that it is."""
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """End it with SIGTERM."""
+        self.process.terminate()
+        code = self.process.wait(timeout=60)
+        self.said.close()
+        return code
+
+
+@pytest.fixture(scope="session")
+def server(
+    render: Render, made: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Serve the package."""
+    one = Server(render(level=1) / "src", made, tmp_path_factory.mktemp("serve"), max_megabytes=1.0)
+    assert one.ready(), (one.cwd / "said.log").read_text()
+    yield one
+    one.stop()
+
+
+def ask(server: Server, body: Any, **options: Any) -> httpx.Response:
+    """Send rows, or whatever it is."""
+    content = body if isinstance(body, (bytes, str)) else json.dumps(body)
+    return httpx.post(f"{server.url}/predict", content=content, timeout=60, **options)
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def test_it_answers_what_the_model_answers_here(
+    server: Server, module: Module, model: Any, rows: list[dict[str, Any]]
+) -> None:
+    table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
+    said = module("serving").parity(server.url, table, model)
+    assert "400 rows" in said
+    expected = model.answers(model.predict(model.read(table)))
+    found = ask(server, {"rows": rows}).json()
+    assert (found["version"], found["model_digest"]) == (model.version, model.digest)
+    assert found["predictions"] == expected
+    assert ask(server, {"rows": rows[7]}).json()["predictions"] == [expected[7]]
+
+
+def test_parity_sees_a_transform_that_differs_a_little(
+    server: Server, module: Module, model: Any
+) -> None:
+    """The control: what differs here by a thousandth must not pass."""
+    table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
+
+    class Perturbed(type(model)):  # type: ignore[misc]
+        def predict(self, rows: pl.DataFrame) -> Any:
+            return super().predict(rows.with_columns(pl.col("temperature_f") * 1.05))
+
+    other = Perturbed(**vars(model))
+    with pytest.raises(module("serving").Refused, match=r"row \d+: .* the model here"):
+        module("serving").parity(server.url, table, other)
+    stranger = type(model)(**vars(model) | {"manifest": model.manifest | {"model_digest": "x"}})
+    with pytest.raises(module("serving").Refused, match="another model"):
+        module("serving").parity(server.url, table, stranger)
+
+
+def test_a_request_has_the_id_it_came_with_if_that_is_one(
+    server: Server, rows: list[dict[str, Any]]
+) -> None:
+    asked = {"rows": rows[0]}
+    answer = ask(server, asked, headers={"X-Request-Id": "order-17"})
+    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "order-17"
+    for bad in ("a b", "x" * 65, '"', ""):
+        made = ask(server, asked, headers={"X-Request-Id": bad}).json()["request_id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+
+
+def test_what_is_asked_at_once_is_answered_each_to_its_own(
+    server: Server, model: Any, rows: list[dict[str, Any]]
+) -> None:
+    expected = model.answers(model.predict(model.read(pl.DataFrame(rows))))
+    bad = rows[0] | {"carrier": "??"}
+
+    def one(n: int) -> tuple[int, httpx.Response]:
+        return n, ask(server, {"rows": bad if n % 5 == 0 else rows[n]})
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, range(200)))
+    for n, answer in answers:
+        if n % 5 == 0:
+            assert answer.status_code == 422
+            said = {"row": 0, "column": "carrier", "reason": "new category: ??"}
+            assert answer.json()["detail"] == [said]
+        else:
+            assert answer.json()["predictions"] == [expected[n]]
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+BAD_VALUES = [
+    ("seats", "a lot", "not of type number"),
+    ("seats", True, "not of type number"),
+    ("seats", [1], "not a single value"),
+    ("seats", {}, "not a single value"),
+    ("seats", 801, "above 800"),
+    ("seats", -1e300, "below 0"),
+    ("seats", 10**400, "above 800|not of type"),
+    ("flight", 1.5, "not of type integer"),
+    ("flight", 10**30, "not of type integer"),
+    ("flight", None, "null"),
+    ("carrier", "\ud800", "new category"),
+    ("carrier", 5, "new category"),
+    ("carrier", "U\0A", "new category"),
+    ("scheduled_departure", "yesterday", "not of type datetime"),
+    ("scheduled_departure", 0, "not of type datetime"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), BAD_VALUES, ids=str)
+def test_a_bad_value_is_named_with_row_column_and_reason(
+    server: Server, rows: list[dict[str, Any]], column: str, value: Any, reason: str
+) -> None:
+    answer = ask(server, {"rows": [rows[0], rows[1] | {column: value}, rows[2]]})
+    assert answer.status_code == 422, answer.text
+    (fault,) = answer.json()["detail"]
+    assert (fault["row"], fault["column"]) == (1, column)
+    assert re.match(reason, fault["reason"])
+    assert len(answer.content) < 1_000
+
+
+def test_columns_are_those_of_the_contract(server: Server, rows: list[dict[str, Any]]) -> None:
+    short = {name: value for name, value in rows[0].items() if name != "seats"}
+    (fault,) = ask(server, {"rows": [rows[1], short]}).json()["detail"]
+    assert fault == {"row": 1, "column": "seats", "reason": "missing column"}
+    (fault,) = ask(server, {"rows": rows[0] | {"colour": "red"}}).json()["detail"]
+    assert fault == {"row": 0, "column": None, "reason": "unknown column: colour"}
+    # The contract knows the target, so a row may have it; it changes nothing.
+    told = ask(server, {"rows": rows[0] | {"delayed": True}}).json()["predictions"]
+    assert told == ask(server, {"rows": rows[0]}).json()["predictions"]
+    many = ask(server, {"rows": [{f"column {n}": n} for n in range(500)]})
+    assert many.status_code == 422
+    assert len(many.content) < 10_000
+
+
+def test_a_rule_of_ones_own_is_told_by_its_name(
+    server: Server, rows: list[dict[str, Any]]
+) -> None:
+    (fault,) = ask(server, {"rows": rows[0] | {"origin": "JFK", "dest": "JFK"}}).json()["detail"]
+    assert fault["reason"] == "a flight goes somewhere else"
+
+
+NO_REQUESTS = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'"rows"',
+    b"{}",
+    b'{"rows": []}',
+    b'{"rows": [1]}',
+    b'{"rows": "x"}',
+    b'{"rows": [[]]}',
+    b'{"rows": [{}]}',
+    b"\xff\xfe\xfd",
+    b'{"rows": {"\\ud800": 1}}',
+    b'{"rows": ' + b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"rows": [' + b"9" * 5_000 + b"]}",
+    b"\x00" * 100,
+]
+
+
+@pytest.mark.parametrize("body", NO_REQUESTS, ids=lambda body: repr(body[:30]))
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "image/png", "nonsense"])
+def test_what_is_no_request_is_told_so(server: Server, body: bytes, kind: str) -> None:
+    answer = ask(server, body, headers={"Content-Type": kind})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"][0]["reason"]
+    assert len(answer.content) < 10_000
+
+
+def test_the_other_rows_of_a_request_do_not_change_what_a_value_means(
+    module: Module, model: Any, rows: list[dict[str, Any]]
+) -> None:
+    """Each value alone, and below and above every other: read, or not, all the same."""
+    batch = module("serving.batch")
+    values = [1, 1.0, 2.5, True, "1", "1.0", "x", None, 10**25, math.nan, math.inf, 1e300, "\udc00"]
+
+    def read(column: str, given: list[Any]) -> list[Any]:
+        table = [rows[0] | {column: value} for value in given]
+        typed = model.read(batch.frame(table, model.asked))
+        faults = {row for failure in model.failures(typed) for row in failure["rows"]}
+        good = [row for n, row in enumerate(table) if n not in faults]
+        # With a fault, a column stays as it came: values are compared without.
+        values = iter(model.read(batch.frame(good, model.asked))[column] if good else [])
+        return ["fault" if n in faults else next(values) for n in range(len(given))]
+
+    for column in ("seats", "flight", "carrier", "dest", "scheduled_departure"):
+        alone = {n: read(column, [value])[0] for n, value in enumerate(values)}
+        for n, k in itertools.product(alone, alone):
+            both, expected = read(column, [values[n], values[k]]), [alone[n], alone[k]]
+            assert ("fault" in both) == ("fault" in expected)
+            for found, before in zip(both, expected, strict=True):
+                assert before in ("fault", found), (column, values[n], values[k])
+
+
+def test_too_much_is_refused_before_it_is_read(
+    server: Server, rows: list[dict[str, Any]]
+) -> None:
+    assert ask(server, {"rows": rows * 3}).status_code == 413
+    assert ask(server, b" " * 1_100_000).status_code == 413
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(40):
+            sent += 100_000
+            yield b" " * 100_000
+
+    assert httpx.post(f"{server.url}/predict", content=endless()).status_code == 413
+    assert ask(server, {"rows": rows[0]}).status_code == 200
+
+
+def test_what_is_too_much_for_the_queue_is_told_to_come_again(
+    module: Module, made: Path, rows: list[dict[str, Any]]
+) -> None:
+    serving, settings = module("serving"), module("settings")
+    served = module("serving.batch").load(made)
+    app = serving.app(served, settings.Service(log="", queue_rows=3))
+    release, predict = threading.Event(), type(served.model).predict
+
+    class Slow(type(served.model)):  # type: ignore[misc]
+        def predict(self, rows: pl.DataFrame) -> Any:
+            release.wait(20)
+            return predict(self, rows)
+
+    object.__setattr__(served, "model", Slow(**vars(served.model)))
+
+    async def run() -> tuple[list[httpx.Response], float]:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        ):
+            body = {"rows": rows[0]}
+            waiting = [asyncio.create_task(client.post("/predict", json=body)) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            began = time.monotonic()
+            refused = await client.post("/predict", json=body)
+            took = time.monotonic() - began
+            release.set()
+            return [*await asyncio.gather(*waiting), refused], took
+
+    (*answered, refused), took = asyncio.run(run())
+    assert [answer.status_code for answer in answered] == [200, 200, 200]
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    assert took < 1
+
+
+def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
+    module: Module, made: Path, rows: list[dict[str, Any]]
+) -> None:
+    served = module("serving.batch").load(made)
+
+    class Fragile(type(served.model)):  # type: ignore[misc]
+        def predict(self, rows: pl.DataFrame) -> Any:
+            if (rows["seats"] == 77).any():
+                raise ZeroDivisionError("seats")
+            found = super().predict(rows)
+            return np.where((rows["seats"] == 78).to_numpy()[:, None], np.nan, found)
+
+    object.__setattr__(served, "model", Fragile(**vars(served.model)))
+    app = module("serving").app(served, module("settings").Service(log=""))
+
+    async def run() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        ):
+            seats = [50, 77, 60, 78, 55, 56]
+            bodies = [{"rows": rows[0] | {"seats": n}} for n in seats]
+            return await asyncio.gather(*(client.post("/predict", json=b) for b in bodies))
+
+    answers = asyncio.run(run())
+    assert [answer.status_code for answer in answers] == [200, 422, 200, 422, 200, 200]
+    assert "ZeroDivisionError" in answers[1].text
+    assert "no number" in answers[3].text
+
+
+# --- the Open Inference Protocol -------------------------------------------------------------
+
+
+def tensors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as a tensor a column."""
+    kinds = {str: "BYTES", int: "INT64", float: "FP64"}
+    return [
+        {
+            "name": name,
+            "datatype": kinds.get(type(rows[0][name]), "FP64"),
+            "shape": [len(rows)] if n % 2 else [len(rows), 1],
+            "data": [row[name] if n % 2 else [row[name]] for row in rows],
+        }
+        for n, name in enumerate(rows[0])
+    ]
+
+
+def test_tensors_are_answered_as_rows_are(server: Server, rows: list[dict[str, Any]]) -> None:
+    expected = ask(server, {"rows": rows[:20]}).json()["predictions"]
+    base = f"{server.url}/v2/models/flight_delays"
+    described = httpx.get(base).json()
+    version = described["versions"][0]
+    assert [one["name"] for one in described["inputs"]] == list(rows[0])
+    for path in (f"{base}/infer", f"{base}/versions/{version}/infer"):
+        answer = httpx.post(path, json={"id": "7", "inputs": tensors(rows[:20])}).json()
+        assert (answer["id"], answer["model_version"]) == ("7", version)
+        named, shares = answer["outputs"]
+        assert named["data"] == [one["prediction"] for one in expected]
+        assert shares["shape"] == [20, 2]
+        assert shares["data"] == [p for one in expected for p in one["probabilities"].values()]
+    only = {"inputs": tensors(rows[:2]), "outputs": [{"name": "prediction"}]}
+    answer = httpx.post(f"{base}/infer", json=only).json()
+    assert [output["name"] for output in answer["outputs"]] == ["prediction"]
+
+
+def test_a_model_or_version_that_is_not_there_is_not_found(server: Server) -> None:
+    for path in ("x", "x/ready", "flight_delays/versions/1", "flight_delays/versions/1/ready"):
+        answer = httpx.get(f"{server.url}/v2/models/{path}")
+        assert answer.status_code == 404
+        assert "flight_delays" in answer.json()["error"]
+    for path in ("live", "ready"):
+        assert httpx.get(f"{server.url}/v2/health/{path}").status_code == 200
+    assert httpx.get(f"{server.url}/v2/models/flight_delays/ready").json()["ready"] is True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": []},
+        {"inputs": 3},
+        {"inputs": [{}]},
+        {"inputs": [{"name": "seats", "datatype": "FP64", "shape": [2], "data": [1.0]}]},
+        {"inputs": [{"name": "seats", "datatype": "FP64", "shape": [1], "data": {"a": 1}}]},
+        {"inputs": [{"name": [], "datatype": "FP64", "shape": [1], "data": [1.0]}]},
+        {"parameters": 7},
+        {"parameters": {"binary_data_output": True}, "outputs": 7},
+        {"outputs": [{"name": "colour"}]},
+        {"outputs": [{"name": "prediction", "parameters": 1}]},
+    ],
+    ids=str,
+)
+def test_tensors_that_make_no_sense_are_told_so(
+    server: Server, rows: list[dict[str, Any]], change: dict[str, Any]
+) -> None:
+    body = {"inputs": tensors(rows[:1])} | change
+    answer = httpx.post(f"{server.url}/v2/models/flight_delays/infer", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]
+
+
+def test_bytes_after_the_json_that_are_damaged_are_told_so(
+    server: Server, rows: list[dict[str, Any]]
+) -> None:
+    url = f"{server.url}/v2/models/flight_delays/infer"
+    for kind in ("BYTES", "FP64", "BOOL", "FP7", ""):
+        for many in (-1, 3, 8, 10**9, "x", None):
+            tensor = {"name": "seats", "datatype": kind, "shape": [1]}
+            head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": many}}]})
+            for length in (len(head), 5, 10**12, -1, "x"):
+                headers = {"Inference-Header-Content-Length": str(length)}
+                answer = httpx.post(url, content=head.encode() + b"\xff" * 8, headers=headers)
+                assert answer.status_code == 400
+
+
+# --- the log ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keep(module: Module, made: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Make a log, and say what it is fed with."""
+    served = module("serving.batch").load(made)
+    table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
+    typed = served.model.read(table)
+    found = served.model.predict(typed)
+
+    def keep(**options: Any) -> tuple[Any, Callable[[int, str], None]]:
+        settings = module("settings").Service(log=str(tmp_path / "log")).model_copy(update=options)
+        log = module("serving.log").Log(settings)
+
+        def add(n: int, name: str = "r") -> None:
+            log.add(served, [(name, n)], [{}] * n, typed.head(n), found[:n])
+
+        return log, add
+
+    return keep
+
+
+def test_the_log_has_every_prediction_with_all_that_made_it(
+    server: Server, module: Module, model: Any, rows: list[dict[str, Any]]
+) -> None:
+    asked = {f"log-{n}": rows[n : n + 1 + n % 3] for n in range(30)}
+    began = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=1)
+    answers = {
+        name: ask(server, {"rows": of}, headers={"X-Request-Id": name}).json()["predictions"]
+        for name, of in asked.items()
+    }
+    time.sleep(1.5)
+    read = module("serving.log").read
+    logged = read(server.log, since=began, model_digest=model.digest).collect()
+    for name, of in asked.items():
+        mine = logged.filter(pl.col("request_id") == name).sort("row")
+        assert mine["row"].to_list() == list(range(len(of)))
+        assert mine["prediction"].to_list() == [a["prediction"] for a in answers[name]]
+        shares = mine.select("p:false", "p:true").rows()
+        assert shares == [tuple(a["probabilities"].values()) for a in answers[name]]
+        typed = model.read(pl.DataFrame(of))
+        assert mine.select(f"x:{n}" for n in typed.columns).rows() == typed.rows()
+        assert set(mine["version"]) == {model.version}
+    assert read(server.log, since=datetime(2100, 1, 1)).collect().is_empty()
+    assert read(server.log, model_digest="sha256:0").collect().is_empty()
+
+
+def test_refused_rows_are_counted_by_column_and_rule(
+    server: Server, module: Module, rows: list[dict[str, Any]]
+) -> None:
+    def counted() -> int:
+        files = Path(server.log).glob("refused/date=*/*.parquet")
+        tables = [pl.read_parquet(path) for path in files]
+        rule = (pl.col("column") == "wind_speed") & (pl.col("rule") == "above 85")
+        return int(pl.concat(tables).filter(rule)["rows"].sum()) if tables else 0
+
+    before = counted()
+    ask(server, {"rows": [row | {"wind_speed": 99.5} for row in rows[:9]]})
+    time.sleep(1.5)
+    assert counted() == before + 9
+
+
+def test_a_log_that_is_not_there_reads_as_empty(module: Module, tmp_path: Path) -> None:
+    log = module("serving.log")
+    for rows in (log.read(str(tmp_path / "no")), log.joined(str(tmp_path / "no"))):
+        assert rows.collect().is_empty()
+        assert {"request_id", "row", "time", "prediction"} <= set(rows.collect_schema().names())
+
+
+def test_columns_can_be_left_out_and_old_files_still_have_them(
+    keep: Callable[..., Any], module: Module
+) -> None:
+    for private in ([], ["seats", "origin"]):
+        log, add = keep(private=private)
+        add(5)
+        log.close()
+    rows = module("serving.log").read(log.to).collect()
+    assert rows.height == 10
+    assert rows["x:seats"].null_count() == rows["x:origin"].null_count() == 5
+    # A half-written file is none.
+    (next(Path(log.to).glob("date=*")) / ".x.parquet.new").write_bytes(b"PAR1")
+    assert module("serving.log").read(log.to).collect().height == 10
+
+
+def test_a_log_that_cannot_be_written_is_kept_up_to_a_bound(
+    keep: Callable[..., Any], tmp_path: Path, module: Module
+) -> None:
+    log, add = keep(log_rows=1_000)
+    blocked = tmp_path / "log"
+    blocked.write_text("a file is in the way")
+    for n in range(30):
+        add(100, f"r{n}")
+        if n % 3 == 0:
+            log.write()
+    log.write()
+    assert (log.rows, log.dropped, log.written) == (1_000, 2_000, 0)
+    assert log.failures > 0
+    assert log.error
+    assert log.lag() > 0
+    blocked.unlink()
+    log.close()
+    assert (log.rows, log.written) == (0, 1_000)
+    rows = module("serving.log").read(log.to).collect()
+    assert set(rows["request_id"]) == {f"r{n}" for n in range(20, 30)}, "the newest are kept"
+
+
+def test_labels_are_joined_by_request_and_the_last_word_counts(
+    keep: Callable[..., Any], module: Module, made: Path, tmp_path: Path
+) -> None:
+    labels, data = module("serving.log"), module("inference").opened(made).data
+    log, add = keep()
+    add(3, "a")
+    add(1, "b")
+    log.close()
+    file = tmp_path / "labels.csv"
+    file.write_text("request_id,row,delayed\na,0,true\na,2,False\nzz,0,true\n")
+    assert "3 labels" in (said := labels.add(file, data, log.to))
+    assert "1 of them" in said
+    assert "zz" in said
+    file.write_text("request_id,delayed\na,false\nb,TRUE\n")
+    assert "not there" not in labels.add(file, data, log.to)
+    rows = labels.joined(log.to).sort("request_id", "row").collect()
+    assert rows["truth"].to_list() == ["false", None, "false", "true"]
+    for text, reason in (
+        ("request_id,row\na,0\n", "lacks delayed"),
+        ("delayed\ntrue\n", "request_id"),
+        ("request_id,delayed\na,maybe\n", "'maybe' is no delayed"),
+        ("request_id,delayed\na,\n", "is no delayed"),
+        ("request_id,row,delayed\na,x,true\n", "row"),
+    ):
+        file.write_text(text)
+        with pytest.raises(labels.BadInput, match=reason):
+            labels.add(file, data, log.to)
+    assert labels.joined(log.to).collect()["truth"].null_count() == 1
+
+
+def test_labels_are_joined_by_the_keys_of_the_contract(
+    module: Module, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    folder = package(module, tmp_path / "model", keys=["flight", "scheduled_departure"])
+    served = module("serving.batch").load(folder)
+    assert "flight" not in served.model.asked.columns
+    settings = module("settings").Service(log=str(tmp_path / "log"))
+    app = module("serving").app(served, settings)
+    bare = {k: v for k, v in rows[1].items() if k != "flight"}  # a caller without the key
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+        ):
+            for body in (rows[:3], [bare]):
+                assert (await client.post("/predict", json={"rows": body})).status_code == 200
+
+    asyncio.run(run())
+    labels = module("serving.log")
+    truth = pl.DataFrame(rows[:2]).select("flight", "scheduled_departure")
+    truth.with_columns(delayed=pl.lit("true")).write_csv(tmp_path / "labels.csv")
+    assert "not there" not in labels.add(tmp_path / "labels.csv", served.model.data, settings.log)
+    found = labels.joined(settings.log).sort("request_id", "row").collect()
+    assert found["truth"].null_count() == 2
+    assert found.filter(pl.col("truth") == "true")["k:flight"].to_list() == [
+        str(row["flight"]) for row in rows[:2]
+    ]
+
+
+# --- what operations ask for -----------------------------------------------------------------
+
+
+def test_metrics_tell_what_was_asked_and_answered(
+    server: Server, model: Any, rows: list[dict[str, Any]]
+) -> None:
+    def told() -> dict[str, float]:
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    before = told()
+    ask(server, {"rows": [row | {"dest": "ZZZ", "seats": None} for row in rows[:7]]})
+    ask(server, {"rows": 1})
+    after = told()
+
+    def more(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert more('ml_requests_total{route="/predict",status="200"}') == 1
+    assert more('ml_requests_total{route="/predict",status="422"}') == 1
+    assert more('ml_request_seconds_count{route="/predict"}') == 2
+    assert more("ml_rows_total") == 7
+    assert more('ml_feature_category_total{category="(other)",feature="dest"}') == 7
+    assert more('ml_feature_category_total{category="(gap)",feature="seats"}') == 7
+    assert more('ml_feature_count{feature="seats"}') == 0
+    assert more('ml_feature_count{feature="distance"}') == 7
+    assert more('ml_prediction_count{of="prediction"}') == 7
+    edge = json.loads((model_folder(server) / "profile.json").read_text())["columns"]["distance"]
+    bucket = f'ml_feature_bucket{{feature="distance",le="{edge["percentiles"][50]:.1f}"}}'
+    assert more(bucket) == sum(row["distance"] <= edge["percentiles"][50] for row in rows[:7])
+    info = f'ml_model_info{{model_digest="{model.digest}",version="{model.version}"}}'
+    assert after[info] == 1
+    assert after["ml_model_age_seconds"] > 0
+    assert after["ml_queue_rows"] == 0
+
+
+def model_folder(server: Server) -> Path:
+    """Return the package that it was started with."""
+    found = re.search(r"folder = '(.*?)'", server.process.args[2])  # type: ignore[index]
+    assert found
+    return Path(found[1])
+
+
+def test_openapi_has_an_example_that_is_answered(server: Server) -> None:
+    described = httpx.get(f"{server.url}/openapi.json").json()
+    asked = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert ask(server, asked["example"]).status_code == 200
+    row = described["components"]["schemas"]["Row"]
+    assert ask(server, {"rows": row["example"]}).status_code == 200
+    seats, carrier = row["properties"]["seats"], row["properties"]["carrier"]
+    assert seats == {"type": ["number", "null"], "minimum": 0, "maximum": 800}
+    assert "WN" in carrier["enum"]
+    assert re.match(row["properties"]["scheduled_departure"]["pattern"], "2013-01-02T03:04")
+
+
+def test_a_model_is_replaced_while_it_serves(
+    render: Render, module: Module, made: Path, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    other = package(module, tmp_path / "other", seed=3)
+    desired = tmp_path / "serve/service/desired.json"
+
+    def want(folder: Path, version: str) -> None:
+        desired.parent.mkdir(parents=True, exist_ok=True)
+        new = desired.with_suffix(".new")
+        new.write_text(json.dumps({"folder": str(folder), "version": version, "previous": None}))
+        new.replace(desired)
+
+    one, two = (json.loads((f / "manifest.json").read_text()) for f in (made, other))
+    want(made, one["version"])
+    server = Server(render(level=1) / "src", None, tmp_path / "serve")
+    assert server.ready(), (server.cwd / "said.log").read_text()
+    failed, versions, over = [], set(), threading.Event()
+
+    def load() -> None:
+        with httpx.Client() as client:
+            while not over.is_set():
+                answer = client.post(f"{server.url}/predict", json={"rows": rows[0]})
+                if answer.status_code != 200:
+                    failed.append(answer.text)
+                versions.add(answer.json().get("version"))
+
+    def serves(manifest: dict[str, Any]) -> bool:
+        found: dict[str, Any] = {}
+        for _ in range(200):
+            found = httpx.get(f"{server.url}/version").json()
+            if found["version"] == manifest["version"]:
+                break
+            time.sleep(0.1)
+        return found["package_digest"] == manifest["package_digest"] and not found["error"]
+
+    callers = [threading.Thread(target=load) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    try:
+        want(other, two["version"])
+        assert serves(two)
+        want(tmp_path / "nothing", "20000101-000000-00000000")
+        for _ in range(100):
+            if error := httpx.get(f"{server.url}/version").json()["error"]:
+                break
+            time.sleep(0.1)
+        assert "20000101" in error
+        assert "holds no model" in error
+        want(made, one["version"])
+        assert serves(one)
+    finally:
+        over.set()
+        for caller in callers:
+            caller.join()
+        code = server.stop()
+    assert not failed
+    assert versions == {one["version"], two["version"]}
+    assert code == 0
+
+
+def test_a_service_without_a_model_says_so(module: Module, tmp_path: Path) -> None:
+    serving, settings = module("serving"), module("settings").Service(port=0)
+    with pytest.raises(serving.BadInput, match="holds no model"):
+        serving.serve(tmp_path, settings)
+    with pytest.raises(serving.BadInput, match="names no package"):
+        serving.serve(None, settings)
+
+
+def test_a_port_that_is_taken_is_told(module: Module, made: Path) -> None:
+    serving = module("serving")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = module("settings").Service(port=taken.getsockname()[1])
+        with pytest.raises(serving.BadInput, match=r"service\.port"):
+            serving.serve(made, settings)
