@@ -881,6 +881,20 @@ def test_a_damaged_manifest_is_never_believed(place: New, kind: str) -> None:
     assert not (at.path / "out").exists()
 
 
+def test_a_damaged_index_is_said_and_a_tag_that_was_moved_is_not_followed(place: New) -> None:
+    at = place("folder")
+    first, second = at.push(1), at.push(2)
+    index = at.path / "registry/index.json"
+    before = index.read_text()
+    index.write_text(before[: len(before) // 2])
+    with pytest.raises(at.registry.BadInput, match="is damaged"):
+        at.registry.opened().versions()
+    index.write_text(before.replace(f'"{first}"', '"gone"').replace(f'"{second}"', f'"{first}"'))
+    with pytest.raises(at.registry.BadInput, match=f"no version {first}"):
+        at.registry.opened().fetch(first, at.path / "out")
+    assert not (at.path / "out").exists()
+
+
 def test_a_name_that_leads_outside_is_refused(place: New) -> None:
     at = place("folder")
     version = at.push(1)

@@ -97,13 +97,8 @@ def register() -> Version:
     if gate["verdict"] != "passed":
         raise Refused("the gate has not passed this model: see artifacts/gate.json")
     manifest, compared, name = verified(PACKAGE), gate["comparison"], metrics["metric"]
-    of_gate, of_model = (manifest["files"].get(n) for n in ("gate.json", "model.skops"))
-    digests = [manifest["package_digest"], of_gate, of_model, manifest["model_digest"]]
-    if digests != [
-        package["package_digest"],
-        digest(DOCUMENTS["gate"]),
-        *[gate["model_digest"]] * 2,
-    ]:
+    own = manifest["package_digest"], manifest["model_digest"], manifest["files"].get("gate.json")
+    if own != (package["package_digest"], gate["model_digest"], digest(DOCUMENTS["gate"])):
         raise Refused(f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again")
     if compared is None:
         raise Refused("artifacts/gate.json is from level 0, without a champion: run `ml run` again")

@@ -43,6 +43,13 @@ def descriptor(content: bytes, kind: str, **annotations: str) -> dict[str, Any]:
     return {"mediaType": kind, "digest": digest(content), "size": len(content), **more}
 
 
+def parsed(content: bytes, what: str) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise BadInput(f"{what} is damaged: bring it back from a backup") from None
+
+
 class Folder:
     """An OCI image layout."""
 
@@ -82,11 +89,8 @@ class Folder:
     def _entries(self) -> list[dict[str, Any]]:
         if not self.index.exists():
             return []
-        try:
-            found: list[dict[str, Any]] = json.loads(self.index.read_text("utf-8"))["manifests"]
-            return [entry for entry in found if REF_NAME in entry.get("annotations", {})]
-        except (ValueError, LookupError):
-            raise BadInput(f"{self.index} is damaged: bring it back from a backup") from None
+        found = parsed(self.index.read_bytes(), str(self.index)).get("manifests", [])
+        return [entry for entry in found if REF_NAME in entry.get("annotations", {})]
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
@@ -141,13 +145,13 @@ class Remote:
         found, page = list[str](), "tags/list"
         while page:
             answer = self._ask("GET", page, 200, 404)
-            found += (answer.status_code == 200 and answer.json()["tags"]) or []
+            found += (answer.ok and parsed(answer.content, self.url).get("tags")) or []
             page = answer.links.get("next", {}).get("url", "")
         return found
 
     def blob(self, of: str) -> bytes | None:
         answer = self._ask("GET", f"blobs/{of}", 200, 404)
-        return answer.content if answer.status_code == 200 else None
+        return answer.content if answer.ok else None
 
     def put(self, content: bytes) -> None:
         of, kind = digest(content), {"Content-Type": FILE}
@@ -212,11 +216,10 @@ class Oci:
             layers.append(descriptor(content, FILE, **{TITLE: name}))
         if known:
             return  # its blobs, should one have been damaged, are whole again
-        digests = {name: manifest[name] for name in ("package_digest", "model_digest")}
-        standard = {"version": version, "created": manifest["created"]}
-        standard["revision"] = facts.get("commit", "none")
-        said = {STANDARD + key: value for key, value in standard.items()}
-        said |= {OWN + key: value for key, value in {**facts, **digests}.items()}
+        own = facts | {name: manifest[name] for name in ("package_digest", "model_digest")}
+        said = {STANDARD + name: manifest[name] for name in ("version", "created")}
+        said[STANDARD + "revision"] = facts.get("commit", "none")
+        said |= {OWN + key: value for key, value in own.items()}
         # Plain `skopeo inspect` reads no artifact but one that has an image's config.
         files = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
         config = {"architecture": "unknown", "os": "unknown", "created": manifest["created"]}
@@ -230,7 +233,7 @@ class Oci:
 
     def fetch(self, version: str, to: Path) -> Path:
         manifest = self._manifest(version)
-        if manifest is None:
+        if manifest is None or _version(manifest).version != version:
             raise BadInput(f"{self.where} has no version {version}: `ml models` lists them")
         with arriving(to, _version(manifest)) as new:
             for layer in manifest["layers"]:
@@ -282,7 +285,7 @@ class Oci:
         expected, content = found
         if digest(content) != expected:
             raise BadInput(f"{self.where}: the manifest {expected} of {tag} is damaged")
-        manifest: dict[str, Any] = json.loads(content)
+        manifest: dict[str, Any] = parsed(content, f"{self.where}: the manifest of {tag}")
         return manifest
 
 
