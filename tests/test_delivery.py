@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import polars as pl
 import psutil
 import pytest
-from conftest import Copy
+from conftest import Copy, Render
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 DELIVERY = """\
 registry: registry
 service: {{port: {port}, log_seconds: 0.3, drain_seconds: 5}}
@@ -59,15 +65,13 @@ store.push(folder, manifest, facts)
 print(manifest["version"])
 """
 SAME = ("MODEL_CARD.md", "", "")
-SLOW = ("problem/features.py", "    return ", "    __import__('time').sleep(0.1)\n    return ")
-SHIFTED = ("problem/features.py", "    return ", "    rows = rows.clear(len(rows))\n    return ")
-FAILING = ("problem/features.py", "    return ", "    raise ArithmeticError('poisoned')\n    return ")
+CODE = ("problem/features.py", "    return ")
+SLOW = (*CODE, "    __import__('time').sleep(0.1)\n    return ")
+SHIFTED = (*CODE, "    rows = rows.clear(len(rows))\n    return ")
+POISONED = "raise ArithmeticError('poisoned')\n    return "
+FAILING = (*CODE, f"    {POISONED}")
 # Good until a file appears: what only shows under real load.
-FRAGILE = (
-    "problem/features.py",
-    "    return ",
-    "    if __import__('pathlib').Path('trouble').exists():\n        raise ArithmeticError\n    return ",
-)
+FRAGILE = (*CODE, f"    if __import__('pathlib').Path('trouble').exists():\n        {POISONED}")
 
 
 @dataclass
@@ -229,6 +233,138 @@ class Load:
             thread.join()
 
 
+class Scores:
+    """A model of one number, in the place of a package."""
+
+    def __init__(self, package: ModuleType, slope: float, column: str = "x") -> None:
+        columns = {column: package.Column(type="number")}
+        facts: dict[str, Any] = {"columns": columns, "gaps": [""], "decimal": ".", "classes": []}
+        self.data = self.asked = package.Data.model_construct(task="regression", **facts)
+        self.slope, self.column, self.model, self.example = slope, column, self, {column: 0.5}
+
+    def read(self, rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.select(self.column)
+
+    def failures(self, rows: pl.DataFrame) -> list[str]:
+        return ["null"] if rows[self.column].null_count() else []
+
+    def predict(self, rows: pl.DataFrame) -> Any:
+        return (rows[self.column] * self.slope).to_numpy()
+
+
+@pytest.fixture(scope="module")
+def package(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+    """Import modules of a project at level 1, under a name that no other test's package has."""
+    source = str(render(level=1, package_name="to_deliver") / "src")
+    sys.path.insert(0, source)
+    yield lambda name: importlib.import_module(f"to_deliver.{name}")
+    sys.path.remove(source)
+
+
+@pytest.fixture
+def shadowed(
+    package: Callable[[str], ModuleType], tmp_path: Path
+) -> Callable[..., tuple[dict[str, Any], str | None]]:
+    """Give a function: what the shadow says of two models and a log, and why it refuses."""
+
+    def shadowed(
+        new: Scores, old: Scores | None, log: pl.DataFrame | None = None, **service: Any
+    ) -> tuple[dict[str, Any], str | None]:
+        if log is not None:
+            now = datetime.now(UTC).replace(tzinfo=None)
+            folder = tmp_path / f"date={now:%F}"
+            folder.mkdir()
+            whole = log.with_columns(time=pl.lit(now), version=pl.lit("v1"))
+            whole.write_parquet(folder / "000000_v1_0.parquet")
+        settings = package("settings")
+        kept = settings.Service(log=str(tmp_path), **service)
+        wanted = settings.Delivery(service=kept, shadow=settings.Shadow(latency_ratio=1e6))
+        said: dict[str, Any] = {}
+        try:
+            package("delivery").shadow(new, old, wanted, said)
+        except package("delivery").Refused as refused:
+            return said, str(refused)
+        return said, None
+
+    return shadowed
+
+
+Shadowed = Callable[..., tuple[dict[str, Any], str | None]]
+
+
+def logged(values: list[float | None], each: int = 1) -> pl.DataFrame:
+    """A log of requests of so many rows each."""
+    names = [f"r{at // each}" for at in range(len(values))]
+    return pl.DataFrame({"request_id": names, "x:x": values}, {"request_id": str, "x:x": float})
+
+
+def test_shift_is_judged_on_enough_rows(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    old, new = (Scores(package("config"), slope) for slope in (1.0, 2.0))
+    said, refused = shadowed(new, old, logged([i / 99 for i in range(100)], each=2))
+    assert (said["requests"], said["rows"], said["errors"]) == (50, 100, 0)
+    assert said["shift"] == pytest.approx(0.5, abs=0.01)
+    assert refused is not None
+    assert "its predictions are 0.5" in refused
+
+
+def test_shift_of_a_few_rows_is_told_but_not_judged(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    old, new = (Scores(package("config"), slope) for slope in (1.0, 2.0))
+    said, refused = shadowed(new, old, logged([1.0, 2.0, 3.0]))
+    assert said["shift"] > 0.25
+    assert refused is None
+
+
+def test_requests_that_the_champion_cannot_answer_do_not_count(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    models = [Scores(package("config"), 1.0) for _ in range(2)]
+    said, refused = shadowed(*models, logged([1.0, None, 3.0]))
+    assert (said["requests"], said["errors"], refused) == (2, 0, None)
+
+
+def test_a_column_that_callers_do_not_send_yet_is_an_error(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    old, new = Scores(package("config"), 1.0), Scores(package("config"), 1.0, column="y")
+    said, refused = shadowed(new, old, logged([1.0, 2.0]))
+    assert (said["requests"], said["errors"]) == (2, 2)
+    assert refused is not None
+    assert "2 of 2 requests fail" in refused
+
+
+def test_private_columns_are_asked_with_a_common_value(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    models = [Scores(package("config"), 1.0, column="y") for _ in range(2)]
+    said, refused = shadowed(*models, logged([1.0, 2.0]), private=["y"])
+    assert (said["requests"], said["errors"], refused) == (2, 0, None)
+    assert said["note"] == "private, so asked with a common value: y"
+
+
+def test_without_a_log_the_commonest_row_is_asked(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    models = [Scores(package("config"), 1.0) for _ in range(2)]
+    said, refused = shadowed(*models)
+    assert (said["requests"], said["rows"], refused) == (1, 1, None)
+    assert "no request is logged" in said["note"]
+    said, refused = shadowed(models[0], None)
+    assert (said, refused) == ({"note": "the first model has no champion beside it"}, None)
+
+
+def test_classes_shift_by_their_shares(package: Callable[[str], ModuleType]) -> None:
+    data = SimpleNamespace(task="multiclass", classes=["a", "b", "c"])
+    model, eye = SimpleNamespace(data=data), np.eye(3)
+    shift = package("delivery")._shift
+    assert shift(model, model, [(eye, eye)]) == 0
+    assert shift(model, model, [(eye[[0, 0, 0, 1]], eye[[0, 0, 1, 2]])]) == 0.25
+
+
+@slow
 def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
     first, version = loop.serves, loop.made()
     said = loop.ml("deploy")
@@ -246,6 +382,8 @@ def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
     assert loop.serves == loop.champion == first
 
 
+@slow
+@slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -265,6 +403,7 @@ def test_a_worse_model_is_refused_in_the_shadow(
     assert said in loop.ml("status")
 
 
+@slow
 def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> None:
     before, worse = loop.serves, loop.made(FRAGILE)
     trouble, row = loop.path / "trouble", loop.row
@@ -286,6 +425,7 @@ def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> Non
     assert loop.serves == loop.champion == before
 
 
+@slow
 def test_smoke_tells_another_model_from_the_champion(loop: Loop) -> None:
     serving, other = loop.serves, loop.made()
     loop.ml("promote", other)  # behind the service's back
@@ -297,6 +437,7 @@ def test_smoke_tells_another_model_from_the_champion(loop: Loop) -> None:
     assert "answers what the model does" in loop.ml("smoke")
 
 
+@slow
 @pytest.mark.parametrize("who", [("deployer",), ("deployer", "service")])
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_deployment_is_finished_or_undone(
@@ -323,6 +464,7 @@ def test_a_killed_deployment_is_finished_or_undone(
     assert "killed" not in loop.ml("status")
 
 
+@slow
 @pytest.mark.parametrize("stage", ["shadow", "switch", "watch"])
 def test_a_deployment_survives_the_death_of_the_service(loop: Loop, stage: str) -> None:
     new = loop.made()
@@ -334,6 +476,7 @@ def test_a_deployment_survives_the_death_of_the_service(loop: Loop, stage: str) 
     assert loop.serves == loop.champion == new
 
 
+@slow
 def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
     version = loop.serves
     for who in (["service"], ["supervisor"], ["service"], ["supervisor"], ["supervisor"]):
@@ -352,6 +495,7 @@ def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
     assert loop.serves == version
 
 
+@slow
 def test_no_request_fails_during_twenty_deployments_and_rollbacks(loop: Loop) -> None:
     first, second = loop.serves, loop.made()
     (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=0.2))
@@ -368,6 +512,7 @@ def test_no_request_fails_during_twenty_deployments_and_rollbacks(loop: Loop) ->
     assert loop.serves == loop.champion == first
 
 
+@slow
 def test_one_deployer_at_a_time(loop: Loop) -> None:
     new = loop.made()
     with loop.deploying(new) as deployer:
@@ -377,6 +522,7 @@ def test_one_deployer_at_a_time(loop: Loop) -> None:
     assert deployer.returncode == 0, said
 
 
+@slow
 def test_a_port_that_is_taken_is_told_of(ran: Callable[..., Copy], tmp_path: Path) -> None:
     alone = Loop(ran(1, "binary").again(tmp_path / "project"))
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -389,6 +535,7 @@ def test_a_port_that_is_taken_is_told_of(ran: Callable[..., Copy], tmp_path: Pat
     assert not (alone.path / "service/desired.json").exists()
 
 
+@slow
 def test_stop_ends_it_and_deploy_starts_it_again(loop: Loop) -> None:
     version, before = loop.serves, loop.running
     assert "has ended" in loop.ml("stop")

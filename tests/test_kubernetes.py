@@ -231,7 +231,7 @@ def test_the_service_is_reached_through_a_port_forward(
     kubernetes: ModuleType, cluster: Cluster
 ) -> None:
     class Version(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name is the library's
+        def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()

@@ -51,6 +51,7 @@ class Delivery(Strict):
     tolerance: float = Field(default=0.05, ge=0)  # skill that may be lost against the champion
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     replaces: str | None = None  # a champion that cannot be compared with, to be replaced even so
+    image: str = ""  # for kubernetes: NAME@sha256:DIGEST, with the model in it; ML_IMAGE goes first
     service: Service = Service()
     shadow: Shadow = Shadow()
     watch: Watch = Watch()

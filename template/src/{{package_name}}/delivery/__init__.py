@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 JOURNAL, STATE = Path("artifacts/deployment.json"), Path("service")
 MODELS = STATE / "models"
-FIELDS = ("version", "package_digest", "previous", "target", "stage", "verdict", "reason")
-FIELDS += ("shadow", "smoke", "watch")  # the numbers of these stages
+FACTS = ("version", "package_digest", "previous", "target", "stage", "verdict", "reason")
+FIELDS = (*FACTS, "shadow", "smoke", "watch")  # what deployment.json says, besides the envelope
 KEPT = 3  # fetched packages
 ENOUGH = 50  # rows, for a shift of their predictions to mean something
 REPEATS = 3  # of a replayed request; the fastest counts, as a busy machine only slows down
@@ -80,15 +80,18 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
 
     with _alone(target) as (to, store, _):
         to.check()
-        new, champion = registry.find(version), store.alias("champion")
-        before = champion if to.promotes else to.asked()
-        if new.version == before and to.serves(new.version, new.digest):
+        new, champion, before = registry.find(version), store.alias("champion"), to.asked()
+        if to.serves(new.version, new.digest) and (champion == new.version or not to.promotes):
             return f"{new} serves already"
+        # A champion that does not serve yet was promoted by hand: what serves is what was before.
+        if to.promotes and champion != new.version:
+            before = champion
         with _journal(new, before, store, to) as at:
             at("fetch")
             model = _fetched(store, new.version)
             if champion != new.version:
-                at("shadow")["shadow"] = said = {}
+                said: dict[str, Any] = {}
+                at("shadow")["shadow"] = said
                 old = _fetched(store, champion) if champion else None
                 shadow(model, old, settings.delivery(), said)
                 if to.promotes:
@@ -133,7 +136,7 @@ def status(target: str | None = None) -> str:
                 found = ask(f"{url}/version")[1]
             lines += [f"{found['version']} serves at {url} since {found['since']}"]
             if champion != found["version"]:
-                lines += [f"the champion is {champion or 'none'}: `ml deploy` brings it there"]
+                lines += [f"the champion is {champion}: `ml deploy {champion}` brings it there"]
     said = read(JOURNAL)
     if said.get("verdict") in ("refused", "rolled_back"):
         lines += [f"the last deployment, of {said['version']}, failed: {said['reason']}"]
@@ -193,7 +196,7 @@ def _target(name: str) -> Target:
 
 def _repair(store: "Registry", target: Target) -> str | None:
     """Finish the deployment of one that was killed, if what it deployed serves; else undo it."""
-    for left in [*STATE.glob(".*.new"), *MODELS.glob(".*")]:
+    for left in [*STATE.glob(".desired.*"), *MODELS.glob(".*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     used = {champion := store.alias("champion"), serving := target.asked()}
     for old in sorted(MODELS.glob("*"), key=lambda path: path.stat().st_mtime)[:-KEPT]:
@@ -287,11 +290,11 @@ def _serve(served: "Served", target: Target, at: Stage) -> None:
 
     at("switch")
     target.switch(served.model.version, served.model.manifest["package_digest"])
-    said = at("smoke")
+    at("smoke")
     with target.opened() as url:
-        said["smoke"], numbers = _smoke(served, url), {}
-        at("watch")["watch"] = numbers
-        watch(url, delivery().watch, numbers)
+        smoked, watched = _smoke(served, url), dict[str, Any]()
+        at("watch").update(smoke=smoked, watch=watched)
+        watch(url, delivery().watch, watched)
 
 
 def shadow(new: "Served", old: "Served | None", wanted: "Delivery", said: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ what `kubectl rollout undo` brings back brings its own along.
 """
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -30,7 +31,10 @@ class Kubernetes:
 
     def __init__(self, overlay: str = "production", image: str | None = None) -> None:
         self.name, self.promotes = f"kubernetes/{overlay}", overlay == "production"
-        self.folder, self.image = DEPLOY / overlay, image or settings.delivery().image
+        self.folder, self.image = (
+            DEPLOY / overlay,
+            image or os.environ.get("ML_IMAGE") or settings.delivery().image,
+        )
         if not (self.folder / "kustomization.yaml").exists():
             raise BadInput(f"{self.folder}/ is no overlay: name another one of {DEPLOY}/")
         drawn = yaml.safe_load_all(_kubectl("kustomize", str(self.folder)))

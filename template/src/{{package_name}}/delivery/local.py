@@ -242,5 +242,4 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    role, *numbers = sys.argv[1:]
-    {"supervise": supervise, "serve": serve}[role](*map(int, numbers))
+    (supervise if sys.argv[1] == "supervise" else serve)(*map(int, sys.argv[2:]))
