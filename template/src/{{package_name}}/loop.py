@@ -108,7 +108,23 @@ def parity(
     url: Annotated[str | None, Option(help="Of the service; else that of delivery.yaml.")] = None,
 ) -> None:
     """Ask the service, and see that it answers what the champion's package answers here."""
-    typer.echo(_load("delivery").parity(START / file if file else None, url))
+    import polars as pl
+
+    from . import documents, inference, registry, serving, settings
+    from .pipeline import ingest
+
+    champion, service = registry.champion(), settings.delivery().service
+    if champion is None:
+        raise BadInput("there is no champion: run `ml deploy` first")
+    folder = documents.ARTIFACTS / "champion" / champion.version
+    model = inference.opened(registry.opened().fetch(champion.version, folder))
+    if file:
+        rows = ingest.read(START / file, model.data.separator)
+    else:
+        documents.checked(documents.HOLDOUT)
+        rows = pl.read_parquet(documents.HOLDOUT)
+    at = url or f"http://{service.host}:{service.port}"
+    typer.echo(serving.parity(at.rstrip("/"), rows, model))
 
 
 def deploy(

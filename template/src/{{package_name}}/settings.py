@@ -1,4 +1,4 @@
-"""`config/delivery.yaml` and `config/drift.yaml`, typed; a container sets the service by environment.
+"""`config/delivery.yaml` and `config/drift.yaml`, typed; the service, by environment as well.
 
 `ML_PORT=80` sets `service.port`, and so on with every key of `Service`.
 """
@@ -26,7 +26,7 @@ class Service(Strict):
     log: str = "predictions"  # a folder, an object store's URL, or "" for none
     log_seconds: float = Field(default=5.0, gt=0)  # of predictions that a kill -9 may lose
     log_rows: int = Field(default=200_000, ge=1)  # in memory, while the log cannot be written
-    private: list[str] = []  # columns that the log leaves out
+    private: list[str] = Field(default=[])  # columns that the log leaves out
 
 
 class Shadow(Strict):
