@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,7 +21,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import Render
+from conftest import Copy, Render
+from test_delivery import DELIVERY, Loop
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(not KUBECTL, reason="needs kubectl: see .ci/packages")
@@ -31,8 +32,8 @@ IMAGE = "registry.example/team/model@sha256:" + "1" * 64
 
 # Answers come from the folder `answers`: a file for each subcommand, `fails` in its first line.
 STAND_IN = """#!{python}
-# A stand-in for kubectl: records, and plays what the test wrote down.
-import os, pathlib, subprocess, sys, time
+# A stand-in for kubectl: records, and plays what the test wrote down. What is applied, is got.
+import json, os, pathlib, subprocess, sys, time, yaml
 here, asked = pathlib.Path({folder!r}), sys.argv[1:]
 if asked[0] == "kustomize":
     os.execv({kubectl!r}, ["kubectl", *asked])
@@ -41,6 +42,8 @@ with (here / "asked").open("a") as file:
 if asked[0] == "apply":
     drawn = subprocess.run([{kubectl!r}, "kustomize", asked[2]], capture_output=True, check=True)
     (here / "applied.yaml").write_bytes(drawn.stdout)
+    pods = [d for d in yaml.safe_load_all(drawn.stdout) if d["kind"] == "Deployment"]
+    (here / "answers" / "get").write_text(json.dumps(pods[0]))
 name = "-".join(asked[:2]) if asked[0] == "rollout" else asked[0]
 answer = here / "answers" / name
 text = answer.read_text() if answer.exists() else ""
@@ -249,3 +252,52 @@ def test_the_service_is_reached_through_a_port_forward(
     target = kubernetes.Kubernetes("staging", IMAGE)
     with pytest.raises(kubernetes.Refused, match="services not found"), target.opened():
         pass
+
+
+@pytest.mark.slow
+def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_not(
+    ran: Callable[..., Copy],
+    render: Render,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pods, as far as callers see, are a local service that a port-forward leads to."""
+    loop, cluster = (
+        Loop(ran(1, "binary").again(tmp_path / "project")),
+        Cluster(tmp_path / "cluster"),
+    )
+    source, module = render(level=1, deployment="kubernetes"), "src/flight_delays/delivery"
+    shutil.copytree(source / "deploy", loop.path / "deploy", dirs_exist_ok=True)
+    shutil.copy(source / module / "kubernetes.py", loop.path / module)
+    text = DELIVERY.format(port=0, seconds=1) + f"image: {IMAGE}\n"
+    (loop.path / "config/delivery.yaml").write_text(text)
+    monkeypatch.setenv("PATH", f"{cluster.folder}{os.pathsep}{os.environ['PATH']}")
+    loop.ml("register")
+    loop.ml("deploy")
+    first = loop.serves
+    forwarded = loop.running["url"].removeprefix("http://")
+    cluster.answers("port-forward", f"Forwarding from {forwarded} -> 8080")
+    try:
+        loop.ml("deploy", first, "--target", "kubernetes")
+        assert loop.deployment["verdict"] == "deployed"
+        assert loop.deployment["target"] == "kubernetes/production"
+        assert [line.split()[0] for line in cluster.asked] == ["apply", "rollout", "port-forward"]
+        assert "serves already" in loop.ml("deploy", first, "--target", "kubernetes")
+
+        other = loop.made()  # which the local service does not serve
+        said = loop.ml("deploy", other, "--target", "kubernetes", exits=1)
+        assert f"serves {first}, not {other}" in said
+        assert loop.deployment["verdict"] == "rolled_back"
+        assert [" ".join(line.split()[:2]) for line in cluster.asked[-2:]] == [
+            "rollout undo",
+            "rollout status",
+        ]
+        assert loop.champion == first
+
+        refused = cluster.folder / "answers/rollout-status"
+        refused.write_text("fails error: exceeded its progress deadline")
+        said = loop.ml("deploy", loop.made(), "--target", "kubernetes", exits=1)
+        assert "exceeded its progress deadline" in said
+        assert loop.champion == first
+    finally:
+        loop.ml("stop", exits=None)

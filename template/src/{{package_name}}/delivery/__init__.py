@@ -243,7 +243,7 @@ def _journal(
     from ..settings import DELIVERY
 
     said = dict.fromkeys(FIELDS) | {"version": new.version, "package_digest": new.digest}
-    said |= {"previous": before if before != new.version else None, "target": target.name}
+    said |= {"previous": before, "target": target.name}
     said |= {"started": now(), "data_digest": new.facts["data_digest"]}
     said |= {"inputs": {str(DELIVERY): digest(DELIVERY)}}
 

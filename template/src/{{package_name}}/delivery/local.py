@@ -78,10 +78,10 @@ class Local:
         raise Refused(f"{version} is not served: {said} (see {STATE}/serve.log)")
 
     def undo(self, version: str | None, digest: str | None) -> None:
-        if version and digest:
-            self.switch(version, digest)
-        else:
+        if not version or not digest:
             self.stop()
+        elif version != self.asked():  # else it served already, and nothing better is known
+            self.switch(version, digest)
 
     def ensure(self) -> None:
         if running() or not DESIRED.exists():
