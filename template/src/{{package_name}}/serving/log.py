@@ -251,6 +251,13 @@ def joined(
     return rows.drop("told")
 
 
+def refused(log: str) -> pl.LazyFrame:
+    """How many `rows` were refused, by `time`, `version`, `column` and `rule`."""
+    found = _scan(log, "refused/date=*/*.parquet")
+    empty = {"time": ANSWER["time"], "version": pl.String(), "rows": pl.Int64()}
+    return pl.LazyFrame(schema=empty) if found is None else found
+
+
 def add(file: Path, data: Data | None = None, log: str | None = None) -> str:
     """Add what really happened, from a file with `request_id` (and `row`), or the contract's keys.
 
