@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -152,12 +151,7 @@ def _code(folder: Path, of: str) -> Callable[[str], ModuleType]:
     name = f"{__package__}._problem_{of[-12:]}"
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec = spec_from_file_location(
-            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        if name not in sys.modules and spec and spec.loader:
-            sys.modules[name] = module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
+        sys.modules.setdefault(name, ModuleType(name)).__path__ = [str(folder)]
         return {
             n: import_module(f"{name}.{n}") for n in ("features", "schema", "model")
         }.__getitem__

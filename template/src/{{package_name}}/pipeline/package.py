@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from .. import BadInput, Refused, problem
+from .. import BadInput, Refused
 from ..config import DATA, Config, Data
 from ..documents import DOCUMENTS, MODEL, PACKAGE, PREDICTIONS, STEPS, TRAIN, digest, document, read
 from ..inference import MANIFEST, package_digest
@@ -19,6 +19,7 @@ from .gate import decide
 from .ingest import inputs
 from .report import render
 
+PROBLEM = Path(__file__).parents[1] / "problem"
 OLD, NEW = PACKAGE.with_name(".model.old"), PACKAGE.with_name(".model.new")
 
 
@@ -34,7 +35,7 @@ def step(config: Config) -> str:
         (NEW / "problem").mkdir(parents=True)
         for path in (MODEL, *documents):
             shutil.copy(path, NEW)
-        for path in Path(problem.__path__[0]).glob("*.py"):
+        for path in PROBLEM.glob("*.py"):
             shutil.copy(path, NEW / "problem")
         steps = {name: read(name) for name in STEPS if name != "package"}
         write(NEW, config, steps)

@@ -1,1 +1,0 @@
-"""Ours: the steps from raw file to packaged model, one module each."""

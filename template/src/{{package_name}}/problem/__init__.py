@@ -1,1 +1,0 @@
-"""Yours: the four modules that make this project about your problem."""
