@@ -140,7 +140,8 @@ def deployments(project: Project, here: Path) -> Measures:
         done(project.ml("run"))
         done(project.ml("register"))
         body = here / "deployed.json"
-        body.write_text(json.dumps({"rows": rows_of(project.path)[:1]}))
+        # All kinds of rows: the shadow replays them.
+        body.write_text("\n".join(json.dumps({"rows": [row]}) for row in rows_of(project.path)))
         command = [sys.executable, str(HERE / "paced.py"), f"{at}/predict", "100", "3600"]
         with body.open() as sent:
             paced = subprocess.Popen(command, stdin=sent, stdout=subprocess.PIPE, text=True)

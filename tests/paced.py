@@ -1,6 +1,8 @@
-"""Send one request again and again at a constant rate, and say how long the answers took.
+"""Send requests at a constant rate, and say how long the answers took.
 
-    python paced.py URL RATE SECONDS < body.json
+    python paced.py URL RATE SECONDS < BODIES
+
+A line of BODIES is the body of a request; after the last one comes the first again.
 
 The loop is open: a request is due at its time whether or not those before it were answered, and its
 latency counts from that time. So a server that stalls is charged for all who would have waited
@@ -50,15 +52,15 @@ class Connections:
             return int(head.split(b" ", 2)[1])
 
 
-async def send(url: str, body: bytes, rate: float, seconds: float) -> dict[str, object]:
+async def send(url: str, bodies: list[bytes], rate: float, seconds: float) -> dict[str, object]:
     """Send `rate` requests a second for so many seconds, or until SIGTERM."""
     at = urlsplit(url)
     head = f"POST {at.path} HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    requests = [f"{head}Content-Length: {len(b)}\r\n\r\n".encode() + b for b in bodies]
     connections = Connections(str(at.hostname), at.port or 80)
     loop, took, said = asyncio.get_running_loop(), [], Counter[str]()
 
-    async def one(due: float) -> None:
+    async def one(request: bytes, due: float) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
                 status = await connections.ask(request)
@@ -73,7 +75,7 @@ async def send(url: str, body: bytes, rate: float, seconds: float) -> dict[str, 
     while (due := began + sent / rate) < began + seconds and not stop.is_set():
         if (early := due - loop.time()) > 0:
             await asyncio.sleep(early)
-        asked.add(task := loop.create_task(one(due)))
+        asked.add(task := loop.create_task(one(requests[sent % len(requests)], due)))
         task.add_done_callback(asked.discard)
         sent += 1
     await asyncio.gather(*asked)
@@ -92,7 +94,8 @@ async def send(url: str, body: bytes, rate: float, seconds: float) -> dict[str, 
 def main() -> None:
     """Send what standard input holds."""
     url, rate, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-    print(json.dumps(asyncio.run(send(url, sys.stdin.buffer.read(), rate, seconds))))
+    bodies = sys.stdin.buffer.read().splitlines()
+    print(json.dumps(asyncio.run(send(url, bodies, rate, seconds))))
 
 
 if __name__ == "__main__":
