@@ -157,9 +157,13 @@ def monitor() -> None:
     typer.echo(_load("monitoring").monitor())
 
 
-def retrain() -> None:
+def retrain(
+    again: Annotated[
+        str | None, Option(help="An alarm whose training was killed, or failed.")
+    ] = None,
+) -> None:
     """Run, register and deploy if a monitor decided so: once for each of its alarms."""
-    typer.echo(_load("monitoring").retrain(_train))
+    typer.echo(_load("monitoring").retrain(_train, again))
 
 
 def _train() -> None:
