@@ -533,6 +533,8 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
     at, versions = place(kind), [""] * 2
     if kind == "remote":
         monkeypatch.setattr(at.registry, "D", 0.1)
+        monkeypatch.setattr(at.registry, "LEASE", 0.4)  # of one who was killed
+    importlib.import_module(at.registry.__name__.replace(".registry", ".inference"))
     for heavy in ["model_registry", "tracking"] * (kind == "mlflow"):  # so that children have it
         importlib.import_module(f"mlflow.store.{heavy}.sqlalchemy_store")
 
@@ -550,7 +552,6 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
         assert set(at.names()) <= set(versions)
 
     def ends() -> None:
-        vars(at.registry)["LEASE"] = 0.2  # of one who was killed
         at.registry.promote(at.push(2, at.digest(1)))
         at.serves(versions[1], 2)
         at.registry.rollback()
@@ -559,9 +560,8 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
         versions[n - 1] = package(at.path / f"package-{n}", n)["version"]
     assert forked(start) == 0
     killed, survived = 0, False
-    moments = (
-        range(1, 400) if kind != "mlflow" else itertools.chain(range(1, 60), range(60, 999, 7))
-    )
+    # Each start of MLflow takes seconds.
+    moments = range(1, 9_999, 29 if kind == "mlflow" else 3 if kind == "folder" else 2)
     shutil.copytree(at.path, at.path.with_name("before"), symlinks=True)
     for moment in moments:
         if kind != "remote":  # each begins without version 2
@@ -581,7 +581,7 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
         if kind == "remote" or moment % 5 == 1:
             assert forked(ends) == 0, f"after a kill at {moment}"
     assert survived, "never came to its end: the moments do not cover it"
-    assert killed > 10
+    assert killed > 5
 
 
 # --- a disk that is full ---------------------------------------------------------------------

@@ -227,7 +227,7 @@ def show() -> None:
     registry = opened()
     at = registry.alias(CHAMPION)
     for found in registry.versions():
-        mark, data = CHAMPION * (found.version == at), found.facts["data_digest"][-8:]
+        mark, data = CHAMPION * (found.version == at), found.facts["data_digest"][7:15]
         said = "{metric} {value} ({low} to {high})  commit {commit:.8}".format(**found.facts)
         typer.echo(f"{found.version}  {mark:{len(CHAMPION)}}  {said}  data {data}")
 
