@@ -1,0 +1,212 @@
+"""Drift is found where a column changed, whatever the change, and not where nothing did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import ks_2samp  # type: ignore[import-untyped]
+
+Findings = dict[str, dict[str, Any]]
+TRAINED, WINDOW, SEED = 4_800, 500, 20_131
+
+
+class Bench:
+    """The example's training rows, their profile, and a judge."""
+
+    def __init__(self, module: Callable[[str], ModuleType]) -> None:
+        config, ingest, self.package, self.drift, settings = map(
+            module, ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "settings")
+        )
+        project = Path(str(config.__file__)).parents[2]
+        data = config.read(project / config.DATA, config.Data)
+        rows = ingest.typed(ingest.read(project / data.source, data.separator), data)
+        self.rows = rows.sort(data.time).head(TRAINED).select(data.features)
+        self.settings = settings.Drift()
+        self.references = self.profile(self.rows)
+
+    def profile(self, rows: pl.DataFrame) -> dict[str, Any]:
+        """What a package would know of rows."""
+        return {
+            column.name: self.drift.Reference(self.package.summary(column), len(column))
+            for column in rows.get_columns()
+        }
+
+    def judge(self, rows: pl.DataFrame, references: dict[str, Any] | None = None) -> Findings:
+        found: Findings = self.drift.judge(rows, references or self.references, self.settings)
+        return found
+
+    def drifted(self, rows: pl.DataFrame) -> dict[str, str]:
+        return {name: f["reason"] for name, f in self.judge(rows).items() if f["reason"]}
+
+    def window(self, seed: int, rows: int = WINDOW) -> pl.DataFrame:
+        return self.rows.sample(rows, with_replacement=True, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def bench(module: Callable[[str], ModuleType]) -> Bench:
+    return Bench(module)
+
+
+def test_rows_like_those_of_training_raise_hardly_an_alarm(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    # Half of the rows are the reference, windows are drawn from the other half: no row is in both.
+    random = np.random.default_rng(SEED)
+    windows, alarms, resamples = 0, 0, 200
+    for _ in range(resamples):
+        order = random.permutation(TRAINED)
+        references = bench.profile(bench.rows[order[: TRAINED // 2]])
+        rest = order[TRAINED // 2 :]
+        signs = []
+        for _ in range(5):
+            found = bench.judge(bench.rows[random.choice(rest, WINDOW, False)], references)
+            signs.append({name for name, f in found.items() if f["verdict"] == "drift"})
+        windows += sum(map(bool, signs))
+        alarms += any(sum(name in s for s in signs) >= 2 for name in signs[-1])
+    share = windows / (5 * resamples)
+    print(f"seed {SEED}, {resamples} resamples of 5 windows of {WINDOW} rows, {len(found)} columns:")
+    print(f"windows with a sign {share:.2%}, false alarms {alarms / resamples:.2%}")
+    record_property("false_alarms", alarms / resamples)
+    assert share <= 0.01  # the significance of a window
+    assert alarms / resamples <= 0.02
+
+
+def other(name: str, value: str, share: float) -> pl.Expr:
+    """Give a share of the rows another category."""
+    some = pl.int_range(pl.len()) < pl.len() * share
+    return pl.when(some).then(pl.lit(value)).otherwise(pl.col(name)).alias(name)
+
+
+def gone(name: str, share: float) -> pl.Expr:
+    """Take the values of a share of the rows."""
+    return pl.when(pl.int_range(pl.len()) >= pl.len() * share).then(name).alias(name)
+
+
+CHANGES = {
+    "a shift": ("temperature_f", pl.col("temperature_f") + 10, "distance"),
+    "a scale": ("wind_speed", pl.col("wind_speed") * 1.6, "distance"),
+    "a unit": ("distance", (pl.col("distance") * 1.609).cast(pl.Int64), "distance"),
+    "a spread that keeps the middle": (
+        "pressure",
+        1018 + (pl.col("pressure") - 1018) * 2,
+        "distance",
+    ),
+    "many more of a value that most rows have": (
+        "precipitation",
+        pl.when(pl.int_range(pl.len()) % 4 == 0).then(0.2).otherwise("precipitation"),
+        "distance",
+    ),
+    "a value for all": ("visibility", pl.lit(10.0), "PSI"),
+    "another mix": ("carrier", other("carrier", "UA", 0.4), "PSI"),
+    "another mix of three": ("origin", other("origin", "LGA", 0.4), "PSI"),
+    "a category gone": (
+        "origin",
+        pl.when(pl.col("origin") != "JFK").then("origin").otherwise(pl.lit("EWR")),
+        "PSI",
+    ),
+    "a new category": ("dest", other("dest", "ZZZ", 0.1), "values that training did not have"),
+    "gaps": ("seats", gone("seats", 0.15), "gaps went from"),
+    "gaps where there were none": ("origin", gone("origin", 0.08), "gaps went from"),
+    "gaps filled": ("plane_age", pl.col("plane_age").fill_null(10.0), "gaps went from"),
+    "gaps in a time": (
+        "scheduled_departure",
+        gone("scheduled_departure", 0.2),
+        "gaps went from",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_found_in_its_column_and_in_no_other(bench: Bench, change: str) -> None:
+    column, how, said = CHANGES[change]
+    rows = bench.window(SEED)
+    assert bench.drifted(rows) == {}
+    found = bench.drifted(rows.with_columns(how.alias(column)))
+    assert list(found) == [column]
+    assert said in found[column]
+
+
+SMALL = {
+    "a shift": ("temperature_f", pl.col("temperature_f") + 1),
+    "a scale": ("wind_speed", pl.col("wind_speed") * 1.05),
+    "another mix": ("carrier", other("carrier", "UA", 0.05)),
+    "a new category": ("dest", other("dest", "ZZZ", 0.03)),
+    "gaps": ("seats", gone("seats", 0.03)),
+    "a single gap where there was none": ("origin", gone("origin", 0.002)),
+}
+
+
+@pytest.mark.parametrize("change", SMALL)
+@pytest.mark.parametrize("rows", [WINDOW, 200_000])  # in the larger, chance explains nothing
+def test_a_small_change_is_none(bench: Bench, change: str, rows: int) -> None:
+    column, how = SMALL[change]
+    assert bench.drifted(bench.window(SEED, rows).with_columns(how.alias(column))) == {}
+
+
+def test_a_large_change_of_few_rows_may_be_chance(bench: Bench) -> None:
+    few = bench.window(SEED, 12)
+    found = bench.judge(few)
+    assert max(f["psi"] for f in found.values()) > bench.settings.min_psi
+    assert bench.drifted(few) == {}
+
+
+def test_time_goes_on_without_an_alarm(bench: Bench) -> None:
+    later = bench.window(SEED).with_columns(pl.col("scheduled_departure").dt.offset_by("1y"))
+    found = bench.judge(later)["scheduled_departure"]
+    assert (found["verdict"], found["distance"]) == ("quiet", 1.0)
+
+
+@pytest.mark.parametrize("n", [3, 60, 101, 150, 4_800])
+@pytest.mark.parametrize("m", [5, 500, 3_000])
+def test_the_distance_is_a_lower_bound_of_the_one_between_the_values(
+    bench: Bench, n: int, m: int
+) -> None:
+    random = np.random.default_rng(SEED + n * m)
+    print(f"seed {SEED + n * m}")
+    makers: list[Callable[[int], Any]] = [
+        lambda k: random.normal(size=k),
+        lambda k: random.integers(0, 3, k),
+        lambda k: random.integers(0, 40, k),
+        lambda k: random.binomial(1, 0.5, k),
+        lambda k: np.where(random.random(k) < 0.95, 0.0, random.exponential(size=k)),
+        lambda k: np.full(k, 7.0),
+    ]
+    for make in makers:
+        for shift in (0.0, 1.0):
+            before, now = np.asarray(make(n), float), np.sort(np.asarray(make(m) + shift, float))
+            seen = bench.package.summary(pl.Series(before))
+            psi, distance, p = bench.drift._numbers(now, seen["percentiles"], n)
+            exact = ks_2samp(before, now, method="asymp")
+            assert exact.statistic - 1.5 / min(n, 100) <= distance <= exact.statistic + 1e-9
+            assert psi >= 0
+            assert 0 <= p <= 1
+
+
+def test_nothing_is_said_of_nothing(bench: Bench) -> None:
+    empty = bench.judge(bench.rows.head(0))
+    assert {f["verdict"] for f in empty.values()} == {"quiet"}
+    assert bench.judge(bench.rows.drop("carrier")).keys() == bench.references.keys() - {"carrier"}
+    hollow = bench.profile(pl.DataFrame({"x": pl.Series([None] * 500, dtype=pl.Float64)}))
+    full = pl.DataFrame({"x": np.arange(500.0)})
+    assert "gaps went from 100.0% to 0.0%" in bench.judge(full, hollow)["x"]["reason"]
+
+
+def test_a_million_rows_of_twelve_columns_take_less_than_ten_seconds(
+    bench: Bench, record_property: Callable[[str, object], None]
+) -> None:
+    rows = bench.window(SEED, 1_000_000).drop("flight")
+    assert rows.shape == (1_000_000, 12)
+    began = time.perf_counter()
+    found = bench.judge(rows)
+    taken = time.perf_counter() - began
+    print(f"{taken:.2f} s")
+    record_property("seconds", taken)
+    assert len(found) == 12
+    assert taken < 10
