@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -79,7 +79,6 @@ class Loop:
     """A project with a model in service."""
 
     copy: Copy
-    candidates: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
@@ -177,6 +176,13 @@ def wait(until: Callable[[], object], seconds: float = 60) -> None:
                 return
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.001)
+
+
+def lives(process: int) -> bool:
+    """Tell whether there is such a process, and not only what nobody has asked after."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -485,12 +491,12 @@ def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
         assert loop.serves == version
         wait(
             lambda before=before, who=who: all(  # type: ignore[misc]
-                loop.running[key] != before[key] and psutil.pid_exists(loop.running[key])
+                loop.running[key] != before[key] and lives(loop.running[key])
                 for key in ("pid" if name == "supervisor" else "service" for name in who)
             )
         )
     loop.kills("supervisor", "service")
-    wait(lambda: not psutil.pid_exists(loop.running["service"]))
+    wait(lambda: not lives(loop.running["service"]))
     assert version in loop.ml("status")
     assert loop.serves == version
 
@@ -539,8 +545,7 @@ def test_a_port_that_is_taken_is_told_of(ran: Callable[..., Copy], tmp_path: Pat
 def test_stop_ends_it_and_deploy_starts_it_again(loop: Loop) -> None:
     version, before = loop.serves, loop.running
     assert "has ended" in loop.ml("stop")
-    assert not psutil.pid_exists(before["pid"])
-    assert not psutil.pid_exists(before["service"])
+    wait(lambda: not lives(before["pid"]) and not lives(before["service"]), 5)
     assert "nothing is deployed" in loop.ml("status")
     assert "no service was running" in loop.ml("stop")
     loop.ml("deploy", version)

@@ -224,14 +224,16 @@ def _repair(store: "Registry", target: Target) -> str | None:
 def _undo(said: dict[str, Any], store: "Registry", target: Target) -> None:
     """Have champion and target be what they were before a deployment."""
     version, previous = said["version"], said["previous"]
-    if target.asked() == version:
-        known = {found.version: found.digest for found in store.versions()}
-        target.undo(previous, known.get(previous))
-    if target.promotes and previous:
-        with store.lock() as still:
-            if store.alias("champion") == version:
-                still()
-                store.point("champion", previous)
+    try:
+        if target.asked() == version:
+            known = {found.version: found.digest for found in store.versions()}
+            target.undo(previous, known.get(previous))
+    finally:  # of the two, whichever can be done
+        if target.promotes and previous:
+            with store.lock() as still:
+                if store.alias("champion") == version:
+                    still()
+                    store.point("champion", previous)
 
 
 @contextmanager
