@@ -162,7 +162,8 @@ def test_every_combination_renders_and_parses(render: Render, answers: dict[str,
     assert metadata["description"] == answers.get(
         "description", QUESTIONS["description"]["default"]
     )
-    assert metadata["scripts"] == {"ml": f"{package}.cli:main"}
+    serve = {"ml-serve": f"{package}.serving:main"} if answers["level"] else {}
+    assert metadata["scripts"] == {"ml": f"{package}.cli:main"} | serve
 
 
 @pytest.mark.parametrize("names", NAMES, ids=str)
