@@ -471,6 +471,19 @@ def test_a_killed_deployment_is_finished_or_undone(
 
 
 @slow
+def test_a_champion_whose_deployer_died_before_the_switch_is_taken_back(loop: Loop) -> None:
+    before, new = loop.serves, loop.made()
+    with loop.deploying(new) as deployer:
+        loop.reaches(new, "shadow")
+        deployer.kill()
+        deployer.wait()
+    loop.ml("promote", new)  # the last that it did, a moment later
+    assert loop.champion == new
+    assert "undone" in loop.ml("status")
+    assert loop.serves == loop.champion == before
+
+
+@slow
 @pytest.mark.parametrize("stage", ["shadow", "switch", "watch"])
 def test_a_deployment_survives_the_death_of_the_service(loop: Loop, stage: str) -> None:
     new = loop.made()
