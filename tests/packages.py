@@ -1,28 +1,31 @@
-"""Packages to serve, made in a second from the example: no pipeline, no project installed."""
+"""Packages made in a second from the example, and services of them: no project is installed."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import polars as pl
 
 ROWS = 1_500
 
 
-def package(
-    module: Callable[[str], ModuleType], to: Path, seed: int = 0, **contract: Any
-) -> Path:
+def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **contract: Any) -> Path:
     """Make a package of the example's first rows, with another seed or parts of the contract."""
     config, ingest, train, inference = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "inference")
     )
-    problem = Path(str(module("problem").__file__)).parent
+    problem = Path(next(iter(module("problem").__path__)))
     project = problem.parent.parent.parent
     data = config.read(project / config.DATA, config.Data).model_copy(update=contract)
     source = ingest.read(project / data.source, data.separator).head(ROWS)
@@ -55,3 +58,55 @@ def package(
     }
     (to / "manifest.json").write_text(json.dumps(manifest))
     return to
+
+
+class Server:
+    """A service in a process of its own."""
+
+    def __init__(
+        self,
+        source: Path,
+        folder: Path | None,
+        cwd: Path,
+        listening: socket.socket | None = None,
+        **options: Any,
+    ) -> None:
+        """Start it, and wait until it is ready or has ended."""
+        self.folder = folder
+        self.cwd, self.log = cwd, str(cwd / "predictions")
+        with listening.dup() if listening else socket.create_server(("127.0.0.1", 0)) as free:
+            options = {"port": free.getsockname()[1], "log": self.log, "log_seconds": 0.5} | options
+        fds = [listening.fileno()] if listening else []
+        self.url = f"http://127.0.0.1:{options['port']}"
+        code = (
+            f"import socket, sys; from pathlib import Path; sys.path.insert(0, {str(source)!r})\n"
+            "from flight_delays import serving, settings\n"
+            f"folder = {str(folder)!r}\n"
+            f"settings = settings.Service(**{options!r})\n"
+            f"ours = [socket.socket(fileno=fd) for fd in {fds}]\n"
+            "serving.serve(None if folder == 'None' else Path(folder), settings, *ours)\n"
+        )
+        cwd.mkdir(parents=True, exist_ok=True)
+        self.said = (cwd / "said.log").open("w")
+        command = [sys.executable, "-c", code]
+        self.process = subprocess.Popen(
+            command, cwd=cwd, stdout=self.said, stderr=self.said, pass_fds=fds
+        )
+        for _ in range(600):
+            if self.process.poll() is not None or self.ready():
+                break
+            time.sleep(0.1)
+
+    def ready(self) -> bool:
+        """Tell whether it says that it is."""
+        try:
+            return httpx.get(f"{self.url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def stop(self) -> int:
+        """End it with SIGTERM."""
+        self.process.terminate()
+        code = self.process.wait(timeout=60)
+        self.said.close()
+        return code

@@ -8,8 +8,6 @@ import json
 import math
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT, Render
-from packages import package
+from packages import Server, package
 
 Module = Callable[[str], ModuleType]
 FLIGHTS = ROOT / "template/data/raw/flights.csv"
@@ -46,45 +44,6 @@ def model(module: Module, made: Path) -> Any:
 def rows() -> list[dict[str, Any]]:
     """Rows as a caller has them."""
     return pl.read_csv(FLIGHTS, n_rows=400).drop("delayed").to_dicts()
-
-
-class Server:
-    """A service in a process of its own."""
-
-    def __init__(self, source: Path, folder: Path | None, cwd: Path, **options: Any) -> None:
-        self.cwd, self.log = cwd, str(cwd / "predictions")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            options = {"port": free.getsockname()[1], "log": self.log, "log_seconds": 0.5} | options
-        self.url = f"http://127.0.0.1:{options['port']}"
-        code = (
-            f"import sys; from pathlib import Path; sys.path.insert(0, {str(source)!r})\n"
-            "from flight_delays import serving, settings\n"
-            f"folder = {str(folder)!r}\n"
-            f"settings = settings.Service(**{options!r})\n"
-            "serving.serve(None if folder == 'None' else Path(folder), settings)\n"
-        )
-        cwd.mkdir(parents=True, exist_ok=True)
-        self.said = (cwd / "said.log").open("w")
-        command = [sys.executable, "-c", code]
-        self.process = subprocess.Popen(command, cwd=cwd, stdout=self.said, stderr=self.said)
-        for _ in range(600):
-            if self.process.poll() is not None or self.ready():
-                break
-            time.sleep(0.1)
-
-    def ready(self) -> bool:
-        """Tell whether it says that it is."""
-        try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> int:
-        """End it with SIGTERM."""
-        self.process.terminate()
-        code = self.process.wait(timeout=60)
-        self.said.close()
-        return code
 
 
 @pytest.fixture(scope="session")
@@ -216,9 +175,7 @@ def test_columns_are_those_of_the_contract(server: Server, rows: list[dict[str, 
     assert len(many.content) < 10_000
 
 
-def test_a_rule_of_ones_own_is_told_by_its_name(
-    server: Server, rows: list[dict[str, Any]]
-) -> None:
+def test_a_rule_of_ones_own_is_told_by_its_name(server: Server, rows: list[dict[str, Any]]) -> None:
     (fault,) = ask(server, {"rows": rows[0] | {"origin": "JFK", "dest": "JFK"}}).json()["detail"]
     assert fault["reason"] == "a flight goes somewhere else"
 
@@ -278,9 +235,7 @@ def test_the_other_rows_of_a_request_do_not_change_what_a_value_means(
                 assert before in ("fault", found), (column, values[n], values[k])
 
 
-def test_too_much_is_refused_before_it_is_read(
-    server: Server, rows: list[dict[str, Any]]
-) -> None:
+def test_too_much_is_refused_before_it_is_read(server: Server, rows: list[dict[str, Any]]) -> None:
     assert ask(server, {"rows": rows * 3}).status_code == 413
     assert ask(server, b" " * 1_100_000).status_code == 413
     sent = 0
@@ -619,7 +574,7 @@ def test_labels_are_joined_by_the_keys_of_the_contract(
 
 
 def test_metrics_tell_what_was_asked_and_answered(
-    server: Server, model: Any, rows: list[dict[str, Any]]
+    server: Server, made: Path, model: Any, rows: list[dict[str, Any]]
 ) -> None:
     def told() -> dict[str, float]:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
@@ -643,20 +598,13 @@ def test_metrics_tell_what_was_asked_and_answered(
     assert more('ml_feature_count{feature="seats"}') == 0
     assert more('ml_feature_count{feature="distance"}') == 7
     assert more('ml_prediction_count{of="prediction"}') == 7
-    edge = json.loads((model_folder(server) / "profile.json").read_text())["columns"]["distance"]
+    edge = json.loads((made / "profile.json").read_text())["columns"]["distance"]
     bucket = f'ml_feature_bucket{{feature="distance",le="{edge["percentiles"][50]:.1f}"}}'
     assert more(bucket) == sum(row["distance"] <= edge["percentiles"][50] for row in rows[:7])
     info = f'ml_model_info{{model_digest="{model.digest}",version="{model.version}"}}'
     assert after[info] == 1
     assert after["ml_model_age_seconds"] > 0
     assert after["ml_queue_rows"] == 0
-
-
-def model_folder(server: Server) -> Path:
-    """Return the package that it was started with."""
-    found = re.search(r"folder = '(.*?)'", server.process.args[2])  # type: ignore[index]
-    assert found
-    return Path(found[1])
 
 
 def test_openapi_has_an_example_that_is_answered(server: Server) -> None:

@@ -4,6 +4,8 @@ The event loop reads requests and writes answers; one thread predicts (`batch`),
 (`log`), one looks for another model to go over to.
 """
 
+import asyncio
+import gc
 import json
 import re
 import socket
@@ -65,9 +67,9 @@ Say = Callable[[str, Answer], Response]
 class Api:
     """The state behind the routes."""
 
-    def __init__(self, served: Served, settings: Service, error: str | None, follow: bool) -> None:
-        self.settings, self.error, self.follow, self.draining = settings, error, follow, False
-        self.seen, self.stopped, self.held = stamped() if follow else None, threading.Event(), 0
+    def __init__(self, served: Served, settings: Service, error: str | None, seen: object) -> None:
+        self.settings, self.error, self.seen, self.draining = settings, error, seen, False
+        self.stopped, self.held = threading.Event(), 0
         self.bytes = int(settings.max_megabytes * 1e6)
         self.log = Log(settings)
         self.batcher = Batcher(served, self.log, settings.queue_rows, settings.max_rows)
@@ -94,7 +96,7 @@ class Api:
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         self.batcher.start()
         self.log.thread.start()
-        if self.follow:
+        if self.seen:
             args = (self.stopped, self.seen, self._say)
             threading.Thread(target=self.batcher.follow, args=args, daemon=True).start()
         yield
@@ -165,28 +167,25 @@ class Api:
 
 
 def app(
-    served: Served, settings: Service, error: str | None = None, follow: bool = False
+    served: Served, settings: Service, error: str | None = None, seen: object = None
 ) -> FastAPI:
     """Make the application.
 
     Args:
         error: What kept a newer package from being served.
-        follow: Go over to the package that `batch.DESIRED` names, whenever it names another one.
+        seen: What `batch.stamped` said before the package was looked up; then the service goes over
+            to the one that `batch.DESIRED` names, whenever that changes. None: it stays as it is.
     """
-    api = Api(served, settings, error, follow)
+    api = Api(served, settings, error, seen)
     made = FastAPI(title=tensors.NAME, lifespan=api.lifespan, docs_url=None, redoc_url=None)
     made.state.api = api
 
     answers: tensors.Responses = {
-        code: {"description": about, "content": {"application/json": {"schema": describe.FAULTS}}}
-        for code, about in (
-            (413, "Too many rows, or bytes"),
-            (422, "The rows break the contract"),
-            (503, "Too many rows wait already"),
-        )
+        code: {"description": about, "model": describe.Refusal}
+        for code, about in ((413, "Too much"), (422, "It breaks the contract"), (503, "Too many"))
     }
 
-    @made.post("/predict", responses=answers, openapi_extra={"requestBody": {}})
+    @made.post("/predict", responses=answers | {200: {"model": describe.Answer}})
     async def predict(request: Request) -> Response:
         """Predict one row or more."""
         return await api.answer("/predict", request, _rows, _predicted, _sorry)
@@ -220,19 +219,13 @@ def app(
     def openapi() -> dict[str, Any]:
         found = get_openapi(title=made.title, version=api.model.version, routes=made.routes)
         row, post = describe.row(api.batcher.served), found["paths"]["/predict"]["post"]
-        found.setdefault("components", {}).setdefault("schemas", {})["Row"] = row
+        found["components"]["schemas"]["Row"] = row
         one = {"$ref": "#/components/schemas/Row"}
         many = {"type": "array", "items": one, "minItems": 1, "maxItems": settings.max_rows}
-        asked = {
-            "type": "object",
-            "required": ["rows"],
-            "properties": {"rows": {"oneOf": [many, one]}},
-        }
-        example = {"rows": [api.batcher.served.example]}
-        body = {"schema": asked, "example": example}
+        rows = {"rows": {"oneOf": [many, one]}}
+        asked = {"type": "object", "required": ["rows"], "properties": rows}
+        body = {"schema": asked, "example": {"rows": [api.batcher.served.example]}}
         post["requestBody"] = {"required": True, "content": {"application/json": body}}
-        answer = {"schema": describe.answer(api.model.data)}
-        post["responses"]["200"]["content"] = {"application/json": answer}
         return found
 
     made.openapi = openapi  # type: ignore[method-assign]
@@ -251,8 +244,7 @@ def serve(folder: Path | None, settings: Service, sock: socket.socket | None = N
     """
     seen = stamped()
     served, error = (load(folder), None) if folder else desired()
-    made = app(served, settings, error, follow=folder is None)
-    made.state.api.seen = seen
+    made = app(served, settings, error, seen=None if folder else seen)
     config = uvicorn.Config(
         made,
         access_log=False,
@@ -263,8 +255,10 @@ def serve(folder: Path | None, settings: Service, sock: socket.socket | None = N
         timeout_keep_alive=75,  # longer than a load balancer's
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
     )
-    # Else the event loop waits 5 ms for its turn whenever the other thread has one.
+    # Else the event loop waits 5 ms for its turn whenever the other thread has one, and everybody
+    # for the collector, which would look at all that the imports have left, again and again.
     sys.setswitchinterval(0.0005)
+    gc.freeze()
     with sock or _listening(settings) as listening:
         _Server(config, made.state.api).run([listening])
 
@@ -379,3 +373,12 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(counter) or time.monotonic() >= self.ends
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Who has connected and not yet asked is answered, too; uvicorn would close at once.
+        for server in self.servers:
+            server.close()
+        until = time.monotonic() + min(LINGER, self.api.settings.drain_seconds)
+        while self.server_state.connections and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)

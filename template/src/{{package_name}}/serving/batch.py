@@ -206,7 +206,7 @@ class Batcher:
         """Go over to the package that `DESIRED` names whenever it names another one."""
         while not stopped.wait(0.2):
             if (stamp := stamped()) not in (seen, None):
-                seen = stamp
+                seen, wanted = stamp, dict[str, Any]()
                 try:
                     wanted = json.loads(DESIRED.read_text("utf-8"))
                     if wanted.get("version") != self.served.model.version:

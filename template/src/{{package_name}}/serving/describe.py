@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
-from ..config import Column, Data
+from pydantic import BaseModel
+
+from ..config import Column
 from .batch import Served
 
 # Of the directives of Polars; a format with others is described by its name alone.
@@ -16,24 +18,28 @@ DIGITS = {
     "%S": "[0-5][0-9]",
 }
 TEXT = {"type": "string"}
-FAULTS = {
-    "type": "object",
-    "required": ["detail"],
-    "properties": {
-        "detail": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["row", "column", "reason"],
-                "properties": {
-                    "row": {"type": ["integer", "null"]},
-                    "column": {"type": ["string", "null"]},
-                    "reason": TEXT,
-                },
-            },
-        }
-    },
-}
+
+
+class Fault(BaseModel):
+    row: int | None
+    column: str | None
+    reason: str
+
+
+class Refusal(BaseModel):
+    detail: list[Fault]
+
+
+class Prediction(BaseModel):
+    prediction: str | float
+    probabilities: dict[str, float] = {}  # of the classes, if there are any
+
+
+class Answer(BaseModel):
+    request_id: str
+    version: str
+    model_digest: str
+    predictions: list[Prediction]
 
 
 def row(served: Served) -> dict[str, Any]:
@@ -70,20 +76,3 @@ def column(contract: Column) -> dict[str, Any]:
         if "enum" in said:
             said["enum"] = [*said["enum"], None]
     return said
-
-
-def answer(data: Data) -> dict[str, Any]:
-    """The JSON schema of an answer."""
-    number = {"type": "number"}
-    one: dict[str, Any] = {"type": "object", "required": ["prediction"]}
-    one["properties"] = {"prediction": number if data.task == "regression" else TEXT}
-    if data.classes:
-        shares = {"type": "object", "required": data.classes, "additionalProperties": number}
-        one["properties"]["probabilities"] = shares
-        one["required"] = ["prediction", "probabilities"]
-    named = ["request_id", "version", "model_digest"]
-    return {
-        "type": "object",
-        "required": [*named, "predictions"],
-        "properties": dict.fromkeys(named, TEXT) | {"predictions": {"type": "array", "items": one}},
-    }

@@ -84,14 +84,13 @@ class Log:
         """Put batches into frames, of one model and day each, and their values into the metrics."""
         with self.lock:
             fresh = [self.fresh.popleft() for _ in range(len(self.fresh))]
-            for (_, _), of in groupby(fresh, key=lambda b: (id(b.served), b.time.date())):
+            for _, of in groupby(fresh, key=lambda b: (id(b.served), b.time.date())):
                 batches = list(of)
-                typed = pl.concat([batch.typed for batch in batches], rechunk=True)
-                found = np.concatenate([batch.found for batch in batches])
-                batches[0].served.spreads.add(typed, found)
-                if self.to:
-                    self.kept.append(self._frame(batches, typed, found))
-                    self.rows += len(typed)
+                try:
+                    self._take(batches)
+                except Exception as error:  # nothing that is wrong here may reach a caller
+                    self.failures, self.error = self.failures + 1, str(error)[:300]
+                    self.dropped += sum(len(batch.typed) for batch in batches)
             self._bound()
 
     def write(self) -> None:
@@ -106,11 +105,12 @@ class Log:
         self.error = None
         for (version, _), frames in files.items():
             whole = pl.concat(frames)
-            if self._put("", whole, version):
-                self.written += len(whole)
-                self.rows -= len(whole)
-            else:
-                with self.lock:
+            done = self._put("", whole, f"{version}-{_short(whole['model_digest'][0])}")
+            with self.lock:
+                if done:
+                    self.written += len(whole)
+                    self.rows -= len(whole)
+                else:
                     self.kept.extendleft(reversed(frames))
                     self._bound()
         if refused and self.to:
@@ -143,9 +143,9 @@ class Log:
             # Before the time is over, as writing takes some of it.
             (self.compact if tick % 8 else self.write)()
 
-    def _put(self, folder: str, frame: pl.DataFrame, version: str) -> bool:
+    def _put(self, folder: str, frame: pl.DataFrame, model: str) -> bool:
         time = frame["time"][0]
-        name = f"{folder}date={time:%F}/{time:%H%M%S%f}_{version}_{uuid4().hex[:8]}.parquet"
+        name = f"{folder}date={time:%F}/{time:%H%M%S%f}_{model}_{uuid4().hex[:8]}.parquet"
         try:
             store(self.to, name, frame)
         except Exception as error:
@@ -156,29 +156,31 @@ class Log:
     def _keys(self, served: "Served") -> list[str]:
         return [key for key in served.model.data.keys if key not in self.private]
 
-    def _frame(
-        self, batches: list[Batch], typed: pl.DataFrame, found: NDArray[np.float64]
-    ) -> pl.DataFrame:
+    def _take(self, batches: list[Batch]) -> None:
         served = batches[0].served
-        model, sizes = served.model, [n for b in batches for _, n in b.asked]
-        names = [name for b in batches for name, _ in b.asked]
+        typed = pl.concat([batch.typed for batch in batches], rechunk=True)
+        found = np.concatenate([batch.found for batch in batches])
+        served.spreads.add(typed, found)
+        if not self.to:
+            return
+        model, asked = served.model, [one for batch in batches for one in batch.asked]
         whole: dict[str, Any] = {
-            "request_id": np.repeat(np.array(names, dtype=object), sizes).tolist(),
-            "row": np.concatenate([np.arange(n) for n in sizes]),
-            "time": [b.time for b in batches for _ in range(len(b.typed))],
+            "request_id": [name for name, size in asked for _ in range(size)],
+            "row": [row for _, size in asked for row in range(size)],
+            "time": [batch.time for batch in batches for _ in range(len(batch.typed))],
             "version": [model.version] * len(typed),
             "model_digest": [model.digest] * len(typed),
         }
-        answers = model.answers(found)
         columns = [pl.Series(name, whole[name], ANSWER[name]) for name in ANSWER]
-        columns.append(pl.Series("prediction", [answer["prediction"] for answer in answers]))
-        if found.ndim == 2:
-            columns += [pl.Series(f"p:{c}", found[:, k]) for k, c in enumerate(model.data.classes)]
+        named = [answer["prediction"] for answer in model.answers(found)]
+        columns.append(pl.Series("prediction", named))
+        columns += [pl.Series(f"p:{c}", found[:, k]) for k, c in enumerate(model.data.classes)]
         columns += [s.alias(f"x:{s.name}") for s in typed if s.name not in self.private]
         for at, key in enumerate(self._keys(served)):
-            values = [value for b in batches for value in b.keys[at]]
+            values = [value for batch in batches for value in batch.keys[at]]
             columns.append(pl.Series(f"k:{key}", values, pl.String))
-        return pl.DataFrame(columns)
+        self.kept.append(pl.DataFrame(columns))
+        self.rows += len(typed)
 
     def _bound(self) -> None:
         while self.rows > self.most and self.kept:
@@ -213,11 +215,18 @@ def read(log: str, since: datetime | None = None, model_digest: str | None = Non
     """
     if "://" in log:
         found = _scan(log, "date=*/*.parquet")
-        of = set(found.select("version").collect()["version"]) if found is not None else set()
+        named = (
+            found.select("version", "model_digest").unique().collect().rows()
+            if found is not None
+            else []
+        )
+        models = {f"{version}-{_short(digest)}" for version, digest in named}
     else:
-        of = {path.stem.split("_")[1] for path in Path(log).glob("date=*/*_*_*.parquet")}
-    # Of one version all files are alike, but for columns that became private in between.
-    scans = [_scan(log, f"date=*/*_{version}_*.parquet", since) for version in sorted(of)]
+        models = {path.stem.split("_")[1] for path in Path(log).glob("date=*/*_*_*.parquet")}
+    if model_digest is not None:
+        models = {name for name in models if name.endswith(f"-{_short(model_digest)}")}
+    # Of one model all files are alike, but for columns that became private in between.
+    scans = [_scan(log, f"date=*/*_{name}_*.parquet", since) for name in sorted(models)]
     empty = pl.LazyFrame(schema=ANSWER | {"prediction": pl.String()})
     rows = pl.concat([s for s in scans if s is not None] or [empty], how="diagonal_relaxed")
     if since is not None:
@@ -295,14 +304,8 @@ def add(file: Path, data: Data | None = None, log: str | None = None) -> str:
     labels = labels.with_columns(
         truth.alias("truth"), pl.lit(now).cast(ANSWER["time"]).alias("told")
     )
-    predicted = read(log)
-    names = predicted.collect_schema().names()
-    known = (
-        predicted.select(by)
-        if set(by) <= set(names)
-        else pl.LazyFrame(schema=labels.select(by).schema)
-    )
-    unknown = labels.join(known.collect(), on=by, how="anti")
+    known = pl.concat([labels.lazy().select(by).clear(), read(log)], how="diagonal")
+    unknown = labels.join(known.select(by).collect(), on=by, how="anti")
     try:
         store(log, f"labels/{kind}_{now:%Y%m%d%H%M%S%f}_{uuid4().hex[:8]}.parquet", labels)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -320,6 +323,10 @@ def store(log: str, name: str, frame: pl.DataFrame) -> None:
         frame.write_parquet(f"{log.rstrip('/')}/{name}")
     else:
         write_rows(frame, Path(log) / name)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:8]
 
 
 def _scan(log: str, pattern: str, since: datetime | None = None) -> pl.LazyFrame | None:
