@@ -22,7 +22,8 @@ class Bench:
 
     def __init__(self, module: Callable[[str], ModuleType]) -> None:
         config, ingest, self.package, self.drift, settings = map(
-            module, ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "settings")
+            module,
+            ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "settings"),
         )
         project = Path(str(config.__file__)).parents[2]
         data = config.read(project / config.DATA, config.Data)
@@ -71,7 +72,9 @@ def test_rows_like_those_of_training_raise_hardly_an_alarm(
         windows += sum(map(bool, signs))
         alarms += any(sum(name in s for s in signs) >= 2 for name in signs[-1])
     share = windows / (5 * resamples)
-    print(f"seed {SEED}, {resamples} resamples of 5 windows of {WINDOW} rows, {len(found)} columns:")
+    print(
+        f"seed {SEED}, {resamples} resamples of 5 windows of {WINDOW} rows, {len(found)} columns:"
+    )
     print(f"windows with a sign {share:.2%}, false alarms {alarms / resamples:.2%}")
     record_property("false_alarms", alarms / resamples)
     assert share <= 0.01  # the significance of a window

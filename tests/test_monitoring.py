@@ -1,0 +1,513 @@
+"""A monitor says what changed, decides once for each alarm, and one training follows from it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT, Render
+
+Import = Callable[[str], ModuleType]
+PAST = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=60)
+MONTHS = {month: ROOT / f"tests/data/flights-2013-{month}.csv" for month in ("07", "09", "10")}
+TRAINED, WINDOW, SEED = 4_800, 500, 20_132
+PROMTOOL = shutil.which("promtool")
+
+
+@pytest.fixture(scope="module")
+def packed(module: Import, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of the example as its config has it: the first 80 % to train on."""
+    config, ingest, train, inference, metrics = map(
+        module, ("config", "pipeline.ingest", "pipeline.train", "inference", "pipeline.metrics")
+    )
+    project, to = Path(str(config.__file__)).parents[2], tmp_path_factory.mktemp("packed") / "model"
+    data, gate = (
+        config.read(project / path, kind)
+        for path, kind in ((config.DATA, config.Data), (config.GATE, config.Gate))
+    )
+    rows = ingest.typed(ingest.read(project / data.source, data.separator), data).sort(data.time)
+    fitted = train.fit(rows[:TRAINED], data, config.read(project / config.MODEL, config.Model))
+    to.mkdir()
+    train.save(fitted, to / "model.skops")
+    shutil.copytree(
+        project / "src/flight_delays/problem",
+        to / "problem",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    given = inference.predict(fitted, rows[TRAINED:], data, module("problem.features").features)
+    truth = ingest.labels(rows[TRAINED:], data)
+    predictions = pl.DataFrame({"given": pl.Series(given.tolist(), dtype=pl.Array(pl.Float64, 2))})
+
+    def score(at: Any) -> list[float]:
+        return [metrics.SCORES["roc_auc"](truth[at], given[at])]
+
+    (auc,) = metrics.bootstrap(score, len(truth), gate)
+    for name, content in {
+        "contract": data.model_dump(),
+        "profile": module("pipeline.package").profile(rows[:TRAINED], predictions, data),
+        "metrics": {"metric": "roc_auc", "rows": len(truth), "metrics": {"roc_auc": auc}},
+    }.items():
+        (to / f"{name}.json").write_text(json.dumps(content))
+    seal(to, module, datetime.now(UTC))
+    return to
+
+
+def seal(folder: Path, module: Import, created: datetime) -> None:
+    """Write a package's manifest."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    files = {
+        path.relative_to(folder).as_posix(): module("documents").digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    whole = module("inference").package_digest(files)
+    manifest = {
+        "version": f"{created:%Y%m%d-%H%M%S}-{whole[7:15]}",
+        "created": created.isoformat(),
+        "package_digest": whole,
+        "model_digest": files["model.skops"],
+        "files": files,
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+class Deaf:
+    """Takes what the service would measure."""
+
+    def add(self, *_: object) -> None:
+        """Forget it."""
+
+
+@dataclass
+class Place:
+    """A project's folder with a champion, and a log of predictions."""
+
+    path: Path
+    module: Import
+    model: Any
+
+    def champion(self, folder: Path) -> Any:
+        """Register a package, and make it the champion."""
+        store, self.model = (
+            self.module("registry").opened(),
+            self.module("inference").opened(folder),
+        )
+        facts = {"data_digest": "sha256:" + "0" * 64, "commit": "none", "compared_with": "first"}
+        store.push(folder, self.model.manifest, facts)
+        store.point("champion", self.model.version)
+        return store
+
+    def settings(self, **changes: Any) -> None:
+        known = {"window": {"hours": 1.0, "rows": WINDOW}} | changes
+        (self.path / "config/drift.yaml").write_text(json.dumps(known))
+
+    def rows(self, n: int = WINDOW, seed: int = SEED, *changes: pl.Expr) -> pl.DataFrame:
+        """Rows like those of training, in another order."""
+        data, ingest = self.model.data, self.module("pipeline.ingest")
+        rows = ingest.typed(ingest.read(self.path / data.source, data.separator), data)
+        rows = rows.sort(data.time).head(TRAINED)
+        return rows.sample(n, with_replacement=True, seed=seed).with_columns(*changes)
+
+    def month(self, month: str) -> pl.DataFrame:
+        ingest, data = self.module("pipeline.ingest"), self.model.data
+        typed: pl.DataFrame = ingest.typed(ingest.read(MONTHS[month], data.separator), data)
+        return typed
+
+    def log(self, rows: pl.DataFrame, hour: int, told: bool = False) -> None:
+        """Log predictions of rows as the service does, but within an hour of the past."""
+        log, batch = self.module("serving.log"), self.module("serving.batch")
+        settings, n, name = self.module("settings").Service(log="fresh"), len(rows), uuid4().hex
+        kept, served = log.Log(settings), batch.Served(self.model, {}, Deaf())
+        typed = rows.select(self.model.data.features)
+        kept.add(served, [(name, n)], [{}] * n, typed, self.model.predict(typed))
+        kept.write()
+        (file,) = Path("fresh").rglob("*.parquet")
+        begin = PAST + timedelta(hours=hour)
+        times = [begin + timedelta(hours=1) * (at / n) for at in range(n)]
+        frame = pl.read_parquet(file).with_columns(pl.Series("time", times, pl.Datetime("us")))
+        log.store("predictions", f"date={begin:%F}/{begin:%H%M%S%f}_{file.name[13:]}", frame)
+        shutil.rmtree("fresh")
+        if told:
+            truth = rows[self.model.data.target].cast(pl.String)
+            labels = frame.select("request_id", "row").with_columns(truth.alias("delayed"))
+            labels.write_csv(self.path / "labels.csv")
+            log.add(self.path / "labels.csv", self.model.data, "predictions")
+
+    def refuse(self, rows: int, hour: int) -> None:
+        """Log that rows were refused."""
+        time = PAST + timedelta(hours=hour)
+        frame = pl.DataFrame(
+            {
+                "time": pl.Series([time], dtype=pl.Datetime("us")),
+                "version": [self.model.version],
+                "column": ["seats"],
+                "rule": ["not a number"],
+                "rows": [rows],
+            }
+        )
+        name = f"refused/date={time:%F}/{hour:06}_all_{uuid4().hex}.parquet"
+        self.module("serving.log").store("predictions", name, frame)
+
+    def monitor(self) -> str:
+        said: str = self.module("monitoring").monitor()
+        return said
+
+    def retrain(self, run: Callable[[], None], **options: Any) -> str:
+        said: str = self.module("monitoring").retrain(run, **options)
+        return said
+
+    def document(self, step: str = "monitor") -> dict[str, Any]:
+        found: dict[str, Any] = self.module("documents").read(step)  # which its schema checks
+        return found
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, render: Render, module: Import, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> Place:
+    path = tmp_path / "project"
+    path.mkdir()
+    for name in ("config", "data"):
+        shutil.copytree(render(level=1) / name, path / name)
+    monkeypatch.chdir(path)
+    place = Place(path, module, None)
+    place.settings()
+    place.champion(packed)
+    return place
+
+
+HOTTER = pl.col("temperature_f") + 15
+
+
+# --- what it says ------------------------------------------------------------------------------
+
+
+def test_rows_like_those_of_training_are_no_alarm(place: Place) -> None:
+    for hour in range(6):
+        place.log(place.rows(WINDOW, hour), hour)
+    assert place.monitor() == "no training: no alarm in 6 windows"
+    said = place.document()
+    assert (said["decision"], said["alarm"], said["new"], said["alarms"]) == (
+        "none",
+        None,
+        False,
+        [],
+    )
+    assert [w["rows"] for w in said["windows"]] == [WINDOW] * 6
+    assert set(place.document("drift")["windows"][0]["columns"]) == set(place.model.data.features)
+
+
+def test_a_sign_in_one_window_is_no_alarm_and_in_two_it_is(place: Place) -> None:
+    place.log(place.rows(), 0)
+    place.log(place.rows(WINDOW, 1, HOTTER), 1)
+    assert place.monitor() == "no training: no alarm in 2 windows"
+    assert "temperature_f" in place.document()["windows"][1]["signs"]["drift"]
+    place.log(place.rows(WINDOW, 2), 2)
+    place.log(place.rows(WINDOW, 3, HOTTER), 3)
+    said = place.monitor()
+    assert said.startswith("retrain: drift-")
+    assert "temperature_f values are spread otherwise" in said
+    assert "in 2 of the last 4 windows" in said
+
+
+def test_an_alarm_needs_the_newest_window(place: Place) -> None:
+    for hour, change in enumerate([HOTTER, HOTTER, pl.col("temperature_f")]):
+        place.log(place.rows(WINDOW, hour, change), hour)
+    assert place.monitor() == "no training: no alarm in 3 windows"
+
+
+def test_two_columns_once_each_are_no_alarm(place: Place) -> None:
+    place.log(place.rows(WINDOW, 0, HOTTER), 0)
+    place.log(place.rows(WINDOW, 1, pl.lit("UA").alias("carrier")), 1)
+    assert place.monitor() == "no training: no alarm in 2 windows"
+
+
+def test_old_signs_are_forgotten(place: Place) -> None:
+    for hour in range(7):
+        change = HOTTER if hour in (0, 6) else pl.col("temperature_f")
+        place.log(place.rows(WINDOW, hour, change), hour)
+    assert place.monitor() == "no training: no alarm in 7 windows"
+
+
+def test_a_change_of_the_prediction_alone_is_found(place: Place) -> None:
+    late = place.rows(TRAINED).filter(
+        pl.Series(place.model.predict(place.rows(TRAINED))[:, 1] > 0.3)
+    )
+    for hour in range(2):
+        place.log(late.sample(WINDOW, seed=hour), hour)
+    place.monitor()
+    kinds = [alarm["kind"] for alarm in place.document()["alarms"]]
+    assert "prediction" in kinds
+    assert place.document("drift")["windows"][-1]["prediction"]["verdict"] == "drift"
+
+
+def test_only_windows_with_enough_hours_and_rows_are_judged(place: Place) -> None:
+    place.log(place.rows(WINDOW - 1, 0), 0)
+    assert "no window is complete" in place.monitor()
+    assert f"there are {WINDOW - 1} rows" in place.monitor()
+    place.log(place.rows(WINDOW, 1), 1)
+    place.monitor()
+    (window,) = place.document()["windows"]
+    assert window["rows"] == WINDOW  # closed by its 500th row, in the second hour
+    assert place.document()["waiting"] == WINDOW - 1
+    place.settings(window={"hours": 24.0 * 365, "rows": WINDOW})
+    assert "no window is complete" in place.monitor()
+
+
+def test_windows_stay_what_they_are_as_rows_come_in(place: Place) -> None:
+    random = np.random.default_rng(SEED)
+    before: list[Any] = []
+    print(f"seed {SEED}")
+    for hour in range(8):
+        place.log(place.rows(int(random.integers(100, 900)), hour), hour * 2)
+        place.monitor()
+        windows = place.document("drift")["windows"]
+        assert windows[: len(before)] == before
+        before = windows
+    assert len(before) >= 4
+    assert all(a["to"] == b["from"] for a, b in itertools.pairwise(before))
+
+
+def test_refused_rows_are_for_a_person_and_no_training(place: Place) -> None:
+    for hour in range(2):
+        place.log(place.rows(WINDOW, hour), hour)
+        place.refuse(50, hour)
+    said = place.monitor()
+    assert said.startswith("no training: the caller sent 9.1% of rows that break the contract")
+    assert said.endswith("which a person has to look at")
+    (alarm,) = place.document()["alarms"]
+    assert (alarm["kind"], alarm["status"]) == ("violations", "told")
+    assert place.retrain(lambda: pytest.fail("it trained")).startswith("nothing to do")
+
+
+def test_a_caller_of_whom_every_row_is_refused_is_noticed(place: Place) -> None:
+    for hour in range(2):
+        place.refuse(WINDOW, hour)
+    assert "sent 100.0% of rows that break the contract" in place.monitor()
+
+
+def test_performance_is_judged_once_labels_have_come(place: Place) -> None:
+    turned = (~pl.col("delayed")).alias("delayed")
+    for hour in range(2):
+        place.log(place.rows(WINDOW, hour, turned), hour)
+    assert place.monitor() == "no training: no alarm in 2 windows"
+    assert place.document()["windows"][0]["performance"] is None
+    for hour in range(2, 4):
+        place.log(place.rows(WINDOW, hour, turned), hour, told=True)
+    said = place.monitor()
+    assert "retrain: performance-" in said
+    assert "roc_auc is 0." in said
+    assert "in 2 of the last 2 windows" in said  # of those that have labels
+    performance = place.document()["windows"][-1]["performance"]
+    assert performance["labels"] == WINDOW
+    assert performance["skill"]["high"] < -0.1
+    assert performance["value"]["low"] < performance["value"]["value"] < 0.5
+
+
+def test_performance_as_before_is_no_alarm(place: Place) -> None:
+    for hour in range(4):
+        place.log(place.rows(WINDOW, hour), hour, told=True)
+    assert place.monitor() == "no training: no alarm in 4 windows"
+    assert all(w["performance"]["skill"]["high"] > 0 for w in place.document()["windows"])
+
+
+def test_an_old_champion_alarms_at_once(place: Place, packed: Path, tmp_path: Path) -> None:
+    old = Path(shutil.copytree(packed, tmp_path / "old"))
+    seal(old, place.module, datetime.now(UTC) - timedelta(days=91))
+    place.champion(old)
+    said = place.monitor()
+    assert "retrain: age-" in said
+    assert "the champion is 91 days old, and may be 90" in said
+
+
+def test_a_private_column_is_left_out(place: Place) -> None:
+    for hour in range(2):
+        place.log(place.rows(WINDOW, hour), hour)
+    for file in Path("predictions").glob("date=*/*.parquet"):
+        pl.read_parquet(file).drop("x:seats").write_parquet(file)
+    assert place.monitor() == "no training: no alarm in 2 windows"
+    assert "seats" not in place.document("drift")["windows"][0]["columns"]
+
+
+def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) -> None:
+    batch, log, settings = map(module, ("serving.batch", "serving.log", "settings"))
+    folder = place.module("registry").opened().fetch(place.model.version, place.path / "served")
+    served, kept = batch.load(folder), log.Log(settings.Service(log_seconds=0.05))
+    rows = place.rows(2 * WINDOW).select(place.model.data.features)
+    kept.add(served, [("a", 2 * WINDOW)], [{}] * 2 * WINDOW, rows, served.model.predict(rows))
+    kept.refuse(place.model.version, [batch.Fault(0, "seats", "not a number", None, 7)])
+    kept.write()
+    (place.path / "config/delivery.yaml").write_text('{"service": {"log_seconds": 0.05}}')
+    place.settings(window={"hours": 0.0, "rows": WINDOW})
+    time.sleep(0.1)
+    place.monitor()
+    (window,) = place.document()["windows"]
+    assert (window["rows"], window["refused"]) == (2 * WINDOW, 0)  # refused when it was written
+    assert window["signs"]["drift"] == {}
+
+
+def test_without_a_champion_or_a_log_it_says_what_to_do(place: Place) -> None:
+    wrong = sys.modules["flight_delays"].BadInput
+    (place.path / "config/delivery.yaml").write_text('{"service": {"log": ""}}')
+    with pytest.raises(wrong, match=r"service\.log"):
+        place.monitor()
+    (place.path / "config/delivery.yaml").write_text('{"registry": "another"}')
+    with pytest.raises(wrong, match="no champion: `ml deploy`"):
+        place.monitor()
+    assert "no champion" in place.retrain(lambda: None)
+
+
+# --- once for each alarm -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def alarmed(place: Place) -> Place:
+    for hour in range(2):
+        place.log(place.rows(WINDOW, hour, HOTTER), hour)
+    assert place.monitor().startswith("retrain: drift-")
+    return place
+
+
+def process(place: Place, code: str) -> subprocess.Popen[str]:
+    """Run code in a new process, in which monitoring is imported as m."""
+    source = str(Path(str(place.module("monitoring").__file__)).parents[2])
+    begin = f"import sys; sys.path.insert(0, {source!r})\nimport flight_delays.monitoring as m\n"
+    return subprocess.Popen([sys.executable, "-c", begin + code], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_decision_is_made_once_and_survives_restarts(alarmed: Place) -> None:
+    first = alarmed.document()
+    assert first["new"]
+    assert first["alarm"].startswith("drift-")
+    assert process(alarmed, "m.monitor()").wait() == 0
+    again = alarmed.document()
+    assert (again["decision"], again["alarm"], again["new"]) == ("retrain", first["alarm"], False)
+    alarmed.log(alarmed.rows(WINDOW, 2, HOTTER), 2)
+    alarmed.monitor()
+    assert [alarm["id"] for alarm in alarmed.document()["alarms"]] == [first["alarm"]]
+
+
+def test_an_alarm_starts_one_training(alarmed: Place) -> None:
+    runs: list[int] = []
+    said = alarmed.retrain(lambda: runs.append(1))
+    assert re.fullmatch(r"trained for drift-[-\d]+: the champion is [-\w]+", said)
+    assert alarmed.retrain(lambda: runs.append(2)).startswith("nothing to do: drift-")
+    alarmed.log(alarmed.rows(WINDOW, 2, HOTTER), 2)
+    assert alarmed.monitor().startswith("no training: drift-")
+    assert alarmed.document()["alarms"][0]["outcome"] == "done"
+    assert alarmed.retrain(lambda: runs.append(3)).startswith("nothing to do")
+    assert runs == [1]
+
+
+DECIDE = """
+judge = m.updated
+def told(before, *more):
+    after = judge(before, *more)
+    print("new" if after != before else "known")
+    return after
+m.updated = told
+m.monitor()
+"""
+TRAIN = """
+import time
+def run():
+    with open("runs", "a") as file:
+        file.write("x")
+    time.sleep(0.5)
+print(m.retrain(run))
+"""
+
+
+def test_of_many_at_once_one_decides_and_one_trains(place: Place) -> None:
+    for hour in range(2):
+        place.log(place.rows(WINDOW, hour, HOTTER), hour)
+    for code, promised in ((DECIDE, "new"), (TRAIN, "trained for drift-")):
+        started = [process(place, code) for _ in range(3)]
+        said = [one.communicate()[0] for one in started]
+        assert [one.returncode for one in started] == [0] * 3
+        assert sum(promised in text for text in said) == 1
+    assert Path("runs").read_text() == "x"
+
+
+def test_a_training_that_failed_is_not_started_again_by_itself(alarmed: Place) -> None:
+    refused = sys.modules["flight_delays"].Refused
+
+    def fail() -> None:
+        raise refused("the gate refused this model")
+
+    with pytest.raises(refused):
+        alarmed.retrain(fail)
+    said = alarmed.retrain(lambda: pytest.fail("it trained"))
+    assert "which failed: the gate refused this model" in said
+    runs: list[int] = []
+    name = alarmed.document()["alarm"]
+    assert name in alarmed.retrain(lambda: runs.append(1), again=name)
+    assert runs == [1]
+    with pytest.raises(sys.modules["flight_delays"].BadInput, match="has no alarm drift-1"):
+        alarmed.retrain(lambda: runs.append(2), again="drift-1")
+
+
+def test_a_training_that_was_killed_is_told_and_left_to_a_person(alarmed: Place) -> None:
+    killed = process(alarmed, "import os\nm.retrain(lambda: os.kill(os.getpid(), 9))")
+    assert killed.wait() == -9
+    name = alarmed.document()["alarm"]
+    said = alarmed.retrain(lambda: pytest.fail("it trained"))
+    assert f"which may still run: `ml retrain --again {name}` starts another" in said
+    store = alarmed.module("registry").opened()
+    note = json.loads(store.get("alarms"))
+    for alarms in note.values():
+        alarms["drift"]["started"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
+    store.set("alarms", json.dumps(note))
+    assert "which was killed, it seems" in alarmed.monitor()
+    runs: list[int] = []
+    alarmed.retrain(lambda: runs.append(1), again=name)
+    assert runs == [1]
+
+
+def test_an_alarm_that_cleared_can_be_raised_anew_by_later_windows_only(alarmed: Place) -> None:
+    first = alarmed.document()["alarm"]
+    alarmed.retrain(lambda: None)
+    alarmed.log(alarmed.rows(WINDOW, 2), 2)
+    alarmed.monitor()
+    assert alarmed.document()["alarms"]  # one good window clears nothing
+    alarmed.log(alarmed.rows(WINDOW, 3), 3)
+    assert alarmed.monitor() == "no training: no alarm in 4 windows"
+    assert alarmed.document()["alarms"] == []
+    alarmed.log(alarmed.rows(WINDOW, 4, HOTTER), 4)
+    assert alarmed.monitor() == "no training: no alarm in 5 windows"  # the third of the last five
+    alarmed.log(alarmed.rows(WINDOW, 5, HOTTER), 5)
+    assert alarmed.monitor().startswith("retrain: drift-")
+    assert alarmed.document()["new"]
+    assert alarmed.document()["alarm"] >= first
+
+
+def test_a_new_champion_starts_afresh_and_the_old_one_keeps_its_alarms(
+    alarmed: Place, packed: Path, tmp_path: Path
+) -> None:
+    alarmed.retrain(lambda: None)
+    new = Path(shutil.copytree(packed, tmp_path / "new"))
+    profile = json.loads((new / "profile.json").read_text())
+    hot = profile["columns"]["temperature_f"]
+    hot["percentiles"] = [value + 15 for value in hot["percentiles"]]
+    (new / "profile.json").write_text(json.dumps(profile))
+    seal(new, alarmed.module, datetime.now(UTC) + timedelta(seconds=1))
+    store = alarmed.champion(new)
+    assert alarmed.monitor() == "no training: no alarm in 2 windows"
+    assert alarmed.document()["alarms"] == []
+    store.point("champion", next(v.version for v in store.versions()))
+    assert alarmed.monitor().startswith("no training: drift-")
