@@ -156,7 +156,7 @@ class Api:
                         [Fault(None, None, "too much is being sent: try again later")], 503
                     )
         except ClientDisconnect:
-            raise Faulty([Fault(None, None, "the caller has gone")]) from None
+            raise Faulty([Fault(None, None, "the caller has gone")], 400) from None
         finally:
             self.held -= len(body)
         return bytes(body)
