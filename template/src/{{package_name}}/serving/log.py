@@ -252,7 +252,7 @@ def joined(
             continue
         last = labels.sort("told").unique(by, keep="last", maintain_order=True)
         later = pl.col("told").is_null() | (pl.col("told_right") > pl.col("told"))
-        rows = rows.join(last, on=by, how="left", suffix="_right").with_columns(
+        rows = rows.join(last, on=by, how="left", maintain_order="left").with_columns(
             pl.when(later).then(f"{name}_right").otherwise(name).alias(name)
             for name in ("truth", "told")
         )
