@@ -20,6 +20,7 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from conftest import ROOT, Render
 
 Import = Callable[[str], ModuleType]
@@ -511,3 +512,141 @@ def test_a_new_champion_starts_afresh_and_the_old_one_keeps_its_alarms(
     assert alarmed.document()["alarms"] == []
     store.point("champion", next(v.version for v in store.versions()))
     assert alarmed.monitor().startswith("no training: drift-")
+
+
+# --- the months that came later ------------------------------------------------------------------
+
+# Of each: the columns that alarm after three windows, and the windows that surely lost performance.
+VERDICTS = {
+    "07": ({"temperature_f", "wind_speed", "pressure"}, [False, False, False]),
+    "09": ({"temperature_f", "wind_speed", "pressure"}, [False, False, True]),
+    "10": ({"temperature_f"}, [False, False, True]),
+}
+
+
+@pytest.mark.parametrize("month", MONTHS)
+def test_each_month_that_came_later_has_the_verdict_that_the_docs_explain(
+    place: Place, month: str
+) -> None:
+    rows, (columns, lost) = place.month(month), VERDICTS[month]
+    for hour in range(3):
+        place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, told=True)
+    print(place.monitor())
+    said, drift = place.document(), place.document("drift")
+    (alarm,) = said["alarms"]
+    assert (said["decision"], alarm["kind"]) == ("retrain", "drift")
+    assert set(re.findall(r"(?:^|; )(\w+)", alarm["reason"])) == columns
+    assert [bool(window["signs"]["performance"]) for window in said["windows"]] == lost
+    assert {window["prediction"]["verdict"] for window in drift["windows"]} == {"quiet"}
+    for window, found in zip(said["windows"], drift["windows"], strict=True):
+        hot, answer = found["columns"]["temperature_f"], found["prediction"]
+        ends = "{value:.2f} ({low:.2f} to {high:.2f})".format(**window["performance"]["value"])
+        print(f"temperature PSI {hot['psi']:.1f}, distance {hot['distance']:.2f};", end=" ")
+        print(f"prediction {answer['psi']:.2f}, {answer['distance']:.2f}; roc_auc {ends}")
+
+
+def test_september_and_october_together_are_a_loss_of_performance(place: Place) -> None:
+    rows = pl.concat([place.month("09"), place.month("10")])
+    for hour in range(6):
+        place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, told=True)
+    place.monitor()
+    kinds = [alarm["kind"] for alarm in place.document()["alarms"]]
+    assert kinds == ["drift", "performance"]
+    runs: list[int] = []
+    said = place.retrain(lambda: runs.append(1))  # one training answers both
+    assert runs == [1]
+    assert re.match(r"trained for drift-[-\d]+, performance-[-\d]+:", said)
+
+
+# --- Prometheus ----------------------------------------------------------------------------------
+
+# What a healthy service tells, from minute to minute; then what another tells, and its alert.
+BUCKETS = {0.1: 595, 0.5: 600, 1.0: 600, 2.5: 600, "+Inf": 600}
+HEALTHY = {
+    'ml_requests_total{route="/predict",status="200"}': "0+600x180",
+    'ml_requests_total{route="/predict",status="422"}': "0+6x180",
+    'ml_requests_total{route="/predict",status="500"}': "0x180",
+    'ml_requests_total{route="/predict",status="503"}': "0+1x180",
+    "ml_rows_total": "0+600x180",
+    'ml_feature_category_total{category="(other)",feature="dest"}': "0+6x180",
+    "ml_model_errors_total": "0x180",
+    "ml_model_age_seconds": "86400+60x180",
+    'ml_model_info{model_digest="a",version="1",instance="one"}': "1x180",
+    'ml_model_info{model_digest="a",version="1",instance="two"}': "1x180",
+    "ml_log_lag_seconds": "4x180",
+    "ml_log_dropped_rows_total": "0x180",
+} | {
+    f'ml_request_seconds_bucket{{route="/predict",le="{le}"}}': f"0+{n}x180"
+    for le, n in BUCKETS.items()
+}
+ONE, TWO = (
+    f'ml_model_info{{model_digest="a",version="1",instance="{name}"}}' for name in ("one", "two")
+)
+ILL = {
+    "MlServiceAbsent": {ONE: "_x180", TWO: "_x180"},
+    "MlErrors": {'ml_requests_total{route="/predict",status="500"}': "0+12x180"},
+    "MlModelCodeFails": {"ml_model_errors_total": "0x115 0+1x65"},
+    "MlOverloaded": {'ml_requests_total{route="/predict",status="503"}': "0+60x180"},
+    "MlSlow": {
+        f'ml_request_seconds_bucket{{route="/predict",le="{le}"}}': "0+580x180" for le in (0.1, 0.5)
+    },
+    "MlContractBroken": {'ml_requests_total{route="/predict",status="422"}': "0+60x180"},
+    "MlUnknownCategories": {
+        'ml_feature_category_total{category="(other)",feature="dest"}': "0+60x180"
+    },
+    "MlModelOld": {"ml_model_age_seconds": "7780000+60x180"},
+    "MlModelsDiffer": {
+        TWO: "_x180",
+        'ml_model_info{model_digest="b",version="2",instance="two"}': "1x180",
+    },
+    "MlLogLags": {"ml_log_lag_seconds": "4x60 61+60x120"},
+    "MlLogDropsRows": {"ml_log_dropped_rows_total": "0x115 0+5x65"},
+}
+
+
+def test_alerts_ask_for_nothing_that_the_service_does_not_tell(
+    render: Render, module: Import, packed: Path
+) -> None:
+    served = module("serving.batch").load(packed)
+    api = module("serving").app(served, module("settings").Service(log="")).state.api
+    api.requests.labels("/predict", 200)
+    api.seconds.labels("/predict")
+    told = {sample.name for metric in api.registry.collect() for sample in metric.samples}
+    (group,) = yaml.safe_load((render(level=1) / "deploy/alerts.yaml").read_text())["groups"]
+    rules = group["rules"]
+    asked = {name for rule in rules for name in re.findall(r"\bml_\w+", rule["expr"])}
+    assert asked <= told
+    assert {name.partition("{")[0] for name in HEALTHY} == asked
+    assert [rule["alert"] for rule in rules] == list(ILL)  # each of them is tested
+
+
+@pytest.mark.skipif(not PROMTOOL, reason="needs promtool: see .ci/packages")
+@pytest.mark.parametrize("alert", [None, *ILL])
+def test_an_alert_is_raised_by_what_it_is_for_and_by_nothing_else(
+    render: Render, tmp_path: Path, alert: str | None
+) -> None:
+    series = HEALTHY | (ILL[alert] if alert else {})
+    raised = [{"labels": f'{{alertname="{alert}"}}', "value": 1}] if alert else []
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    test = {
+        "rule_files": [str(render(level=1) / "deploy/alerts.yaml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": n, "values": of} for n, of in series.items()],
+                "promql_expr_test": [
+                    {"expr": firing, "eval_time": "2h", "exp_samples": raised},
+                ],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(json.dumps(test))
+    assert PROMTOOL
+    done = subprocess.run(
+        [PROMTOOL, "test", "rules", str(tmp_path / "test.yaml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -68,7 +68,7 @@ def _column(values: pl.Series, of: Reference, level: float, settings: Drift) -> 
         reasons.append(f"gaps went from {before:.1%} to {gaps:.1%}{unseen}")
     return {
         "verdict": "drift" if reasons else "quiet",
-        "reason": "; ".join(reasons) or None,
+        "reason": " and ".join(reasons) or None,
         "psi": psi,
         "distance": distance,
         "p_values": p_values,
