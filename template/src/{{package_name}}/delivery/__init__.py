@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -188,9 +189,8 @@ def _target(name: str) -> Target:
 
         return Local()
     if kind == "kubernetes" and (Path(__file__).parent / "kubernetes.py").exists():
-        from .kubernetes import Kubernetes
-
-        return Kubernetes(overlay or "production")
+        there: Target = import_module(".kubernetes", __name__).Kubernetes(overlay or "production")
+        return there
     raise BadInput(f"target {name}: this project has none of that name")
 
 
