@@ -32,7 +32,9 @@ def table() -> list[Row]:
     """Read copier/paths.yml."""
     rows = yaml.safe_load((ROOT / "copier/paths.yml").read_text())
     return [
-        Row(row["path"], row["class"], row["level"], next(iter(row.get("answer", {}).items()), None))
+        Row(
+            row["path"], row["class"], row["level"], next(iter(row.get("answer", {}).items()), None)
+        )
         for row in rows
     ]
 
