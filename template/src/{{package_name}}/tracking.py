@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import config
-from .documents import ARTIFACTS, DOCUMENTS, digest, read, replacing
+from .documents import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,6 +65,8 @@ def record() -> str:
             new.write_text(f"{of}\n{run}\n", "utf-8")
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
+        if "already exists" in said and where().endswith(DATABASE.name):
+            said = f"{DATABASE} was left half made by a run that was killed: delete it first"
         return f"tracking: this run was not recorded, `ml track` does it later: {said}"
     return f"tracking: recorded as {run} in {where()}"
 
@@ -82,7 +84,7 @@ def _record() -> str:
         known.log_param(run, key, value)
     for key, value in _metrics(said).items():
         known.log_metric(run, key, value)
-    for path in DOCUMENTS.values():
+    for path, *_ in STEPS.values():
         if path.exists():
             known.log_artifact(run, str(path), "documents")
     known.set_terminated(run)
