@@ -47,17 +47,21 @@ def judge(
 
 
 def _column(values: pl.Series, of: Reference, level: float, settings: Drift) -> dict[str, Any]:
-    before, time = of.seen["gaps"], values.dtype == pl.Datetime
+    lacked, time = round(of.rows * of.seen["gaps"]), values.dtype == pl.Datetime
+    had = of.rows - lacked
     if "counts" in of.seen:
+        # As many categories as were seen once are to be expected among those that were not seen:
+        # I. J. Good, Biometrika 40, 1953.
+        lacked += sum(count == 1 for count in of.seen["counts"].values())
         known, psi, p_values = _categories(values, of.seen["counts"])
         distance, new = None, (len(values) - values.null_count() - known) / max(1, len(values))
     else:
         numbers = (values.dt.epoch("s") if time else values).drop_nulls().cast(pl.Float64)
-        known, new, had = len(numbers), 0.0, round(of.rows * (1 - before))
+        known, new = len(numbers), 0.0
         psi, distance, p_values = _numbers(numbers.sort().to_numpy(), of.seen["percentiles"], had)
-    gaps = 1 - known / max(1, len(values))
-    missing, lacked = len(values) - known, round(of.rows * before)
-    p_gaps = _homogeneity([of.rows - lacked, lacked], [known, missing])
+    before = lacked / max(1, of.rows)
+    gaps = 1 - known / len(values) if len(values) else before
+    p_gaps = _homogeneity([of.rows - lacked, lacked], [known, len(values) - known])
     change, reasons = gaps - before, []
     large = psi >= settings.min_psi or (distance or 0) >= settings.min_distance
     if large and p_values < level and not time:
