@@ -107,7 +107,8 @@ def observed(champion: Champion, log: str, until: datetime, settings: Drift) -> 
     if not spans:
         return [], waiting
     since = datetime.fromtimestamp(spans[-SHOWN:][0][0] / 1e6, UTC).replace(tzinfo=None)
-    rows, found = joined(log, since, version.model_digest).collect(), []
+    seen = joined(log, since, version.model_digest)
+    rows, found = seen.sort("time", "request_id", "row").collect(), []
     at = rows["time"].to_physical()
     for begin, end in spans[-SHOWN:]:
         part = rows.filter((at >= begin) & (at < end))
