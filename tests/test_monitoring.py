@@ -376,6 +376,30 @@ def test_without_a_champion_or_a_log_it_says_what_to_do(place: Place) -> None:
     assert "no champion" in place.retrain(lambda: None)
 
 
+def test_a_million_predictions_take_less_than_ten_seconds(
+    place: Place, record_property: Callable[[str, object], None]
+) -> None:
+    place.log(place.rows(10_000), 0)
+    (file,) = Path("predictions").glob("date=*/*.parquet")
+    frame = pl.read_parquet(file)
+    file.unlink()
+    hours = [pl.col("time").dt.offset_by(f"{hour}h") for hour in range(100)]
+    whole = pl.concat([frame.with_columns(later) for later in hours])
+    for (day,), rows in whole.group_by(pl.col("time").dt.date()):
+        place.module("serving.log").store("predictions", f"date={day}/{file.name}", rows)
+    began = time.perf_counter()
+    assert place.monitor() == "no training: no alarm in 30 windows"  # the newest
+    taken = time.perf_counter() - began
+    print(f"{taken:.2f} s")
+    record_property("seconds", taken)
+    place.settings(window={"hours": 100.0, "rows": WINDOW})
+    began = time.perf_counter()
+    assert place.monitor() == "no training: no alarm in 1 windows"
+    print(f"{time.perf_counter() - began:.2f} s in one window")
+    assert time.perf_counter() - began < 10
+    assert taken < 10
+
+
 # --- once for each alarm -----------------------------------------------------------------------
 
 

@@ -226,7 +226,7 @@ def _window(
     rows: pl.DataFrame, ends: dict[str, Any], bad: int, champion: Champion, gate: Gate, of: Drift
 ) -> dict[str, Any]:
     found = judge(rows, champion.references, of)
-    prediction, share = found.pop(champion.answer, None), bad / (bad + len(rows))
+    prediction, share = found.pop(champion.answer, None), bad / max(1, bad + len(rows))
     columns = {name.removeprefix("x:"): one for name, one in found.items()}
     signs: dict[str, dict[str, str]] = {
         "drift": {name: one["reason"] for name, one in columns.items() if one["reason"]},
