@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import ks_2samp  # type: ignore[import-untyped]
+from scipy.stats import ks_2samp
 
 Findings = dict[str, dict[str, Any]]
 TRAINED, WINDOW, SEED = 4_800, 500, 20_131
@@ -47,7 +47,8 @@ class Bench:
         return {name: f["reason"] for name, f in self.judge(rows).items() if f["reason"]}
 
     def window(self, seed: int, rows: int = WINDOW) -> pl.DataFrame:
-        return self.rows.sample(rows, with_replacement=True, seed=seed)
+        drawn: pl.DataFrame = self.rows.sample(rows, with_replacement=True, seed=seed)
+        return drawn
 
 
 @pytest.fixture(scope="module")

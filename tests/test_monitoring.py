@@ -122,7 +122,8 @@ class Place:
         data, ingest = self.model.data, self.module("pipeline.ingest")
         rows = ingest.typed(ingest.read(self.path / data.source, data.separator), data)
         rows = rows.sort(data.time).head(TRAINED)
-        return rows.sample(n, with_replacement=True, seed=seed).with_columns(*changes)
+        drawn: pl.DataFrame = rows.sample(n, with_replacement=True, seed=seed)
+        return drawn.with_columns(*changes)
 
     def month(self, month: str) -> pl.DataFrame:
         ingest, data = self.module("pipeline.ingest"), self.model.data
