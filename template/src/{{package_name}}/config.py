@@ -143,7 +143,10 @@ def read(path: Path, kind: type[Kind]) -> Kind:
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise BadInput(f"{path} is missing: `ml data use` writes it") from None
+        todo = (
+            "`ml data use` writes it" if path in (DATA, MODEL, GATE) else "bring it back from Git"
+        )
+        raise BadInput(f"{path} is missing: {todo}") from None
     except UnicodeDecodeError:
         raise BadInput(f"{path}: this is not UTF-8: save it as UTF-8") from None
     except yaml.YAMLError as error:

@@ -6,6 +6,7 @@ code than the one it learned from, whatever the working tree holds by now.
 
 import hashlib
 import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Collection
@@ -28,6 +29,7 @@ from .pipeline.ingest import inputs, typed
 from .pipeline.validate import Rules, failures
 
 MANIFEST = "manifest.json"
+OLD = PACKAGE.with_name(".model.old")  # while another one takes its place
 Features = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -81,12 +83,21 @@ def opened(folder: Path = PACKAGE) -> Model:
     Raises:
         BadInput: There is none, or it is damaged.
     """
+    if folder == PACKAGE:
+        repair()
     manifest = verified(folder)
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
     code = _code(folder / "problem", manifest["package_digest"])
     fitted = load(folder / MODEL.name, code("model").TRUSTED)
     features, rules = code("features").features, code("schema").rules
     return Model(manifest, data, data.for_predicting(), fitted, features, rules)
+
+
+def repair() -> None:
+    """Finish or undo what a killed run left of replacing `artifacts/model/`."""
+    if OLD.exists() and not PACKAGE.exists():
+        OLD.rename(PACKAGE)
+    shutil.rmtree(OLD, ignore_errors=True)
 
 
 def verified(folder: Path) -> dict[str, Any]:

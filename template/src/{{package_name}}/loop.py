@@ -19,6 +19,10 @@ START = Path.cwd()
 labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What really happened.")
 Version = Annotated[str | None, Argument(help="A version, or a part of one that only it has.")]
 
+Target = Annotated[
+    str | None, Option(help="local; with Kubernetes, kubernetes/production or kubernetes/staging.")
+]
+
 
 def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
@@ -88,9 +92,11 @@ def promote(version: Version = None) -> None:
     typer.echo(_load("registry").promote(version))
 
 
-def rollback(to: Annotated[str | None, Option(help="A champion of before.")] = None) -> None:
+def rollback(
+    to: Annotated[str | None, Option(help="A champion of before.")] = None, target: Target = None
+) -> None:
     """Return to the champion before, in the registry and in the service."""
-    typer.echo(_load("delivery").rollback(to))
+    typer.echo(_load("delivery").rollback(to, target))
 
 
 def serve(
@@ -105,12 +111,13 @@ def serve(
 
 def parity(
     file: Annotated[Path | None, Argument(help="Rows; without it, those of the holdout.")] = None,
-    url: Annotated[str | None, Option(help="Of the service; else that of delivery.yaml.")] = None,
+    url: Annotated[str | None, Option(help="Of the service; else the local one.")] = None,
 ) -> None:
     """Ask the service, and see that it answers what the champion's package answers here."""
     import polars as pl
 
     from . import documents, inference, registry, serving, settings
+    from .delivery import local
     from .pipeline import ingest
 
     champion, service = registry.champion(), settings.delivery().service
@@ -123,7 +130,7 @@ def parity(
     else:
         documents.checked(documents.HOLDOUT)
         rows = pl.read_parquet(documents.HOLDOUT)
-    at = url or f"http://{service.host}:{service.port}"
+    at = url or local.running().get("url") or f"http://{service.host}:{service.port}"
     typer.echo(serving.parity(at.rstrip("/"), rows, model))
 
 
@@ -142,9 +149,9 @@ def smoke(url: Annotated[str | None, Option(help="Of the service.")] = None) -> 
     typer.echo(_load("delivery").smoke(url))
 
 
-def status() -> None:
+def status(target: Target = None) -> None:
     """Say what serves, and finish or undo what a killed deployment left."""
-    typer.echo(_load("delivery").status())
+    typer.echo(_load("delivery").status(target))
 
 
 def stop() -> None:

@@ -14,13 +14,13 @@ import polars as pl
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
 from ..documents import DOCUMENTS, MODEL, PACKAGE, PREDICTIONS, STEPS, TRAIN, digest, document, read
-from ..inference import MANIFEST, package_digest
+from ..inference import MANIFEST, OLD, package_digest, repair
 from .gate import decide
 from .ingest import inputs
 from .report import render
 
 PROBLEM = Path(__file__).parents[1] / "problem"
-OLD, NEW = PACKAGE.with_name(".model.old"), PACKAGE.with_name(".model.new")
+NEW = PACKAGE.with_name(".model.new")
 
 
 def step(config: Config) -> str:
@@ -72,13 +72,6 @@ def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / f"{name}.json").write_text(text, "utf-8")
     (folder / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
-
-
-def repair() -> None:
-    """Finish or undo what a killed run left of replacing the package."""
-    if OLD.exists() and not PACKAGE.exists():
-        OLD.rename(PACKAGE)
-    shutil.rmtree(OLD, ignore_errors=True)
 
 
 def profile(train: pl.DataFrame, predictions: pl.DataFrame, data: Data) -> dict[str, Any]:

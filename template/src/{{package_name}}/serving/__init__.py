@@ -53,7 +53,7 @@ from .batch import (
     parsed,
     stamped,
 )
-from .log import Log
+from .log import CHECK, Log
 from .metrics import Collector
 
 ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -288,7 +288,8 @@ def parity(url: str, rows: pl.DataFrame, model: Model) -> str:
     ask, worst = build_opener(ProxyHandler({})), 0.0
     for at in range(0, len(sent), 100):
         body = json.dumps({"rows": sent[at : at + 100]}).encode()
-        call = Call(f"{url}/predict", body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", "X-Request-Id": f"{CHECK}{uuid4().hex}"}
+        call = Call(f"{url}/predict", body, headers)
         try:
             with ask.open(call, timeout=30) as answer:
                 found = json.load(answer)
