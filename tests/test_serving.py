@@ -318,6 +318,33 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
     assert "no number" in answers[3].text
 
 
+def test_a_bug_of_ours_leaves_nobody_waiting_for_ever(
+    module: Module, made: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = module("serving.batch")
+    app = module("serving").app(batch.load(made), module("settings").Service(log=""))
+    shape = batch.shape
+
+    def fails(rows: list[dict[str, Any]], data: Any) -> Any:
+        if rows[0]["seats"] == 77:
+            raise pl.exceptions.PanicException("of Polars, which is no Exception")
+        return shape(rows, data)
+
+    monkeypatch.setattr(batch, "shape", fails)
+
+    async def run() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x", timeout=20) as client,
+        ):
+            bodies = [{"rows": rows[0] | {"seats": seats}} for seats in (77, 50)]
+            asked = [client.post("/predict", json=body) for body in bodies]
+            return [(await asyncio.wait_for(one, 20)).status_code for one in asked]
+
+    assert asyncio.run(run()) == [422, 200]
+
+
 # --- the Open Inference Protocol -------------------------------------------------------------
 
 
@@ -372,6 +399,8 @@ def test_a_model_or_version_that_is_not_there_is_not_found(server: Server) -> No
         {"inputs": [{"name": "seats", "datatype": "FP64", "shape": [2], "data": [1.0]}]},
         {"inputs": [{"name": "seats", "datatype": "FP64", "shape": [1], "data": {"a": 1}}]},
         {"inputs": [{"name": [], "datatype": "FP64", "shape": [1], "data": [1.0]}]},
+        {"inputs": [{"name": 5, "datatype": "FP64", "shape": [1], "data": [1.0]}]},
+        {"inputs": [{"name": None, "datatype": "FP64", "shape": [1], "data": [1.0]}]},
         {"parameters": 7},
         {"parameters": {"binary_data_output": True}, "outputs": 7},
         {"outputs": [{"name": "colour"}]},
@@ -386,6 +415,16 @@ def test_tensors_that_make_no_sense_are_told_so(
     answer = httpx.post(f"{server.url}/v2/models/flight_delays/infer", json=body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5_000, b"-1"])
+def test_a_length_of_the_json_that_is_none_is_no_error_of_ours(
+    server: Server, rows: list[dict[str, Any]], length: bytes
+) -> None:
+    url = f"{server.url}/v2/models/flight_delays/infer"
+    headers = {b"Inference-Header-Content-Length": length}
+    answer = httpx.post(url, json={"inputs": tensors(rows[:1])}, headers=headers)
+    assert answer.status_code == 200, answer.text
 
 
 def test_bytes_after_the_json_that_are_damaged_are_told_so(

@@ -26,7 +26,7 @@ from .. import BadInput
 from ..config import Column, Data
 from ..documents import now
 from ..inference import Model, opened
-from .log import Log, text
+from .log import WRONG, Log, text
 from .metrics import Spreads
 
 DESIRED = Path("service/desired.json")
@@ -149,15 +149,11 @@ class Batcher:
                     batch.append(asked)
                     size += len(asked.rows)
             served = self.served  # the one that answers them all, whatever comes meanwhile
-            found: list[tuple[Asked, Answer | Faulty]] = []
-            fit: list[Asked] = []
-            for asked in batch:
-                faults = shape(asked.rows, served.model.asked)
-                if faults:
-                    found.append((asked, Faulty(faults)))
-                else:
-                    fit.append(asked)
-            found += self._answer(fit, served) if fit else []
+            try:
+                found = self._found(batch, served)
+            except WRONG:  # a bug of ours, which may not keep all others waiting for ever
+                logging.getLogger("uvicorn.error").exception("a request cannot be answered")
+                found = [(asked, Faulty([Fault(None, None, "not rows")])) for asked in batch]
             with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
                 self.loop.call_soon_threadsafe(_deliver, found)
             if waiting := self.queue.qsize():
@@ -166,6 +162,16 @@ class Batcher:
                 until = time.perf_counter() + min(MOST_WAIT, (time.perf_counter() - began) / 2)
                 while self.queue.qsize() < waiting + len(batch) and time.perf_counter() < until:
                     time.sleep(0.0002)
+
+    def _found(self, batch: list[Asked], served: Served) -> list[tuple[Asked, Answer | Faulty]]:
+        found: list[tuple[Asked, Answer | Faulty]] = []
+        fit: list[Asked] = []
+        for asked in batch:
+            if faults := shape(asked.rows, served.model.asked):
+                found.append((asked, Faulty(faults)))
+            else:
+                fit.append(asked)
+        return found + (self._answer(fit, served) if fit else [])
 
     def _answer(self, batch: list[Asked], served: Served) -> list[tuple[Asked, Answer | Faulty]]:
         model = served.model
@@ -186,9 +192,7 @@ class Batcher:
                     (asked, Answer(served, answers[a:b]))
                     for asked, a, b in zip(batch, at, at[1:], strict=False)
                 ]
-        except (
-            Exception
-        ) as error:  # of problem/, which is the user's, about rows that nobody foresaw
+        except WRONG as error:  # of problem/, which is the user's, about rows that nobody foresaw
             if len(batch) == 1:
                 self.errors += 1
                 logging.getLogger("uvicorn.error").exception("the model cannot answer")
@@ -212,7 +216,7 @@ class Batcher:
                     if wanted.get("version") != self.served.model.version:
                         self.served = load(Path(wanted["folder"]))
                     say(None)
-                except Exception as error:  # whatever is wrong with it, the model before serves on
+                except WRONG as error:  # whatever is wrong with it, the model before serves on
                     say(f"{wanted.get('version')}: {error}")
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CHECK = "ml-check."  # begins the ID of a request that is to be answered, and not to be logged
 COMPACT = 256  # batches that wait as they came; a frame of one row takes as much as one of hundreds
+WRONG = (Exception, pl.exceptions.PanicException)  # a panic of Polars is no Exception
 ANSWER: dict[str, pl.DataType] = {
     "request_id": pl.String(),
     "row": pl.Int32(),
@@ -89,7 +90,7 @@ class Log:
                 batches = list(of)
                 try:
                     self._take(batches)
-                except Exception as error:  # nothing that is wrong here may reach a caller
+                except WRONG as error:  # nothing that is wrong here may reach a caller
                     self.failures, self.error = self.failures + 1, str(error)[:300]
                     self.dropped += sum(len(batch.typed) for batch in batches)
             self._bound()
@@ -149,7 +150,7 @@ class Log:
         name = f"{folder}date={time:%F}/{time:%H%M%S%f}_{model}_{uuid4().hex[:8]}.parquet"
         try:
             store(self.to, name, frame)
-        except Exception as error:
+        except WRONG as error:
             self.failures, self.error = self.failures + 1, f"{self.to}: {str(error)[:300]}"
             return False
         return True

@@ -110,7 +110,7 @@ def read(body: bytes, length: str | None) -> tuple[dict[str, Any], list[Row]]:
     Raises:
         Faulty: It is none, or a tensor is not what it says.
     """
-    at = int(length) if length and length.isdigit() else len(body)
+    at = int(length) if length and re.fullmatch("[0-9]{1,15}", length) else len(body)
     asked = parsed(body[:at])
     columns: dict[str, list[Any]] = {}
     try:
@@ -121,7 +121,8 @@ def read(body: bytes, length: str | None) -> tuple[dict[str, Any], list[Row]]:
                 values = [v[0] if isinstance(v, list) and rest else v for v in values]
             else:
                 values, at = _unpacked(body[at : at + many], kind), at + many
-            if rest not in ([], [1]) or len(values) != size or name in columns:
+            named = isinstance(name, str) and name not in columns
+            if rest not in ([], [1]) or len(values) != size or not named:
                 raise ValueError(f"{name}: not one tensor of shape [n] or [n, 1]")
             columns[name] = values
         every = zip(*columns.values(), strict=True)
