@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -895,17 +896,70 @@ def test_a_damaged_index_is_said_and_a_tag_that_was_moved_is_not_followed(place:
     assert not (at.path / "out").exists()
 
 
-def test_a_name_that_leads_outside_is_refused(place: New) -> None:
+@pytest.mark.parametrize("title", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil", "", "."])
+def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
     at = place("folder")
     version = at.push(1)
     registry = at.registry.opened()
     _, manifest = registry.store.manifest(version)
     evil = json.loads(manifest)
-    evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = "../evil"
+    evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = title
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.BadInput, match=r"\.\./evil"):
+    with pytest.raises(at.registry.BadInput, match=re.escape(f"outside of it: {title}")):
         registry.fetch(version, at.path / "to/out")
     assert not list(at.path.rglob("evil"))
+    assert not list((at.path / "to").iterdir())
+
+
+def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
+    at = place("folder")
+    version = at.push(1)
+    registry = at.registry.opened()
+    _, manifest = registry.store.manifest(version)
+    evil = json.loads(manifest)
+    # It would be imported in the place of problem/features.py.
+    more = at.adapter.descriptor(b"1/0", "text/plain")
+    more["annotations"] = {"org.opencontainers.image.title": "problem/features/__init__.py"}
+    registry.store.put(b"1/0")
+    evil["layers"].append(more)
+    registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
+    with pytest.raises(at.registry.BadInput, match="damaged"):
+        registry.fetch(version, at.path / "to/out")
+    assert not (at.path / "to/out").exists()
+
+
+@pytest.mark.parametrize("name", ["../../evil", ".hidden", "/tmp/evil", "a b", "", "a" * 129])
+def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str) -> None:
+    at = place("folder")
+    version = at.push(1)
+    registry = at.registry.opened()
+    _, manifest = registry.store.manifest(version)
+    evil = json.loads(manifest)
+    evil["annotations"]["org.opencontainers.image.version"] = name
+    for tag in (name, "champion"):
+        registry.store.tag(tag, json.dumps(evil).encode(), evil["artifactType"])
+    with pytest.raises(at.registry.BadInput, match="no name of a version"):
+        at.registry.champion()
+    with pytest.raises(at.registry.BadInput, match="no name of a version"):
+        registry.fetch(name, at.path / "to" / "out")
+    del evil["annotations"]
+    registry.store.tag("champion", json.dumps(evil).encode(), evil["artifactType"])
+    with pytest.raises(at.registry.BadInput, match="not of a model"):
+        registry.alias("champion")
+
+
+def test_a_champion_that_is_gone_is_not_taken_for_none(place: New) -> None:
+    at = place("folder")
+    version = at.push(1)
+    at.registry.promote(version)
+    index = at.path / "registry/index.json"
+    whole = json.loads(index.read_text())
+    named = "org.opencontainers.image.ref.name"
+    kept = [e for e in whole["manifests"] if e["annotations"][named] != version]
+    index.write_text(json.dumps(whole | {"manifests": kept}))
+    for ask in (at.registry.champion, at.registry.look):
+        with pytest.raises(at.registry.BadInput, match=f"{version} is gone"):
+            ask()
 
 
 # --- other tools read it ---------------------------------------------------------------------

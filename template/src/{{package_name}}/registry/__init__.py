@@ -6,6 +6,7 @@ Where it is kept is an adapter's: `oci.py` or `mlflow.py`, of which a project ha
 import getpass
 import json
 import platform
+import re
 import shutil
 import time
 import uuid
@@ -45,6 +46,11 @@ class Version:
     model_digest: str
     created: str
     facts: dict[str, str]
+
+    def __post_init__(self) -> None:
+        # It becomes a folder's name, and whoever can write to the registry has chosen it.
+        if not re.fullmatch(r"\w[\w.-]{0,127}", self.version, re.ASCII):
+            raise BadInput(f"the registry is damaged: {self.version!r} is no name of a version")
 
     def __str__(self) -> str:
         return self.version
@@ -133,10 +139,17 @@ def find(part: str | None = None) -> Version:
 
 
 def champion() -> Version | None:
-    """The version that is to serve; None before the first promotion."""
+    """The version that is to serve; None before the first promotion.
+
+    Raises:
+        BadInput: It is no longer there, which is not the same as none.
+    """
     registry = opened()
-    name = registry.alias(CHAMPION)
-    return next((v for v in registry.versions() if v.version == name), None)
+    if (name := registry.alias(CHAMPION)) is None:
+        return None
+    if found := [version for version in registry.versions() if version.version == name]:
+        return found[0]
+    raise BadInput(f"the champion {name} is gone from the registry: bring it back from a backup")
 
 
 def named(version: Version | None) -> dict[str, str] | None:
@@ -237,9 +250,9 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
     """Yield a folder to bring a package into; it then takes its place if it is whole.
 
     Raises:
-        BadInput: It is damaged, or another one.
+        BadInput: It is damaged, or another one, or has files besides those of its manifest.
     """
-    from ..inference import verified
+    from ..inference import MANIFEST, verified
 
     to.parent.mkdir(parents=True, exist_ok=True)
     for left in to.parent.glob(f".{to.name}.*"):  # by one that was killed
@@ -251,7 +264,10 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
         new.mkdir()
         yield new
         try:
-            whole = verified(new)["package_digest"] == version.digest
+            found = verified(new)
+            there = {p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file()}
+            whole = found["package_digest"] == version.digest
+            whole = whole and there == {*found["files"], MANIFEST}
         except BadInput:
             whole = False
         if not whole:

@@ -236,16 +236,17 @@ class Oci:
         if manifest is None or _version(manifest).version != version:
             raise BadInput(f"{self.where} has no version {version}: `ml models` lists them")
         with arriving(to, _version(manifest)) as new:
-            for layer in manifest["layers"]:
-                name, of = PurePosixPath(layer["annotations"][TITLE]), layer["digest"]
+            for layer in manifest.get("layers", []):
+                title, of = layer.get("annotations", {}).get(TITLE, ""), layer.get("digest")
+                name = PurePosixPath(title)
+                if name.is_absolute() or not name.name or {"..", "\\"} & {*name.parts, *title}:
+                    raise BadInput(f"{version} in {self.where} names a file outside of it: {title}")
                 content = self.store.blob(of)
                 if content is None or digest(content) != of:
                     again = f"`ml register` the package of {version} again"
                     said = "is missing" if content is None else "is damaged"
                     raise BadInput(f"{self.where}: the blob {of} ({name}) {said}: {again}")
-                if name.is_absolute() or ".." in name.parts:
-                    raise BadInput(f"{version} in {self.where} names a file outside of it: {name}")
-                (new / name).parent.mkdir(exist_ok=True)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
                 (new / name).write_bytes(content)
         return to
 
@@ -299,7 +300,10 @@ def opened(where: str) -> Oci:
 
 
 def _version(manifest: dict[str, Any]) -> Version:
-    said: dict[str, str] = manifest["annotations"]
-    facts = {k.removeprefix(OWN): v for k, v in said.items() if k.startswith(OWN)}
-    digests = facts.pop("package_digest"), facts.pop("model_digest")
-    return Version(said[f"{STANDARD}version"], *digests, said[f"{STANDARD}created"], facts)
+    try:
+        said: dict[str, str] = manifest["annotations"]
+        facts = {k.removeprefix(OWN): v for k, v in said.items() if k.startswith(OWN)}
+        digests = facts.pop("package_digest"), facts.pop("model_digest")
+        return Version(said[f"{STANDARD}version"], *digests, said[f"{STANDARD}created"], facts)
+    except (LookupError, TypeError, AttributeError):
+        raise BadInput("the registry is damaged: a manifest in it is not of a model") from None
