@@ -5,10 +5,12 @@
 
 import os
 from pathlib import Path
+from typing import Any, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from . import BadInput
 from .config import Strict, checked, read
 
 DELIVERY, DRIFT = Path("config/delivery.yaml"), Path("config/drift.yaml")
@@ -47,7 +49,7 @@ class Watch(Strict):
 
 
 class Delivery(Strict):
-    registry: str = "registry"
+    registry: str = Field(default="registry", min_length=1)
     tolerance: float = Field(default=0.05, ge=0)  # skill that may be lost against the champion
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     replaces: str | None = None  # a champion that cannot be compared with, to be replaced even so
@@ -78,6 +80,12 @@ class Drift(Strict):
     max_skill_loss: float = Field(default=0.1, gt=0)
     max_age_days: float = Field(default=90.0, gt=0)
 
+    @model_validator(mode="after")
+    def _can_alarm(self) -> Self:
+        if self.alarms > self.windows:
+            raise ValueError(f"alarms: {self.alarms} of {self.windows} windows can never alarm")
+        return self
+
 
 def delivery() -> Delivery:
     """Read `config/delivery.yaml`, then the environment.
@@ -99,6 +107,12 @@ def drift() -> Drift:
 
 
 def _from_environment(service: Service) -> Service:
-    said = {key: os.environ.get(f"ML_{key.upper()}") for key in Service.model_fields}
-    changed = {key: yaml.safe_load(text or "''") for key, text in said.items() if text is not None}
+    changed: dict[str, Any] = {}
+    for key, field in Service.model_fields.items():
+        name = f"ML_{key.upper()}"
+        if (text := os.environ.get(name)) is not None:
+            try:  # a text is itself: "::" is a host
+                changed[key] = text if field.annotation is str else yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise BadInput(f"the environment, {name}: {text!r} is no value of YAML") from None
     return checked(service.model_dump() | changed, Service, "the environment, ML_…")

@@ -127,7 +127,13 @@ class Remote:
             do_request = oras.provider.Registry.do_request.__wrapped__
 
         scheme, _, name = url.partition("://")
-        self.url, container = url, oras.container.Container(name)
+        try:
+            self.url, container = url, oras.container.Container(name)
+        except ValueError:
+            container = None
+        if container is None or container.registry != name.partition("/")[0]:  # it has defaults
+            said = f"config/delivery.yaml: registry: {url} is not oci://HOST/NAME"
+            raise BadInput(f"{said}, with a HOST like ghcr.io or localhost:5000")
         self.client = Client(insecure=scheme == "oci+http")
         again = Retry(
             RETRIES,
