@@ -410,6 +410,15 @@ def test_a_worse_model_is_refused_in_the_shadow(
 
 
 @slow
+def test_a_worse_model_that_was_promoted_by_hand_meets_the_shadow_too(loop: Loop) -> None:
+    before, worse = loop.serves, loop.made(FAILING)
+    loop.ml("promote", worse)
+    assert loop.champion == worse
+    assert "refused in the shadow" in loop.ml("deploy", worse, exits=1)
+    assert loop.serves == loop.champion == before
+
+
+@slow
 def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> None:
     before, worse = loop.serves, loop.made(FRAGILE)
     trouble, row = loop.path / "trouble", loop.row

@@ -90,14 +90,16 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
         with _journal(new, before, store, to) as at:
             at("fetch")
             model = _fetched(store, new.version)
-            if champion != new.version:
+            # One that was promoted by hand is judged beside what serves until now.
+            rival = champion if champion != new.version else before
+            if champion != new.version or rival not in (None, new.version):
                 said: dict[str, Any] = {}
                 at("shadow")["shadow"] = said
-                old = _fetched(store, champion) if champion else None
+                old = _fetched(store, rival) if rival else None
                 shadow(model, old, settings.delivery(), said)
-                if to.promotes:
-                    at("promote")
-                    registry.promote(new.version)
+            if to.promotes and champion != new.version:
+                at("promote")
+                registry.promote(new.version)
             _serve(model, to, at)
     return f"{new} serves: see {JOURNAL}"
 
