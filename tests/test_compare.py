@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT, Copy
 
 GOOD = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}
-WEAK = {"max_iter": 6, "learning_rate": 0.03, "max_leaf_nodes": 4}
+WEAK = {"max_iter": 1, "max_leaf_nodes": 2}
 FLIGHTS = ROOT / "template/data/raw/flights.csv"
 
 
