@@ -54,7 +54,6 @@ from .batch import (
     stamped,
 )
 from .log import CHECK, Log
-from .metrics import Collector
 
 ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]
@@ -74,7 +73,7 @@ class Api:
         self.log = Log(settings)
         self.batcher = Batcher(served, self.log, settings.queue_rows, settings.max_rows)
         self.registry = CollectorRegistry()
-        self.registry.register(Collector(self.batcher))
+        self.registry.register(describe.Collector(self.batcher))
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
             "ml_requests", "Requests for predictions", ["route", "status"], registry=self.registry

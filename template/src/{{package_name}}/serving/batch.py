@@ -26,8 +26,8 @@ from .. import BadInput
 from ..config import Column, Data
 from ..documents import now
 from ..inference import Model, opened
+from .describe import Spreads
 from .log import WRONG, Log, text
-from .metrics import Spreads
 
 DESIRED = Path("service/desired.json")
 Row = dict[str, Any]
