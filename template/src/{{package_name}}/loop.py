@@ -193,30 +193,40 @@ def add_data(
     import polars as pl
 
     from .config import load
-    from .documents import replacing
+    from .documents import ARTIFACTS, replacing
     from .pipeline import ingest, validate
+    from .registry import file_lock
 
     data = load().data
-    source, new = Path(data.source), ingest.read(START / file, data.separator)
-    old = ingest.read(source, data.separator)
-    if missing := [name for name in old.columns if name not in new.columns]:
-        raise BadInput(f"{file} lacks the column {missing[0]} of {source}")
-    new = new.select(old.columns)
-    both = pl.concat([old, new], how="vertical_relaxed")
-    fresh = data.model_copy(update={"min_rows": 1})
-    for rows in (new, both):  # alone, so that old rows cannot hide what is wrong with new ones
-        if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
-            said = [f"{file} breaks the contract, nothing was added:", *validate.tell(failures)]
-            raise Refused("\n  ".join(said))
-    if new.join(old, on=old.columns, how="anti", nulls_equal=True).is_empty():
-        raise Refused(f"all rows of {file} are in {source} already")
-    with replacing(source) as whole:
-        if source.suffix == ".parquet":
-            both.write_parquet(whole)
-        else:  # as bytes, so that no line that was there changes
-            packed, came = source.suffix == ".gz", source.read_bytes()
-            whole_line = (gzip.decompress(came) if packed else came).endswith(b"\n")
-            more = new.write_csv(include_header=False, separator=data.separator).encode()
-            more = more if whole_line else b"\n" + more
-            whole.write_bytes(came + (gzip.compress(more) if packed else more))
-    typer.echo(f"{new.height:,} rows added to {source}, which has {both.height:,} now: ml run")
+    source, came = Path(data.source), ingest.read(START / file, data.separator)
+    with file_lock(ARTIFACTS / "data.lock"):  # of two at once neither loses its rows
+        old = ingest.read(source, data.separator)
+        if missing := [name for name in old.columns if name not in came.columns]:
+            raise BadInput(f"{file} lacks the column {missing[0]} of {source}")
+        came = came.select(old.columns)
+        for name, kind in old.schema.items():
+            if came.schema[name] != kind:
+                said = f"column {name} is {came.schema[name]}, and {kind} in {source}"
+                raise BadInput(f"{file}: {said}: give a file of the same kind and types")
+        new = came.join(old, on=old.columns, how="anti", nulls_equal=True, maintain_order="left")
+        if new.is_empty():
+            raise Refused(f"all rows of {file} are in {source} already")
+        both = pl.concat([old, new])
+        fresh = data.model_copy(update={"min_rows": 1})
+        for rows in (came, both):  # alone, so that old rows cannot hide what is wrong with new ones
+            if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
+                said = "\n  ".join(validate.tell(failures))
+                raise Refused(f"{file} breaks the contract, nothing was added:\n  {said}")
+        with replacing(source) as whole:
+            if source.suffix == ".parquet":
+                both.write_parquet(whole)
+            else:  # as bytes, so that no line that was there changes
+                packed, before = source.suffix == ".gz", source.read_bytes()
+                plain = new.with_columns(pl.col(pl.String).replace("", None))  # no quotes for ""
+                text = plain.write_csv(include_header=False, separator=data.separator)
+                ended = (gzip.decompress(before) if packed else before).endswith(b"\n")
+                more = (text if ended else f"\n{text}").encode()
+                whole.write_bytes(before + (gzip.compress(more) if packed else more))
+    known = f" ({came.height - new.height:,} were there already)" * (came.height > new.height)
+    added = f"{new.height:,} rows added to {source}{known}"
+    typer.echo(f"{added}, which has {both.height:,} now: ml run")
