@@ -563,11 +563,11 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
     killed, survived = 0, False
     # Each start of MLflow takes seconds.
     moments = range(1, 9_999, 29 if kind == "mlflow" else 3 if kind == "folder" else 2)
-    shutil.copytree(at.path, at.path.with_name("before"), symlinks=True)
+    shutil.copytree(at.path, at.path.with_name(f"{at.path.name}-before"), symlinks=True)
     for moment in moments:
         if kind != "remote":  # each begins without version 2
             for name in ("registry", "mlflow.db", "mlartifacts"):
-                old = at.path.with_name("before") / name
+                old = at.path.with_name(f"{at.path.name}-before") / name
                 shutil.rmtree(at.path / name, ignore_errors=True)
                 if old.is_dir():
                     shutil.copytree(old, at.path / name)
@@ -1062,7 +1062,7 @@ def test_only_the_package_that_the_gate_passed_is_registered(
     assert "champion" in copy.ml("models", exits=0).stdout
     config = copy.path / "config/gate.yaml"
     config.write_text(config.read_text().replace("log_loss: ", "log_loss: -"))
-    copy.ml("gate", exits=1)
+    copy.ml("run", exits=1)
     assert "has not passed" in copy.ml("register", exits=1).stderr
 
 
@@ -1111,3 +1111,49 @@ def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
         "sha256:of the champion",
     )
     assert found.facts["commit"] == "none"
+
+
+def test_the_champion_that_came_out_again_is_no_new_version(
+    place: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each run would deploy another one, and the same drift start another training."""
+    at = place("folder")
+    first = at.push(1)
+    at.registry.promote(first)
+
+    def again(changed: str) -> Any:
+        folder = at.path / "artifacts/model"
+        shutil.rmtree(folder, ignore_errors=True)
+        manifest = package(folder, 1)
+        (folder / changed).write_bytes(b'{"judged": "again"}')
+        manifest["files"][changed] = sha((folder / changed).read_bytes())
+        whole = sha(json.dumps(manifest["files"], sort_keys=True).encode())
+        manifest |= {"package_digest": whole, "version": f"20260101-120001-{whole[7:15]}"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        shutil.copy(folder / "gate.json", at.path / "artifacts/gate.json")
+        documents = {
+            "gate": {
+                "verdict": "passed",
+                "model_digest": manifest["model_digest"],
+                "comparison": {
+                    "kind": "same",
+                    "champion": at.registry.named(at.registry.champion()),
+                },
+                "commit": None,
+                "data_digest": "sha256:data",
+            },
+            "package": {"package_digest": whole},
+            "evaluate": {
+                "metric": "roc_auc",
+                "task": "binary",
+                "metrics": {"roc_auc": {"value": 0.75, "low": 0.7, "high": 0.8}},
+            },
+        }
+        monkeypatch.setattr(at.registry, "read", documents.__getitem__)
+        return at.registry.register()
+
+    assert again("gate.json").version == first
+    assert at.names() == [first]
+    new = again("contract.json").version  # the same model, and other rows are let through
+    assert new != first
+    assert sorted(at.names()) == sorted([first, new])

@@ -175,8 +175,11 @@ def retrain(
 
 def _train() -> None:
     run()
-    register()
-    deploy()
+    registry = _load("registry")
+    champion, new = registry.champion(), registry.register()
+    if champion == new:
+        typer.echo(f"{new} came out again: `ml data add` brings more rows to learn from")
+    typer.echo(_load("delivery").deploy(new.version, None))
 
 
 def add_labels(

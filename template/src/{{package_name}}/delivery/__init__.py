@@ -136,7 +136,10 @@ def status(target: str | None = None) -> str:
             lines += [f"nothing is deployed; the champion is {champion or 'none yet'}"]
         else:
             with to.opened() as url:
-                found = ask(f"{url}/version")[1]
+                try:
+                    found = ask(f"{url}/version")[1]
+                except OSError as error:
+                    raise Refused(f"{url} does not answer: {error}") from None
             lines += [f"{found['version']} serves at {url} since {found['since']}"]
             if champion != found["version"]:
                 lines += [f"the champion is {champion}: `ml deploy {champion}` brings it there"]

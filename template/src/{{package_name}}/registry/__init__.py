@@ -91,7 +91,7 @@ def opened() -> Registry:
 
 
 def register() -> Version:
-    """Put the package that passed into the registry.
+    """Put the package that passed into the registry, unless it is the champion's own.
 
     Raises:
         BadInput: A document or a file of the package is missing or damaged.
@@ -108,6 +108,12 @@ def register() -> Version:
         raise Refused(f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again")
     if compared is None:
         raise Refused("artifacts/gate.json is from level 0, without a champion: run `ml run` again")
+    if compared["kind"] == "same" and (now := champion()):
+        # The champion, trained again: what differs is when. A version of its own would be
+        # deployed, compared with and monitored anew, each time that the pipeline runs.
+        there = opened().fetch(now.version, ARTIFACTS / CHAMPION / now.version)
+        if _served(verified(there)) == _served(manifest):
+            return now
     rival = compared["champion"]
     facts = {
         "commit": gate["commit"] or "none",
@@ -121,6 +127,12 @@ def register() -> Version:
     }
     opened().push(PACKAGE, manifest, facts)
     return find(manifest["version"])
+
+
+def _served(manifest: dict[str, Any]) -> dict[str, str]:
+    """The files of a package that what it answers depends on, and what it is monitored by."""
+    about = {"gate.json", "metrics.json", "lineage.json", "MODEL_CARD.md"}
+    return {name: of for name, of in manifest["files"].items() if name not in about}
 
 
 def find(part: str | None = None) -> Version:
