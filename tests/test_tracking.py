@@ -134,6 +134,18 @@ def answers(how: str) -> Iterator[tuple[str, list[str]]]:
     server.server_close()
 
 
+def test_the_password_of_a_tracker_is_not_shown(
+    tracking: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with answers("answers 500") as (uri, _):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("//", "//me:secret@"))
+        said = tracking.record()
+        assert "was not recorded" in said
+        assert "secret" not in said
+        assert tracking.shown() == uri
+
+
 @pytest.mark.parametrize("how", ["refuses", "answers 500", "hangs", "is no folder"])
 def test_a_tracker_that_is_down_fails_nothing_and_the_run_is_recorded_later(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, how: str

@@ -4,6 +4,7 @@ Without MLFLOW_TRACKING_URI in the environment that is `mlflow.db`, a file of th
 """
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ def where() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
 
 
+def shown(text: str | None = None) -> str:
+    """That URI, or a text with it, without the password that may be in it."""
+    return re.sub(r"//[^/@\s]*@", "//", where() if text is None else text)
+
+
 def experiment(known: "MlflowClient", name: str) -> str:
     """The identifier of an experiment, which is made if there is none."""
     if (before := known.get_experiment_by_name(name)) is None:
@@ -67,8 +73,8 @@ def record() -> str:
         said = str(error).strip().partition("\n")[0]
         if "already exists" in said and where().endswith(DATABASE.name):
             said = f"{DATABASE} was left half made by a run that was killed: delete it first"
-        return f"tracking: this run was not recorded, `ml track` does it later: {said}"
-    return f"tracking: recorded as {run} in {where()}"
+        return f"tracking: this run was not recorded, `ml track` does it later: {shown(said)}"
+    return f"tracking: recorded as {run} in {shown()}"
 
 
 def _record() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import BadInput, Refused
-from ..tracking import client, experiment, where
+from ..tracking import client, experiment, shown, where
 from . import Still, Version, arriving, file_lock, lease
 
 PACKAGE = "package"
@@ -25,7 +25,7 @@ def told() -> Iterator[None]:
         raise
     except Exception as error:  # of MLflow, SQLAlchemy, requests, the disk
         said = str(error).strip().partition("\n")[0]
-        raise BadInput(f"the registry {where()}: {said}") from None
+        raise BadInput(f"the registry {shown()}: {shown(said)}") from None
 
 
 class Mlflow:
@@ -44,7 +44,7 @@ class Mlflow:
         with told():
             known = self._numbers().get(version)
             if known and known.tags["package_digest"] != manifest["package_digest"]:
-                raise Refused(f"{version} is in {where()} already, as another package")
+                raise Refused(f"{version} is in {shown()} already, as another package")
             if known:
                 return
             self._create(self.name)
@@ -67,7 +67,7 @@ class Mlflow:
         with told():
             found = self._numbers().get(version)
             if found is None:
-                raise BadInput(f"{where()} has no version {version}: `ml models` lists them")
+                raise BadInput(f"{shown()} has no version {version}: `ml models` lists them")
             with arriving(to, _version(found.tags)) as new:
                 got = self.client.download_artifacts(found.run_id, PACKAGE, str(new.parent))
                 for path in Path(got).iterdir():
