@@ -95,6 +95,9 @@ def test_parity_sees_a_transform_that_differs_a_little(
     stranger = type(model)(**vars(model) | {"manifest": model.manifest | {"model_digest": "x"}})
     with pytest.raises(module("serving").Refused, match="another model"):
         module("serving").parity(server.url, table, stranger)
+    for url in ("foo", "http://127.0.0.1:1", f"{server.url}/metrics"):
+        with pytest.raises(module("serving").Refused, match=url):
+            module("serving").parity(url, table, model)
 
 
 def test_a_request_has_the_id_it_came_with_if_that_is_one(

@@ -101,7 +101,9 @@ def rollback(
 
 def serve(
     package: Annotated[Path | None, Option(help="Another package than artifacts/model.")] = None,
-    port: Annotated[int | None, Option(help="Another port than that of delivery.yaml.")] = None,
+    port: Annotated[
+        int | None, Option(min=0, max=65_535, help="Another port than that of delivery.yaml.")
+    ] = None,
 ) -> None:
     """Serve a package in this terminal; `ml deploy` serves the champion in the background."""
     settings = _load("settings").delivery().service

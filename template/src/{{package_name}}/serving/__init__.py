@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -288,16 +289,17 @@ def parity(url: str, rows: pl.DataFrame, model: Model) -> str:
     for at in range(0, len(sent), 100):
         body = json.dumps({"rows": sent[at : at + 100]}).encode()
         headers = {"Content-Type": "application/json", "X-Request-Id": f"{CHECK}{uuid4().hex}"}
-        call = Call(f"{url}/predict", body, headers)
         try:
+            call = Call(f"{url}/predict", body, headers)
             with ask.open(call, timeout=30) as answer:
                 found = json.load(answer)
         except HTTPError as error:
             raise Refused(f"{url} answers {error.code}: {error.read(500).decode()}") from None
-        except OSError as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise Refused(f"{url} does not answer: {error}") from None
-        if found["model_digest"] != model.digest:
-            raise Refused(f"{url} serves another model, version {found['version']}")
+        if not isinstance(found, dict) or found.get("model_digest") != model.digest:
+            version = found.get("version") if isinstance(found, dict) else None
+            raise Refused(f"{url} serves another model, version {version}")
         for row, (a, b) in enumerate(
             zip(ours[at : at + 100], found["predictions"], strict=True), at
         ):
