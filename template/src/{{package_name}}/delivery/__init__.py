@@ -5,6 +5,7 @@ that the next command knows how far one came that was killed, and finishes or un
 What is always restored is one thing: the alias `champion` names the version that serves.
 """
 
+import http.client
 import json
 import os
 import shutil
@@ -491,18 +492,19 @@ def ask(url: str, body: Any = None) -> tuple[int, Any]:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for wait in (0.5, 0.5, 0.0):
         try:
-            answer = direct.open(asked, timeout=10)
-        except urllib.error.HTTPError as error:
-            answer = error
-        except OSError:
+            try:
+                answer = direct.open(asked, timeout=10)
+            except urllib.error.HTTPError as error:
+                answer = error
+            with answer:
+                text = answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:  # it may break off at any byte
             if not wait:
-                raise
+                raise OSError(str(error) or repr(error)) from None
             time.sleep(wait)
             continue
-        with answer:
-            text = answer.read().decode()
-            kind = answer.headers.get("Content-Type", "")
-            return answer.status, json.loads(text) if "json" in kind else text
+        kind = answer.headers.get("Content-Type", "")
+        return answer.status, json.loads(text) if "json" in kind else text
     raise AssertionError
 
 
