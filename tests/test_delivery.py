@@ -572,3 +572,29 @@ def test_stop_ends_it_and_deploy_starts_it_again(loop: Loop) -> None:
     assert "no service was running" in loop.ml("stop")
     loop.ml("deploy", version)
     assert loop.serves == loop.champion == version
+
+
+@slow
+def test_a_config_that_is_broken_does_not_keep_the_service_from_starting_again(loop: Loop) -> None:
+    version, config = loop.serves, loop.path / "config/delivery.yaml"
+    good, before = config.read_text(), loop.running["service"]
+    config.write_text(good + "\nbad: [\n")
+    try:
+        loop.kills("service")
+        assert loop.serves == version
+        assert loop.running["service"] != before
+    finally:
+        config.write_text(good)
+
+
+@slow
+def test_a_private_column_that_is_misspelt_is_told_and_nothing_changes(loop: Loop) -> None:
+    version, config = loop.serves, loop.path / "config/delivery.yaml"
+    good, new = config.read_text(), loop.made()
+    config.write_text(good.replace("service:", "service:\n  private: [seatz]", 1))
+    try:
+        said = loop.ml("deploy", new, exits=2)
+    finally:
+        config.write_text(good)
+    assert "seatz" in said
+    assert loop.serves == loop.champion == version

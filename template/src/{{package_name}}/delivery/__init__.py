@@ -12,7 +12,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -91,6 +91,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
         with _journal(new, before, store, to) as at:
             at("fetch")
             model = _fetched(store, new.version)
+            _private_is_known(model.model.data.columns.keys() | model.model.data.left_out)
             # One that was promoted by hand is judged beside what serves until now.
             rival = champion if champion != new.version else before
             if champion != new.version or rival not in (None, new.version):
@@ -278,6 +279,14 @@ def _write(said: dict[str, Any], **changes: Any) -> None:
     said |= changes
     kept = {name: said[name] for name in FIELDS}
     write("deploy", kept, said["started"], said["data_digest"], said["inputs"])
+
+
+def _private_is_known(columns: Collection[str]) -> None:
+    """See that `service.private` names columns: a misspelt one would be logged."""
+    from ..settings import DELIVERY, delivery
+
+    if odd := set(delivery().service.private) - set(columns):
+        raise BadInput(f"{DELIVERY}, service.private: {sorted(odd)[0]} is no column of this model")
 
 
 def _fetched(store: "Registry", version: str) -> "Served":

@@ -28,6 +28,7 @@ from .. import BadInput, Refused, settings
 from . import MODELS, STATE, ask, read
 
 DESIRED, RUNNING = STATE / "desired.json", STATE / "supervisor.json"
+SETTINGS = STATE / "settings.json"  # that the service was last started with
 LOCK = STATE / "supervisor.lock"  # whoever holds it is the supervisor
 PATIENCE = 60.0  # seconds, for a model to be loaded and to answer
 BACKLOG = 1_024  # callers that wait while no service runs
@@ -135,7 +136,7 @@ def supervise(service: int, listening: int, pair: int | None = None) -> None:
         stopping = True
         with suppress(ProcessLookupError):
             os.kill(service, signal.SIGTERM)
-        signal.alarm(int(settings.delivery().service.drain_seconds) + 5)
+        signal.alarm(int(_settings().drain_seconds) + 5)
 
     signal.signal(signal.SIGALRM, lambda *_: os.kill(service, signal.SIGKILL))
     with suppress(Timeout), FileLock(LOCK, timeout=5), socket.socket(fileno=listening) as port:
@@ -167,7 +168,20 @@ def serve(_: int, listening: int, pair: int) -> None:
     threading.Thread(target=watch_parent, args=ends, daemon=True).start()
     from .. import serving  # here, for a supervisor may die while this takes its time
 
-    serving.serve(None, settings.delivery().service, sock=port)
+    serving.serve(None, _settings(), sock=port)
+
+
+def _settings() -> settings.Service:
+    """Those of `config/delivery.yaml`; while that is broken, those of before: something serves."""
+    try:
+        found = settings.delivery().service
+    except BadInput as wrong:
+        if not SETTINGS.exists():
+            raise
+        sys.stderr.write(f"ml: {wrong}; until then the settings of before hold\n")
+        return settings.Service.model_validate(read(SETTINGS))
+    _write(SETTINGS, found.model_dump())
+    return found
 
 
 def watch_parent(parent: socket.socket, listening: socket.socket) -> None:

@@ -63,15 +63,13 @@ def compare(
     if broken:
         reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
         return found | {"kind": "unreadable", "reason": reason}
-    metric, gate = (
-        config.gate.metric,
-        config.gate.model_copy(update={"confidence": wanted.confidence}),
-    )
-    truth, ours, theirs = (
-        labels(rows, data),
-        predictions["given"].to_numpy(),
-        champion.predict(seen),
-    )
+    try:
+        theirs = champion.predict(seen)
+    except Exception as error:  # of the code that it brought, which these rows are new to
+        reason = f"its features fail, {type(error).__name__}: {str(error)[:200]}"
+        return found | {"kind": "unreadable", "reason": reason}
+    metric, truth, ours = config.gate.metric, labels(rows, data), predictions["given"].to_numpy()
+    gate = config.gate.model_copy(update={"confidence": wanted.confidence})
 
     def both(at: Any) -> list[float]:
         values = [float(SCORES[metric](truth[at], given[at])) for given in (ours, theirs)]
