@@ -591,7 +591,7 @@ def test_a_config_that_is_broken_does_not_keep_the_service_from_starting_again(l
 def test_a_private_column_that_is_misspelt_is_told_and_nothing_changes(loop: Loop) -> None:
     version, config = loop.serves, loop.path / "config/delivery.yaml"
     good, new = config.read_text(), loop.made()
-    config.write_text(good.replace("service:", "service:\n  private: [seatz]", 1))
+    config.write_text(good.replace("log_seconds: 0.3", "log_seconds: 0.3, private: [seatz]", 1))
     try:
         said = loop.ml("deploy", new, exits=2)
     finally:
