@@ -171,16 +171,27 @@ def test_every_combination_renders_and_parses(render: Render, answers: dict[str,
 def test_rendered_python_and_yaml_are_clean_under_every_name(
     render: Render, level: int, names: dict[str, str]
 ) -> None:
-    project = render(level=level, **names)
+    clean(render(level=level, **names))
+
+
+@pytest.mark.parametrize("answers", ADAPTERS, ids=str)
+def test_rendered_python_and_yaml_are_clean_with_every_adapter(
+    render: Render, answers: dict[str, object]
+) -> None:
+    clean(render(**answers))
+
+
+def clean(project: Path) -> None:
     ruff = [sys.executable, "-m", "ruff"]
     yamllint = [sys.executable, "-m", "yamllint", "--strict", "-d"]
-    # A list of categories is as long as the data has it.
+    deploy = ["deploy"] if (project / "deploy").exists() else []
+    # A list of categories is as long as the data has it, and a query is one line.
     length = "line-length: {max: 120, ignore: config/data.yaml}"
     rules = f"{{extends: default, rules: {{document-start: disable, {length}}}}}"
     for command in (
         [*ruff, "check", "--no-cache", "."],
         [*ruff, "format", "--no-cache", "--check", "."],
-        [*yamllint, rules, "config", ".pre-commit-config.yaml"],
+        [*yamllint, rules, "config", ".pre-commit-config.yaml", *deploy],
     ):
         result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
