@@ -186,7 +186,7 @@ def clean(project: Path) -> None:
     yamllint = [sys.executable, "-m", "yamllint", "--strict", "-d"]
     deploy = ["deploy"] if (project / "deploy").exists() else []
     # A list of categories is as long as the data has it, and a query is one line.
-    length = "line-length: {max: 120, ignore: config/data.yaml}"
+    length = "line-length: {max: 120, ignore: [config/data.yaml, deploy/alerts.yaml]}"
     rules = f"{{extends: default, rules: {{document-start: disable, {length}}}}}"
     for command in (
         [*ruff, "check", "--no-cache", "."],
