@@ -277,10 +277,10 @@ def _changed(
     store = registry.opened()
     with store.lock() as still:
         known = json.loads(store.get(NOTE) or "{}")
-        before = known.get(version.model_digest, {})
+        before = known.get(version.digest, {})
         after = change(before)
         if after != before:
-            newest = list((known | {version.model_digest: after}).items())[-50:]
+            newest = list((known | {version.digest: after}).items())[-50:]
             still()
             store.set(NOTE, json.dumps(dict(newest), ensure_ascii=False))
     return before, after
