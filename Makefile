@@ -16,6 +16,7 @@ test: ## the whole suite
 	.ci/with-uv uv run pytest -n 2
 
 quick: ## the tests that need no project environment
+	@.ci/packages
 	.ci/with-uv uv run pytest -n 2 -m "not slow"
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"

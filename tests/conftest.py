@@ -146,6 +146,25 @@ def git(cwd: Path, *args: str) -> str:
     return result.stdout.strip()
 
 
+def need(*programs: str, root: bool = False) -> None:
+    """Leave a test out, and count it, where what it starts is missing and cannot be installed.
+
+    Where it can be, by root on Debian, .ci/packages has installed it or has failed: so does this.
+    """
+    if root and os.geteuid() != 0:
+        pytest.skip("needs root")
+    if missing := [program for program in programs if not shutil.which(program)]:
+        may_install = os.geteuid() == 0 and shutil.which("apt-get")
+        said = f"needs {', '.join(missing)}: run .ci/packages"
+        (pytest.fail if may_install else pytest.skip)(said)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """See to the marker `needs`."""
+    for marker in item.iter_markers("needs"):
+        need(*marker.args, **marker.kwargs)
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the working tree, uncommitted files included, without its history."""

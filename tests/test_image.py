@@ -27,16 +27,14 @@ from bench_service import end, rows_of
 from conftest import Copy, Project
 from filelock import FileLock
 
-needed = [n for n in ("buildah", "dpkg-query", "/usr/bin/python3", "tar") if not shutil.which(n)]
 pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(needed), reason=f"needs {', '.join(needed)}: see .ci/packages"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="buildah's chroot isolation needs root here"),
+    pytest.mark.slow,  # and root, for buildah's isolation by chroot
+    pytest.mark.needs("buildah", "dpkg-query", "/usr/bin/python3", "tar", root=True),
 ]
 PACKAGES = ["python3", "python3-pip", "ca-certificates", "coreutils", "findutils", "dash", "bash"]
 TRAINING = ["cli", "loop", "pipeline.split", "pipeline.train", "pipeline.evaluate", "pipeline.gate"]
 TRAINING += ["pipeline.package", "pipeline.infer", "pipeline.use", "pipeline.report", "tracking"]
-TRAINING += ["pipeline.compare", "pipeline.dvc", "registry", "delivery", "monitoring"]
+TRAINING += ["pipeline.compare", "registry", "delivery", "monitoring"]
 SERVING = ["config", "inference", "serving", "settings"]
 CONFIGURED = re.compile(r"(PIP|UV)_.*(INDEX|FIND_LINKS|HOST|TIMEOUT|CERT|TLS)|SSL_CERT_.*|.*_PROXY")
 

@@ -25,7 +25,7 @@ from conftest import Copy, Render
 from test_delivery import DELIVERY, Loop
 
 KUBECTL = shutil.which("kubectl")
-pytestmark = pytest.mark.skipif(not KUBECTL, reason="needs kubectl: see .ci/packages")
+pytestmark = pytest.mark.needs("kubectl")
 OVERLAYS = ["base", "staging", "production"]
 OLDEST, NEWEST = "1.31", "1.37"
 IMAGE = "registry.example/team/model@sha256:" + "1" * 64

@@ -648,7 +648,7 @@ def test_alerts_ask_for_nothing_that_the_service_does_not_tell(
     assert [rule["alert"] for rule in rules] == list(ILL)  # each of them is tested
 
 
-@pytest.mark.skipif(not PROMTOOL, reason="needs promtool: see .ci/packages")
+@pytest.mark.needs("promtool")
 @pytest.mark.parametrize("alert", [None, *ILL])
 def test_an_alert_is_raised_by_what_it_is_for_and_by_nothing_else(
     render: Render, tmp_path: Path, alert: str | None

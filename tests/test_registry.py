@@ -26,7 +26,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Copy, Render
+from conftest import Copy, Render, need
 
 KINDS = ["folder", "remote", "mlflow"]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -155,8 +155,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 @contextmanager
 def serving(folder: Path, **more: Any) -> Iterator[str]:
     """Run docker-registry in a folder."""
-    if not shutil.which("docker-registry"):
-        pytest.skip("needs docker-registry")
+    need("docker-registry")
     address = f"127.0.0.1:{free_port()}"
     asked = {
         "version": 0.1,
@@ -896,13 +895,17 @@ def test_a_damaged_index_is_said_and_a_tag_that_was_moved_is_not_followed(place:
     assert not (at.path / "out").exists()
 
 
+def forged(place: New) -> tuple[Place, Any, str, dict[str, Any]]:
+    """Give a registry in a folder, a version that is in it, and its manifest, to be falsified."""
+    at = place("folder")
+    version, registry = at.push(1), at.registry.opened()
+    _, manifest = registry.store.manifest(version)
+    return at, registry, version, json.loads(manifest)
+
+
 @pytest.mark.parametrize("title", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil", "", "."])
 def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
-    at = place("folder")
-    version = at.push(1)
-    registry = at.registry.opened()
-    _, manifest = registry.store.manifest(version)
-    evil = json.loads(manifest)
+    at, registry, version, evil = forged(place)
     evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = title
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
     with pytest.raises(at.registry.BadInput, match=re.escape(f"outside of it: {title}")):
@@ -912,11 +915,7 @@ def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
 
 
 def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
-    at = place("folder")
-    version = at.push(1)
-    registry = at.registry.opened()
-    _, manifest = registry.store.manifest(version)
-    evil = json.loads(manifest)
+    at, registry, version, evil = forged(place)
     # It would be imported in the place of problem/features.py.
     more = at.adapter.descriptor(b"1/0", "text/plain")
     more["annotations"] = {"org.opencontainers.image.title": "problem/features/__init__.py"}
@@ -930,11 +929,7 @@ def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
 
 @pytest.mark.parametrize("name", ["../../evil", ".hidden", "/tmp/evil", "a b", "", "a" * 129])
 def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str) -> None:
-    at = place("folder")
-    version = at.push(1)
-    registry = at.registry.opened()
-    _, manifest = registry.store.manifest(version)
-    evil = json.loads(manifest)
+    at, registry, version, evil = forged(place)
     evil["annotations"]["org.opencontainers.image.version"] = name
     for tag in (name, "champion"):
         registry.store.tag(tag, json.dumps(evil).encode(), evil["artifactType"])
@@ -966,8 +961,7 @@ def test_a_champion_that_is_gone_is_not_taken_for_none(place: New) -> None:
 
 
 def tool(*command: str) -> str:
-    if not shutil.which(command[0]):
-        pytest.skip(f"needs {command[0]}")
+    need(command[0])
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

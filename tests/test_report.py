@@ -20,7 +20,7 @@ from tables import text
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine: apt-get install chromium"),
+    pytest.mark.needs(*([] if BROWSER else ["chromium"])),
 ]
 Ran = Callable[[int, str], Copy]
 TASKS = ["binary", "multiclass", "regression"]
