@@ -183,7 +183,7 @@ def image(project: Path, here: Path) -> Measures:
     """Weigh the image, if buildah is here and may build."""
     import test_image
 
-    if test_image.needed or os.geteuid() != 0:
+    if os.geteuid() != 0 or not shutil.which("buildah"):
         say("no image: it takes buildah, and root")
         return []
     say("the image")

@@ -929,7 +929,7 @@ def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
 
 @pytest.mark.parametrize("name", ["../../evil", ".hidden", "/tmp/evil", "a b", "", "a" * 129])
 def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str) -> None:
-    at, registry, version, evil = forged(place)
+    at, registry, _, evil = forged(place)
     evil["annotations"]["org.opencontainers.image.version"] = name
     for tag in (name, "champion"):
         registry.store.tag(tag, json.dumps(evil).encode(), evil["artifactType"])
