@@ -1,0 +1,432 @@
+"""One loopback server for what pipelines ask of GitHub's, GitLab's and OSV's APIs."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+TOKEN = "token-of-the-job"  # GitHub's GITHUB_TOKEN, GitLab's CI_JOB_TOKEN  # noqa: S105
+ACCESS = "token-of-the-project"  # GitLab's project access token
+TRIGGER = "token-of-the-trigger"  # GitLab's pipeline trigger token
+
+Answer = tuple[int, Any]
+
+
+class Refused(Exception):
+    """What the API answers when it will not."""
+
+    def __init__(self, status: int, message: str) -> None:
+        """Keep the status and the sentence."""
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Call:
+    """One request, as an answer needs it."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: dict[str, Any]
+    content: bytes
+    tokens: set[str]
+    base: str
+
+
+@dataclass
+class Comment:
+    """A comment of an issue or a note of a merge request."""
+
+    number: int
+    of: str
+    body: str
+    edits: int = 0
+
+    def shown(self) -> dict[str, Any]:
+        """As both APIs show it."""
+        who = {"login": "github-actions[bot]", "username": "project_bot", "type": "Bot"}
+        return {
+            "id": self.number,
+            "body": self.body,
+            "user": who,
+            "author": who,
+            "system": False,
+            "html_url": f"https://example.invalid/{self.of}#{self.number}",
+        }
+
+
+@dataclass
+class Api:
+    """The stand-in and what it was told. Tests read the lists, and change what it may.
+
+    It leaves out whatever the kit does not ask for; an unknown path is answered with 404 and kept
+    in `unknown`, so that a test sees a request that nobody foresaw.
+    """
+
+    notes: list[Comment] = field(default_factory=list)
+    dispatched: list[dict[str, Any]] = field(default_factory=list)
+    schedules: list[dict[str, Any]] = field(default_factory=list)
+    proposals: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    packages: dict[str, bytes] = field(default_factory=dict)
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    vulnerable: dict[str, str] = field(default_factory=dict)  # package -> what is known of it
+    may_write: bool = True  # a fork's token may not
+    unknown: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Serve on a free port of loopback."""
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, body = api.answer(self.command, self.path, self.headers, content)
+                plain = isinstance(body, bytes)
+                data = body if plain else b"" if body is None else json.dumps(body).encode()
+                self.send_response(status)
+                kind = "application/octet-stream" if plain else "application/json"
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = answer
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        """Serve already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """The root; GitHub's API is here, GitLab's at /api/v4, OSV's at /osv."""
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def comments(self) -> list[str]:
+        """The bodies, in the order in which the comments were made."""
+        return [note.body for note in self.notes]
+
+    def answer(
+        self, method: str, target: str, headers: Mapping[str, str], content: bytes
+    ) -> Answer:
+        """Answer a request: status and body."""
+        parts = urlsplit(target)
+        authorization = headers.get("Authorization", "").split()
+        tokens = {authorization[-1] if authorization else ""}
+        for name in ("PRIVATE-TOKEN", "JOB-TOKEN"):
+            if headers.get(name):
+                tokens.add(f"{name} {headers[name]}")
+        path = re.sub(r"^/api/v3(?=/)", "", parts.path)
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        body = read(content, headers.get("Content-Type", ""))
+        call = Call(method, path, query, body, content, tokens, self.url)
+        with self._lock:
+            self.calls.append(f"{method} {path}")
+            for verb, pattern, answer in ROUTES:
+                if verb == method and (found := re.fullmatch(pattern, path)):
+                    try:
+                        return answer(self, call, *map(unquote, found.groups()))
+                    except Refused as refused:
+                        return refused.status, {"message": str(refused)}
+            self.unknown.append(f"{method} {path}")
+            return HTTPStatus.NOT_FOUND, {"message": "404 Not Found"}
+
+    def note(self, number: str) -> Comment:
+        """Find a comment."""
+        for note in self.notes:
+            if note.number == int(number):
+                return note
+        raise Refused(404, "404 Note Not Found")
+
+    # What each request needs of its token.
+
+    def github(self, call: Call, write: bool = False) -> None:
+        """A job's token; a fork's may only read."""
+        if TOKEN not in call.tokens:
+            raise Refused(401, "Bad credentials")
+        if write and not self.may_write:
+            raise Refused(403, "Resource not accessible by integration")
+
+    def gitlab(self, call: Call, job: bool = False) -> None:
+        """A project's access token; the job's own may do little, and no notes."""
+        if f"PRIVATE-TOKEN {ACCESS}" in call.tokens or ACCESS in call.tokens:
+            return
+        if not (job and f"JOB-TOKEN {TOKEN}" in call.tokens):
+            raise Refused(401, "401 Unauthorized")
+
+    # GitHub.
+
+    def comment(self, call: Call, repository: str, issue: str) -> Answer:
+        """Add a comment to a pull request."""
+        self.github(call, write=True)
+        return 201, self.add(f"{repository}/pull/{issue}", call.body)
+
+    def commented(self, call: Call, repository: str, issue: str) -> Answer:
+        """List a pull request's comments."""
+        self.github(call)
+        return 200, self.paged(f"{repository}/pull/{issue}", call)
+
+    def edit(self, call: Call, repository: str, number: str) -> Answer:
+        """Change a comment."""
+        self.github(call, write=True)
+        return 200, self.change(number, call.body)
+
+    def event(self, call: Call, repository: str) -> Answer:
+        """Keep a repository_dispatch."""
+        self.github(call, write=True)
+        if not call.body.get("event_type"):
+            raise Refused(422, "Invalid request: event_type is missing")
+        payload = call.body.get("client_payload", {})
+        self.dispatched.append({"kind": call.body["event_type"], "payload": payload})
+        return 204, None
+
+    def workflow(self, call: Call, repository: str, file: str) -> Answer:
+        """Keep a workflow_dispatch."""
+        self.github(call, write=True)
+        inputs = call.body.get("inputs", {})
+        ref = call.body.get("ref")
+        if not ref:
+            raise Refused(422, "Invalid request: ref is missing")
+        kind = file.partition(".")[0]
+        self.dispatched.append({"kind": kind, "payload": inputs, "ref": ref})
+        return 204, None
+
+    def environment(self, call: Call, repository: str, name: str) -> Answer:
+        """Show an environment and its protection."""
+        self.github(call)
+        if name not in self.environments:
+            raise Refused(404, "Not Found")
+        return 200, {"name": name, "protection_rules": [], **self.environments[name]}
+
+    def status(self, call: Call, repository: str, commit: str) -> Answer:
+        """Keep a commit's status."""
+        self.github(call, write=True)
+        self.statuses.append({"commit": commit, **call.body})
+        return 201, call.body
+
+    def repository(self, call: Call, repository: str) -> Answer:
+        """Show the repository."""
+        self.github(call)
+        return 200, {"full_name": repository, "default_branch": "main", "private": False}
+
+    # GitLab.
+
+    def add_note(self, call: Call, project: str, request: str) -> Answer:
+        """Add a note to a merge request."""
+        self.gitlab(call)
+        return 201, self.add(f"{project}/merge_requests/{request}", call.body)
+
+    def list_notes(self, call: Call, project: str, request: str) -> Answer:
+        """List a merge request's notes."""
+        self.gitlab(call)
+        return 200, self.paged(f"{project}/merge_requests/{request}", call)
+
+    def edit_note(self, call: Call, project: str, request: str, number: str) -> Answer:
+        """Change a note."""
+        self.gitlab(call)
+        return 200, self.change(number, call.body)
+
+    def trigger(self, call: Call, project: str) -> Answer:
+        """Keep a pipeline that a trigger token asks for; it needs no other."""
+        if call.body.get("token") not in (TRIGGER, TOKEN):
+            raise Refused(404, "404 Not Found")
+        if not call.body.get("ref"):
+            raise Refused(400, "ref is missing")
+        found = (re.fullmatch(r"variables\[(\w+)\]", key) for key in call.body)
+        payload = {match[1]: call.body[match[0]] for match in found if match}
+        payload |= call.body.get("variables", {})
+        kind = payload.get("ML_EVENT") or payload.get("EVENT") or "trigger"
+        self.dispatched.append({"kind": kind, "payload": payload, "ref": call.body["ref"]})
+        return 201, {"id": len(self.dispatched), "web_url": f"{call.base}/pipelines"}
+
+    def list_schedules(self, call: Call, project: str) -> Answer:
+        """List pipeline schedules."""
+        self.gitlab(call)
+        return 200, self.schedules
+
+    def add_schedule(self, call: Call, project: str) -> Answer:
+        """Make a pipeline schedule."""
+        self.gitlab(call)
+        for key in ("description", "ref", "cron"):
+            if not call.body.get(key):
+                raise Refused(400, f"{key} is missing")
+        made = {"id": len(self.schedules) + 1, "active": True, **call.body, "variables": []}
+        self.schedules.append(made)
+        return 201, made
+
+    def schedule(self, call: Call, project: str, number: str) -> Answer:
+        """Show a pipeline schedule, or change it."""
+        self.gitlab(call)
+        for schedule in self.schedules:
+            if schedule["id"] == int(number):
+                if call.method == "PUT":
+                    schedule |= call.body
+                return 200, schedule
+        raise Refused(404, "404 Pipeline Schedule Not Found")
+
+    def schedule_variable(self, call: Call, project: str, number: str) -> Answer:
+        """Give a pipeline schedule a variable."""
+        schedule = self.schedule(call, project, number)[1]
+        if call.body["key"] in [variable["key"] for variable in schedule["variables"]]:
+            raise Refused(400, "key has already been taken")
+        schedule["variables"].append(call.body)
+        return 201, call.body
+
+    def change_variable(self, call: Call, project: str, number: str, key: str) -> Answer:
+        """Change a variable of a pipeline schedule."""
+        schedule = self.schedule(replaced(call, "GET"), project, number)[1]
+        for variable in schedule["variables"]:
+            if variable["key"] == key:
+                variable |= call.body
+                return 200, variable
+        raise Refused(404, "404 Pipeline Schedule Variable Not Found")
+
+    def put_package(self, call: Call, project: str, name: str) -> Answer:
+        """Keep a file of the generic package registry."""
+        self.gitlab(call, job=True)
+        self.packages[name] = call.content
+        return 201, {"message": "201 Created"}
+
+    def get_package(self, call: Call, project: str, name: str) -> Answer:
+        """Give a file of the generic package registry."""
+        self.gitlab(call, job=True)
+        if name not in self.packages:
+            raise Refused(404, "404 Package Not Found")
+        return 200, self.packages[name]
+
+    def propose(self, call: Call, project: str) -> Answer:
+        """Keep a merge request that a job makes."""
+        self.gitlab(call)
+        self.proposals.append(call.body)
+        return 201, {"iid": len(self.proposals), **call.body}
+
+    def proposed(self, call: Call, project: str) -> Answer:
+        """List merge requests that jobs made."""
+        self.gitlab(call)
+        branch = call.query.get("source_branch")
+        numbered = [{"iid": n, **made} for n, made in enumerate(self.proposals, 1)]
+        return 200, [one for one in numbered if branch in (None, one["source_branch"])]
+
+    # OSV, which `uv audit` asks.
+
+    def vulnerabilities(self, call: Call) -> Answer:
+        """Say which of many packages have something known of them."""
+        names = [query["package"]["name"] for query in call.body["queries"]]
+        known = [[{"id": self.vulnerable[n]}] if n in self.vulnerable else [] for n in names]
+        return 200, {"results": [{"vulns": ids} if ids else {} for ids in known]}
+
+    def vulnerability(self, call: Call, identity: str) -> Answer:
+        """Show what is known."""
+        for name, known in self.vulnerable.items():
+            if known == identity:
+                package = {"name": name, "ecosystem": "PyPI"}
+                events = [{"introduced": "0"}]
+                affected = [{"package": package, "ranges": [{"type": "ECOSYSTEM"}]}]
+                affected[0]["ranges"][0]["events"] = events  # type: ignore[index,assignment]
+                when = "2026-01-01T00:00:00Z"
+                about = {"summary": f"Something about {name}", "modified": when}
+                return 200, {"id": identity, "affected": affected, "published": when, **about}
+        raise Refused(404, "Bug not found.")
+
+    # Both.
+
+    def add(self, of: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a comment."""
+        if not body.get("body"):
+            raise Refused(422, "Validation Failed: body is missing")
+        self.notes.append(Comment(len(self.notes) + 1, of, body["body"]))
+        return self.notes[-1].shown()
+
+    def change(self, number: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a comment."""
+        note = self.note(number)
+        note.body, note.edits = body["body"], note.edits + 1
+        return note.shown()
+
+    def paged(self, of: str, call: Call) -> list[dict[str, Any]]:
+        """Comments of one request, a page of them: thirty or so where nothing else is asked."""
+        size = min(int(call.query.get("per_page", 30)), 100)
+        start = (int(call.query.get("page", 1)) - 1) * size
+        return [note.shown() for note in self.notes if note.of == of][start : start + size]
+
+
+def replaced(call: Call, method: str) -> Call:
+    """Give the call with another method."""
+    return Call(method, call.path, call.query, call.body, call.content, call.tokens, call.base)
+
+
+def read(content: bytes, kind: str) -> dict[str, Any]:
+    """Read a body that is JSON, a form or the parts of one; else there is nothing to read."""
+    if "json" in kind:
+        try:
+            body = json.loads(content or b"{}")
+        except ValueError:
+            return {}
+        return body if isinstance(body, dict) else {}
+    text = content.decode("utf-8", "replace")
+    if "boundary=" in kind:
+        return dict(re.findall(r'name="([^"]+)"\r?\n\r?\n(.*?)\r?\n--', text, re.DOTALL))
+    if "urlencoded" in kind:
+        return {key: values[-1] for key, values in parse_qs(text).items()}
+    return {}
+
+
+REPOSITORY = r"/repos/([^/]+/[^/]+)"
+PROJECT = r"/api/v4/projects/([^/]+)"
+ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
+    ("GET", REPOSITORY, Api.repository),
+    ("GET", rf"{REPOSITORY}/issues/(\d+)/comments", Api.commented),
+    ("POST", rf"{REPOSITORY}/issues/(\d+)/comments", Api.comment),
+    ("PATCH", rf"{REPOSITORY}/issues/comments/(\d+)", Api.edit),
+    ("POST", rf"{REPOSITORY}/dispatches", Api.event),
+    ("POST", rf"{REPOSITORY}/actions/workflows/([^/]+)/dispatches", Api.workflow),
+    ("GET", rf"{REPOSITORY}/environments/([^/]+)", Api.environment),
+    ("POST", rf"{REPOSITORY}/statuses/(\w+)", Api.status),
+    ("GET", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.list_notes),
+    ("POST", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.add_note),
+    ("PUT", rf"{PROJECT}/merge_requests/(\d+)/notes/(\d+)", Api.edit_note),
+    ("GET", rf"{PROJECT}/merge_requests", Api.proposed),
+    ("POST", rf"{PROJECT}/merge_requests", Api.propose),
+    ("POST", rf"{PROJECT}/trigger/pipeline", Api.trigger),
+    ("GET", rf"{PROJECT}/pipeline_schedules", Api.list_schedules),
+    ("POST", rf"{PROJECT}/pipeline_schedules", Api.add_schedule),
+    ("GET", rf"{PROJECT}/pipeline_schedules/(\d+)", Api.schedule),
+    ("PUT", rf"{PROJECT}/pipeline_schedules/(\d+)", Api.schedule),
+    ("POST", rf"{PROJECT}/pipeline_schedules/(\d+)/variables", Api.schedule_variable),
+    ("PUT", rf"{PROJECT}/pipeline_schedules/(\d+)/variables/(\w+)", Api.change_variable),
+    ("PUT", rf"{PROJECT}/packages/generic/(.+)", Api.put_package),
+    ("GET", rf"{PROJECT}/packages/generic/(.+)", Api.get_package),
+    ("POST", r"/osv/v1/querybatch", Api.vulnerabilities),
+    ("GET", r"/osv/v1/vulns/([^/]+)", Api.vulnerability),
+]

@@ -1,0 +1,272 @@
+"""Statements of where something comes from, in a folder instead of a transparency log.
+
+`attest` is what the stand-in of actions/attest does, `gh` what `gh attestation verify` does, and
+`sigstore` what `uvx sigstore sign`, `attest` and `verify` do. Nothing is signed: a statement counts
+because it lies in $STANDIN_ATTESTATIONS, where only these programs write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ENV = os.environ
+PROVENANCE = "https://slsa.dev/provenance/v1"
+SBOM = {"CycloneDX": "https://cyclonedx.org/bom", "SPDX": "https://spdx.dev/Document/v2.3"}
+
+
+def kept() -> list[dict[str, Any]]:
+    """Every statement."""
+    return [json.loads(path.read_text()) for path in sorted(folder().glob("*.json"))]
+
+
+def folder() -> Path:
+    """Where statements are kept."""
+    return Path(ENV["STANDIN_ATTESTATIONS"])
+
+
+def state(statement: dict[str, Any]) -> Path:
+    """Keep a statement."""
+    text = json.dumps(statement, indent=1, sort_keys=True)
+    path = folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path.write_text(text)
+    return path
+
+
+def digest(path: Path) -> str:
+    """A file's digest."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def attest() -> None:
+    """State where subjects come from, if the job may."""
+    job = json.loads(Path(ENV["STANDIN_RUN"], "jobs.json").read_text())[ENV["GITHUB_JOB"]]
+    may = job["permissions"]
+    for needed in ("id-token", "attestations"):
+        if not (may == "write-all" or isinstance(may, dict) and may.get(needed) == "write"):
+            sys.exit(f"::error::missing {needed} permission: the job needs {needed}: write")
+    if ENV["SUBJECT_PATH"]:
+        names = [n.strip() for n in re.split(r"[\n,]", ENV["SUBJECT_PATH"]) if n.strip()]
+        files = [path for name in names for path in sorted(Path().glob(name)) if path.is_file()]
+        if not files:
+            sys.exit(f"::error::Could not find subject at path {', '.join(names)}")
+        subjects = [(path.name, digest(path)) for path in files]
+    elif re.fullmatch(r"sha256:[0-9a-f]{64}", ENV["SUBJECT_DIGEST"]) and ENV["SUBJECT_NAME"]:
+        subjects = [(ENV["SUBJECT_NAME"], ENV["SUBJECT_DIGEST"])]
+    else:
+        sys.exit("::error::subject-path, or subject-name and subject-digest (sha256:…), is needed")
+    kind, predicate = PROVENANCE, None
+    if ENV.get("SBOM_PATH"):
+        predicate = json.loads(Path(ENV["SBOM_PATH"]).read_text())
+        kind = SBOM["CycloneDX" if predicate.get("bomFormat") == "CycloneDX" else "SPDX"]
+    elif ENV.get("PREDICATE_TYPE"):
+        kind, predicate = ENV["PREDICATE_TYPE"], json.loads(Path(ENV["PREDICATE_PATH"]).read_text())
+    for name, value in subjects:
+        path = state(
+            {
+                "subject": name,
+                "digest": value,
+                "repository": ENV["GITHUB_REPOSITORY"],
+                "ref": ENV["STANDIN_REF"],
+                "commit": ENV["GITHUB_SHA"],
+                "workflow": job["workflow"],
+                "type": kind,
+                "predicate": predicate,
+            }
+        )
+        print(f"Attested {name} {value} as {kind}.")
+    with Path(ENV["GITHUB_OUTPUT"]).open("a") as output:
+        output.write(f"bundle={path}\nid={path.stem}\n")
+
+
+def gh(args: list[str]) -> None:
+    """`gh attestation verify` and `gh api`; no other command is known."""
+    if not (ENV.get("GH_TOKEN") or ENV.get("GITHUB_TOKEN")):
+        print(
+            "gh: To use GitHub CLI in a GitHub Actions workflow, set the GH_TOKEN", file=sys.stderr
+        )
+        sys.exit(4)
+    if args[:2] == ["attestation", "verify"]:
+        verify(args[2:])
+    elif args[:1] == ["api"]:
+        api(args[1:])
+    else:
+        sys.exit(f"the stand-in of gh knows no {' '.join(args[:2])}")
+
+
+def verify(args: list[str]) -> None:
+    """Refuse what nobody stated."""
+    parser = argparse.ArgumentParser("gh attestation verify")
+    parser.add_argument("subject")
+    parser.add_argument("-R", "--repo")
+    parser.add_argument("-o", "--owner")
+    parser.add_argument("--source-ref")
+    parser.add_argument("--source-digest")
+    parser.add_argument("--signer-workflow")
+    parser.add_argument("--predicate-type", default=PROVENANCE)
+    parser.add_argument("--format")
+    parser.add_argument("--deny-self-hosted-runners", action="store_true")
+    parser.add_argument("--bundle-from-oci", action="store_true")
+    asked = parser.parse_args(args)
+    if bool(asked.repo) == bool(asked.owner):
+        sys.exit("exactly one of --repo and --owner is needed")
+    if asked.subject.startswith("oci://"):
+        name, _, value = asked.subject.removeprefix("oci://").partition("@")
+        if not value:
+            sys.exit(f"the stand-in of gh wants a digest: oci://{name}@sha256:…")
+    elif Path(asked.subject).is_file():
+        value = digest(Path(asked.subject))
+    else:
+        sys.exit(f"{asked.subject}: no such file")
+    wanted = {
+        "digest": value,
+        "type": asked.predicate_type,
+        "repository": asked.repo,
+        "ref": asked.source_ref,
+        "commit": asked.source_digest,
+    }
+    for one in kept():
+        signer = f"{one.get('repository')}/{one.get('workflow')}@{one.get('ref')}"
+        asked_signer = (asked.signer_workflow or "").removeprefix("github.com/")
+        if (
+            all(expected in (None, one.get(key)) for key, expected in wanted.items())
+            and (not asked.owner or str(one.get("repository")).startswith(f"{asked.owner}/"))
+            and (signer == asked_signer or signer.startswith(asked_signer.partition("@")[0] + "@"))
+            | (not asked_signer)
+        ):
+            print(
+                json.dumps([one])
+                if asked.format == "json"
+                else f"✓ Verification succeeded! {signer}"
+            )
+            return
+    said = ", ".join(f"{key} {expected}" for key, expected in wanted.items() if expected)
+    sys.exit(f"✗ Verification failed: no attestation has {said}, {asked.signer_workflow or 'any'}.")
+
+
+def api(args: list[str]) -> None:
+    """Ask the stand-in's API: `gh api [-X METHOD] PATH [-f KEY=VALUE …] [-q …]`."""
+    parser = argparse.ArgumentParser("gh api")
+    parser.add_argument("path")
+    parser.add_argument("-X", "--method")
+    parser.add_argument("-f", "--raw-field", action="append", default=[])
+    parser.add_argument("-F", "--field", action="append", default=[])
+    parser.add_argument("-H", "--header", action="append", default=[])
+    parser.add_argument("--silent", action="store_true")
+    parser.add_argument("--input")
+    asked = parser.parse_args(args)
+    body: dict[str, Any] = {}
+    for pair in asked.raw_field + asked.field:
+        key, _, value = pair.partition("=")
+        outer, _, inner = key.removesuffix("]").partition("[")
+        if inner:
+            body.setdefault(outer, {})[inner] = value
+        else:
+            body[key] = value
+    data = json.dumps(body).encode() if body else None
+    if asked.input:
+        data = sys.stdin.buffer.read() if asked.input == "-" else Path(asked.input).read_bytes()
+    request = urllib.request.Request(
+        f"{ENV['GITHUB_API_URL']}/{asked.path.lstrip('/')}",
+        data,
+        {
+            "Authorization": f"Bearer {ENV.get('GH_TOKEN') or ENV['GITHUB_TOKEN']}",
+            "Content-Type": "application/json",
+        },
+        method=asked.method or ("POST" if data else "GET"),
+    )
+    try:
+        with urllib.request.urlopen(request) as response:
+            if not asked.silent:
+                print(response.read().decode())
+    except urllib.error.HTTPError as error:
+        sys.exit(f"gh: {error.read().decode()} (HTTP {error.code})")
+
+
+def identity() -> tuple[str, str]:
+    """Who signs: the pipeline, where the job has the token that says so."""
+    if not ENV.get("SIGSTORE_ID_TOKEN"):
+        sys.exit("no identity: the job needs id_tokens with SIGSTORE_ID_TOKEN (aud: sigstore)")
+    server = ENV.get("CI_SERVER_URL", "https://gitlab.com")
+    path = ENV.get("CI_CONFIG_PATH", ".gitlab-ci.yml")
+    ref = f"refs/heads/{ENV.get('CI_COMMIT_BRANCH') or ENV['CI_COMMIT_REF_NAME']}"
+    return f"{server}/{ENV['CI_PROJECT_PATH']}//{path}@{ref}", server
+
+
+def sigstore(args: list[str]) -> None:
+    """Sign, attest and verify as sigstore's program does, with a bundle that names a statement."""
+    parser = argparse.ArgumentParser("sigstore")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("sign", "attest"):
+        one = commands.add_parser(name)
+        one.add_argument("files", nargs="+", type=Path)
+        one.add_argument("--bundle", type=Path)
+        one.add_argument("--overwrite", action="store_true")
+        one.add_argument("--predicate", type=Path, required=name == "attest")
+        one.add_argument("--predicate-type", required=name == "attest")
+        one.add_argument("--output-directory", type=Path)
+    kinds = commands.add_parser("verify").add_subparsers(dest="kind", required=True)
+    one = kinds.add_parser("identity")
+    one.add_argument("subjects", nargs="+")
+    one.add_argument("--bundle", type=Path)
+    one.add_argument("--offline", action="store_true")
+    one.add_argument("--cert-identity", required=True)
+    one.add_argument("--cert-oidc-issuer", required=True)
+    asked = parser.parse_args(args)
+    (check if asked.command == "verify" else sign)(asked)
+
+
+def sign(asked: argparse.Namespace) -> None:
+    """State what the pipeline signs, and write the bundle beside it."""
+    who, issuer = identity()
+    for path in asked.files:
+        bundle = (
+            asked.bundle or (asked.output_directory or path.parent) / f"{path.name}.sigstore.json"
+        )
+        if bundle.exists() and not asked.overwrite:
+            sys.exit(f"Refusing to overwrite outputs without --overwrite: {bundle}")
+        statement = {"digest": digest(path), "identity": who, "issuer": issuer}
+        if asked.predicate:
+            about = json.loads(asked.predicate.read_text())
+            statement |= {"type": asked.predicate_type, "predicate": about}
+        state(statement)
+        bundle.write_text(json.dumps(statement))
+        print(f"Sigstore bundle written to {bundle}")
+
+
+def check(asked: argparse.Namespace) -> None:
+    """Refuse a bundle that nobody stated, or that is of something or somebody else."""
+    for subject in asked.subjects:
+        path = Path(subject)
+        value = subject if subject.startswith("sha256:") else digest(path)
+        bundle = asked.bundle or path.with_name(f"{path.name}.sigstore.json")
+        if not bundle.is_file():
+            sys.exit(f"{bundle}: no such bundle")
+        found = json.loads(bundle.read_text())
+        expected = {
+            "digest": value,
+            "identity": asked.cert_identity,
+            "issuer": asked.cert_oidc_issuer,
+        }
+        for key, one in expected.items():
+            if found.get(key) != one:
+                sys.exit(f"FAIL: {subject}: {key} is {found.get(key)}, not {one}")
+        if found not in kept():
+            sys.exit(f"FAIL: {subject}: the bundle is not in the log")
+        print(f"OK: {subject}")
+
+
+if __name__ == "__main__":
+    program, *rest = sys.argv[1:]
+    if program == "attest":
+        attest()
+    else:
+        {"gh": gh, "sigstore": sigstore}[program](rest)
