@@ -16,15 +16,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import psutil
+
 from hosts.api import Api
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,11 +64,12 @@ class Host(ABC):
         variables: Mapping[str, str] | None = None,
         approve: bool = True,
         repository: str = "team/project",
+        registry: str = "",
     ) -> None:
         """Bring a copy of the project to the platform, in a folder that is the host's own.
 
         Variables are those of the repository. Where approve is False, nobody approves what waits
-        for a person: such jobs are skipped.
+        for a person: such jobs are skipped. The registry, as HOST:PORT, is the platform's own.
         """
         if (project / "pyproject.toml").exists() and not (project / "uv.lock").exists():
             raise LookupError(f"{project} has no uv.lock: run uv lock there first")
@@ -75,7 +78,7 @@ class Host(ABC):
         self.home, self.runs = folder / "home", folder / "runs"
         self.attestations = folder / "attestations"
         self.variables = dict(variables or {})
-        self.approve, self.repository = approve, repository
+        self.approve, self.repository, self.registry = approve, repository, registry
         self.proposals: list[str] = []
         self.count = 0
         for made in (self.home, self.runs, self.attestations):
@@ -101,11 +104,7 @@ class Host(ABC):
     def close(self) -> None:
         """Stop the API and whatever the jobs left running."""
         self.api.close()
-        for process in psutil.process_iter(["environ"]):
-            if (process.info["environ"] or {}).get("STANDIN_HOST") == str(self.folder):
-                with suppress(psutil.Error):
-                    process.kill()
-                    process.wait(5)
+        list(kill({"STANDIN_HOST": str(self.folder)}))
 
     @abstractmethod
     def push(self) -> Run:
@@ -196,13 +195,13 @@ class Host(ABC):
             or self.pushed()[1]
         )
 
-    def clone(self, commit: str, ref: str) -> Path:
+    def clone(self, commit: str, ref: str, *options: str) -> Path:
         """Make a throw-away clone of a commit, in a folder for one more run."""
         self.count += 1
         clone = self.runs / str(self.count) / "clone"
         clone.mkdir(parents=True)
         self.git("init", "-q", "-b", ref, cwd=clone)
-        self.git("fetch", "-q", self.origin.as_uri(), commit, cwd=clone)
+        self.git("fetch", "-q", *options, self.origin.as_uri(), commit, cwd=clone)
         self.git("reset", "-q", "--hard", "FETCH_HEAD", cwd=clone)
         return clone
 
@@ -244,6 +243,42 @@ class Proposal:
     merge: str
     changed: list[str]
     again: bool
+
+
+def kill(env: Mapping[str, str]) -> Iterator[str]:
+    """Kill every process that was started with these variables; say which."""
+    for process in psutil.process_iter(["environ", "name"]):
+        has = process.info["environ"] or {}
+        if process.pid != os.getpid() and all(has.get(key) == env[key] for key in env):
+            with suppress(psutil.Error):
+                process.kill()
+                yield f"pid ({process.pid}) ({process.info['name']})"
+
+
+def follow(
+    command: list[str], env: Mapping[str, str], add: Callable[[str], None], cwd: Path | None = None
+) -> int:
+    """Run a command, handing on each line as it comes; kill it where it takes too long."""
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        late = threading.Timer(PATIENCE, process.kill)
+        late.start()
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                add(line)
+            return process.wait()
+        finally:
+            late.cancel()
+            process.kill()
 
 
 def worst(results: list[str]) -> str:

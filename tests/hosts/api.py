@@ -7,19 +7,20 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-TOKEN = "token-of-the-job"  # GitHub's GITHUB_TOKEN, GitLab's CI_JOB_TOKEN  # noqa: S105
+TOKEN = "token-of-the-job"  # GitHub's GITHUB_TOKEN, GitLab's CI_JOB_TOKEN
 ACCESS = "token-of-the-project"  # GitLab's project access token
 TRIGGER = "token-of-the-trigger"  # GitLab's pipeline trigger token
 
 Answer = tuple[int, Any]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What the API answers when it will not."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -102,7 +103,7 @@ class Api:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = answer
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
@@ -138,7 +139,7 @@ class Api:
         return [note.body for note in self.notes]
 
     def answer(
-        self, method: str, target: str, headers: Mapping[str, str], content: bytes
+        self, method: str, target: str, headers: Message[str, str], content: bytes
     ) -> Answer:
         """Answer a request: status and body."""
         parts = urlsplit(target)
@@ -157,7 +158,7 @@ class Api:
                 if verb == method and (found := re.fullmatch(pattern, path)):
                     try:
                         return answer(self, call, *map(unquote, found.groups()))
-                    except Refused as refused:
+                    except RefusedError as refused:
                         return refused.status, {"message": str(refused)}
             self.unknown.append(f"{method} {path}")
             return HTTPStatus.NOT_FOUND, {"message": "404 Not Found"}
@@ -167,23 +168,23 @@ class Api:
         for note in self.notes:
             if note.number == int(number):
                 return note
-        raise Refused(404, "404 Note Not Found")
+        raise RefusedError(404, "404 Note Not Found")
 
     # What each request needs of its token.
 
     def github(self, call: Call, write: bool = False) -> None:
         """A job's token; a fork's may only read."""
         if TOKEN not in call.tokens:
-            raise Refused(401, "Bad credentials")
+            raise RefusedError(401, "Bad credentials")
         if write and not self.may_write:
-            raise Refused(403, "Resource not accessible by integration")
+            raise RefusedError(403, "Resource not accessible by integration")
 
     def gitlab(self, call: Call, job: bool = False) -> None:
         """A project's access token; the job's own may do little, and no notes."""
         if f"PRIVATE-TOKEN {ACCESS}" in call.tokens or ACCESS in call.tokens:
             return
         if not (job and f"JOB-TOKEN {TOKEN}" in call.tokens):
-            raise Refused(401, "401 Unauthorized")
+            raise RefusedError(401, "401 Unauthorized")
 
     # GitHub.
 
@@ -206,7 +207,7 @@ class Api:
         """Keep a repository_dispatch."""
         self.github(call, write=True)
         if not call.body.get("event_type"):
-            raise Refused(422, "Invalid request: event_type is missing")
+            raise RefusedError(422, "Invalid request: event_type is missing")
         payload = call.body.get("client_payload", {})
         self.dispatched.append({"kind": call.body["event_type"], "payload": payload})
         return 204, None
@@ -217,7 +218,7 @@ class Api:
         inputs = call.body.get("inputs", {})
         ref = call.body.get("ref")
         if not ref:
-            raise Refused(422, "Invalid request: ref is missing")
+            raise RefusedError(422, "Invalid request: ref is missing")
         kind = file.partition(".")[0]
         self.dispatched.append({"kind": kind, "payload": inputs, "ref": ref})
         return 204, None
@@ -226,7 +227,7 @@ class Api:
         """Show an environment and its protection."""
         self.github(call)
         if name not in self.environments:
-            raise Refused(404, "Not Found")
+            raise RefusedError(404, "Not Found")
         return 200, {"name": name, "protection_rules": [], **self.environments[name]}
 
     def status(self, call: Call, repository: str, commit: str) -> Answer:
@@ -260,9 +261,9 @@ class Api:
     def trigger(self, call: Call, project: str) -> Answer:
         """Keep a pipeline that a trigger token asks for; it needs no other."""
         if call.body.get("token") not in (TRIGGER, TOKEN):
-            raise Refused(404, "404 Not Found")
+            raise RefusedError(404, "404 Not Found")
         if not call.body.get("ref"):
-            raise Refused(400, "ref is missing")
+            raise RefusedError(400, "ref is missing")
         found = (re.fullmatch(r"variables\[(\w+)\]", key) for key in call.body)
         payload = {match[1]: call.body[match[0]] for match in found if match}
         payload |= call.body.get("variables", {})
@@ -280,7 +281,7 @@ class Api:
         self.gitlab(call)
         for key in ("description", "ref", "cron"):
             if not call.body.get(key):
-                raise Refused(400, f"{key} is missing")
+                raise RefusedError(400, f"{key} is missing")
         made = {"id": len(self.schedules) + 1, "active": True, **call.body, "variables": []}
         self.schedules.append(made)
         return 201, made
@@ -293,13 +294,13 @@ class Api:
                 if call.method == "PUT":
                     schedule |= call.body
                 return 200, schedule
-        raise Refused(404, "404 Pipeline Schedule Not Found")
+        raise RefusedError(404, "404 Pipeline Schedule Not Found")
 
     def schedule_variable(self, call: Call, project: str, number: str) -> Answer:
         """Give a pipeline schedule a variable."""
         schedule = self.schedule(call, project, number)[1]
         if call.body["key"] in [variable["key"] for variable in schedule["variables"]]:
-            raise Refused(400, "key has already been taken")
+            raise RefusedError(400, "key has already been taken")
         schedule["variables"].append(call.body)
         return 201, call.body
 
@@ -310,7 +311,7 @@ class Api:
             if variable["key"] == key:
                 variable |= call.body
                 return 200, variable
-        raise Refused(404, "404 Pipeline Schedule Variable Not Found")
+        raise RefusedError(404, "404 Pipeline Schedule Variable Not Found")
 
     def put_package(self, call: Call, project: str, name: str) -> Answer:
         """Keep a file of the generic package registry."""
@@ -322,7 +323,7 @@ class Api:
         """Give a file of the generic package registry."""
         self.gitlab(call, job=True)
         if name not in self.packages:
-            raise Refused(404, "404 Package Not Found")
+            raise RefusedError(404, "404 Package Not Found")
         return 200, self.packages[name]
 
     def propose(self, call: Call, project: str) -> Answer:
@@ -350,21 +351,24 @@ class Api:
         """Show what is known."""
         for name, known in self.vulnerable.items():
             if known == identity:
-                package = {"name": name, "ecosystem": "PyPI"}
-                events = [{"introduced": "0"}]
-                affected = [{"package": package, "ranges": [{"type": "ECOSYSTEM"}]}]
-                affected[0]["ranges"][0]["events"] = events  # type: ignore[index,assignment]
                 when = "2026-01-01T00:00:00Z"
-                about = {"summary": f"Something about {name}", "modified": when}
-                return 200, {"id": identity, "affected": affected, "published": when, **about}
-        raise Refused(404, "Bug not found.")
+                ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]
+                package = {"name": name, "ecosystem": "PyPI"}
+                return 200, {
+                    "id": identity,
+                    "summary": f"Something about {name}",
+                    "modified": when,
+                    "published": when,
+                    "affected": [{"package": package, "ranges": ranges}],
+                }
+        raise RefusedError(404, "Bug not found.")
 
     # Both.
 
     def add(self, of: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Add a comment."""
         if not body.get("body"):
-            raise Refused(422, "Validation Failed: body is missing")
+            raise RefusedError(422, "Validation Failed: body is missing")
         self.notes.append(Comment(len(self.notes) + 1, of, body["body"]))
         return self.notes[-1].shown()
 

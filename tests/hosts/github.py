@@ -20,20 +20,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
-from hosts import PATIENCE, STANDINS, Host, Run, joined, worst
+
+from hosts import STANDINS, Host, Run, follow, joined, kill, worst
 from hosts.api import TOKEN
 
 WORKFLOWS = ".github/workflows"
@@ -202,7 +198,7 @@ class GitHub(Host):
             f"export GITHUB_API_URL='{self.api.url}' GITHUB_RUN_ID={1000 + self.count}\n"
             f"export GITHUB_RUN_NUMBER={self.count} GITHUB_WORKFLOW_REF='{source}'\n"
             'if [ -z "$STANDIN_TRACKED" ]; then\n'
-            f'    export STANDIN_TRACKED=1 RUNNER_TRACKING_ID="${{RUNNER_TRACKING_ID:-{tracking}}}"\n'
+            f'export STANDIN_TRACKED=1 RUNNER_TRACKING_ID="${{RUNNER_TRACKING_ID:-{tracking}}}"\n'
             "fi\n"
         )
         log = Log(tracking)
@@ -213,7 +209,7 @@ class GitHub(Host):
             "STANDIN_TRACKED": "",
             "STANDIN_REF": ref,
         }
-        code = follow(command, env, log)
+        code = follow(command, env, log.add)
         return self.read(jobs, log, code, here, started)
 
     def command(self, event: str, file: str, clone: Path, used: set[str]) -> list[str]:
@@ -319,41 +315,8 @@ class Log:
             self.summary.append(message.partition(" - ")[2])
         if "jobResult" in said:
             self.results.setdefault(job, []).append(said["jobResult"])
-            for process in left(self.tracking, job):
+            for process in kill({"RUNNER_TRACKING_ID": self.tracking, "GITHUB_JOB": job}):
                 self.lines.append(f"[{job}] Terminate orphan process: {process}")
-
-
-def left(tracking: str, job: str) -> Iterator[str]:
-    """Kill what a job left running."""
-    for process in psutil.process_iter(["environ", "name"]):
-        env = process.info["environ"] or {}
-        if env.get("RUNNER_TRACKING_ID") == tracking and env.get("GITHUB_JOB") == job:
-            with suppress(psutil.Error):
-                process.kill()
-                yield f"pid ({process.pid}) ({process.info['name']})"
-
-
-def follow(command: list[str], env: Mapping[str, str], log: Log) -> int:
-    """Run a command, reading each line as it comes; kill it where it takes too long."""
-    with subprocess.Popen(
-        command,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        late = threading.Timer(PATIENCE, lambda: process.send_signal(signal.SIGKILL))
-        late.start()
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                log.add(line)
-            return process.wait()
-        finally:
-            late.cancel()
-            process.kill()
 
 
 def keys(node: Any) -> dict[str, tuple[Any, Any]]:

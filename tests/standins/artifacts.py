@@ -53,7 +53,7 @@ def files(pattern: str) -> list[Path]:
     """The files of a path or a pattern; those that begin with a dot only where that is asked."""
     every = ENV["HIDDEN_FILES"] == "true"
     found = []
-    for name in glob.glob(str(Path.cwd() / pattern), recursive=True, include_hidden=every):
+    for name in glob.glob(str(Path.cwd() / pattern), recursive=True, include_hidden=every):  # noqa: PTH207
         path = Path(name)
         for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
             inner = one.relative_to(Path.cwd()) if one.is_relative_to(Path.cwd()) else one

@@ -51,7 +51,7 @@ def attest() -> None:
     job = json.loads(Path(ENV["STANDIN_RUN"], "jobs.json").read_text())[ENV["GITHUB_JOB"]]
     may = job["permissions"]
     for needed in ("id-token", "attestations"):
-        if not (may == "write-all" or isinstance(may, dict) and may.get(needed) == "write"):
+        if not (may == "write-all" or (isinstance(may, dict) and may.get(needed) == "write")):
             sys.exit(f"::error::missing {needed} permission: the job needs {needed}: write")
     if ENV["SUBJECT_PATH"]:
         names = [n.strip() for n in re.split(r"[\n,]", ENV["SUBJECT_PATH"]) if n.strip()]
