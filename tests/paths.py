@@ -47,20 +47,27 @@ def decides(path: str, rows: list[Row], answers: dict[str, object]) -> Row | Non
 def excluded(rows: list[Row]) -> list[str]:
     """What must stand in _exclude after the caches: one block a reason, one line a path."""
     blocks = []
-    if seeds := [row.path for row in rows if row.kind == "seed" and row.level == 0]:
+    if seeds := [row.path for row in rows if row.kind == "seed" and not _later(row)]:
         blocks.append(_when("_copier_operation == 'update'", seeds))
     for level in sorted({row.level for row in rows} - {0}):
         paths = [row.path for row in rows if row.level == level and row.kind != "retired"]
         blocks.append(_when(f"level < {level}", paths))
     for answer in dict.fromkeys(row.answer for row in rows if row.answer):
         paths = [row.path for row in rows if row.answer == answer]
-        blocks.append(_when(f"{answer[0]} != '{answer[1]}'", paths))
+        name, value = answer
+        # Of providers a project may have several.
+        missing = f"'{value}' not in {name}" if name == "ci" else f"{name} != '{value}'"
+        blocks.append(_when(missing, paths))
     return blocks + [row.path for row in rows if row.kind == "retired"]
 
 
 def skipped(rows: list[Row]) -> list[str]:
-    """What must stand in _skip_if_exists: seeds that a raised level has yet to bring."""
-    return [row.path for row in rows if row.kind == "seed" and row.level > 0]
+    """What must stand in _skip_if_exists: seeds that a raised level, or an answer, may yet bring."""
+    return [row.path for row in rows if row.kind == "seed" and _later(row)]
+
+
+def _later(row: Row) -> bool:
+    return row.level > 0 or row.answer is not None
 
 
 def _when(condition: str, paths: list[str]) -> str:

@@ -9,6 +9,12 @@ from conftest import Render
 from paths import CLASSES, ROOT, Row, decides, excluded, skipped, table
 
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
+OTHERS = {"oci": "mlflow", "mlflow": "oci", "kubernetes": "local", "github": "gitlab", "gitlab": ""}
+
+
+def answered(name: str, value: str) -> dict[str, object]:
+    """Answer a question; that after the providers takes a list."""
+    return {name: [value] * bool(value) if name == "ci" else value}
 
 
 def copier_yml() -> dict[str, Any]:
@@ -62,7 +68,7 @@ def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) ->
     for row in table():
         if row.kind == "retired":
             continue
-        chosen: dict[str, object] = dict([row.answer] if row.answer else [])
+        chosen = answered(*row.answer) if row.answer else {}
         for level in (0, 1, 2):
             project = render(level=level, **chosen)
             hit = any(decides(path, table(), DEFAULTS) == row for path in files(project))
@@ -73,9 +79,9 @@ def test_a_project_has_only_the_adapters_that_were_asked_for(render: Render) -> 
     rows = [row for row in table() if row.answer]
     assert rows
     for row in rows:
-        others = {"oci": "mlflow", "mlflow": "oci", "kubernetes": "local", "local": "kubernetes"}
         assert row.answer is not None
-        project = render(level=1, **{row.answer[0]: others[row.answer[1]]})
+        name, value = row.answer
+        project = render(level=2, **answered(name, OTHERS[value]))
         assert not any(row.matches(path, DEFAULTS) for path in files(project)), row.path
 
 

@@ -38,6 +38,7 @@ STEPS: dict[str, list[Path]] = {
 DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "deploy": ARTIFACTS / "deployment.json",
     "drift": ARTIFACTS / "drift.json",
+    "image": ARTIFACTS / "image.json",
     "monitor": ARTIFACTS / "monitor.json",
 }
 MADE_BY = {path: step for step, files in STEPS.items() for path in files}

@@ -27,10 +27,12 @@ Target = Annotated[
 def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
-        track, register, models, promote, rollback, serve, parity, deploy, smoke, status, stop,
-        monitor, retrain,
+        track, register, models, fetch, promote, rollback, serve, parity, deploy, smoke, status,
+        stop, monitor, retrain, comment,
     ):  # fmt: skip
         app.command()(command)
+    if (Path(__file__).parent / "delivery/image.py").exists():  # from level 2
+        app.command()(image)
     labels_app.command("add")(add_labels)
     app.add_typer(labels_app, name="labels")
     data_app.command("add")(add_data)
@@ -85,6 +87,23 @@ def register() -> None:
 def models() -> None:
     """List the versions in the registry, with metrics, lineage and aliases."""
     _load("registry").show()
+
+
+def fetch(
+    version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
+    to: Annotated[Path, Option(help="The folder to bring it to.")],
+) -> None:
+    """Bring a package from the registry, found whole."""
+    registry = _load("registry")
+    typer.echo(registry.opened().fetch(registry.find(version).version, START / to))
+
+
+def image(
+    version: Version = None,
+    push: Annotated[bool, Option("--push", help="Bring it to the registry of images.")] = False,
+) -> None:
+    """Build the image of a version, once, and see that it answers as its package does."""
+    typer.echo(_load("delivery.image").image(version, push))
 
 
 def promote(version: Version = None) -> None:
@@ -163,16 +182,48 @@ def stop() -> None:
 
 def monitor() -> None:
     """Judge the newest predictions: drift, violations, performance, age. Decide on a training."""
-    typer.echo(_load("monitoring").monitor())
+    if not _unserved():
+        typer.echo(_load("monitoring").monitor())
 
 
 def retrain(
     again: Annotated[
         str | None, Option(help="An alarm whose training was killed, or failed.")
     ] = None,
+    dispatch: Annotated[
+        bool, Option("--dispatch", help="On a runner: have the platform start the pipeline.")
+    ] = False,
 ) -> None:
     """Run, register and deploy if a monitor decided so: once for each of its alarms."""
-    typer.echo(_load("monitoring").retrain(_train, again))
+    if dispatch and _unserved():
+        return
+    run, said = _train, "trained"
+    if dispatch:
+        run, said = _load("forge").there().train, "a training was started"
+    typer.echo(_load("monitoring").retrain(run, again, said))
+
+
+def _unserved() -> bool:
+    """Say so if this is a runner where no service, and so no log, is."""
+    delivery, log = _load("delivery"), _load("settings").delivery().service.log
+    if "://" in log or (at := delivery.rehearsal()) is None:
+        return False
+    at.notice(f"Nothing is monitored, as nothing serves here. {delivery.LASTING}")
+    return True
+
+
+def comment() -> None:
+    """Write the report as the one comment of the pull request that this job is for."""
+    from .config import load
+    from .pipeline import report
+
+    at = _load("forge").there()
+    jobs, text = at.jobs(), report.write(load())
+    marks = {"success": "✅", "skipped": "not run"}
+    rows = [f"| {name} | {marks.get(end, f'❌ {end}')} |" for name, end in jobs.items()]
+    table = "\n".join(["", "## Jobs", "", "| | |", "|---|---|", *rows, ""]) if jobs else ""
+    why = at.comment(f"{text}{table}")
+    typer.echo(f"no comment: {why}" if why else "the comment is up to date")
 
 
 def _train() -> None:

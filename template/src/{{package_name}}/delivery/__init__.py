@@ -19,11 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import BadInput, Refused
+from .. import BadInput, Refused, forge
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from ..forge import Forge
     from ..inference import Model
     from ..registry import Registry, Version
     from ..serving.batch import Served
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 JOURNAL, STATE = Path("artifacts/deployment.json"), Path("service")
 MODELS = STATE / "models"
+CLUSTER = Path(__file__).parent / "kubernetes.py"  # is there if the project deploys to one
+LASTING = "Set the variables ML_HOME and ML_RUNNER to have it serve on a machine of your own."
 FACTS = ("version", "package_digest", "previous", "target", "stage", "verdict", "reason")
 FIELDS = (*FACTS, "shadow", "smoke", "watch")  # what deployment.json says, besides the envelope
 KEPT = 3  # fetched packages
@@ -45,8 +48,12 @@ class Target(Protocol):
     name: str
     promotes: bool  # what is deployed there becomes champion
 
-    def check(self) -> None:
-        """See that it can be deployed to; BadInput says why not."""
+    def check(self, image: str | None) -> None:
+        """See that it can be deployed to; BadInput says why not.
+
+        Args:
+            image: What the registry knows as the image of the version, NAME@sha256:DIGEST.
+        """
 
     def ensure(self) -> None:
         """Start again what should serve and does not."""
@@ -71,7 +78,8 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
     """Deploy a registered version, the newest if none is named.
 
     Args:
-        target: `local`, or `kubernetes/OVERLAY`.
+        target: `local`, `local/staging` or `kubernetes/OVERLAY`; `staging` or `production`, those
+            of Kubernetes if the project has it, else the local ones.
 
     Raises:
         BadInput: It is not registered, the port is taken, or another deployment is running.
@@ -81,8 +89,8 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
     from .. import registry, settings
 
     with _alone(target) as (to, store, _):
-        to.check()
         new, champion, before = registry.find(version), store.alias("champion"), to.asked()
+        to.check(store.get(f"image-{new.version}"))
         if to.serves(new.version, new.digest) and (champion == new.version or not to.promotes):
             return f"{new} serves already"
         # A champion that does not serve yet was promoted by hand: what serves is what was before.
@@ -103,7 +111,10 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
                 at("promote")
                 registry.promote(new.version)
             _serve(model, to, at)
-    return f"{new} serves: see {JOURNAL}"
+    if to.name == "local" and (runner := rehearsal()):
+        runner.notice(f"This was a rehearsal: {new} serves until the job ends. {LASTING}")
+    done = "serves" if to.promotes else f"passed {to.name}"
+    return f"{new} {done}: see {JOURNAL}"
 
 
 def rollback(back_to: str | None = None, target: str | None = None) -> str:
@@ -116,18 +127,19 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
     from .. import registry
 
     with _alone(target) as (to, store, _):
-        to.check()
         last, *before = [e["version"] for e in reversed(registry.history(store))] or [""]
         new = next((name for name in before if back_to is None or back_to in name), None)
         if new is None:
             raise Refused(f"no champion before {last or 'the first'} is {back_to or 'known'}")
-        with _journal(registry.find(new), last, store, to) as at:
+        to.check(store.get(f"image-{new}"))
+        with _journal(registry.find(new), last if to.promotes else to.asked(), store, to) as at:
             at("fetch")
             model = _fetched(store, new)
-            at("promote")
-            registry.rollback(new)
+            if to.promotes:
+                at("promote")
+                registry.rollback(new)
             _serve(model, to, at)
-    return f"{new} serves again, after {last}"
+    return f"{new} {'serves again' if to.promotes else f'passed {to.name}'}, after {last}"
 
 
 def status(target: str | None = None) -> str:
@@ -172,7 +184,7 @@ def smoke(url: str | None = None) -> str:
             raise BadInput("there is no champion yet: `ml deploy` makes one")
         served = _fetched(store, version)
         with nullcontext(url) if url else to.opened() as at:
-            return str(_smoke(served, at)["parity"])
+            return str(smoke_test(served, at)["parity"])
 
 
 @contextmanager
@@ -190,15 +202,29 @@ def _alone(name: str | None) -> "Iterator[tuple[Target, Registry, str | None]]":
 
 
 def _target(name: str) -> Target:
+    if name in ("staging", "production"):
+        local = {"staging": "local/staging", "production": "local"}
+        name = f"kubernetes/{name}" if CLUSTER.exists() else local[name]
     kind, _, overlay = name.partition("/")
     if name == "local":
         from .local import Local
 
         return Local()
-    if kind == "kubernetes" and (Path(__file__).parent / "kubernetes.py").exists():
+    if name == "local/staging":
+        from .staging import Staging
+
+        return Staging()
+    if kind == "kubernetes" and CLUSTER.exists():
         there: Target = import_module(".kubernetes", __name__).Kubernetes(overlay or "production")
         return there
     raise BadInput(f"target {name}: this project has none of that name")
+
+
+def rehearsal() -> "Forge | None":
+    """The platform, if this is a runner of it from which nothing that serves will stay."""
+    at = forge.here()
+    stays = CLUSTER.exists() or (at and at.workspace.resolve() != Path.cwd().resolve())
+    return None if stays else at
 
 
 def _repair(store: "Registry", target: Target) -> str | None:
@@ -218,7 +244,7 @@ def _repair(store: "Registry", target: Target) -> str | None:
             raise Refused("it did not serve yet")
         target.switch(version, said["package_digest"])
         with target.opened() as url:
-            said["smoke"] = _smoke(_fetched(store, version), url)
+            said["smoke"] = smoke_test(_fetched(store, version), url)
         came = "finished"
     except Refused as error:
         _undo(said, store, target)
@@ -309,7 +335,7 @@ def _serve(served: "Served", target: Target, at: Stage) -> None:
     target.switch(served.model.version, served.model.manifest["package_digest"])
     at("smoke")
     with target.opened() as url:
-        smoked, watched = _smoke(served, url), dict[str, Any]()
+        smoked, watched = smoke_test(served, url), dict[str, Any]()
         at("watch").update(smoke=smoked, watch=watched)
         watch(url, delivery().watch, watched)
 
@@ -417,7 +443,7 @@ def _shift(new: "Model", old: "Model", answers: list[tuple[Any, Any]]) -> float:
     return float(sum(abs(np.subtract(*((of == c).mean() for of in named))) for c in classes)) / 2
 
 
-def _smoke(served: "Served", url: str) -> dict[str, Any]:
+def smoke_test(served: "Served", url: str) -> dict[str, Any]:
     """See that what answers is a package, and answers its commonest row as it does.
 
     Raises:

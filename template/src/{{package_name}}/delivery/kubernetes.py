@@ -45,7 +45,9 @@ class Kubernetes:
             f"{k.lower()}/{meta[k]['name']}" for k in ("Deployment", "Service")
         )
 
-    def check(self) -> None:
+    def check(self, image: str | None) -> None:
+        if image and not os.environ.get("ML_IMAGE"):
+            self.image = image
         if not re.fullmatch(r"[^\s@]+@sha256:[0-9a-f]{64}", self.image):
             said = f"image: {self.image or 'none'} is not NAME@sha256:DIGEST"
             raise BadInput(f"{said}: set ML_IMAGE, or `image` in {settings.DELIVERY}")
@@ -66,7 +68,7 @@ class Kubernetes:
             Refused: The cluster refuses it, or they do not become ready.
         """
         if self._found() != (version, self.image or self._found()[1]):
-            self.check()
+            self.check(None)
             name, _, pinned = self.image.partition("@")
             image = {"name": "model-service", "newName": name, "digest": pinned}
             with TemporaryDirectory(prefix=".release-", dir=DEPLOY) as folder:

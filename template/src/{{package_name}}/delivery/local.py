@@ -40,7 +40,7 @@ class Local:
 
     name, promotes = "local", True
 
-    def check(self) -> None:
+    def check(self, image: str | None) -> None:
         service, found = settings.delivery().service, running()
         if not found:
             _bound(service.host, service.port).close()
@@ -206,10 +206,12 @@ def _start(role: str, *fds: int, beside: int = 0) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", f"{__package__}.local", role, str(beside), *map(str, fds)]
     path = STATE / f"{role}.log"
     mode = "ab" if not path.exists() or path.stat().st_size < 10_000_000 else "wb"
+    # GitHub's runner ends at the end of a job whatever carries its mark.
+    env = {name: text for name, text in os.environ.items() if name != "RUNNER_TRACKING_ID"}
     with path.open(mode) as log:
         # A session of its own: the Ctrl-C of a deployer is not theirs.
         return subprocess.Popen(
-            command, pass_fds=fds, stdin=-3, stdout=log, stderr=log, start_new_session=True
+            command, env=env, pass_fds=fds, stdin=-3, stdout=log, stderr=log, start_new_session=True
         )
 
 

@@ -167,12 +167,13 @@ def updated(before: Alarms, windows: Windows, days: float, settings: Drift) -> A
     return after
 
 
-def retrain(run: Callable[[], None], again: str | None = None) -> str:
+def retrain(run: Callable[[], None], again: str | None = None, said: str = "trained") -> str:
     """Train for what `monitor` decided, once: who comes second has nothing to do.
 
     Args:
         run: Trains, registers and deploys.
         again: An alarm whose training was started before, and did not help.
+        said: What has been done then.
 
     Raises:
         BadInput: There is no such alarm; or as `run`.
@@ -206,7 +207,7 @@ def retrain(run: Callable[[], None], again: str | None = None) -> str:
         raise
     finally:
         _changed(version, end)
-    return f"trained for {', '.join(claimed)}: the champion is {registry.champion()}"
+    return f"{said} for {', '.join(claimed)}: the champion is {registry.champion()}"
 
 
 def _opened(version: registry.Version) -> Champion:

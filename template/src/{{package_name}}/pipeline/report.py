@@ -14,7 +14,7 @@ def render(template: str, config: Config) -> str:
     folder = FileSystemLoader(Path(__file__).parents[1] / "templates")
     environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True)
     environment.undefined, environment.autoescape = StrictUndefined, template.endswith(".html")
-    environment.filters |= {"short": short, "versus": versus}
+    environment.filters |= {"short": short, "ends": ends, "versus": versus}
     # What comes from the data must not end a cell or a line of a Markdown table.
     environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
     steps = {name: read(name) for name, (path, *_) in STEPS.items() if path.exists()}
@@ -29,6 +29,11 @@ def short(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g}"
 
 
+def ends(interval: dict[str, float | None]) -> str:
+    """The interval of a number, as a person reads it."""
+    return " to ".join(short(interval[end]) for end in ("low", "high"))
+
+
 def versus(comparison: dict[str, Any]) -> str:
     """How a model compares with the champion, in a sentence."""
     version = (comparison["champion"] or {}).get("version")
@@ -38,13 +43,10 @@ def versus(comparison: dict[str, Any]) -> str:
         return f"This is the champion, {version}, trained again: there is nothing to compare."
     if comparison["kind"] == "unreadable":
         return f"The champion, {version}, cannot predict this data: {comparison['reason']}."
-    ends = [
-        " to ".join(short(found[end]) for end in ("low", "high"))
-        for found in (comparison[name] for name in ("challenger", "own", "skill"))
-    ]
+    ours, theirs, over = (ends(comparison[name]) for name in ("challenger", "own", "skill"))
     return (
-        f"On the same rows, {comparison['metric']} is {ends[0]}, and that of the champion, "
-        f"{version}, {ends[1]}: a skill of {ends[2]} over it."
+        f"On the same rows, {comparison['metric']} is {ours}, and that of the champion, "
+        f"{version}, {theirs}: a skill of {over} over it."
     )
 
 

@@ -5,6 +5,7 @@ Where it is kept is an adapter's: `oci.py` or `mlflow.py`, of which a project ha
 
 import getpass
 import json
+import os
 import platform
 import re
 import shutil
@@ -20,9 +21,9 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from .. import BadInput, Refused
+from .. import BadInput, Refused, forge
 from ..documents import ARTIFACTS, DOCUMENTS, PACKAGE, digest, now, read, replacing
-from ..settings import delivery
+from ..settings import Delivery, delivery
 
 ADAPTER = next(n for n in ("oci", "mlflow") if (Path(__file__).parent / f"{n}.py").exists())
 CHAMPION, HISTORY, LOCK = "champion", "history", "lock"
@@ -85,8 +86,15 @@ class Registry(Protocol):
 
 
 def opened() -> Registry:
-    """The registry of `config/delivery.yaml`."""
-    found: Registry = import_module(f".{ADAPTER}", __name__).opened(delivery().registry)
+    """The registry of `config/delivery.yaml`.
+
+    ML_REGISTRY goes before it. On a runner, where a folder would end with the job, the platform's
+    own container registry takes the place of the folder that is the default.
+    """
+    where = os.environ.get("ML_REGISTRY") or delivery().registry
+    if ADAPTER == "oci" and where == Delivery().registry and (at := forge.here()):
+        where = f"oci://{at.place()}/models"
+    found: Registry = import_module(f".{ADAPTER}", __name__).opened(where)
     return found
 
 
@@ -136,12 +144,14 @@ def _served(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def find(part: str | None = None) -> Version:
-    """A version by a part of its name that only it has; the newest if none is named.
+    """A version by a part of its name that only it has, or `champion`; without, the newest.
 
     Raises:
         BadInput: There is none, or more than one.
     """
     known = opened().versions()
+    if part == CHAMPION and (now := champion()):
+        return now
     found = [v for v in known if part in v.version] if part else known[-1:]
     if len(found) == 1:
         return found[0]

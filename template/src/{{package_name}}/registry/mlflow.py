@@ -3,13 +3,14 @@
 Where: as `tracking.where` says. A version's files are the artifacts of a run.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import BadInput, Refused
+from .. import BadInput, Refused, forge
 from ..tracking import client, experiment, shown, where
 from . import Still, Version, arriving, file_lock, lease
 
@@ -123,7 +124,13 @@ class Mlflow:
 
 
 def opened(name: str) -> Mlflow:
-    """Open the registered model of a name."""
+    """Open the registered model of a name.
+
+    Raises:
+        BadInput: It would be a file of a runner, which ends with the job.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI") and forge.here():
+        raise BadInput("a runner keeps no files: set MLFLOW_TRACKING_URI to a server of MLflow")
     return Mlflow(name)
 
 

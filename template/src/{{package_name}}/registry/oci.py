@@ -2,7 +2,8 @@
 
 A version is a manifest whose layers are the package's files, under a tag of its name; `champion` is
 a tag, too. So skopeo, oras and the registries' own pages can read it. Credentials for a URL are
-those of `docker login` (`~/.docker/config.json`, or where DOCKER_CONFIG says).
+the job's own for its platform's registry, and else those of `docker login`
+(`~/.docker/config.json`, or where DOCKER_CONFIG says).
 Formats: https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md, image-layout.md;
 https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md.
 """
@@ -19,7 +20,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from .. import BadInput, Refused
+from .. import BadInput, Refused, forge
 from ..documents import replacing
 from . import CHAMPION, Still, Version, arriving, file_lock, lease
 
@@ -143,8 +144,12 @@ class Remote:
             retry_after_max=2,
         )
         self.client.session.mount(f"{self.client.prefix}://", Patient(max_retries=again))
-        folder = os.environ.get("DOCKER_CONFIG")
-        self.client.auth.load_configs(container, [f"{folder}/config.json"] if folder else None)
+        at = forge.here()
+        if at and at.place().partition("/")[0] == container.registry and (own := at.credentials()):
+            self.client.auth.set_basic_auth(*own)
+        else:
+            folder = os.environ.get("DOCKER_CONFIG")
+            self.client.auth.load_configs(container, [f"{folder}/config.json"] if folder else None)
         self.base = f"{self.client.prefix}://{container.registry}/v2/{container.api_prefix}/"
 
     def tags(self) -> list[str]:
