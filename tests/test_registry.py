@@ -18,7 +18,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import pytest
 from conftest import Copy, Render, need
+from hosts.registry import free_port, serving
 
 KINDS = ["folder", "remote", "mlflow"]
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -150,39 +150,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     folder = tmp_path_factory.mktemp("docker-registry")
     with serving(folder) as address:
         yield address, folder / "store"
-
-
-@contextmanager
-def serving(folder: Path, **more: Any) -> Iterator[str]:
-    """Run docker-registry in a folder."""
-    need("docker-registry")
-    address = f"127.0.0.1:{free_port()}"
-    asked = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "store")}},
-        "http": {"addr": address},
-        **more,
-    }
-    (folder / "config.yml").write_text(json.dumps(asked))
-    log = (folder / "log").open("wb")
-    command = ["docker-registry", "serve", str(folder / "config.yml")]
-    with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if not probe.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))):
-                        break
-                time.sleep(0.1)
-            yield address
-        finally:
-            process.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 numbers = itertools.count()

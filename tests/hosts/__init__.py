@@ -31,7 +31,7 @@ from hosts.api import Api
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = ROOT / "tests/standins"
-PATIENCE = 1800  # seconds for what one event starts
+PATIENCE = 1500  # seconds for what one event starts
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,8 @@ class Host(ABC):
             "UV_PYTHON": python,
             "UV_NO_PROGRESS": "1",
             "STANDIN_ATTESTATIONS": str(self.attestations),
-            "STANDIN_AUDIT": f"{self.api.url}/osv",
+            "STANDIN_AUDIT": f"{self.api.url}/osv/",
+            "STANDIN_BUILDAH": os.environ.get("STANDIN_BUILDAH", ""),
             "STANDIN_HOST": str(self.folder),
             "STANDIN_ORIGIN": self.origin.as_uri(),
             "STANDIN_PYTHON": python,
@@ -269,7 +270,8 @@ def follow(
         text=True,
         start_new_session=True,
     ) as process:
-        late = threading.Timer(PATIENCE, process.kill)
+        # Whoever holds the pipe is killed: what a job left running may hold it too.
+        late = threading.Timer(PATIENCE, lambda: list(kill({"STANDIN_RUN": env["STANDIN_RUN"]})))
         late.start()
         try:
             assert process.stdout

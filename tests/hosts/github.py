@@ -22,7 +22,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,8 @@ class GitHub(Host):
         self.git("remote", "add", "origin", f"https://github.com/{self.repository}.git", cwd=clone)
         here = clone.parent
         for path in (clone / WORKFLOWS).glob("*.y*ml"):
-            self.adapt(path)
+            text = path.read_text("utf-8")
+            path.write_text(adapted(text, self.waits), "utf-8")
         jobs = list(expand(clone / WORKFLOWS, file))
         number = {"run_number": self.count}
         (here / "event.json").write_text(json.dumps(payload | number))
@@ -214,8 +215,7 @@ class GitHub(Host):
 
     def command(self, event: str, file: str, clone: Path, used: set[str]) -> list[str]:
         """Give the command of act."""
-        act = shutil.which("act") or str(Path(sys.prefix, "bin/act"))
-        command = [act, event, "--json", "-C", str(clone), "-W", f"{WORKFLOWS}/{file}"]
+        command = [act(), event, "--json", "-C", str(clone), "-W", f"{WORKFLOWS}/{file}"]
         command += ["-e", str(clone.parent / "event.json"), "--actor", "somebody"]
         command += ["--no-skip-checkout", "--no-cache-server", "--concurrent-jobs", "2"]
         command += ["--action-cache-path", str(self.folder / "act"), "--defaultbranch", "main"]
@@ -235,31 +235,11 @@ class GitHub(Host):
             command += ["--local-repository", f"{action}={folder}"]
         return command
 
-    def adapt(self, path: Path) -> None:
-        """Take what act cannot read out of a copy of a workflow, and let wait what nobody approves.
-
-        The text is changed at its marks, so that act reads all else byte for byte.
-        """
-        text = path.read_text("utf-8")
-        top = keys(yaml.compose(text))
-        jobs = [keys(job) for _, job in keys(top["jobs"][1]).values()]
-        changes: list[tuple[int, int, str]] = []
-        for group in (one["concurrency"][1] for one in [top, *jobs] if "concurrency" in one):
-            if isinstance(group, yaml.MappingNode) and "queue" in keys(group):
-                key, value = keys(group)["queue"]
-                changes.append(cut(text, key.start_mark.index, value.end_mark.index, group))
-        if not self.approve:
-            waiting = [n for n, job in yaml.safe_load(text)["jobs"].items() if self.waits(job)]
-            changes += [never(keys(top["jobs"][1])[name][1]) for name in waiting]
-        for start, end, new in sorted(changes, reverse=True):
-            text = text[:start] + new + text[end:]
-        path.write_text(text, "utf-8")
-
     def waits(self, job: Mapping[str, Any]) -> bool:
-        """Whether a job waits for somebody's approval."""
+        """Whether a job waits for an approval that nobody gives."""
         environment = job.get("environment")
         name = environment.get("name") if isinstance(environment, dict) else environment
-        return name in self.protected
+        return name in self.protected and not self.approve
 
     def read(self, jobs: list[Job], log: Log, code: int, here: Path, started: float) -> Run:
         """Say how each job ended."""
@@ -319,6 +299,28 @@ class Log:
                 self.lines.append(f"[{job}] Terminate orphan process: {process}")
 
 
+def adapted(text: str, waits: Callable[[Mapping[str, Any]], bool]) -> str:
+    """Take what act cannot read out of a workflow's text, and let wait what nobody approves.
+
+    The text is changed at its marks, so that act reads all else byte for byte.
+    """
+    top = keys(yaml.compose(text))
+    nodes = keys(top["jobs"][1])
+    changes: list[tuple[int, int, str]] = []
+    for one in [top, *(keys(job) for _, job in nodes.values())]:
+        group = keys(one["concurrency"][1]) if "concurrency" in one else {}
+        if "queue" in group:
+            key, value = group["queue"]
+            of = one["concurrency"][1]
+            changes.append(cut(text, key.start_mark.index, value.end_mark.index, of))
+    for name, job in yaml.safe_load(text)["jobs"].items():
+        if waits(job):
+            changes.append(never(nodes[name][1]))
+    for start, end, new in sorted(changes, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
 def keys(node: Any) -> dict[str, tuple[Any, Any]]:
     """The nodes of a mapping's keys and values."""
     if not isinstance(node, yaml.MappingNode):
@@ -346,6 +348,12 @@ def never(job: Any) -> tuple[int, int, str]:
     start = job.start_mark.index + bool(job.flow_style)
     more = ", " if job.flow_style else "\n" + " " * job.start_mark.column
     return start, start, f"if: false{more}"
+
+
+def act() -> str:
+    """Where the program is: beside this Python, as its package puts it, or on the PATH."""
+    beside = Path(sys.prefix, "bin/act")
+    return str(beside) if beside.exists() else shutil.which("act") or ""
 
 
 def events(workflow: dict[Any, Any]) -> dict[str, Any]:

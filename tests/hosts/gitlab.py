@@ -130,7 +130,9 @@ class GitLab(Host):
         todo = [name for name in jobs if name not in blocked]
         if not todo:
             return Run(dict.fromkeys(jobs, "skipped"), "", "", time.monotonic() - started)
-        about = yaml.safe_load(self.ask([*command, "--preview"], clone, env))
+        about = yaml.safe_load(
+            self.ask([*command, "--no-json-schema-validation", "--preview"], clone, env)
+        )
         self.first(here / "first.sh", about)
         manual = [name for name in todo if jobs[name]["when"] == "manual"]
         command += [f"--manual={name}" for name in manual]
@@ -209,7 +211,7 @@ class GitLab(Host):
         self, command: list[str], clone: Path, env: Mapping[str, str]
     ) -> dict[str, dict[str, Any]]:
         """Give the jobs of the pipeline, and when each runs."""
-        said = self.ask([*command, "--list-json"], clone, env)
+        said = self.ask([*command, "--no-json-schema-validation", "--list-json"], clone, env)
         found = json.loads(said[said.index("[") :])
         return {job["name"]: job for job in found if job["when"] != "never"}
 
@@ -254,8 +256,9 @@ class GitLab(Host):
         if code and "failure" not in results.values():
             raise RuntimeError(f"gitlab-ci-local ended with {code}, and no job failed:\n{text}")
         files = {path.stem: path for path in (here / "state").rglob("output/*.log")}
-        order = sorted(files, key=[*results].index)
-        logs = {name: ANSI.sub("", files[name].read_text("utf-8")) for name in order}
+        logs = {
+            name: ANSI.sub("", files[name].read_text("utf-8")) for name in results if name in files
+        }
         printed = [line for log in logs.values() for line in log.splitlines() if line[:2] != "$ "]
         return Run(
             results,
