@@ -110,15 +110,21 @@ jobs:
         run: python3 comment.py
 """
 GITLAB = """\
+spec:
+  inputs:
+    pipeline: {options: [checks, train], default: checks}
+    where: {regex: ^h, default: here}
+---
 workflow:
   rules:
     - if: $CI_PIPELINE_SOURCE != "none"
 stages: [train, verify, production]
+variables: {PIPELINE: "$[[ inputs.pipeline ]]", ALARM: "$[[ inputs.where ]]"}
 .train:
   rules:
     - if: $CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH
       changes: &changes [data/**/*, "*.sh"]
-    - if: $CI_PIPELINE_SOURCE =~ /^(trigger|schedule|web)$/
+    - if: $CI_PIPELINE_SOURCE == "trigger" || $PIPELINE == "train"
 train:
   stage: train
   extends: .train
@@ -145,7 +151,7 @@ production:
       changes: *changes
       when: manual
       allow_failure: false
-    - if: $CI_PIPELINE_SOURCE =~ /^(trigger|schedule|web)$/
+    - if: $CI_PIPELINE_SOURCE == "trigger" || $PIPELINE == "train"
       when: manual
       allow_failure: false
   environment: {name: production}
@@ -269,17 +275,21 @@ def test_time_and_hand_start_what_is_on_main(toy: Toy, platform: str) -> None:
     assert not host.by_hand("train").ok
 
 
-def test_a_workflow_is_started_only_by_what_it_waits_for(toy: Toy) -> None:
-    host = toy("github")
-    assert host.dispatch("elsewhere").jobs == {}
+@both
+def test_a_pipeline_is_started_only_by_what_it_waits_for(toy: Toy, platform: str) -> None:
+    host = toy(platform)
     for start in (host.by_hand, host.schedule):
-        with pytest.raises(LookupError, match=r"no workflow deliver\.yml waits for"):
+        with pytest.raises(LookupError, match=r"waits for|has no choice"):
             start("deliver")
     with pytest.raises(LookupError, match="has no input when"):
         host.by_hand("train", when="now")
     with pytest.raises(LookupError, match="has no choice 'nowhere'"):
         host.by_hand("train", where="nowhere")
     assert "trained here\n" in host.by_hand("train").logs["train"]
+
+
+def test_an_event_that_no_workflow_waits_for_starts_nothing(toy: Toy) -> None:
+    assert toy("github").dispatch("elsewhere").jobs == {}
 
 
 @both
@@ -503,7 +513,7 @@ def test_the_apis_answer_only_who_may_ask(toy: Toy) -> None:
     assert ask(host, "PUT", f"{notes}/1", {"body": "y"}, **project) == 200
     assert (host.comments, host.api.notes[0].edits) == (["y"], 1)
     trigger = "/api/v4/projects/1/trigger/pipeline"
-    asked = {"ref": "main", "variables": {"EVENT": "new-data"}}
+    asked: dict[str, Any] = {"ref": "main", "variables": {"EVENT": "new-data"}}
     assert ask(host, "POST", trigger, asked | {"token": "no"}) == 404
     assert ask(host, "POST", trigger, asked | {"token": TRIGGER}) == 201
     assert host.dispatched[1]["kind"] == "new-data"

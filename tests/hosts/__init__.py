@@ -65,6 +65,7 @@ class Host(ABC):
         approve: bool = True,
         repository: str = "team/project",
         registry: str = "",
+        visibility: str = "public",
     ) -> None:
         """Bring a copy of the project to the platform, in a folder that is the host's own.
 
@@ -79,6 +80,7 @@ class Host(ABC):
         self.attestations = folder / "attestations"
         self.variables = dict(variables or {})
         self.approve, self.repository, self.registry = approve, repository, registry
+        self.visibility = visibility
         self.proposals: list[str] = []
         self.count = 0
         for made in (self.home, self.runs, self.attestations):

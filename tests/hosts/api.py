@@ -53,7 +53,7 @@ class Comment:
 
     def shown(self) -> dict[str, Any]:
         """As both APIs show it."""
-        who = {"login": "github-actions[bot]", "username": "project_bot", "type": "Bot"}
+        who = {"login": "github-actions[bot]", "username": "project_bot", "type": "Bot", "id": 7}
         return {
             "id": self.number,
             "body": self.body,
@@ -81,6 +81,7 @@ class Api:
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     vulnerable: dict[str, str] = field(default_factory=dict)  # package -> what is known of it
     may_write: bool = True  # a fork's token may not
+    jobs: Callable[[], dict[str, str]] = dict  # of GitLab's pipeline that runs now: their status
     unknown: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
@@ -267,9 +268,24 @@ class Api:
         found = (re.fullmatch(r"variables\[(\w+)\]", key) for key in call.body)
         payload = {match[1]: call.body[match[0]] for match in found if match}
         payload |= call.body.get("variables", {})
-        kind = payload.get("ML_EVENT") or payload.get("EVENT") or "trigger"
-        self.dispatched.append({"kind": kind, "payload": payload, "ref": call.body["ref"]})
+        # The platform knows no kinds of trigger: one without a name means what the kit's all mean.
+        self.dispatched.append({"kind": payload.get("EVENT", "train"), "payload": payload})
         return 201, {"id": len(self.dispatched), "web_url": f"{call.base}/pipelines"}
+
+    def user(self, call: Call) -> Answer:
+        """Show whose token it is."""
+        self.gitlab(call)
+        return 200, Comment(0, "", "").shown()["author"]
+
+    def project(self, call: Call, project: str) -> Answer:
+        """Show the project."""
+        self.gitlab(call)
+        return 200, {"id": 1, "default_branch": "main", "path_with_namespace": unquote(project)}
+
+    def list_jobs(self, call: Call, project: str, pipeline: str) -> Answer:
+        """Show how the jobs of the pipeline are."""
+        self.gitlab(call)
+        return 200, [{"name": name, "status": status} for name, status in self.jobs().items()]
 
     def list_schedules(self, call: Call, project: str) -> Answer:
         """List pipeline schedules."""
@@ -417,6 +433,9 @@ ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", rf"{REPOSITORY}/actions/workflows/([^/]+)/dispatches", Api.workflow),
     ("GET", rf"{REPOSITORY}/environments/([^/]+)", Api.environment),
     ("POST", rf"{REPOSITORY}/statuses/(\w+)", Api.status),
+    ("GET", r"/api/v4/user", Api.user),
+    ("GET", PROJECT, Api.project),
+    ("GET", rf"{PROJECT}/pipelines/(\d+)/jobs", Api.list_jobs),
     ("GET", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.list_notes),
     ("POST", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.add_note),
     ("PUT", rf"{PROJECT}/merge_requests/(\d+)/notes/(\d+)", Api.edit_note),

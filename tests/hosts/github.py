@@ -112,10 +112,16 @@ class GitHub(Host):
         return self.run("workflow_dispatch", [file], self.main, "main", event)
 
     def schedule(self, pipeline: str) -> Run:
-        """Start a workflow that waits for a time."""
-        file = f"{pipeline}.yml"
-        times: Any = self.started(file, "schedule")
-        return self.run("schedule", [file], self.main, "main", {"schedule": times[0]["cron"]})
+        """Start a workflow that waits for a time, or the one that does and only calls it."""
+        waiting = self.triggers(self.main, "schedule")
+        for file, times in waiting.items():
+            text = self.git("show", f"{self.main}:{WORKFLOWS}/{file}", cwd=self.origin)
+            calls = {job.get("uses") for job in yaml.safe_load(text)["jobs"].values()}
+            if file == f"{pipeline}.yml" or calls == {f"./{WORKFLOWS}/{pipeline}.yml"}:
+                when: Any = times
+                event = {"schedule": when[0]["cron"]}
+                return self.run("schedule", [file], self.main, "main", event)
+        raise LookupError(f"no workflow {pipeline}.yml waits for schedule")
 
     def dispatch(self, kind: str, **payload: str) -> Run:
         """Start what waits for a repository_dispatch of this kind."""
@@ -157,7 +163,8 @@ class GitHub(Host):
             "owner": {"login": self.repository.split("/")[0]},
             "default_branch": "main",
             "fork": False,
-            "private": False,
+            "private": self.visibility == "private",
+            "visibility": self.visibility,
         }
         payload = {"repository": about, "sender": {"login": "somebody"}, **payload}
         return joined(

@@ -21,8 +21,10 @@ import re
 import shlex
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -41,7 +43,6 @@ class GitLab(Host):
 
     name = "gitlab"
     server = SERVER
-    pipeline = "PIPELINE"  # the variable that names a pipeline that is started by hand or by time
 
     def push(self) -> Run:
         """Push HEAD to main, and run the pipeline of that push."""
@@ -79,13 +80,12 @@ class GitLab(Host):
             self.variables = variables
 
     def by_hand(self, pipeline: str, **inputs: str) -> Run:
-        """Start a pipeline in the browser: variables name it, and what it wants to know."""
-        named = {key.upper(): value for key, value in inputs.items()}
-        return self.run("web", self.main, "main", {self.pipeline: pipeline, **named})
+        """Start a pipeline in the browser: inputs name it, and what it wants to know."""
+        return self.run("web", self.main, "main", {}, inputs={"pipeline": pipeline, **inputs})
 
     def schedule(self, pipeline: str) -> Run:
-        """Start a pipeline that waits for a time."""
-        return self.run("schedule", self.main, "main", {self.pipeline: pipeline})
+        """Start a pipeline that waits for a time, as .gitlab/schedules says it."""
+        return self.run("schedule", self.main, "main", {}, inputs={"pipeline": pipeline})
 
     def dispatch(self, kind: str, **payload: str) -> Run:
         """Start what a trigger token starts, with variables."""
@@ -99,6 +99,7 @@ class GitLab(Host):
         branch: str,
         more: Mapping[str, str],
         before: str | bool = True,
+        inputs: Mapping[str, str] | None = None,
     ) -> Run:
         """Run the pipeline of a commit; `before` is what it is compared with, or True."""
         started = time.monotonic()
@@ -124,7 +125,9 @@ class GitLab(Host):
             "STANDIN_RUN": str(here),
             "FORCE_COLOR": "0",
         }
+        more = {"UV_CACHE_DIR": env["UV_CACHE_DIR"], **more}  # whatever folder the project names
         command = self.command(source, commit, branch, more, before)
+        command += [f"--input={name}={value}" for name, value in self.given(clone, inputs or {})]
         jobs = self.jobs(command, clone, env)
         blocked = self.blocked(jobs)
         todo = [name for name in jobs if name not in blocked]
@@ -138,10 +141,22 @@ class GitLab(Host):
         command += [f"--manual={name}" for name in manual]
         if blocked:
             command += [*todo, "--needs"]
-        tagged = {name for name in jobs if about[name].get("tags")}
-        log = Log(here, tagged)
+        log = Log(here, {name for name in jobs if self.own(about, name)})
+        self.api.jobs = lambda: statuses(jobs, log.ended)
         code = follow(command, env, log.add, cwd=clone)
         return self.read(jobs, log, code, here, started)
+
+    def given(self, clone: Path, inputs: Mapping[str, str]) -> list[tuple[str, str]]:
+        """See that the project knows the inputs."""
+        head = next(yaml.safe_load_all((clone / ".gitlab-ci.yml").read_text("utf-8")))
+        known = head.get("spec", {}).get("inputs", {})
+        if unknown := set(inputs) - set(known):
+            raise LookupError(f".gitlab-ci.yml has no input {', '.join(sorted(unknown))}")
+        for name, value in inputs.items():
+            options = known[name].get("options", [value])
+            if value not in options or not re.search(known[name].get("regex", ""), value):
+                raise LookupError(f".gitlab-ci.yml has no choice {value!r} for {name}")
+        return list(inputs.items())
 
     def command(
         self, source: str, commit: str, branch: str, more: Mapping[str, str], before: str | bool
@@ -170,11 +185,13 @@ class GitLab(Host):
             "CI_PROJECT_NAMESPACE": self.repository.rpartition("/")[0],
             "CI_PROJECT_PATH": self.repository,
             "CI_PROJECT_URL": url,
+            "CI_PROJECT_VISIBILITY": self.visibility,
             "CI_REGISTRY": host,
             "CI_REGISTRY_IMAGE": f"{host}/{self.repository}",
             "CI_REGISTRY_PASSWORD": TOKEN,
             "CI_REGISTRY_USER": "gitlab-ci-token",
             "CI_REPOSITORY_URL": f"{url}.git",
+            "CI_SERVER_HOST": self.server.partition("://")[2],
             "CI_SERVER_URL": self.server,
             "GITLAB_USER_LOGIN": "somebody",
             **self.variables,
@@ -247,6 +264,12 @@ class GitLab(Host):
             lines += [f"{shlex.quote(name)}) export {given} ;;"] if given else []
         path.write_text("\n".join([*lines, "esac", ""]))
 
+    def own(self, about: Mapping[str, Any], name: str) -> bool:
+        """Whether a job asks for a machine of the team's own: a tag that is not empty."""
+        known = {**about.get("variables", {}), **about[name].get("variables", {}), **self.variables}
+        tags = (Template(tag) for tag in about[name].get("tags", []))
+        return any(tag.safe_substitute(defaultdict(str, known)) for tag in tags)
+
     def read(self, jobs: Mapping[str, Any], log: Log, code: int, here: Path, started: float) -> Run:
         """Say how each job ended."""
         results = {name: log.results.get(name, "skipped") for name in jobs}
@@ -270,6 +293,17 @@ class GitLab(Host):
         )
 
 
+def statuses(jobs: Mapping[str, Any], ended: Mapping[str, str]) -> dict[str, str]:
+    """How each job is while the pipeline runs: what needs one that failed is skipped."""
+    found = {name: ended.get(name, "created") for name in jobs}
+    for _ in jobs:
+        for name, job in jobs.items():
+            needed = {found.get(need["job"]) for need in job.get("needs", [])}
+            if found[name] == "created" and needed & {"failed", "skipped"}:
+                found[name] = "skipped"
+    return found
+
+
 class Log:
     """What gitlab-ci-local says, line by line."""
 
@@ -277,6 +311,7 @@ class Log:
         """Start with nothing."""
         self.here, self.tagged = here, tagged
         self.results: dict[str, str] = {}
+        self.ended: dict[str, str] = {}  # as GitLab's API says it
         self.lines: list[str] = []
 
     def add(self, line: str) -> None:
@@ -284,6 +319,8 @@ class Log:
         text = ANSI.sub("", line).rstrip()
         self.lines.append(text)
         ended = re.match(r"(\S+) +finished in ", text)
+        if ended:
+            self.ended[ended[1]] = "failed" if re.search(r" FAIL | WARN ", text) else "success"
         if ended and ended[1] not in self.tagged:
             for process in kill({"STANDIN_RUN": str(self.here), "CI_JOB_NAME": ended[1]}):
                 self.lines.append(f"{ended[1]} left running, and killed: {process}")

@@ -204,6 +204,7 @@ def identity() -> tuple[str, str]:
 def sigstore(args: list[str]) -> None:
     """Sign, attest and verify as sigstore's program does, with a bundle that names a statement."""
     parser = argparse.ArgumentParser("sigstore")
+    parser.add_argument("--instance")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("sign", "attest"):
         one = commands.add_parser(name)
