@@ -219,7 +219,8 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         with FileLock(folder / "lock"):
             if not (folder / "ready").exists():
                 shutil.rmtree(made.path, ignore_errors=True)
-                copy(template, made.path, {"level": level})
+                both: dict[str, object] = {"ci": ["github", "gitlab"]} if level == 2 else {}
+                copy(template, made.path, {"level": level} | both)
                 setup = made.run("make", "setup")
                 assert setup.returncode == 0, setup.stdout + setup.stderr
                 (folder / "ready").write_text(setup.stdout)

@@ -186,7 +186,12 @@ def now() -> str:
 
 def _commit() -> str | None:
     """The commit of the code, with `-dirty` if files differ from it; None outside of Git."""
-    asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # Of all files but the one that DVC writes while the pipeline runs.
+    differs = ["git", "status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock"]
     with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        commit, changed = (
+            subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+            for asked in (["git", "rev-parse", "HEAD"], differs)
+        )
+        return f"{commit}{'-dirty' * bool(changed)}"
     return None

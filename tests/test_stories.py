@@ -1,0 +1,362 @@
+"""What a team lives through, told on GitHub and on GitLab: the same stories, run for real.
+
+A chapter follows the one before it, on the same platform with the same registry and the same
+machine that serves, so they run in the order of this file; a later one leans on what an earlier one
+left. Jobs run by act and gitlab-ci-local (see hosts/); image, registry and service are real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_image
+from conftest import Project, git, need
+from filelock import FileLock
+from hosts import Host, Run
+from hosts.fixtures import HOSTS, ready
+from hosts.registry import free_port, serving
+
+pytestmark = [
+    pytest.mark.slow,  # and root, for buildah's isolation by chroot
+    pytest.mark.needs("buildah", "dpkg-query", "skopeo", "docker-registry", root=True),
+]
+WEAK, BETTER, POOR = "max_iter: 40", "max_iter: 300", "max_iter: 1"
+BLIND = """    blind = pl.col("origin") == "JFK"
+    rows = rows.with_columns(pl.when(~blind).then(pl.all()))
+"""
+GATE_JOBS = {"register", "image", "build", "verify", "staging", "production"}  # behind the gate
+
+
+@dataclass
+class World:
+    """A platform with the project on it, the registry, and the machine that serves."""
+
+    host: Host
+    home: Path
+    place: str  # HOST/NAME in the registry
+    port: int
+    project: Project
+
+    @property
+    def image_job(self) -> str:
+        return "image" if self.host.name == "github" else "build"
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Change a file of the project."""
+        file = self.host.project / path
+        text = file.read_text("utf-8")
+        assert old in text, f"{path} has no {old!r}"
+        file.write_text(text.replace(old, new, 1), "utf-8")
+
+    def restart(self, branch: str) -> None:
+        """Begin a branch where main is."""
+        self.host.git("checkout", "-q", "--force", "-B", branch, "main")
+
+    def models(self) -> tuple[list[str], str | None]:
+        """Versions in the registry, and the champion."""
+        done = subprocess.run(
+            ["skopeo", "list-tags", "--tls-verify=false", f"docker://{self.place}/models"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        tags = json.loads(done.stdout)["Tags"] if done.returncode == 0 else []
+        versions = [t for t in tags if t != "champion" and not t.startswith("note-")]
+        return sorted(versions), self.inspected("models:champion") if "champion" in tags else None
+
+    def inspected(self, name: str) -> str:
+        """The version that a tag or a digest is of."""
+        found = subprocess.run(
+            ["skopeo", "inspect", "--tls-verify=false", f"docker://{self.place}/{name}"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        label = json.loads(found.stdout)["Labels"]["org.opencontainers.image.version"]
+        assert isinstance(label, str)
+        return label
+
+    def images(self) -> dict[str, str]:
+        """Each image's tag, which is its version, and its digest."""
+        done = subprocess.run(
+            ["skopeo", "list-tags", "--tls-verify=false", f"docker://{self.place}/service"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        found = {}
+        for tag in json.loads(done.stdout)["Tags"] if done.returncode == 0 else []:
+            url = f"http://{self.place.replace('/', '/v2/', 1)}/service/manifests/{tag}"
+            asked = urllib.request.Request(url, method="HEAD")
+            for kind in ("docker.distribution.manifest.v2", "oci.image.manifest.v1"):
+                asked.add_header("Accept", f"application/vnd.{kind}+json")
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                found[tag] = answer.headers["Docker-Content-Digest"]
+        return found
+
+    def serves(self) -> str:
+        """The version that answers on the machine that serves."""
+        url = f"http://127.0.0.1:{self.port}/version"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(json.load(answer)["version"])
+
+    def attested(self) -> list[dict[str, Any]]:
+        """What was attested."""
+        return [json.loads(p.read_text()) for p in sorted(self.host.attestations.glob("*.json"))]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store of buildah with the image that stands for python:3.11-slim, one for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    store = test_image.Buildah(shared / f"stories-{os.environ.get('PYTEST_XDIST_WORKER', '')}")
+    with FileLock(shared / "stories.lock"):
+        if not store.folder.exists():
+            store.folder.mkdir()
+            test_image.base(store)
+    yield store.folder
+    shutil.rmtree(store.folder, ignore_errors=True)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.xdist_group(f"stories-{n}")) for n in HOSTS],
+)
+def world(
+    request: pytest.FixtureRequest,
+    base: Path,
+    project: Callable[[int], Project],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """A platform, with a level-2 project that a team has just generated and set up."""
+    ready(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    generated, port = project(2), free_port()
+    files = folder / "project"
+    files.mkdir()
+    packed = subprocess.run(["git", "archive", "HEAD"], cwd=generated.path, capture_output=True)
+    subprocess.run(["tar", "-x", "-C", str(files)], input=packed.stdout, check=True)
+    (folder / "registry").mkdir()
+    with serving(folder / "registry") as registry:
+        place = f"{registry}/team/project"
+        delivery = files / "config/delivery.yaml"
+        text = delivery.read_text("utf-8").replace("watch: {seconds: 30}", "watch: {seconds: 1}")
+        text = text.replace("registry: registry", f"registry: oci+http://{place}/models")
+        text = text.replace("port: 8080", f"port: {port}")
+        delivery.write_text(f"{text}images: {place}/service\n", "utf-8")
+        home = folder / "home of the service"
+        variables = {"ML_HOME": str(home), "ML_RUNNER": "ours"}
+        host = HOSTS[request.param](files, folder / "host", variables=variables, registry=registry)
+        with host:
+            host.more = {"STANDIN_BUILDAH": str(base)}
+            made = World(host, home, place, port, generated)
+            made.edit("config/model.yaml", BETTER, WEAK)
+            host.commit("A model to begin with")
+            yield made
+            if (home / "service").exists():
+                generated.ml("stop", cwd=home)
+
+
+def refused(run: Run, job: str) -> None:
+    """See that this job refused, that it alone did, and that nothing behind the gate ran."""
+    assert run.jobs[job] == "failure", run.log[-4000:]
+    assert [name for name, end in run.jobs.items() if end == "failure" and name != job] == []
+    assert {end for name, end in run.jobs.items() if name in GATE_JOBS} <= {"skipped"}
+
+
+def test_the_first_push_is_green_with_no_secret_set_and_the_model_serves(world: World) -> None:
+    run = world.host.push()
+    assert set(run.jobs.values()) == {"success"}, run.log[-6000:]
+    versions, champion = world.models()
+    assert [champion] == versions == [world.serves()]
+    assert "The gate passed this model" in run.summary
+
+
+def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_materials(
+    world: World,
+) -> None:
+    _, champion = world.models()
+    assert champion
+    ((version, digest),) = world.images().items()
+    assert version == champion
+    subjects = [one["subject"] for one in world.attested()]
+    kinds = {one["predicate"] for one in world.attested()}
+    if world.host.name == "github":
+        assert digest in str(world.attested())
+        assert len(kinds) == 2
+    else:  # a file that names the digest is what can be signed there
+        assert len(subjects) == 3
+    run = world.host.by_hand("deliver", version=champion)
+    assert run.ok, run.log[-4000:]
+    assert world.images() == {version: digest}
+
+
+def test_a_version_that_was_not_attested_is_refused_before_staging(world: World) -> None:
+    _, champion = world.models()
+    kept = world.host.attestations.rename(world.host.attestations.with_name("kept"))
+    world.host.attestations.mkdir()
+    try:
+        run = world.host.by_hand("deliver", version=str(champion))
+    finally:
+        shutil.rmtree(world.host.attestations)
+        kept.rename(world.host.attestations)
+    assert run.jobs["verify"] == "failure", run.log[-4000:]
+    assert run.jobs["staging"] == run.jobs["production"] == "skipped"
+
+
+def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
+    world: World,
+) -> None:
+    # From here on the project's own tests, which have passed whole above, are a few of them.
+    world.host.more["PYTEST_ADDOPTS"] = "-k refused --maxfail=1"
+    world.restart("faster")
+    world.edit("config/model.yaml", WEAK, POOR)
+    world.host.commit("Train less")
+    run = world.host.propose("faster")
+    assert run.jobs["candidate"] == "failure", run.log[-4000:]
+    assert run.jobs["validate"] == run.jobs["report"] == "success"
+    assert run.jobs["rehearsal"] == "skipped"
+    (comment,) = world.host.comments
+    assert "❌ The gate refused this model" in comment
+    assert "skill over the champion, lower end" in comment
+    assert "| this model | champion |" in comment
+    assert "| candidate | ❌ failure |" in comment
+
+
+def test_once_it_is_mended_the_same_comment_says_so_and_the_image_was_tried(world: World) -> None:
+    world.edit("config/model.yaml", POOR, BETTER)
+    world.host.commit("Train more")
+    run = world.host.propose("faster")
+    assert set(run.jobs.values()) == {"success"}, run.log[-6000:]
+    (comment,) = world.host.comments
+    assert "✅ The gate passed this model" in comment
+    assert "| candidate | ✅ |" in comment
+    assert len(world.models()[0]) == 1  # a request registers nothing
+    assert len(world.images()) == 1
+
+
+def test_a_request_that_breaks_the_contract_is_refused_by_validate(world: World) -> None:
+    world.restart("contract")
+    world.edit("data/raw/flights.csv", ",EWR,", ",XXX,")
+    world.host.commit("An airport that nobody knows")
+    run = world.host.propose("contract")
+    assert run.jobs["validate"] == "failure", run.log[-4000:]
+    assert run.jobs["candidate"] == run.jobs["rehearsal"] == "skipped"
+    assert "| origin |" in world.host.comments[-1]
+    assert "XXX" in world.host.comments[-1]
+
+
+def test_a_request_that_ruins_one_slice_is_refused_and_the_slice_is_named(world: World) -> None:
+    world.restart("slice")
+    world.edit(
+        f"src/{world.project.package}/problem/features.py",
+        "    when = cs.temporal()\n",
+        f"{BLIND}    when = cs.temporal()\n",
+    )
+    world.host.commit("Blind for one airport")
+    run = world.host.propose("slice")
+    assert run.jobs["candidate"] == "failure", run.log[-4000:]
+    assert "slice against the champion, origin = JFK" in world.host.comments[-1]
+
+
+def test_a_request_that_breaks_the_lint_is_refused_by_lint(world: World) -> None:
+    world.restart("lint")
+    file = world.host.project / f"src/{world.project.package}/problem/features.py"
+    file.write_text(f"import os\n{file.read_text('utf-8')}", "utf-8")
+    world.host.commit("An import that nobody needs")
+    run = world.host.propose("lint")
+    assert run.jobs["lint"] == "failure", run.log[-4000:]
+    assert "F401" in run.log
+
+
+def test_a_better_model_replaces_the_champion_when_it_is_merged(world: World) -> None:
+    before, _ = world.models()
+    world.host.git("checkout", "-q", "main")
+    world.host.git("merge", "-q", "--no-ff", "faster", "-m", "Merge")
+    run = world.host.push()
+    assert set(run.jobs.values()) == {"success"}, run.log[-6000:]
+    versions, champion = world.models()
+    assert champion == world.serves()
+    assert [champion] == [version for version in versions if version not in before]
+    assert set(world.images()) == set(versions)
+
+
+def test_a_poisoned_model_never_reaches_the_registry(world: World) -> None:
+    before = world.models()
+    world.restart("main")
+    data = world.host.project / "data/raw/flights.csv"
+    head, *rows = data.read_text("utf-8").splitlines()
+    labels = [row.rpartition(",")[2] for row in rows]
+    poisoned = [f"{r.rpartition(',')[0]},{l}" for r, l in zip(rows, sorted(labels), strict=True)]
+    data.write_text("\n".join([head, *poisoned, ""]), "utf-8")
+    world.host.commit("Labels that belong to other rows")
+    run = world.host.push()
+    refused(run, "train")
+    assert world.models() == before
+    assert world.serves() == before[1]
+    world.host.git("revert", "--no-edit", "HEAD")
+
+
+def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) -> None:
+    _, champion = world.models()
+    world.edit(
+        "config/delivery.yaml", "watch: {seconds: 1}", "watch: {seconds: 1, max_latency_ms: 1e-6}"
+    )
+    world.edit("config/model.yaml", BETTER, "max_iter: 200")
+    world.host.commit("A model that is watched too strictly for any")
+    run = world.host.push()
+    assert run.jobs["staging"] == "failure" or run.jobs["production"] == "failure", run.log[-4000:]
+    assert world.models()[1] == champion == world.serves()
+    assert "was taken back" in run.log
+
+
+def test_one_click_rolls_back_and_a_drill_of_it_changes_nothing(world: World) -> None:
+    versions, champion = world.models()
+    drill = world.host.schedule("drill")
+    assert drill.ok, drill.log[-4000:]
+    assert world.models() == (versions, champion)
+    assert world.serves() == champion
+    run = world.host.by_hand("rollback")
+    assert run.ok, run.log[-4000:]
+    assert world.models()[1] == world.serves() == versions[0] != champion
+
+
+def test_an_alarm_of_the_monitor_starts_one_training(world: World) -> None:
+    for _ in range(2):
+        run = world.host.schedule("monitor")
+        assert run.ok, run.log[-4000:]
+    (asked,) = world.host.dispatched
+    run = world.host.dispatch("train")
+    assert run.jobs["train"] == "success", f"{asked} {run.log[-4000:]}"
+
+
+def test_new_data_start_the_same_pipeline(world: World) -> None:
+    run = world.host.dispatch("new-data")
+    assert run.jobs["train"] == "success", run.log[-4000:]
+
+
+def test_without_a_registry_the_message_is_clear_and_nothing_is_half_done(world: World) -> None:
+    before = world.models()
+    world.restart("main")
+    gone = f"127.0.0.1:{free_port()}"
+    file = world.host.project / "config/delivery.yaml"
+    file.write_text(file.read_text("utf-8").replace(world.place.partition("/")[0], gone), "utf-8")
+    world.host.commit("A registry that is down")
+    run = world.host.push()
+    refused(run, "train")
+    assert "the registry does not answer" in run.log
+    assert world.models() == before
+
+
+def test_without_a_lock_file_the_message_is_clear(world: World) -> None:
+    world.restart("unlocked")
+    (world.host.project / "uv.lock").unlink()
+    world.host.commit("No lock file")
+    run = world.host.propose("unlocked")
+    assert "success" not in {run.jobs[name] for name in ("lint", "types", "test")}
+    assert "Unable to find lockfile" in run.log
