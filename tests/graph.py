@@ -1,0 +1,730 @@
+"""The kit's pipelines as one graph, read from GitHub's files, GitLab's files and ci/README.md.
+
+Both providers' files become the same thing: for each pipeline and each trigger, the jobs that would
+run. For GitHub, called workflows are put in the place of their calls. For GitLab, the rules are
+worked out for each event, as GitLab does it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+README = Path(__file__).resolve().parent.parent / "ci/README.md"
+COLUMNS = ["pipeline", "level", "job", "needs", "triggers", "environment", "deploys", "gate"]
+CLICK = "vars.ML_APPROVAL != 'click' || github.event_name == 'workflow_dispatch'"
+ALIASES = {"build": "image"}  # GitLab's word: its own `image` is a keyword
+STATUS = re.compile(r"\b(always|cancelled|failure|success)\(")
+DEPLOYS = re.compile(r"\bml (deploy|rollback|promote|retrain(?!.*--dispatch))\b")
+GATES = re.compile(r"uv run (--no-sync )?ml run")
+VERIFIES = re.compile(r"(gh attestation verify|uvx sigstore@\S+ .*verify identity) ")
+DECIDES = re.compile(
+    r"\bml (ingest|validate|run|gate|register|promote|image|fetch|deploy|rollback|monitor|retrain)"
+    r"\b"
+)
+BYPASSES = {
+    "a failure that is made a success": r"\|\|\s*(true|:|/bin/true|exit 0|echo|printf)(?![\w-])",
+    "a success at the end": r"(^|;|&&)\s*(true|:)\s*($|;|\})",
+    "failures that do not end the script": r"\bset \+(\w*e|o\s+(errexit|pipefail))",
+    "ml as a condition": r"(^|[;&|]\s*)(if|elif|while|until|!)\s[^;]*\bml\s",
+    "ml whose exit code nobody sees": r"\bml\s[^|;&]*(&&|&\s*$|&\s+\w)",
+    "an exit code that echo swallows": r"^\s*(echo|printf|export|local|readonly|declare)\b.*"
+    r"(\$\((?!cat )|`)",
+}
+# GitLab's runner sets pipefail; GitHub does only where `shell: bash` is said.
+PIPE = re.compile(r"\bml\s[^|;&]*\|(?!\|)")
+# A plain assignment ends as the command does; anywhere else the command around it decides.
+INSIDE = re.compile(r"\$\([^)]*\bml\s")
+ASSIGNMENT = re.compile(r"\w+=\$\([^()]*\)")
+# What says that there is nothing to do, and then leaves the rest out.
+MAY_END = {".attest", "verify", "update"}
+
+Files = dict[str, Any]  # path in the project -> what is in it
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job as the table has it."""
+
+    needs: frozenset[str]
+    environment: str
+    deploys: bool
+    gate: str
+
+
+Graph = list[tuple[str, str, dict[str, Row]]]  # pipeline, trigger, job -> row
+
+
+@dataclass
+class Task:
+    """A job as a provider's files have it, for one trigger."""
+
+    needs: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
+    certain: list[str] = field(default_factory=list)  # those that no condition leaves out
+    environment: str = ""
+    waits: bool = True  # for all that it needs to have succeeded
+    fails: bool = True  # where it fails, what needs it does not run
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def deploys(self) -> bool:
+        """Whether it brings something into service."""
+        production = self.environment.partition(",")[0] == "production"
+        return production or any(DEPLOYS.search(line) for line in self.lines)
+
+    @property
+    def gates(self) -> bool:
+        """Whether it runs the gate, as a command by itself."""
+        return any(GATES.fullmatch(line.strip()) for line in self.certain)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether it asks where the package comes from."""
+        return any(VERIFIES.match(line) for line in self.lines)
+
+
+Tasks = dict[str, Task]
+
+
+# What a project has
+
+
+class Reference(tuple[str, ...]):
+    """GitLab's !reference."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with GitLab's !reference."""
+
+
+Loader.add_constructor(
+    "!reference", lambda loader, node: Reference(part.value for part in node.value)
+)
+
+
+def read(project: Path) -> tuple[Files, Files]:
+    """Read the files of both providers that a project has."""
+    github = {
+        path.relative_to(project).as_posix(): yaml.load(path.read_text("utf-8"), Loader)
+        for path in sorted((project / ".github").rglob("*.yml"))
+    }
+    gitlab: Files = {}
+    for path in [project / ".gitlab-ci.yml", *sorted((project / ".gitlab").glob("*.yml"))]:
+        documents = list(yaml.load_all(path.read_text("utf-8"), Loader))
+        name = path.relative_to(project).as_posix()
+        gitlab[name] = documents if name == ".gitlab-ci.yml" else documents[0]
+    if (script := project / ".gitlab/schedules").exists():
+        gitlab[".gitlab/schedules"] = scheduled(script.read_text("utf-8"))
+    return github, gitlab
+
+
+def scheduled(script: str) -> dict[str, tuple[str, str]]:
+    """Give the schedules that the script creates: pipeline -> when, and the file that has it."""
+    wanted = next(
+        node.value
+        for node in ast.walk(ast.parse(script))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "WANTED"
+    )
+    found: dict[str, tuple[str, str]] = ast.literal_eval(wanted)
+    return found
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table."""
+
+    pipeline: str
+    level: str
+    job: str
+    needs: frozenset[str]
+    triggers: frozenset[str]
+    environment: str
+    deploys: bool
+    gate: str
+
+    def at(self, level: int) -> bool:
+        """Whether a project of a level has it."""
+        return level == int(self.level[0]) if "only" in self.level else level >= int(self.level)
+
+
+@dataclass(frozen=True)
+class Table:
+    """What ci/README.md says."""
+
+    lines: list[Line]
+    times: dict[str, str]  # cron -> its word
+    touched: frozenset[str]  # what makes a push a change
+
+    def graph(self, level: int) -> Graph:
+        """Give the graph of a level, calls replaced by what they call."""
+        lines = [line for line in self.lines if line.at(level)]
+        pipelines: dict[str, list[Line]] = {}
+        for line in lines:
+            pipelines.setdefault(line.pipeline, []).append(line)
+        found: Graph = []
+        for name, of in pipelines.items():
+            for trigger in sorted({t for line in of for t in line.triggers}):
+                jobs: dict[str, Row] = {}
+                for line in of:
+                    if trigger not in line.triggers:
+                        continue
+                    if line.job == name or line.job not in pipelines:
+                        jobs[line.job] = Row(line.needs, line.environment, line.deploys, line.gate)
+                        continue
+                    gate = next(one.job for one in of if one.gate == "runs it")
+                    for called in pipelines[line.job]:
+                        needs = called.needs or line.needs
+                        before = gate if called.deploys else called.gate
+                        row = Row(needs, called.environment, called.deploys, before)
+                        jobs[called.job] = row
+                found.append((name, trigger, jobs))
+        return found
+
+
+def table(text: str) -> Table:
+    """Read the table and its legend."""
+    lines = text.splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    start = cells.index(COLUMNS)
+    end = next(at for at in range(start, len(cells)) if not cells[at])
+    found = []
+    for pipeline, level, job, needs, triggers, environment, deploys, gate in cells[start + 2 : end]:
+        some = frozenset(filter(None, needs.split(", ")))
+        on = frozenset(triggers.split(", "))
+        found.append(Line(pipeline, level, job, some, on, environment, deploys == "yes", gate))
+    change = next(line for line in lines if line.strip().startswith("- `change`:"))
+    times = {cron: word for word, cron in re.findall(r"`(\w+)` \(`([\d* ]+)`\)", text)}
+    return Table(found, times, frozenset(re.findall(r"`([\w.]+)`", change)) - {"change"})
+
+
+# The graph
+
+
+def differences(wanted: Graph, found: Graph) -> list[str]:
+    """Say in what a provider's graph is not the table's."""
+    said = []
+    expected = {(pipeline, trigger): jobs for pipeline, trigger, jobs in wanted}
+    for pipeline, trigger in expected.keys() - {(p, t) for p, t, _ in found}:
+        said.append(f"{pipeline}: nothing is started by {trigger}")
+    for pipeline, trigger, jobs in found:
+        where, known = f"{pipeline}, by {trigger}", expected.get((pipeline, trigger))
+        if known is None:
+            said.append(f"{where}: the table has no such trigger")
+            continue
+        for job in sorted(known.keys() | jobs.keys()):
+            if job not in jobs or job not in known:
+                said.append(f"{where}: {job} is only in the {'files' if job in jobs else 'table'}")
+                continue
+            for name, value in vars(known[job]).items():
+                if (is_ := getattr(jobs[job], name)) != value:
+                    told = sorted(is_) if isinstance(is_, frozenset) else is_
+                    said.append(f"{where}: {job} has {name} {told!r}")
+    return list(dict.fromkeys(said))
+
+
+def rows(tasks: Tasks) -> dict[str, Row]:
+    """Give a pipeline's jobs as the table has them."""
+    return {
+        name: Row(
+            frozenset(
+                need
+                for need in task.needs
+                # What another that it needs has before it anyway.
+                if not any(need in before(other, tasks) for other in task.needs - {need})
+            ),
+            task.environment,
+            task.deploys,
+            guard(name, tasks),
+        )
+        for name, task in tasks.items()
+    }
+
+
+def before(name: str, tasks: Tasks, sure: bool = False) -> set[str]:
+    """Give all that a job comes after; if sure, only those without whose success it does not run.
+
+    Raises:
+        ValueError: It comes after itself.
+    """
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        task = tasks.get(todo.pop(), Task())
+        if sure and not task.waits:
+            continue
+        needs = {need for need in task.needs if not sure or tasks.get(need, Task()).fails}
+        todo += sorted(needs - found)
+        found |= needs
+    if name in found:
+        raise ValueError(f"{name} needs itself")
+    return found
+
+
+def guard(name: str, tasks: Tasks) -> str:
+    """Say what stands before a job that deploys."""
+    task = tasks[name]
+    if task.gates:
+        return "runs it"
+    if not task.deploys:
+        return ""
+    known = {one: tasks[one] for one in sorted(before(name, tasks, sure=True)) if one in tasks}
+    for ok in (Task.gates, Task.verifies):
+        if found := [one for one in known if ok.__get__(known[one])]:
+            return found[0]
+    lines = [line for line in task.lines if DEPLOYS.search(line)]
+    if lines and all(re.search(r"\bml (rollback |deploy champion )", line) for line in lines):
+        return "champion"
+    if lines and all(re.search(r'\bml deploy "\$VERSION" ', line) for line in lines):
+        return "registry"
+    return "nothing"
+
+
+def graph(events: Iterable[tuple[str, str, Tasks]]) -> Graph:
+    """Give the graph of what the events start."""
+    return [(pipeline, trigger, rows(tasks)) for pipeline, trigger, tasks in events]
+
+
+def findings(provider: str, files: Files, wanted: Table, level: int) -> list[str]:
+    """Give all in which a provider's files are not as the table says, and every by-pass."""
+    read_ = {"github": github, "gitlab": gitlab}[provider]
+    try:
+        events = read_(files, wanted)
+        said = differences(wanted.graph(level), graph(events))
+    except (KeyError, TypeError, ValueError) as error:
+        return [f"cannot be read: {error}"]
+    for pipeline, _, tasks in events:
+        for name, task in tasks.items():
+            leads = [one for one in tasks if name in before(one, tasks)]
+            if not task.waits and any(tasks[one].deploys for one in [name, *leads]):
+                said.append(f"{pipeline}: {name} does not wait, and leads to a deployment")
+    by = {"github": github_bypasses, "gitlab": gitlab_bypasses}[provider]
+    return list(dict.fromkeys([*said, *by(files)]))
+
+
+# GitHub
+
+
+def workflows(files: Files) -> dict[str, dict[Any, Any]]:
+    """Give the workflows by name."""
+    return {
+        Path(path).stem: content
+        for path, content in files.items()
+        if path.startswith(".github/workflows/")
+    }
+
+
+def github(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
+    """Give what each trigger starts, on GitHub."""
+    found = []
+    for name, flow in workflows(files).items():
+        jobs = list(flow["jobs"].values())
+        # A workflow that is nothing but a call is one more trigger of what it calls.
+        alone = _called(jobs[0]) if len(jobs) == 1 else None
+        tasks = _expanded(name, files)
+        found += [(alone or name, trigger, tasks) for trigger in _triggers(flow, wanted)]
+    return found
+
+
+def _called(job: Mapping[str, Any]) -> str | None:
+    if "uses" not in job:
+        return None
+    ours = re.fullmatch(r"\./\.github/workflows/(\w+)\.yml", job["uses"])
+    if not ours:
+        raise ValueError(f"{job['uses']} is called, and is not here to be read")
+    return ours[1]
+
+
+def _expanded(name: str, files: Files) -> Tasks:
+    tasks: Tasks = {}
+    jobs = workflows(files)[name]["jobs"]
+    inner = {job: _expanded(to, files) for job, about in jobs.items() if (to := _called(about))}
+    for job, about in jobs.items():
+        needs: set[str] = set()
+        for need in listed(about.get("needs", [])):
+            # What needs a call needs the last of what it calls.
+            called = inner.get(need, {})
+            needed = {one for task in called.values() for one in task.needs}
+            needs |= set(called) - needed if called else {need}
+        condition = str(about.get("if", ""))
+        waits = not STATUS.search(condition)
+        fails = not any(key == "continue-on-error" for key, _ in walk(about))
+        if job in inner:
+            for task in inner[job].values():
+                task.waits, task.fails = task.waits and waits, task.fails and fails
+                task.needs = task.needs or set(needs)
+            tasks |= inner[job]
+            continue
+        where = about.get("environment", "")
+        where = where["name"] if isinstance(where, dict) else where
+        if condition == CLICK:
+            where += ", approved"
+        task = tasks[job] = Task(needs, environment=where, waits=waits, fails=fails)
+        for step in steps(about, files):
+            task.lines += step.get("run", "").splitlines()
+            task.certain += [] if "if" in step else step.get("run", "").splitlines()
+    return tasks
+
+
+def listed(value: Any) -> list[Any]:
+    """Give what is one or several as several."""
+    return value if isinstance(value, list) else [value]
+
+
+def steps(job: Mapping[str, Any], files: Files) -> Iterator[dict[str, Any]]:
+    """Give the steps of a job, those of our own actions too."""
+    for step in job.get("steps", []):
+        yield step
+        if step.get("uses", "").startswith("./"):
+            action = files[f"{step['uses'].removeprefix('./')}/action.yml"]
+            yield from action["runs"]["steps"]
+
+
+def _triggers(flow: Mapping[Any, Any], wanted: Table) -> Iterator[str]:
+    on = flow[True]  # YAML 1.1 reads the key `on` so
+    for event, how in on.items():
+        match event, how:
+            case "push", {"branches": ["main", "master"], "paths": paths, **more} if not more:
+                roots = {path.removesuffix("/**") for path in paths}
+                yield "change" if roots == wanted.touched else f"a push to {sorted(roots)}"
+            case "push", {"branches": ["main", "master"], **more} if not more:
+                yield "push"
+            case "pull_request", None:
+                yield "request"
+            case "workflow_dispatch", _:
+                yield "hand"
+            case "repository_dispatch", {"types": types}:
+                yield "event" if set(types) == {"train", "new-data"} else f"events {types}"
+            case "schedule", times:
+                yield from (wanted.times.get(time["cron"], time["cron"]) for time in times)
+            case "workflow_call", _:
+                pass
+            case _:
+                yield f"{event} {how or ''}".strip()
+
+
+def github_bypasses(files: Files) -> list[str]:
+    """Find what walks around a gate, in GitHub's files."""
+    said = []
+    for path, content in files.items():
+        said += [f"{path}: {key}" for key, value in walk(content) if key == "continue-on-error"]
+        jobs = content.get("jobs") or {"": content.get("runs") or {}}
+        for name, job in jobs.items():
+            for step in job.get("steps", []):
+                lines = step.get("run", "").splitlines()
+                said += [f"{path}: {name}: {found}" for found in swallowed(lines)]
+                said += [f"{path}: {name}: a pipe: {line}" for line in lines if PIPE.search(line)]
+                if STATUS.search(str(step.get("if", ""))) and DECIDES.search(step.get("run", "")):
+                    said.append(f"{path}: {name}: {step['if']} at {lines[0]}")
+                if step.get("shell", "bash") != "bash":
+                    said.append(f"{path}: {name}: the shell is {step['shell']}")
+        said += [
+            f"{path}: the shell is {value}"
+            for key, value in walk(content)
+            if key == "shell" and value != "bash"
+        ]
+    return said
+
+
+# GitLab
+
+SPECIAL = {"include", "stages", "workflow", "variables", "default", "spec"}
+
+
+def gitlab(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
+    """Give what each trigger starts, on GitLab."""
+    spec, main = files[".gitlab-ci.yml"]
+    if main["include"] != [{"local": ".gitlab/*.yml"}]:
+        raise ValueError(f"{main['include']} is included, and is not all here to be read")
+    options = spec["spec"]["inputs"]["pipeline"]["options"]
+    push = {"CI_PIPELINE_SOURCE": "push", "CI_COMMIT_BRANCH": "main"}
+    branch = push | {"CI_COMMIT_BRANCH": "branch"}
+    events: list[tuple[str, dict[str, str], str]] = [
+        ("push", push, "README.md"),
+        ("push", branch, "src/a.py"),
+        ("push beside a request", branch | {"CI_OPEN_MERGE_REQUESTS": "a!1"}, "src/a.py"),
+        ("request", {"CI_PIPELINE_SOURCE": "merge_request_event"}, "src/a.py"),
+    ]
+    for root in wanted.touched:
+        events.append(("change", push, root if "." in root else f"{root}/deep/file"))
+    for source in ("trigger", "pipeline"):
+        events.append(("event", push | {"CI_PIPELINE_SOURCE": source}, ""))
+    for source in ("web", "api"):
+        for option in options:
+            chosen = {"CI_PIPELINE_SOURCE": source, "inputs.pipeline": option}
+            events.append(("hand", push | chosen, ""))
+            if option != "checks":
+                events.append(("hand on a branch", branch | chosen, ""))
+    for pipeline, (cron, _) in files.get(".gitlab/schedules", {}).items():
+        chosen = {"CI_PIPELINE_SOURCE": "schedule", "inputs.pipeline": pipeline}
+        events.append((wanted.times.get(cron, cron), push | chosen, ""))
+    named = push | {"CI_PIPELINE_SOURCE": "web", "inputs.pipeline": "checks"}
+    checks = set(_started(files, named, "")[1])
+    found: list[tuple[str, str, Tasks]] = []
+    started: dict[str, list[set[str]]] = {}  # trigger -> the pipelines of each of its events
+    for trigger, known, touched in events:
+        pipeline, tasks = _started(files, known, touched)
+        # A push that trains is checked by the same pipeline; the table has two.
+        on = "push" if trigger == "change" else trigger
+        parts = [
+            ("checks", on, {name: task for name, task in tasks.items() if name in checks}),
+            (pipeline, trigger, {name: task for name, task in tasks.items() if name not in checks}),
+        ]
+        found += [part for part in parts if part[2]]
+        started.setdefault(trigger, []).append({part[0] for part in parts if part[2]})
+    for trigger in ("change", "event", "push"):
+        # Whatever is touched, and whoever calls, the same must start.
+        every = set().union(*started[trigger])
+        found += [(one, trigger, {}) for some in started[trigger] for one in sorted(every - some)]
+    return found
+
+
+def _started(files: Files, known: Mapping[str, str], touched: str) -> tuple[str, Tasks]:
+    main = files[".gitlab-ci.yml"][1]
+    variables = {"CI_DEFAULT_BRANCH": "main"}
+    for content in [*_included(files), main]:
+        variables |= content.get("variables", {})
+    variables["PIPELINE"] = known.get("inputs.pipeline", "checks")
+    if main["variables"]["PIPELINE"] != "$[[ inputs.pipeline ]]":
+        raise ValueError("the variable PIPELINE is not the input")
+    variables |= known
+    rule = _first(main["workflow"]["rules"], variables, touched)
+    if rule is None or rule.get("when") == "never":
+        return "", {}
+    variables |= rule.get("variables", {})
+    stages = [".pre", *main["stages"], ".post"]
+    all_ = jobs_of(files)
+    there: dict[str, dict[str, Any]] = {}
+    for name, job in all_.items():
+        if name.startswith("."):
+            continue
+        if "trigger" in job:
+            raise ValueError(f"{name} starts a pipeline that is not here to be read")
+        rule = _first(job["rules"], variables, touched) if "rules" in job else {}
+        if rule is not None and rule.get("when") != "never":
+            there[name] = job | rule | {"rules": bool(rule)}
+            there[name]["variables"] = (
+                variables | job.get("variables", {}) | rule.get("variables", {})
+            )
+    tasks: Tasks = {}
+    for name, job in there.items():
+        needs = {
+            need if isinstance(need, str) else need["job"]
+            for need in listed(job.get("needs", []))
+            if isinstance(need, str) or not need.get("optional") or need["job"] in there
+        }
+        if "needs" not in job:
+            at = stages.index(job["stage"])
+            needs = {other for other in there if stages.index(there[other]["stage"]) < at}
+        when, where = job.get("when", "on_success"), job.get("environment", "")
+        where = where["name"] if isinstance(where, dict) else where
+        lines = flat(job.get("before_script", []), all_) + flat(job["script"], all_)
+        # By hand outside of rules, nothing waits for it, unless it says so.
+        manual = when == "manual" and not job["rules"]
+        tasks[ALIASES.get(name, name)] = Task(
+            {ALIASES.get(need, need) for need in needs},
+            lines,
+            lines,
+            f"{where}, approved" if when == "manual" else where,
+            when not in ("always", "on_failure"),
+            not job.get("allow_failure", manual),
+            job["variables"],
+        )
+    return variables["PIPELINE"], tasks
+
+
+def _included(files: Files) -> list[dict[str, Any]]:
+    return [files[path] for path in files if path.startswith(".gitlab/") and path.endswith(".yml")]
+
+
+def jobs_of(files: Files) -> dict[str, dict[str, Any]]:
+    """Give all jobs, the hidden ones too, with what they extend and what is the default."""
+    main = files[".gitlab-ci.yml"][1]
+    raw: dict[str, Any] = {}
+    for content in [*_included(files), main]:
+        raw = merged(raw, {key: value for key, value in content.items() if key not in SPECIAL})
+
+    def whole(name: str) -> dict[str, Any]:
+        job, base = dict(raw[name]), dict[str, Any]()
+        for parent in listed(job.pop("extends", [])):
+            base = merged(base, whole(parent))
+        return merged(base, job)
+
+    found = {name: main["default"] | whole(name) for name in raw}
+    for job in found.values():
+        if "rules" in job:
+            job["rules"] = list(_rules(job["rules"], found))
+    return found
+
+
+def _rules(rules: Iterable[Any], jobs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for rule in rules:
+        if isinstance(rule, Reference):
+            job, key = rule
+            yield from _rules(jobs[job][key], jobs)
+        else:
+            yield rule
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge as `extends` does: mappings deep, all else replaced."""
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        deep = isinstance(old, dict) and isinstance(value, dict)
+        both[key] = merged(old, value) if deep else value  # type: ignore[arg-type]
+    return both
+
+
+def flat(script: Any, jobs: Mapping[str, Any]) -> list[str]:
+    """Give the lines of a script, references followed."""
+    if isinstance(script, str):
+        return script.splitlines()
+    if isinstance(script, Reference):
+        job, key = script
+        return flat(jobs[job].get(key, []), jobs)
+    return [line for part in script for line in flat(part, jobs)]
+
+
+def _first(
+    rules: Iterable[dict[str, Any]], variables: Mapping[str, str], touched: str
+) -> dict[str, Any] | None:
+    for rule in rules:
+        changes = rule.get("changes")
+        if changes and not any(_matches(pattern, touched) for pattern in changes):
+            continue
+        if "if" not in rule or holds(rule["if"], variables):
+            found: dict[str, Any] = rule
+            return found
+    return None
+
+
+def _matches(pattern: str, path: str) -> bool:
+    root = pattern.removesuffix("/**/*")
+    if "*" in root:
+        raise ValueError(f"{pattern} is not understood")
+    return path == root or (root != pattern and path.startswith(f"{root}/"))
+
+
+TOKEN = re.compile(r'\s*(\$\w+|"[^"]*"|/(?:\\.|[^/\\])+/|==|!=|=~|!~|&&|\|\||[()]|null)')
+
+
+def holds(expression: str, variables: Mapping[str, str]) -> bool:
+    """Work out an `if` of GitLab's rules.
+
+    Raises:
+        ValueError: It has something that is not known here.
+    """
+    tokens, at = [], 0
+    while expression[at:].strip():
+        found = TOKEN.match(expression, at)
+        if not found:
+            raise ValueError(f"{expression} is not understood at {expression[at:]}")
+        tokens.append(found[1])
+        at = found.end()
+
+    def value() -> str | None:
+        token = tokens.pop(0)
+        if token == "null":
+            return None
+        return variables.get(token[1:]) if token[0] == "$" else token[1:-1]
+
+    def compared() -> bool:
+        if tokens[0] == "(":
+            tokens.pop(0)
+            inner = either()
+            tokens.pop(0)
+            return inner
+        left = value()
+        if not tokens or tokens[0] in ("&&", "||", ")"):
+            return bool(left)
+        how, right = tokens.pop(0), value()
+        if how in ("==", "!="):
+            return (left == right) is (how == "==")
+        return bool(left is not None and re.search(right or "", left)) is (how == "=~")
+
+    def both() -> bool:
+        result = compared()
+        while tokens and tokens[0] == "&&":
+            tokens.pop(0)
+            result = compared() and result
+        return result
+
+    def either() -> bool:
+        result = both()
+        while tokens and tokens[0] == "||":
+            tokens.pop(0)
+            result = both() or result
+        return result
+
+    return either()
+
+
+def gitlab_bypasses(files: Files) -> list[str]:
+    """Find what walks around a gate, in GitLab's files."""
+    said = []
+    for path, content in files.items():
+        if path.endswith(".yml"):
+            for key, value in walk(content):
+                said += [f"{path}: {key}: {value}"] if key == "allow_failure" and value else []
+                if key == "retry" and value != {"max": 1, "when": "runner_system_failure"}:
+                    said.append(f"{path}: retry: {value}")
+    all_ = jobs_of(files)
+    for name, job in all_.items():
+        if job.get("when", "on_success") != "on_success":
+            said.append(f"{name}: when: {job['when']} outside of rules")
+        lines = [line for key in ("before_script", "script") for line in own(job.get(key, []))]
+        said += [f"{name}: {found}" for found in swallowed(lines)]
+        if any(re.search(r"\bexit 0\b", line) for line in lines):
+            hidden = {
+                parent for parent in MAY_END if own(job.get("script", [])) == own_of(all_, parent)
+            }
+            if name not in MAY_END and not hidden:
+                said.append(f"{name}: exit 0")
+        after = own(job.get("after_script", []))
+        said += [f"{name}: after_script: {line}" for line in after if DECIDES.search(line)]
+    return said
+
+
+def own(script: Any) -> list[str]:
+    """Give the lines that a script has itself."""
+    parts = [script] if isinstance(script, str) else script
+    return [line for part in parts if isinstance(part, str) for line in part.splitlines()]
+
+
+def own_of(jobs: Mapping[str, Any], name: str) -> list[str]:
+    """Give the lines of a job's own script, if there is such a job."""
+    return own(jobs.get(name, {}).get("script", []))
+
+
+# Both
+
+
+def swallowed(lines: Iterable[str]) -> Iterator[str]:
+    """Find in a script what hides how a command ended."""
+    for line in lines:
+        for what, pattern in BYPASSES.items():
+            if re.search(pattern, line):
+                yield f"{what}: {line}"
+        if INSIDE.search(line) and not ASSIGNMENT.fullmatch(line.strip()):
+            yield f"ml inside of another command: {line}"
+
+
+def walk(content: Any) -> Iterator[tuple[str, Any]]:
+    """Give every key and its value, at any depth."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield str(key), value
+            yield from walk(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from walk(value)

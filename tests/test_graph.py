@@ -1,0 +1,641 @@
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import graph
+import pytest
+import yaml
+from conftest import ROOT, Render
+from graph import Files, Row, Table
+
+PROVIDERS = ["github", "gitlab"]
+LEVELS = [0, 1, 2]
+PINS = yaml.safe_load((ROOT / "tests/data/action-pins.yml").read_text("utf-8"))
+# Text that anybody can choose who opens a request, pushes a branch or has an account.
+UNTRUSTED = re.compile(
+    r"CI_(MERGE_REQUEST_(TITLE|DESCRIPTION|LABELS|MILESTONE|SOURCE_BRANCH\w*|REF_PATH)"
+    r"|COMMIT_(MESSAGE|TITLE|DESCRIPTION|AUTHOR|BRANCH|REF_NAME|TAG\w*)"
+    r"|OPEN_MERGE_REQUESTS|EXTERNAL_PULL_REQUEST\w*)"
+    r"|GITLAB_USER_(NAME|EMAIL|LOGIN)|TRIGGER_PAYLOAD"
+    r"|GITHUB_(HEAD_REF|REF_NAME|REF|ACTOR)\b|github\.(event|head_ref|ref_name|actor)|\$\[\["
+)
+
+
+@pytest.fixture(scope="module")
+def wanted() -> Table:
+    return graph.table(graph.README.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def project(render: Render) -> Callable[[int], Path]:
+    return lambda level: render(level=level, ci=["github", "gitlab"])
+
+
+@pytest.fixture(scope="module")
+def files(project: Callable[[int], Path]) -> Callable[[str, int], Files]:
+    known: dict[int, tuple[Files, Files]] = {}
+
+    def files(provider: str, level: int) -> Files:
+        if level not in known:
+            known[level] = graph.read(project(level))
+        return known[level][PROVIDERS.index(provider)]
+
+    return files
+
+
+Read = Callable[[str, int], Files]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_both_providers_have_the_graph_of_the_table_and_no_by_pass(
+    files: Read, wanted: Table, provider: str, level: int
+) -> None:
+    assert graph.findings(provider, files(provider, level), wanted, level) == []
+
+
+def test_nothing_deploys_that_no_gate_stands_before(wanted: Table) -> None:
+    exceptions = {
+        (line.pipeline, line.level, line.gate)
+        for line in wanted.lines
+        if line.deploys and line.gate in ("registry", "champion")
+    }
+    assert exceptions == {
+        ("deliver", "1 only", "registry"),  # by hand, a version that the gate has passed
+        ("rollback", "2", "champion"),
+        ("drill", "2", "champion"),
+    }
+    for level in LEVELS:
+        for pipeline, _, jobs in wanted.graph(level):
+            gates = {job for job, row in jobs.items() if row.gate == "runs it"}
+            for row in jobs.values():
+                if row.deploys and pipeline in ("train", "pipeline"):
+                    assert row.gate in gates
+                if row.deploys and pipeline == "deliver" and level == 2:
+                    assert row.gate == "verify"
+                assert row.deploys or row.gate in ("", "runs it")
+
+
+def test_a_job_that_only_another_job_forgives_is_not_dominated() -> None:
+    gate = graph.Task(certain=["uv run ml run"])
+    forgiven = graph.Task(certain=["uv run ml run"], fails=False)
+    deploy = graph.Task({"middle"}, ['uv run ml deploy "$VERSION" --target production'])
+    for first, middle, expected in [
+        (gate, graph.Task({"gate"}), "gate"),
+        (gate, graph.Task({"gate"}, waits=False), "registry"),
+        (gate, graph.Task({"gate"}, fails=False), "registry"),
+        (forgiven, graph.Task({"gate"}), "registry"),
+    ]:
+        assert graph.guard("deploy", {"gate": first, "middle": middle, "deploy": deploy}) == (
+            expected
+        )
+
+
+# What must be found
+
+
+def github(pipeline: str, job: str, change: Callable[[Any], object]) -> Callable[[Files], object]:
+    """Change a job of a workflow."""
+    return lambda files: change(files[f".github/workflows/{pipeline}.yml"]["jobs"][job])
+
+
+def gitlab(file: str, job: str, change: Callable[[Any], object]) -> Callable[[Files], object]:
+    """Change a job of GitLab's."""
+    return lambda files: change(files[f".gitlab/{file}.yml"][job])
+
+
+def rename(jobs: Callable[[Files], dict[str, Any]], old: str, new: str) -> Callable[[Files], None]:
+    """Give a job another name."""
+
+    def change(files: Files) -> None:
+        jobs(files)[new] = jobs(files).pop(old)
+
+    return change
+
+
+def step(job: dict[str, Any], says: str) -> Any:
+    """Give the step of a job that runs something."""
+    return next(one for one in job["steps"] if says in one.get("run", ""))
+
+
+def script(old: str, new: str) -> Callable[[Any], None]:
+    """Replace a part of a job's script."""
+
+    def change(job: dict[str, Any]) -> None:
+        if "steps" in job:
+            one = step(job, old)
+            one["run"] = one["run"].replace(old, new)
+            return
+        for key in ("before_script", "script"):
+            lines = graph.listed(job.get(key, []))
+            job[key] = [x.replace(old, new) if isinstance(x, str) else x for x in lines]
+        assert new in str(job)
+
+    return change
+
+
+def flow(files: Files, name: str) -> Any:
+    return files[f".github/workflows/{name}.yml"]
+
+
+def main(files: Files) -> Any:
+    return files[".gitlab-ci.yml"][1]
+
+
+DEPLOY = 'uv run ml deploy "$VERSION" --target production'
+LOOSE: dict[str, Any] = {"steps": [{"run": DEPLOY}]}
+LOOSE_TOO: dict[str, Any] = {"extends": ".train", "stage": "production", "needs": []}
+REMOTE = "other/repository/.github/workflows/deliver.yml@main"
+MERGE_REQUEST = {"if": '$CI_PIPELINE_SOURCE == "merge_request_event"'}
+ALWAYS = [{"if": '$PIPELINE == "train"', "when": "always"}]
+
+MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
+    "github: the gate may fail": (
+        github("train", "train", lambda job: job.update({"continue-on-error": True})),
+        "continue-on-error",
+    ),
+    "github: a step of the gate may fail": (
+        github("train", "train", lambda job: job["steps"][3].update({"continue-on-error": True})),
+        "continue-on-error",
+    ),
+    "gitlab: the gate may fail": (
+        gitlab("train", "train", lambda job: job.update(allow_failure=True)),
+        "production has gate 'verify'",
+    ),
+    "gitlab: the gate may fail in one way": (
+        gitlab("train", "train", lambda job: job.update(allow_failure={"exit_codes": 1})),
+        "allow_failure",
+    ),
+    "github: register does not need the gate": (
+        github("train", "register", lambda job: job.pop("needs")),
+        "train, by hand: production has gate 'verify'",
+    ),
+    "gitlab: register does not need the gate": (
+        gitlab("train", "register", lambda job: job.update(needs=[])),
+        "train, by event: production has gate 'verify'",
+    ),
+    "github: production does not need staging": (
+        github("deliver", "production", lambda job: job.update(needs="image")),
+        "deliver, by hand: production has needs ['image']",
+    ),
+    "gitlab: staging needs nothing": (
+        gitlab("deliver", "staging", lambda job: job.update(needs=[])),
+        "deliver, by hand: staging has needs []",
+    ),
+    "gitlab: what is needed follows from stages": (
+        gitlab("pipeline", "rehearsal", lambda job: job.pop("needs")),
+        "rehearsal has needs ['candidate', 'controls'",
+    ),
+    "github: the report misses a job": (
+        github("pipeline", "report", lambda job: job.update(needs=["validate", "candidate"])),
+        "report has needs ['candidate']",
+    ),
+    "github: a job has another name": (
+        rename(lambda files: flow(files, "rollback")["jobs"], "rollback", "back"),
+        "rollback is only in the table",
+    ),
+    "gitlab: a job has another name": (
+        rename(lambda files: files[".gitlab/train.yml"], "train", "fit"),
+        "train is only in the table",
+    ),
+    "github: a workflow is missing": (
+        lambda files: files.pop(".github/workflows/rollback.yml"),
+        "rollback: nothing is started by hand",
+    ),
+    "github: requests train": (
+        lambda files: flow(files, "train")[True].update(pull_request=None),
+        "train, by request: the table has no such trigger",
+    ),
+    "gitlab: requests train": (
+        gitlab("train", ".train", lambda job: job["rules"].append(MERGE_REQUEST)),
+        "pipeline, by request: train is only in the files",
+    ),
+    "github: requests run with the rights of the repository": (
+        lambda files: flow(files, "pipeline")[True].update(pull_request_target=None),
+        "pull_request_target",
+    ),
+    "github: other branches train": (
+        lambda files: flow(files, "train")[True]["push"].update(branches=["**"]),
+        "nothing is started by change",
+    ),
+    "gitlab: other branches train": (
+        gitlab("train", ".train", lambda job: job.update(rules=[{"if": '$PIPELINE == "train"'}])),
+        "train, by hand on a branch: the table has no such trigger",
+    ),
+    "gitlab: other branches deliver": (
+        gitlab("deliver", "production", lambda job: job.update(rules=[{"when": "manual"}])),
+        "by push",
+    ),
+    "github: documentation trains": (
+        lambda files: flow(files, "train")[True]["push"]["paths"].append("docs/**"),
+        "a push to",
+    ),
+    "gitlab: code does not train": (
+        lambda files: main(files)["workflow"]["rules"][3]["changes"].remove("src/**/*"),
+        "train, by change: train is only in the table",
+    ),
+    "github: the drill is daily": (
+        lambda files: flow(files, "drill")[True]["schedule"][0].update(cron="11 4 * * *"),
+        "drill: nothing is started by monthly",
+    ),
+    "gitlab: nothing is monitored": (
+        lambda files: files[".gitlab/schedules"].pop("monitor"),
+        "monitor: nothing is started by daily",
+    ),
+    "gitlab: a rehearsal by hand": (
+        lambda files: files[".gitlab-ci.yml"][0]["spec"]["inputs"]["pipeline"]["options"].append(
+            "pipeline"
+        ),
+        "pipeline, by hand: the table has no such trigger",
+    ),
+    "github: checks deploy": (
+        lambda files: flow(files, "checks")["jobs"].update(release=LOOSE),
+        "release is only in the files",
+    ),
+    "gitlab: a job beside the gate deploys": (
+        lambda files: files[".gitlab/train.yml"].update(release=LOOSE_TOO | {"script": [DEPLOY]}),
+        "release is only in the files",
+    ),
+    "github: lint deploys": (
+        github("checks", "lint", lambda job: job["steps"].append({"run": DEPLOY})),
+        "lint has deploys True",
+    ),
+    "github: an action deploys": (
+        lambda files: files[".github/actions/setup/action.yml"]["runs"]["steps"].append(
+            {"run": DEPLOY, "shell": "bash"}
+        ),
+        "train has deploys True",
+    ),
+    "github: each week the newest version is delivered": (
+        github("weekly", "train", lambda job: job.update(uses="./.github/workflows/deliver.yml")),
+        "deliver, by weekly: the table has no such trigger",
+    ),
+    "github: delivered whatever the gate said": (
+        github("train", "deliver", lambda job: job.update({"if": "always()"})),
+        "image does not wait, and leads to a deployment",
+    ),
+    "github: staging whatever verify said": (
+        github("deliver", "staging", lambda job: job.update({"if": "${{ !cancelled() }}"})),
+        "staging does not wait, and leads to a deployment",
+    ),
+    "gitlab: registered whatever the gate said": (
+        gitlab("train", "register", lambda job: job.update(rules=ALWAYS)),
+        "register does not wait, and leads to a deployment",
+    ),
+    "github: registered after a refusal": (
+        github(
+            "train",
+            "train",
+            lambda job: job["steps"].append({"if": "always()", "run": "uv run ml register"}),
+        ),
+        "always() at uv run ml register",
+    ),
+    "github: || true": (
+        github("train", "train", script("ml run", "ml run || true")),
+        "a failure that is made a success",
+    ),
+    "gitlab: || true": (
+        gitlab("train", "train", script("ml run", "ml run || true")),
+        "a failure that is made a success",
+    ),
+    "github: ; true": (
+        github("train", "train", script("ml run", "ml run; true")),
+        "a success at the end",
+    ),
+    "gitlab: ; true": (
+        gitlab("pipeline", "candidate", script("ml run", "ml run; true")),
+        "a success at the end",
+    ),
+    "github: set +e": (
+        github("train", "train", script("uv run --no-sync ml run", "set +e\nuv run ml run")),
+        "failures that do not end the script",
+    ),
+    "gitlab: set +o errexit": (
+        gitlab("train", "train", script("uv run ml run", "set +o errexit; uv run ml run")),
+        "failures that do not end the script",
+    ),
+    "github: echo swallows": (
+        github(
+            "train",
+            "register",
+            script("version=$(uv run --no-sync ml register)", 'echo "v=$(uv run ml register)"'),
+        ),
+        "an exit code that echo swallows",
+    ),
+    "gitlab: export swallows": (
+        gitlab("train", "register", script("version=$(", "export version=$(")),
+        "an exit code that echo swallows",
+    ),
+    "github: ml as a condition": (
+        github("train", "train", script("uv run --no-sync ml run", "if uv run ml run; then :; fi")),
+        "ml as a condition",
+    ),
+    "github: ml before a pipe": (
+        github("train", "train", script("ml run", "ml run | tee log")),
+        "a pipe",
+    ),
+    "gitlab: ml before &&": (
+        gitlab("train", "train", script("ml run", "ml run && uv run ml report")),
+        "ml whose exit code nobody sees",
+    ),
+    "gitlab: ml in the background": (
+        gitlab("train", "train", script("ml run", "ml run &")),
+        "ml whose exit code nobody sees",
+    ),
+    "github: a shell that goes on": (
+        github("train", "train", lambda job: job["steps"][3].update(shell="bash {0}")),
+        "the shell is bash {0}",
+    ),
+    "gitlab: an early end": (
+        gitlab("train", "train", lambda job: job.update(script=["exit 0", "uv run ml run"])),
+        "train: exit 0",
+    ),
+    "gitlab: deployed afterwards": (
+        gitlab("train", "train", lambda job: job.setdefault("after_script", []).append(DEPLOY)),
+        "after_script",
+    ),
+    "gitlab: a gate that nobody waits for": (
+        gitlab("train", "train", lambda job: job.update(when="manual", rules=[{"if": "$CI"}])),
+        "when: manual outside of rules",
+    ),
+    "gitlab: asked until it agrees": (
+        gitlab("train", "train", lambda job: job.update(retry=2)),
+        "retry: 2",
+    ),
+    "github: a gate with a condition": (
+        github("train", "train", lambda job: step(job, "ml run").update({"if": "vars.GATE"})),
+        "train, by change: train has gate ''",
+    ),
+    "gitlab: trained, and not judged": (
+        gitlab("train", "train", script("ml run", "ml train")),
+        "train, by change: train has gate ''",
+    ),
+    "github: provenance is not verified": (
+        github("deliver", "verify", script("gh attestation verify", "gh attestation download")),
+        "deliver, by hand: production has gate 'registry'",
+    ),
+    "gitlab: provenance is not verified": (
+        gitlab("deliver", "verify", script("verify identity", "verify nothing")),
+        "deliver, by hand: staging has gate 'registry'",
+    ),
+    "github: production is no environment": (
+        github("deliver", "production", lambda job: job.pop("environment")),
+        "production has environment",
+    ),
+    "gitlab: staging is production": (
+        gitlab("deliver", "staging", lambda job: job.update(environment="production")),
+        "staging has environment 'production'",
+    ),
+    "github: nobody is asked": (
+        github("deliver", "production", lambda job: job.pop("if")),
+        "production has environment 'production'",
+    ),
+    "gitlab: nobody is asked": (
+        gitlab("deliver", "production", lambda job: job["rules"].pop()),
+        "production is only in the table",
+    ),
+    "gitlab: production at once": (
+        gitlab("deliver", "production", lambda job: job["rules"][-1].pop("when")),
+        "production has environment 'production'",
+    ),
+    "gitlab: a newer version is rolled back to": (
+        gitlab("rollback", "rollback", script("ml rollback --target production", "ml deploy x")),
+        "rollback has gate 'nothing'",
+    ),
+    "github: a workflow from elsewhere": (
+        github("train", "deliver", lambda job: job.update(uses=REMOTE)),
+        "is not here to be read",
+    ),
+    "gitlab: a file from elsewhere": (
+        lambda files: main(files)["include"].append({"remote": "https://example.invalid/a.yml"}),
+        "not all here to be read",
+    ),
+    "gitlab: a pipeline from elsewhere": (
+        gitlab("train", "register", lambda job: job.update(trigger={"project": "a/b"})),
+        "not here to be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_every_change_for_the_worse_is_found(files: Read, wanted: Table, name: str) -> None:
+    provider = name.partition(":")[0]
+    mutate, said = MUTATIONS[name]
+    changed = copy.deepcopy(files(provider, 2))
+    mutate(changed)
+    found = graph.findings(provider, changed, wanted, 2)
+    assert any(said in one for one in found), found
+
+
+def test_what_hides_an_exit_code_is_told_from_what_does_not() -> None:
+    harmless = [
+        "version=$(uv run ml register)",
+        "test -z \"$(find data -name '*.dvc')\" || uv run dvc pull",
+        'test -n "$TOKEN" || { echo "TOKEN is missing."; exit 1; }',
+        'uv run ml rollback --target production ${VERSION:+--to "$VERSION"}',
+        'uv run ml report >> "$GITHUB_STEP_SUMMARY"',
+        "command -v buildah > /dev/null || { apt-get update -qq; apt-get install buildah; }",
+    ]
+    assert list(graph.swallowed(harmless)) == []
+    for line in [
+        "uv run ml run || :",
+        "uv run ml run || exit 0",
+        "uv run ml run || echo refused",
+        "{ uv run ml run; :; }",
+        "set +eu; uv run ml run",
+        "! uv run ml run",
+        "uv run ml run & wait",
+        'printf "%s" "$(uv run ml register)"',
+        'test "$(uv run ml register)"',
+        "echo `uv run ml register`",
+    ]:
+        assert list(graph.swallowed([line])), line
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ('$A == "a" && $B', False),
+        ('$A == "a" || $B', True),
+        ('$A != "a" || $B == null', True),
+        ("$A =~ /^(a|b)$/ && $A !~ /b/", True),
+        ("($B || $A) && $A", True),
+        ('$B =~ /x/ || $B !~ /x/ && $A == "b"', False),
+    ],
+)
+def test_rules_are_worked_out_as_gitlab_does(expression: str, expected: bool) -> None:
+    assert graph.holds(expression, {"A": "a"}) is expected
+
+
+def test_a_rule_that_is_not_understood_is_no_rule_that_holds() -> None:
+    with pytest.raises(ValueError, match="not understood"):
+        graph.holds("$A > 1", {"A": "2"})
+
+
+# What else must be so in the files
+
+
+def texts(project: Path, provider: str) -> dict[str, str]:
+    """Give all files of a provider in a project."""
+    folder = project / f".{provider}"
+    paths = [*folder.rglob("*"), *project.glob(f".{provider}-ci.yml")]
+    return {p.relative_to(project).as_posix(): p.read_text("utf-8") for p in paths if p.is_file()}
+
+
+def scripts(files: Files, provider: str) -> Iterator[tuple[str, list[str]]]:
+    """Give each script of the jobs, as lines of shell."""
+    for path, content in files.items():
+        if provider == "github":
+            for job in [*content.get("jobs", {}).values(), content.get("runs", {})]:
+                for one in job.get("steps", []):
+                    yield f"{path}: {one.get('name', '')}", one.get("run", "").splitlines()
+        elif path.endswith(".yml"):
+            for name, job in (content[1] if isinstance(content, list) else content).items():
+                for key in ("before_script", "script", "after_script"):
+                    if isinstance(job, dict) and key in job:
+                        yield f"{path}: {name}: {key}", graph.own(job[key])
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_step_has_more_than_three_lines_of_shell(files: Read, provider: str, level: int) -> None:
+    found = dict(scripts(files(provider, level), provider))
+    assert len(found) > 2
+    assert {name: lines for name, lines in found.items() if len(lines) > 3} == {}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_no_script_has_text_that_somebody_else_chose(
+    files: Read, provider: str, level: int
+) -> None:
+    for name, lines in scripts(files(provider, level), provider):
+        for line in lines:
+            assert not UNTRUSTED.search(line), f"{name}: {line}"
+            # Not even what is harmless: in an environment variable it is never code.
+            assert "${{" not in line, f"{name}: {line}"
+
+
+@pytest.mark.parametrize(("provider", "most"), [("github", 450), ("gitlab", 400)])
+def test_a_providers_files_are_few_lines(
+    project: Callable[[int], Path], provider: str, most: int
+) -> None:
+    lines = [
+        line
+        for text in texts(project(2), provider).values()
+        for line in text.splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    print(f"{provider}: {len(lines)} lines")
+    assert 100 < len(lines) <= most
+
+
+def test_every_action_is_pinned_by_the_commit_of_its_tag(project: Callable[[int], Path]) -> None:
+    found = 0
+    for path, text in texts(project(2), "github").items():
+        for line in text.splitlines():
+            if (uses := re.search(r"\buses: (\S+)(.*)", line)) is None or uses[1][:2] == "./":
+                continue
+            name, _, commit = uses[1].partition("@")
+            pin = PINS[name]
+            assert re.fullmatch(r"[0-9a-f]{40}", commit), f"{path}: {line}"
+            assert (commit, uses[2].strip()) == (pin["commit"], f"# {pin['tag']}"), path
+            found += 1
+    assert found > 20
+
+
+def test_what_gitlab_fetches_has_a_version_and_uv_is_the_same(
+    project: Callable[[int], Path], files: Read
+) -> None:
+    both = texts(project(2), "gitlab") | texts(project(2), "github")
+    for path, text in both.items():
+        for tool in re.findall(r"\buvx (\S+)", text):
+            assert re.fullmatch(r"[\w-]+@\d+(\.\d+)+", tool), f"{path}: uvx {tool}"
+    setup = files("github", 2)[".github/actions/setup/action.yml"]["runs"]["steps"][0]
+    image = files("gitlab", 2)[".gitlab-ci.yml"][0]["spec"]["inputs"]["image"]["default"]
+    assert re.fullmatch(rf".+:{re.escape(setup['with']['version'])}-python3\.\d+-\w+", image)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_workflow_may_nothing_that_its_jobs_do_not_ask_for(files: Read, level: int) -> None:
+    for name, workflow in graph.workflows(files("github", level)).items():
+        assert workflow["permissions"] == {}, name
+        for job, about in workflow["jobs"].items():
+            assert isinstance(about["permissions"], dict), f"{name}: {job}"
+            if "pull_request" in workflow[True]:
+                may = {what for what, how in about["permissions"].items() if how == "write"}
+                # The identity is what a cloud gives read access to data for.
+                assert may <= {"id-token"} | ({"pull-requests"} if job == "report" else set())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_checkout_leaves_a_token_behind(files: Read, level: int) -> None:
+    checkouts = [
+        one
+        for workflow in graph.workflows(files("github", level)).values()
+        for job in workflow["jobs"].values()
+        for one in job.get("steps", [])
+        if one.get("uses", "").startswith("actions/checkout@")
+    ]
+    assert checkouts
+    assert all(one["with"]["persist-credentials"] is False for one in checkouts)
+
+
+def test_no_request_fills_a_cache_that_others_read(files: Read, wanted: Table) -> None:
+    for pipeline, trigger, tasks in graph.gitlab(files("gitlab", 2), wanted):
+        for name, task in tasks.items():
+            fills = task.variables["UV_CACHE_POLICY"] != "pull"
+            assert not fills or (pipeline, trigger, name) == ("checks", "push", "test")
+    jobs = graph.jobs_of(files("gitlab", 2))
+    caches = {str(job["cache"]) for job in jobs.values()}
+    assert len(caches) == 1, "a job has a cache of its own"
+    assert "'policy': '$UV_CACHE_POLICY'" in caches.pop()
+    # A branch that is pushed has GitLab's own cache for what is not protected; ours reads only.
+    rules = jobs["test"]["rules"]
+    filled = [rule["if"] for rule in rules if rule.get("variables")]
+    assert filled == ['$CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH']
+
+
+def test_what_is_published_is_made_without_a_cache(files: Read) -> None:
+    setup = files("github", 2)[".github/actions/setup/action.yml"]
+    assert setup["inputs"]["cache"]["default"] == "false"
+    assert setup["runs"]["steps"][0]["with"]["enable-cache"] == "${{ inputs.cache }}"
+    for name, workflow in graph.workflows(files("github", 2)).items():
+        cached = [v for key, v in graph.walk(workflow) if key == "cache" and v != "false"]
+        assert not cached or name in ("checks", "pipeline"), name
+
+
+def test_a_plan_without_provenance_is_told_so_and_no_other_goes_unverified(files: Read) -> None:
+    private = "github.event.repository.visibility == 'private' && vars.ML_PROVENANCE != 'on'"
+    public = "github.event.repository.visibility != 'private' || vars.ML_PROVENANCE == 'on'"
+    verify = graph.workflows(files("github", 2))["deliver"]["jobs"]["verify"]
+    assert step(verify, "gh attestation verify")["if"] == public
+    told = step(verify, "limited by your plan")
+    assert told["if"] == private
+    assert "::warning::" in told["run"]
+
+
+@pytest.mark.parametrize("where", ["staging", "production"])
+def test_what_changes_one_place_waits_for_its_turn(files: Read, where: str) -> None:
+    for workflow in graph.workflows(files("github", 2)).values():
+        for name, job in workflow["jobs"].items():
+            if job.get("environment") == where:
+                assert job["concurrency"] == {"group": where, "queue": "max"}, name
+    jobs = graph.jobs_of(files("gitlab", 2))
+    assert {n for n, job in jobs.items() if job.get("environment") == where} >= {where}
+    for name, job in jobs.items():
+        if job.get("environment") == where:
+            assert job["resource_group"] == where, name
+            assert not job.get("interruptible"), name
+
+
+def test_the_table_is_read_as_it_stands(wanted: Table) -> None:
+    assert len(wanted.lines) == 20
+    assert sorted(wanted.times.values()) == ["daily", "monthly", "weekly"]
+    assert wanted.touched == {"config", "data", "dvc.yaml", "src", "uv.lock"}
+    train = {p: jobs for p, trigger, jobs in wanted.graph(2) if trigger == "weekly"}["train"]
+    assert train["production"] == Row(frozenset({"staging"}), "production, approved", True, "train")
