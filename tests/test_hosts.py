@@ -94,7 +94,7 @@ jobs:
     environment: production
     steps:
       - env: {{VERSION: "${{{{ inputs.version }}}}"}}
-        run: echo "## Version $VERSION" | tee -a "$GITHUB_STEP_SUMMARY"
+        run: ls -A; echo "## Version $VERSION" >> "$GITHUB_STEP_SUMMARY"
 """
 CHECKS = f"""\
 name: checks
@@ -222,6 +222,8 @@ def test_a_push_runs_every_job_in_a_checkout_of_its_own(toy: Toy, platform: str)
     assert "/model" in found, "the artifact"
     assert "./left" not in found, "what train left in its own workspace"
     assert "./ignored" not in found
+    if platform == "github":
+        assert run.logs.get("production", "") == "", "nothing where nothing was checked out"
 
 
 @both

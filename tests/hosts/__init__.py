@@ -13,6 +13,7 @@ the registry are the real ones.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from hosts.api import Api
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = ROOT / "tests/standins"
+ANSI = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?(?:\x07|\x1b\\)")
 PATIENCE = 1500  # seconds for what one event starts
 
 
@@ -82,6 +84,7 @@ class Host(ABC):
         self.approve, self.repository, self.registry = approve, repository, registry
         self.visibility = visibility
         self.proposals: list[str] = []
+        self.more: dict[str, str] = {}  # that jobs find in their environment
         self.count = 0
         for made in (self.home, self.runs, self.attestations):
             made.mkdir(parents=True)
@@ -232,6 +235,7 @@ class Host(ABC):
             "STANDIN_PYTHON": python,
             "STANDIN_UV": uv,
             "STANDINS": str(STANDINS),
+            **self.more,
         }
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import yaml
 
-from hosts import STANDINS, Host, Run, follow, joined, kill, worst
+from hosts import ANSI, STANDINS, Host, Run, follow, joined, kill, worst
 from hosts.api import TOKEN
 
 WORKFLOWS = ".github/workflows"
@@ -292,7 +292,7 @@ class Log:
         except ValueError:
             self.lines.append(line.rstrip())
             return
-        job, message = said.get("jobID", ""), said["msg"]
+        job, message = said.get("jobID", ""), ANSI.sub("", said["msg"])
         if "LocalRepositoryCache" in message or "docker connection" in message:
             return
         self.lines.append(f"[{job}] {message.rstrip()}" if job else message.rstrip())

@@ -29,13 +29,12 @@ from typing import Any
 
 import yaml
 
-from hosts import ROOT, Host, Run, follow, kill
+from hosts import ANSI, ROOT, Host, Run, follow, kill
 from hosts.api import TOKEN
 
 NODE = ROOT / ".tools/node/node_modules/.bin"
 SERVER = "https://gitlab.com"
 STATES = {"PASS": "success", "WARN": "failure", "FAIL": "failure"}
-ANSI = re.compile(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?(?:\x07|\x1b\\)")
 
 
 class GitLab(Host):
