@@ -34,14 +34,14 @@ BYPASSES = {
     "failures that do not end the script": r"\bset \+(\w*e|o\s+(errexit|pipefail))",
     "ml as a condition": r"(^|[;&|]\s*)(if|elif|while|until|!)\s[^;]*\bml\s",
     "ml whose exit code nobody sees": r"\bml\s[^|;&]*(&&|&\s*$|&\s+\w)",
-    "an exit code that echo swallows": r"^\s*(echo|printf|export|local|readonly|declare)\b.*"
+    "an exit code that echo swallows": r"(^|[;&|{]|\bthen|\bdo|\belse)\s*(echo|printf|export|local|readonly|declare)\b.*"
     r"(\$\((?!cat )|`)",
 }
 # GitLab's runner sets pipefail; GitHub does only where `shell: bash` is said.
 PIPE = re.compile(r"\bml\s[^|;&]*\|(?!\|)")
 # A plain assignment ends as the command does; anywhere else the command around it decides.
 INSIDE = re.compile(r"\$\([^)]*\bml\s")
-ASSIGNMENT = re.compile(r"\w+=\$\([^()]*\)")
+ASSIGNMENT = re.compile(r"(^|;)\s*\w+=\$\([^()]*\)\s*(?=;|$)")
 # What says that there is nothing to do, and then leaves the rest out.
 MAY_END = {".attest", "verify", "update"}
 
@@ -715,7 +715,7 @@ def swallowed(lines: Iterable[str]) -> Iterator[str]:
         for what, pattern in BYPASSES.items():
             if re.search(pattern, line):
                 yield f"{what}: {line}"
-        if INSIDE.search(line) and not ASSIGNMENT.fullmatch(line.strip()):
+        if INSIDE.search(ASSIGNMENT.sub("", line)):
             yield f"ml inside of another command: {line}"
 
 

@@ -434,6 +434,7 @@ def test_every_change_for_the_worse_is_found(files: Read, wanted: Table, name: s
 def test_what_hides_an_exit_code_is_told_from_what_does_not() -> None:
     harmless = [
         "version=$(uv run ml register)",
+        'image=$(uv run ml image "$VERSION" --push); echo "ML_IMAGE=$image" > artifacts/image.env',
         "test -z \"$(find data -name '*.dvc')\" || uv run dvc pull",
         'test -n "$TOKEN" || { echo "TOKEN is missing."; exit 1; }',
         'uv run ml rollback --target production ${VERSION:+--to "$VERSION"}',
@@ -452,6 +453,8 @@ def test_what_hides_an_exit_code_is_told_from_what_does_not() -> None:
         'printf "%s" "$(uv run ml register)"',
         'test "$(uv run ml register)"',
         "echo `uv run ml register`",
+        "version=$(uv run ml register) uv run ml deploy",
+        "uv sync; export version=$(uv run ml register)",
     ]:
         assert list(graph.swallowed([line])), line
 
