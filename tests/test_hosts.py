@@ -344,20 +344,23 @@ def test_what_a_job_leaves_running_ends_with_it(toy: Toy, platform: str) -> None
     script = f"setsid sleep 901 {quiet}RUNNER_TRACKING_ID=0 setsid sleep 902 {quiet}sleep 0.2\n"
     host = toy(platform, {"train.sh": FILES["train.sh"] + script})
 
-    def left() -> list[str]:
-        of = [p for p in psutil.process_iter(["environ", "cmdline"]) if p.info["environ"]]
-        here = [p for p in of if p.info["environ"].get("STANDIN_HOST") == str(host.folder)]
-        return [p.info["cmdline"][-1] for p in here]
+    def left(wanted: list[str]) -> list[str]:
+        """What is left of both, when what is killed has had its time to end."""
+        for _ in range(50):
+            of = [p.info for p in psutil.process_iter(["environ", "cmdline"]) if p.info["environ"]]
+            here = [one for one in of if one["environ"].get("STANDIN_HOST") == str(host.folder)]
+            found = [one["cmdline"][-1] for one in here if "sleep" in one["cmdline"]]
+            if found == wanted:
+                break
+            time.sleep(0.1)
+        return found
 
     run = host.push()
     assert run.ok, run.log
-    assert left() == {"github": ["902"], "gitlab": []}[platform]
+    wanted = {"github": ["902"], "gitlab": []}[platform]
+    assert left(wanted) == wanted
     host.close()
-    for _ in range(50):
-        if not left():
-            break
-        time.sleep(0.1)
-    assert left() == []
+    assert left([]) == []
 
 
 def test_only_the_key_that_act_does_not_know_is_taken_out() -> None:
