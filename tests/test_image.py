@@ -44,10 +44,11 @@ class Buildah:
     """A store of images that is this test's own, with the machine's leave to use any image."""
 
     folder: Path
+    driver: str = "vfs"  # works everywhere, and copies everything
 
     def command(self, *args: str) -> list[str]:
         store = ["--root", str(self.folder / "store"), "--runroot", str(self.folder / "run")]
-        return ["buildah", *store, "--storage-driver", "vfs", *args]
+        return ["buildah", *store, "--storage-driver", self.driver, *args]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -8,7 +8,6 @@ left. Jobs run by act and gitlab-ci-local (see hosts/); image, registry and serv
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ from typing import Any
 import pytest
 import test_image
 from conftest import Project
-from filelock import FileLock
 from hosts import Host, Run
 from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
@@ -112,18 +110,28 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A store of buildah with the image that stands for python:3.11-slim, one for all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    store = test_image.Buildah(shared / f"stories-{os.environ.get('PYTEST_XDIST_WORKER', '')}")
-    with FileLock(shared / "stories.lock"):
-        if not store.folder.exists():
-            store.folder.mkdir()
-            test_image.base(store)
-    yield store.folder
-    shutil.rmtree(store.folder, ignore_errors=True)
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A store of buildah with what stands for python:3.11-slim, as jobs are told of it."""
+    folder = tmp_path_factory.mktemp("images")
+    driver = "overlay" if overlays(folder) else "vfs"
+    store = test_image.Buildah(folder / "buildah", driver)
+    store.folder.mkdir()
+    test_image.base(store)
+    yield {"STANDIN_BUILDAH": str(store.folder), "STANDIN_STORAGE": driver}
+    store("umount", "--all")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def overlays(folder: Path) -> bool:
+    """Whether this machine can mount one folder over another: if not, each layer is a copy."""
+    for name in ("lower", "upper", "work", "both"):
+        (folder / name).mkdir()
+    options = "lowerdir=lower,upperdir=upper,workdir=work"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, "both"]
+    if subprocess.run(mount, cwd=folder, capture_output=True).returncode:
+        return False
+    subprocess.run(["umount", "both"], cwd=folder, check=True)
+    return True
 
 
 @pytest.fixture(
@@ -132,7 +140,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 )
 def world(
     request: pytest.FixtureRequest,
-    base: Path,
+    base: dict[str, str],
     project: Callable[[int], Project],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
@@ -156,7 +164,7 @@ def world(
         variables = {"ML_HOME": str(home), "ML_RUNNER": "ours"}
         host = HOSTS[request.param](files, folder / "host", variables=variables, registry=registry)
         with host:
-            host.more = {"STANDIN_BUILDAH": str(base)}
+            host.more = dict(base)
             made = World(host, home, place, port, generated)
             made.edit("config/model.yaml", BETTER, WEAK)
             host.commit("A model to begin with")
@@ -188,7 +196,7 @@ def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_mate
     ((version, digest),) = world.images().items()
     assert version == champion
     subjects = [one["subject"] for one in world.attested()]
-    kinds = {one.get("type") for one in world.attested()}
+    kinds = {str(one.get("type")) for one in world.attested()}
     if world.host.name == "github":
         assert digest in str(world.attested())
         assert len(kinds) == 2
