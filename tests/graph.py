@@ -20,6 +20,7 @@ README = Path(__file__).resolve().parent.parent / "ci/README.md"
 COLUMNS = ["pipeline", "level", "job", "needs", "triggers", "environment", "deploys", "gate"]
 CLICK = "vars.ML_APPROVAL != 'click' || github.event_name == 'workflow_dispatch'"
 ALIASES = {"build": "image"}  # GitLab's word: its own `image` is a keyword
+DEFAULT = "github.ref_name == github.event.repository.default_branch"
 STATUS = re.compile(r"\b(always|cancelled|failure|success)\(")
 DEPLOYS = re.compile(r"\bml (deploy|rollback|promote|retrain(?!.*--dispatch))\b")
 GATES = re.compile(r"uv run (--no-sync )?ml run")
@@ -34,7 +35,8 @@ BYPASSES = {
     "failures that do not end the script": r"\bset \+(\w*e|o\s+(errexit|pipefail))",
     "ml as a condition": r"(^|[;&|]\s*)(if|elif|while|until|!)\s[^;]*\bml\s",
     "ml whose exit code nobody sees": r"\bml\s[^|;&]*(&&|&\s*$|&\s+\w)",
-    "an exit code that echo swallows": r"(^|[;&|{]|\bthen|\bdo|\belse)\s*(echo|printf|export|local|readonly|declare)\b.*"
+    "an exit code that echo swallows": r"(^|[;&|{]|\bthen|\bdo|\belse)\s*"
+    r"(echo|printf|export|local|readonly|declare)\b.*"
     r"(\$\((?!cat )|`)",
 }
 # GitLab's runner sets pipefail; GitHub does only where `shell: bash` is said.
@@ -71,6 +73,7 @@ class Task:
     environment: str = ""
     waits: bool = True  # for all that it needs to have succeeded
     fails: bool = True  # where it fails, what needs it does not run
+    everywhere: bool = False  # by hand, on any branch
     variables: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -304,6 +307,9 @@ def findings(provider: str, files: Files, wanted: Table, level: int) -> list[str
         return [f"cannot be read: {error}"]
     for pipeline, _, tasks in events:
         for name, task in tasks.items():
+            first = [one for one in (name, *before(name, tasks, sure=True)) if one in tasks]
+            if pipeline in ("train", "deliver") and all(tasks[one].everywhere for one in first):
+                said.append(f"{pipeline}: {name} runs on any branch, by hand")
             leads = [one for one in tasks if name in before(one, tasks)]
             if not task.waits and any(tasks[one].deploys for one in [name, *leads]):
                 said.append(f"{pipeline}: {name} does not wait, and leads to a deployment")
@@ -362,6 +368,7 @@ def _expanded(name: str, files: Files) -> Tasks:
             for task in inner[job].values():
                 task.waits, task.fails = task.waits and waits, task.fails and fails
                 task.needs = task.needs or set(needs)
+                task.everywhere = task.everywhere and condition != DEFAULT
             tasks |= inner[job]
             continue
         where = about.get("environment", "")
@@ -369,6 +376,7 @@ def _expanded(name: str, files: Files) -> Tasks:
         if condition == CLICK:
             where += ", approved"
         task = tasks[job] = Task(needs, environment=where, waits=waits, fails=fails)
+        task.everywhere = condition != DEFAULT
         for step in steps(about, files):
             task.lines += step.get("run", "").splitlines()
             task.certain += [] if "if" in step else step.get("run", "").splitlines()
@@ -537,7 +545,7 @@ def _started(files: Files, known: Mapping[str, str], touched: str) -> tuple[str,
             f"{where}, approved" if when == "manual" else where,
             when not in ("always", "on_failure"),
             not job.get("allow_failure", manual),
-            job["variables"],
+            variables=job["variables"],
         )
     return variables["PIPELINE"], tasks
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,14 @@ MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
     "gitlab: other branches train": (
         gitlab("train", ".train", lambda job: job.update(rules=[{"if": '$PIPELINE == "train"'}])),
         "train, by hand on a branch: the table has no such trigger",
+    ),
+    "github: any branch trains": (
+        github("train", "train", lambda job: job.pop("if")),
+        "train: register runs on any branch, by hand",
+    ),
+    "github: any branch delivers": (
+        github("deliver", "image", lambda job: job.update({"if": "github.ref_name"})),
+        "deliver: production runs on any branch, by hand",
     ),
     "gitlab: other branches deliver": (
         gitlab("deliver", "production", lambda job: job.update(rules=[{"when": "manual"}])),
@@ -634,6 +644,14 @@ def test_what_changes_one_place_waits_for_its_turn(files: Read, where: str) -> N
         if job.get("environment") == where:
             assert job["resource_group"] == where, name
             assert not job.get("interruptible"), name
+
+
+def test_the_picture_of_the_graph_is_of_this_table(tmp_path: Path) -> None:
+    script = ROOT / "docs/images/pipelines.py"
+    drawn = tmp_path / "pipelines.svg"
+    subprocess.run([sys.executable, script, drawn], check=True)
+    committed = (ROOT / "docs/images/pipelines.svg").read_text("utf-8")
+    assert drawn.read_text("utf-8") == committed, f"run {script} docs/images/pipelines.svg"
 
 
 def test_the_table_is_read_as_it_stands(wanted: Table) -> None:
