@@ -262,7 +262,7 @@ def ran(project: Callable[..., Project]) -> Callable[..., Copy]:
 @pytest.fixture(scope="session")
 def module(render: Render) -> Iterator[Callable[[str], ModuleType]]:
     """Import modules of a project's package into this process, by names such as cli."""
-    source = str(render(level=1) / "src")
+    source = str(render(level=2, ci=["github", "gitlab"]) / "src")
     sys.path.insert(0, source)
     yield lambda name: importlib.import_module(f"flight_delays.{name}")
     sys.path.remove(source)

@@ -50,10 +50,12 @@ class Comment:
     of: str
     body: str
     edits: int = 0
+    human: bool = False
 
     def shown(self) -> dict[str, Any]:
         """As both APIs show it."""
-        who = {"login": "github-actions[bot]", "username": "project_bot", "type": "Bot", "id": 7}
+        who: dict[str, Any] = {"login": "github-actions[bot]", "username": "project_bot"}
+        who |= {"type": "User", "id": 8} if self.human else {"type": "Bot", "id": 7}
         return {
             "id": self.number,
             "body": self.body,

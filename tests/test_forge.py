@@ -1,0 +1,225 @@
+"""The slot forge: what `ml` asks of GitHub and of GitLab, of a stand-in of their APIs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hosts.api import ACCESS, TOKEN, Api, Comment
+
+Import = Callable[[str], ModuleType]
+NAMES = ["github", "gitlab"]
+names = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with Api() as found:
+        yield found
+
+
+@pytest.fixture
+def runner(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Be a job of a pull request on a platform, with more or less in its environment."""
+
+    def runner(name: str, **more: str) -> None:
+        (tmp_path / "event.json").write_text('{"number": 1}')
+        env = {
+            "github": {
+                "GITHUB_ACTIONS": "true",
+                "GITHUB_ACTOR": "somebody",
+                "GITHUB_API_URL": api.url,
+                "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
+                "GITHUB_REPOSITORY": "Team/Project",
+                "GITHUB_TOKEN": TOKEN,
+                "GITHUB_WORKSPACE": str(tmp_path),
+                "ML_JOBS": '{"train": {"result": "success"}, "image": {"result": "skipped"}}',
+            },
+            "gitlab": {
+                "CI_API_V4_URL": f"{api.url}/api/v4",
+                "CI_DEFAULT_BRANCH": "main",
+                "CI_JOB_TOKEN": TOKEN,
+                "CI_MERGE_REQUEST_IID": "1",
+                "CI_PIPELINE_ID": "1001",
+                "CI_PROJECT_DIR": str(tmp_path),
+                "CI_PROJECT_ID": "1",
+                "CI_REGISTRY_IMAGE": "ghcr.io/Team/Project",  # any host
+                "CI_REGISTRY_USER": "somebody",
+                "CI_REGISTRY_PASSWORD": TOKEN,
+                "GITLAB_TOKEN": ACCESS,
+            },
+        }[name]
+        for variable in ("GITHUB_ACTIONS", "CI_API_V4_URL", "ML_REGISTRY"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in (env | more).items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.chdir(tmp_path)
+
+    return runner
+
+
+def quoted(name: str, api: Api, text: str) -> None:
+    """Have a person say something in the request."""
+    of = {"github": "Team/Project/pull/1", "gitlab": "1/merge_requests/1"}[name]
+    api.notes.append(Comment(1_000 + len(api.notes), of, text, human=True))
+
+
+@pytest.fixture
+def forge(module: Import) -> ModuleType:
+    return module("forge")
+
+
+def test_a_laptop_is_no_runner(
+    forge: ModuleType, module: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.delenv("CI_API_V4_URL", raising=False)
+    assert forge.here() is None
+    with pytest.raises(module("forge").BadInput, match="run it from one"):
+        forge.there()
+
+
+@names
+def test_a_runner_knows_its_registry_in_the_lower_case_that_registries_ask_for(
+    name: str, runner: Callable[..., None], forge: ModuleType
+) -> None:
+    runner(name)
+    assert forge.there().place() == "ghcr.io/team/project"
+    assert forge.there().credentials() == ("somebody", TOKEN)
+
+
+@names
+def test_without_a_token_there_are_no_credentials(
+    name: str, runner: Callable[..., None], forge: ModuleType
+) -> None:
+    runner(name, GITHUB_TOKEN="", CI_REGISTRY_PASSWORD="")
+    assert forge.there().credentials() is None
+
+
+@names
+def test_a_comment_is_written_once_and_then_replaced(
+    name: str, runner: Callable[..., None], forge: ModuleType, api: Api
+) -> None:
+    runner(name)
+    for text in ("refused", "passed"):
+        assert forge.there().comment(text) is None
+    assert api.comments == [f"{forge.MARK}\npassed"]
+
+
+@names
+def test_a_comment_of_somebody_who_quotes_ours_is_left_alone(
+    name: str, runner: Callable[..., None], forge: ModuleType, api: Api
+) -> None:
+    runner(name)
+    quoted(name, api, f"> {forge.MARK}\n> refused")
+    assert forge.there().comment("passed") is None
+    assert len(api.comments) == 2
+    assert api.comments[-1].endswith("passed")
+
+
+@names
+def test_a_comment_is_found_behind_a_hundred_others(
+    name: str, runner: Callable[..., None], forge: ModuleType, api: Api
+) -> None:
+    runner(name)
+    for n in range(130):
+        quoted(name, api, f"comment {n}")
+    for text in ("refused", "passed"):
+        forge.there().comment(text)
+    assert [text for text in api.comments if forge.MARK in text] == [f"{forge.MARK}\npassed"]
+
+
+def test_where_no_token_may_write_notes_gitlab_says_which_is_missing(
+    runner: Callable[..., None], forge: ModuleType, api: Api
+) -> None:
+    runner("gitlab", GITLAB_TOKEN="")
+    assert "GITLAB_TOKEN" in forge.there().comment("passed")
+    assert forge.there().jobs() == {}
+    assert api.comments == []
+
+
+def test_a_push_is_no_pull_request(
+    runner: Callable[..., None], forge: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner("github")
+    (tmp_path / "event.json").write_text("{}")
+    assert "no pull request" in forge.there().comment("passed")
+    runner("gitlab")
+    monkeypatch.delenv("CI_MERGE_REQUEST_IID")
+    assert "no merge request" in forge.there().comment("passed")
+
+
+@names
+def test_a_token_that_may_not_is_a_sentence(
+    name: str, runner: Callable[..., None], forge: ModuleType, module: Import
+) -> None:
+    runner(name, GITHUB_TOKEN="another", GITLAB_TOKEN="another", CI_JOB_TOKEN="another")
+    for ask in (lambda: forge.there().comment("passed"), forge.there().train):
+        with pytest.raises(module("forge").BadInput, match=r"answers 40\d .*: may the job's token"):
+            ask()
+
+
+@names
+def test_an_api_that_is_down_is_a_sentence(
+    name: str, runner: Callable[..., None], forge: ModuleType, module: Import
+) -> None:
+    down = "http://127.0.0.1:9"
+    runner(name, GITHUB_API_URL=down, CI_API_V4_URL=down)
+    with pytest.raises(module("forge").BadInput, match="the API does not answer"):
+        forge.there().train()
+
+
+@names
+def test_a_training_is_started_by_the_platform(
+    name: str, runner: Callable[..., None], forge: ModuleType, api: Api
+) -> None:
+    runner(name)
+    forge.there().train()
+    (asked,) = api.dispatched
+    if name == "github":
+        assert asked["kind"] == "train"
+
+
+def test_github_tells_how_jobs_ended(runner: Callable[..., None], forge: ModuleType) -> None:
+    runner("github")
+    assert forge.there().jobs() == {"train": "success", "image": "skipped"}
+
+
+@names
+def test_the_default_registry_is_the_platforms_own_and_any_other_is_used_as_it_is(
+    name: str, runner: Callable[..., None], module: Import, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    runner(name)
+    settings, registry = module("settings"), module("registry")
+    asked: list[str] = []
+    adapter = module("registry.oci")
+    monkeypatch.setattr(adapter, "opened", asked.append)
+    for wanted in ("registry", "oci://harbor.example/team", "elsewhere"):
+        found = settings.Delivery(registry=wanted)
+        monkeypatch.setattr(registry, "delivery", lambda found=found: found)
+        registry.opened()
+    monkeypatch.setenv("ML_REGISTRY", "rehearsal")
+    registry.opened()
+    own = "oci://ghcr.io/team/project/models"
+    assert asked == [own, "oci://harbor.example/team", "elsewhere", "rehearsal"]
+
+
+@names
+def test_a_jobs_token_goes_to_its_platforms_registry_alone(
+    name: str, runner: Callable[..., None], module: Import, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    runner(name)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {}}))
+
+    def basic(url: str) -> Any:
+        return getattr(module("registry.oci").Remote(url).client.auth, "_basic_auth", None)
+
+    assert basic("oci://ghcr.io/team/project/models")
+    assert not basic("oci://harbor.example/team/models")
