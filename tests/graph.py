@@ -334,11 +334,19 @@ def github(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
     found = []
     for name, flow in workflows(files).items():
         jobs = list(flow["jobs"].values())
-        # A workflow that is nothing but a call is one more trigger of what it calls.
-        alone = _called(jobs[0]) if len(jobs) == 1 else None
-        tasks = _expanded(name, files)
+        # A workflow that does nothing but start another is one more trigger of that one.
+        alone = (_called(jobs[0]) or _asked(jobs[0])) if len(jobs) == 1 else None
+        tasks = _expanded(alone or name, files)
         found += [(alone or name, trigger, tasks) for trigger in _triggers(flow, wanted)]
     return found
+
+
+def _asked(job: Mapping[str, Any]) -> str | None:
+    lines = [step.get("run", step.get("uses")) for step in job["steps"]]
+    event = re.fullmatch(
+        r'gh api "repos/\$GITHUB_REPOSITORY/dispatches" --field event_type=(\w+)', lines[0]
+    )
+    return event[1] if event and len(lines) == 1 else None
 
 
 def _called(job: Mapping[str, Any]) -> str | None:

@@ -281,7 +281,7 @@ MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
         "train has deploys True",
     ),
     "github: each week the newest version is delivered": (
-        github("weekly", "train", lambda job: job.update(uses="./.github/workflows/deliver.yml")),
+        github("weekly", "start", lambda job: job.update(uses="./.github/workflows/deliver.yml")),
         "deliver, by weekly: the table has no such trigger",
     ),
     "github: delivered whatever the gate said": (
@@ -611,6 +611,16 @@ def test_no_request_fills_a_cache_that_others_read(files: Read, wanted: Table) -
     rules = jobs["test"]["rules"]
     filled = [rule["if"] for rule in rules if rule.get("variables")]
     assert filled == ['$CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH']
+
+
+def test_what_a_schedule_starts_does_not_ask_the_event_about_the_repository(files: Read) -> None:
+    # github/codeql-action#1211, docker/metadata-action#184: there is nothing of it in that event.
+    flows = graph.workflows(files("github", 2))
+    timed = {name for name, flow in flows.items() if "schedule" in flow[True]}
+    assert timed == {"weekly", "monitor", "drill"}
+    for name in timed:
+        assert "github.event.repository" not in str(flows[name]), name
+        assert "./.github/workflows/" not in str(flows[name]), name
 
 
 def test_what_is_published_is_made_without_a_cache(files: Read) -> None:
