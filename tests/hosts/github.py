@@ -195,7 +195,8 @@ class GitHub(Host):
                 }
             )
         )
-        tracking = f"github_{self.folder.name}_{self.count}"
+        # The whole path: another worker's host has runs of the same number.
+        tracking = f"github_{here}"
         ref = (
             f"refs/pull/{payload['number']}/merge"
             if "number" in payload
