@@ -62,7 +62,7 @@ def excluded(rows: list[Row]) -> list[str]:
 
 
 def skipped(rows: list[Row]) -> list[str]:
-    """What must stand in _skip_if_exists: seeds that a raised level, or an answer, may yet bring."""
+    """What must stand in _skip_if_exists: seeds that a level, or an answer, may yet bring."""
     return [row.path for row in rows if row.kind == "seed" and _later(row)]
 
 

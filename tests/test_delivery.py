@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -389,6 +390,52 @@ def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
 
 
 @slow
+def test_staging_serves_for_a_moment_and_changes_nothing(loop: Loop) -> None:
+    first, version = loop.serves, loop.made()
+    before = loop.running
+    said = loop.ml("deploy", "--target", "staging")
+    assert f"{version} passed local/staging" in said
+    assert (loop.deployment["verdict"], loop.deployment["target"]) == ("deployed", "local/staging")
+    assert loop.deployment["smoke"]["url"] != before["url"]
+    assert loop.serves == loop.champion == first
+    assert loop.running == before
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{loop.deployment['smoke']['url']}/readyz", timeout=5)
+    loop.ml("deploy")
+    assert f"{first} passed local/staging, after {version}" in loop.ml(
+        "rollback", "--target", "staging"
+    )
+    assert f"{version} passed" in loop.ml("deploy", "champion", "--target", "staging")
+    assert loop.serves == loop.champion == version
+
+
+@slow
+def test_a_model_that_fails_in_staging_is_refused(loop: Loop) -> None:
+    first, version = loop.serves, loop.made(FAILING)
+    assert "requests fail" in loop.ml("deploy", version, "--target", "staging", exits=1)
+    assert loop.serves == loop.champion == first
+
+
+@slow
+def test_on_a_runner_that_keeps_nothing_a_deployment_says_that_it_was_a_rehearsal(
+    loop: Loop,
+) -> None:
+    python = str(loop.copy.project.path / ".venv/bin/python")
+    code = "import sys; from flight_delays.cli import main; sys.argv[0] = 'ml'; main()"
+    for workspace, rehearsed in ((loop.path, True), (loop.path.parent, False)):
+        job = [
+            "env", "GITHUB_ACTIONS=true", f"GITHUB_WORKSPACE={workspace}",
+            "GITHUB_REPOSITORY=team/project", "ML_REGISTRY=registry",
+        ]  # fmt: skip
+        version = loop.made()
+        done = loop.copy.project.run(*job, python, "-c", code, "deploy", version, cwd=loop.path)
+        assert done.returncode == 0, done.stderr
+        assert ("::notice::This was a rehearsal" in done.stdout) == rehearsed
+        done = loop.copy.project.run(*job, python, "-c", code, "monitor", cwd=loop.path)
+        assert done.returncode == 0, done.stderr
+        assert ("::notice::Nothing is monitored" in done.stdout) == rehearsed
+
+
 @slow
 @pytest.mark.parametrize(
     ("change", "said"),

@@ -229,7 +229,6 @@ class Host(ABC):
             "UV_NO_PROGRESS": "1",
             "STANDIN_ATTESTATIONS": str(self.attestations),
             "STANDIN_AUDIT": f"{self.api.url}/osv/",
-            "STANDIN_BUILDAH": os.environ.get("STANDIN_BUILDAH", ""),
             "STANDIN_HOST": str(self.folder),
             "STANDIN_ORIGIN": self.origin.as_uri(),
             "STANDIN_PYTHON": python,

@@ -91,10 +91,10 @@ def opened() -> Registry:
     ML_REGISTRY goes before it. On a runner, where a folder would end with the job, the platform's
     own container registry takes the place of the folder that is the default.
     """
-    where = os.environ.get("ML_REGISTRY") or delivery().registry
+    where, said = delivery().registry, os.environ.get("ML_REGISTRY")
     if ADAPTER == "oci" and where == Delivery().registry and (at := forge.here()):
         where = f"oci://{at.place()}/models"
-    found: Registry = import_module(f".{ADAPTER}", __name__).opened(where)
+    found: Registry = import_module(f".{ADAPTER}", __name__).opened(said or where)
     return found
 
 
