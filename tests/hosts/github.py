@@ -166,7 +166,9 @@ class GitHub(Host):
             "private": self.visibility == "private",
             "visibility": self.visibility,
         }
-        payload = {"repository": about, "sender": {"login": "somebody"}, **payload}
+        # GitHub tells a schedule nothing of the repository.
+        known = {} if event == "schedule" else {"repository": about}
+        payload = {**known, "sender": {"login": "somebody"}, **payload}
         return joined(
             [self.workflow(event, file, commit, branch, payload) for file in files], started
         )
