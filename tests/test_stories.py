@@ -23,6 +23,7 @@ import pytest
 import test_image
 from conftest import Project
 from hosts import Host, Run
+from hosts.api import ACCESS
 from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
 
@@ -162,6 +163,8 @@ def world(
         delivery.write_text(f"{text}images: {place}/service\n", "utf-8")
         home = folder / "home of the service"
         variables = {"ML_HOME": str(home), "ML_RUNNER": "ours"}
+        if request.param == "gitlab":  # notes take a token of the project, and only notes do
+            variables["GITLAB_TOKEN"] = ACCESS
         host = HOSTS[request.param](files, folder / "host", variables=variables, registry=registry)
         with host:
             host.more = dict(base)

@@ -143,6 +143,11 @@ class GitLab(Host):
         log = Log(here, {name for name in jobs if self.own(about, name)})
         self.api.jobs = lambda: statuses(jobs, log.ended)
         code = follow(command, env, log.add, cwd=clone)
+        # What runs even after a failure would wait here for what never starts: it runs by itself.
+        late = [n for n in todo if jobs[n]["when"] == "always" and n not in log.ended]
+        if late:
+            own = [part for part in command if part not in {*todo, "--needs"}]
+            code = follow([*own, *late], env, log.add, cwd=clone) or code
         return self.read(jobs, log, code, here, started)
 
     def given(self, clone: Path, inputs: Mapping[str, str]) -> list[tuple[str, str]]:

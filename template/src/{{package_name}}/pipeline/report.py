@@ -51,9 +51,16 @@ def versus(comparison: dict[str, Any]) -> str:
 
 
 def write(config: Config) -> str:
-    """Write `artifacts/report.md`, return it, and `report.html` once there is a model to show."""
-    for name in ("report.html", "report.md") if DOCUMENTS["evaluate"].exists() else ("report.md",):
-        text = render(name, config)
+    """Write `artifacts/report.md`, and return it.
+
+    Once there is a model to show, `report.html` too, and `metrics.txt`: OpenMetrics, for platforms.
+    """
+    text, files = render("report.md", config), dict[str, str]()
+    if DOCUMENTS["evaluate"].exists():
+        found = read("evaluate")["metrics"].items()
+        lines = [f"{name} {metric['value']}\n" for name, metric in found]
+        files = {"report.html": render("report.html", config), "metrics.txt": "".join(lines)}
+    for name, content in {**files, "report.md": text}.items():
         with replacing(ARTIFACTS / name) as new:
-            new.write_text(text, "utf-8")
+            new.write_text(content, "utf-8")
     return text
