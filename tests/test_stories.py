@@ -28,6 +28,12 @@ from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
 
 pytestmark = [
+    pytest.mark.parametrize(
+        "world",
+        [pytest.param(n, marks=pytest.mark.xdist_group(f"stories-{n}")) for n in HOSTS],
+        indirect=True,
+        scope="module",
+    ),
     pytest.mark.slow,  # and root, for buildah's isolation by chroot
     pytest.mark.needs("buildah", "dpkg-query", "skopeo", "docker-registry", root=True),
 ]
@@ -135,10 +141,7 @@ def overlays(folder: Path) -> bool:
     return True
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=pytest.mark.xdist_group(f"stories-{n}")) for n in HOSTS],
-)
+@pytest.fixture(scope="module")
 def world(
     request: pytest.FixtureRequest,
     base: dict[str, str],
