@@ -24,7 +24,7 @@ DEFAULT = "github.ref_name == github.event.repository.default_branch"
 STATUS = re.compile(r"\b(always|cancelled|failure|success)\(")
 DEPLOYS = re.compile(r"\bml (deploy|rollback|promote|retrain(?!.*--dispatch))\b")
 GATES = re.compile(r"uv run (--no-sync )?ml run")
-VERIFIES = re.compile(r"(gh attestation verify|uvx sigstore@\S+ .*verify identity) ")
+VERIFIES = re.compile(r"(gh attestation verify|sh \.gitlab/provenance verify) ")
 DECIDES = re.compile(
     r"\bml (ingest|validate|run|gate|register|promote|image|fetch|deploy|rollback|monitor|retrain)"
     r"\b"

@@ -389,7 +389,7 @@ MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
         "deliver, by hand: production has gate 'registry'",
     ),
     "gitlab: provenance is not verified": (
-        gitlab("deliver", "verify", script("verify identity", "verify nothing")),
+        gitlab("deliver", "verify", script("provenance verify", "provenance attest")),
         "deliver, by hand: staging has gate 'registry'",
     ),
     "github: production is no environment": (

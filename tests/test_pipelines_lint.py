@@ -24,8 +24,8 @@ QUEUE = (
     'unexpected key "queue" for "concurrency" section. expected one of "cancel-in-progress", '
     '"group" [ syntax-check ]'
 )
-# Of the scripts in pipelines; these variables are options, which the shell is to split.
-WORDS = {"$WANTED", "$FROM"}
+# Of the scripts in pipelines; these variables are lists of words, which the shell is to split.
+WORDS = {"$WANTED", "$FROM", "$ML_SUBJECTS"}
 # In files: what, and in how many places. Each has its reason beside it.
 SUPPRESSIONS = {
     "shellcheck disable=SC2086": 2,  # .ci/packages, .ci/node
