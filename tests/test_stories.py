@@ -37,7 +37,8 @@ pytestmark = [
     pytest.mark.slow,  # and root, for buildah's isolation by chroot
     pytest.mark.needs("buildah", "dpkg-query", "skopeo", "docker-registry", root=True),
 ]
-WEAK, BETTER, POOR = "max_iter: 40", "max_iter: 300", "max_iter: 1"
+SHIPPED = "max_iter: 300"
+WEAK, BETTER, POOR = "max_iter: 15", "max_iter: 80", "max_iter: 1"
 BLIND = """    blind = pl.col("origin") == "JFK"
     rows = rows.with_columns(pl.when(~blind).then(pl.all()))
 """
@@ -172,7 +173,7 @@ def world(
         with host:
             host.more = dict(base)
             made = World(host, home, place, port, generated)
-            made.edit("config/model.yaml", BETTER, WEAK)
+            made.edit("config/model.yaml", SHIPPED, WEAK)
             host.commit("A model to begin with")
             yield made
             if (home / "service").exists():
@@ -296,7 +297,7 @@ def test_a_request_that_breaks_the_lint_is_refused_by_lint(world: World) -> None
     world.host.commit("An import that nobody needs")
     run = world.host.propose("lint")
     assert run.jobs["lint"] == "failure", told(run)
-    assert "F401" in run.log
+    assert "-import os" in run.log  # the difference that the hook would make
 
 
 def test_a_better_model_replaces_the_champion_when_it_is_merged(world: World) -> None:
@@ -332,7 +333,7 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
     """In staging nobody asks, so nothing is too slow; in production callers do."""
     before, champion = world.models()
     world.edit("config/delivery.yaml", "seconds: 1}", "seconds: 5, max_latency_ms: 0.000001}")
-    world.edit("config/model.yaml", BETTER, "max_iter: 200")
+    world.edit("config/model.yaml", BETTER, "max_iter: 60")
     world.host.commit("Watched too strictly for any model")
     with callers(world.port):
         run = world.host.push()
