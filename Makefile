@@ -13,7 +13,7 @@ demo: ## generate a project into ./demo, train it, gate it, predict with it
 
 test: ## the whole suite
 	@.ci/packages
-	.ci/with-uv uv run pytest -n 2 --dist loadgroup
+	.ci/with-uv uv run pytest -n 2
 
 quick: ## the tests that need no project environment
 	@.ci/packages

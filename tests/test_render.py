@@ -221,9 +221,11 @@ def test_no_folder_is_empty(render: Render) -> None:
         assert not [p for p in project.rglob("*") if p.is_dir() and not list(p.iterdir())]
 
 
-# The files are the budget; the lines are not: it is missed (docs/decisions/0016), and this is what
-# there may be at most until it is met.
-@pytest.mark.parametrize(("level", "most_files", "most_lines"), [(0, 40, 1_540), (1, 60, 4_400)])
+# The files of level 0 are the budget; the rest is not: it is missed (docs/decisions/0016), and this
+# is what there may be at most until it is met.
+@pytest.mark.parametrize(
+    ("level", "most_files", "most_lines"), [(0, 40, 1_540), (1, 73, 4_620), (2, 77, 4_720)]
+)
 def test_a_project_is_small_enough_to_own(
     render: Render, level: int, most_files: int, most_lines: int
 ) -> None:

@@ -28,12 +28,7 @@ from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
 
 pytestmark = [
-    pytest.mark.parametrize(
-        "world",
-        [pytest.param(n, marks=pytest.mark.xdist_group(f"stories-{n}")) for n in HOSTS],
-        indirect=True,
-        scope="module",
-    ),
+    pytest.mark.parametrize("world", HOSTS, indirect=True, scope="module"),
     pytest.mark.slow,  # and root, for buildah's isolation by chroot
     pytest.mark.needs("buildah", "dpkg-query", "skopeo", "docker-registry", root=True),
 ]
