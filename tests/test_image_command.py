@@ -1,0 +1,112 @@
+"""`ml image` says what it needs; building itself is in the stories of test_stories.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from conftest import Render
+
+NONE = SimpleNamespace(version="20260101-000000-aaaaaaaa", digest="sha256:" + "0" * 64)
+
+
+@pytest.fixture
+def image(
+    module: Callable[[str], ModuleType],
+    render: Render,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> ModuleType:
+    """The module, in a copy of a level-2 project, where the PATH has no builder."""
+    project = render(level=2, ci=["github", "gitlab"])
+    shutil.copytree(project, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    for name in ("GITHUB_ACTIONS", "CI_API_V4_URL", "ML_IMAGES", "ML_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return module("delivery.image")
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    """Put a stand-in of a builder on the PATH."""
+    path = folder / "bin" / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+
+
+def test_without_docker_and_buildah_it_says_so(image: ModuleType) -> None:
+    with pytest.raises(image.BadInput, match="install one of them"):
+        image.image()
+
+
+def test_a_docker_whose_daemon_is_down_is_no_builder(image: ModuleType, tmp_path: Path) -> None:
+    program(tmp_path, "docker", "exit 1")
+    with pytest.raises(image.BadInput, match="install one of them"):
+        image.image()
+    program(tmp_path, "buildah", "exit 0")
+    assert image._engine() == "buildah"
+    program(tmp_path, "docker", "exit 0")
+    assert image._engine() == "docker"
+
+
+def test_what_is_pushed_is_registered_first(image: ModuleType) -> None:
+    with pytest.raises(image.BadInput, match="name a version"):
+        image.image(push=True)
+
+
+def test_a_version_that_has_an_image_is_not_built_again(
+    image: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = f"registry.example/service@sha256:{'1' * 64}"
+    monkeypatch.setattr(image.registry, "find", lambda _: NONE)
+    image.registry.opened().set(f"image-{NONE.version}", pinned)
+    assert image.image(NONE.version, push=True) == pinned
+    assert not Path("artifacts/image.json").exists()  # by which a pipeline knows what it built
+
+
+def test_without_a_place_nothing_is_pushed(
+    image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "buildah", "exit 0")
+    monkeypatch.setattr(image.registry, "find", lambda _: NONE)
+    with pytest.raises(image.BadInput, match="set `images`"):
+        image.image(NONE.version, push=True)
+
+
+def test_a_build_that_fails_is_refused_with_its_last_lines(
+    image: ModuleType, tmp_path: Path
+) -> None:
+    program(tmp_path, "buildah", "echo no space left >&2; exit 125")
+    with pytest.raises(image.Refused, match="buildah build failed:\n  no space left"):
+        image._run("buildah", "build", ".")
+
+
+@pytest.mark.parametrize("engine", ["docker", "buildah"])
+def test_a_jobs_token_goes_to_its_platforms_registry_alone(
+    image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """A stand-in of the builder writes down which logins it was given."""
+    seen = tmp_path / "seen"
+    digest = "sha256:" + "2" * 64
+    program(
+        tmp_path,
+        engine,
+        f'[ -z "$DOCKER_CONFIG" ] || /bin/cat "$DOCKER_CONFIG/config.json" > {seen}\n'
+        f'for word; do case $word in --digestfile=*) echo {digest} > "${{word#*=}}";; esac; done\n'
+        f"echo registry.example/x@{digest}",
+    )
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    monkeypatch.setenv("GITHUB_REPOSITORY", "team/project")
+    monkeypatch.setenv("GITHUB_TOKEN", "secret-of-the-job")
+    image._pushed(engine, "harbor.example/x", "harbor.example/x:1")
+    assert not seen.exists()
+    pushed = image._pushed(engine, "ghcr.io/team/project/service", "ghcr.io/team/project/service:1")
+    assert pushed.endswith(digest)
+    assert list(json.loads(seen.read_text())["auths"]) == ["ghcr.io"]
