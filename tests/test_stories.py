@@ -166,9 +166,8 @@ def world(
             variables["GITLAB_TOKEN"] = ACCESS
         host = HOSTS[request.param](files, folder / "host", variables=variables, registry=registry)
         with host:
-            host.more = base | {
-                "MYPY_CACHE_DIR": str(folder / "mypy")
-            }  # else it takes most of the time
+            # Else checking the same types again takes most of the time.
+            host.more = base | {"MYPY_CACHE_DIR": str(folder / "mypy")}
             made = World(host, home, place, port, generated)
             made.edit("config/model.yaml", SHIPPED, WEAK)
             host.commit("A model to begin with")
