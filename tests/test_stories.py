@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import test_image
 from conftest import Project
@@ -170,6 +172,7 @@ def world(
             host.more = base | {"MYPY_CACHE_DIR": str(folder / "mypy")}
             made = World(host, home, place, port, generated)
             made.edit("config/model.yaml", SHIPPED, WEAK)
+            made.edit("config/drift.yaml", "max_age_days: 90", "max_age_days: 0.000001")
             host.commit("A model to begin with")
             yield made
             if (home / "service").exists():
@@ -329,9 +332,10 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
     """In staging nobody asks, so nothing is too slow; in production callers do."""
     before, champion = world.models()
     world.edit("config/delivery.yaml", "seconds: 1}", "seconds: 5, max_latency_ms: 0.000001}")
-    world.edit("config/model.yaml", BETTER, "max_iter: 60")
+    model = world.host.project / "config/model.yaml"
+    model.write_text(re.sub(r"max_iter: \d+", "max_iter: 60", model.read_text("utf-8")), "utf-8")
     world.host.commit("Watched too strictly for any model")
-    with callers(world.port):
+    with callers(world):
         run = world.host.push()
     assert run.jobs["staging"] == "success", told(run)
     assert run.jobs["production"] == "failure", told(run)
@@ -343,16 +347,16 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
 
 
 @contextmanager
-def callers(port: int) -> Iterator[None]:
-    """Ask a service again and again, with the row that its own description gives as an example."""
-    url, over = f"http://127.0.0.1:{port}", threading.Event()
-    with urllib.request.urlopen(f"{url}/openapi.json", timeout=10) as answer:
-        about = json.load(answer)["paths"]["/predict"]["post"]["requestBody"]
-    body = json.dumps(about["content"]["application/json"]["example"]).encode()
-    asked = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
+def callers(world: World) -> Iterator[None]:
+    """Ask the service again and again, with rows of the example."""
+    url, over = f"http://127.0.0.1:{world.port}/predict", threading.Event()
+    known = pl.read_csv(world.host.project / "data/raw/flights.csv").drop("delayed")
+    rows = iter(known.sample(fraction=1, shuffle=True, seed=0).to_dicts())
 
     def ask() -> None:
         while not over.wait(0.2):
+            body = json.dumps({"rows": [next(rows)]}).encode()
+            asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             with suppress(OSError):
                 urllib.request.urlopen(asked, timeout=10).close()
 
