@@ -169,10 +169,21 @@ def test_pods_are_asked_sized_and_given_time_to_end(
         assert chosen.items() <= labels.items()
 
 
-def test_only_pinned_images_are_deployed(kubernetes: ModuleType, cluster: Cluster) -> None:
+def test_only_pinned_images_are_deployed(
+    kubernetes: ModuleType, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = "registry.example/team/model:latest"
     with pytest.raises(kubernetes.BadInput, match="is not NAME@sha256:DIGEST"):
-        kubernetes.Kubernetes("production", "registry.example/team/model:latest").check()
-    kubernetes.Kubernetes("production", IMAGE).check()
+        kubernetes.Kubernetes("production", tag).check(None)
+    kubernetes.Kubernetes("production", IMAGE).check(None)
+    # The registry's image of a version goes before the configuration, ML_IMAGE before both.
+    found = kubernetes.Kubernetes("production", tag)
+    found.check(IMAGE)
+    assert found.image == IMAGE
+    monkeypatch.setenv("ML_IMAGE", other := IMAGE.replace("team", "other"))
+    found = kubernetes.Kubernetes("production")
+    found.check(IMAGE)
+    assert found.image == other
     with pytest.raises(kubernetes.BadInput, match="is no overlay"):
         kubernetes.Kubernetes("nowhere", IMAGE)
 

@@ -37,7 +37,7 @@ COMBINATIONS = [
 ADAPTERS = [
     {"level": 1, "registry": registry, "deployment": deployment}
     for registry, deployment in itertools.product(["oci", "mlflow"], ["local", "kubernetes"])
-]
+] + [{"level": 2, "ci": ["github", "gitlab"]}]
 
 
 def test_there_is_nothing_that_needs_trust() -> None:
@@ -52,7 +52,7 @@ def test_defaults_are_enough(render: Render) -> None:
     assert {key for key in answers if not key.startswith("_")} == set(QUESTIONS) - later
     assert answers["package_name"] == "flight_delays"
     assert answers["level"] == 0
-    assert answers["ci"] == []
+    assert answers["ci"] == ["github"]
 
 
 def test_every_question_explains_itself_and_has_a_default() -> None:
@@ -63,16 +63,26 @@ def test_every_question_explains_itself_and_has_a_default() -> None:
         assert question["help"].rstrip().endswith(("?", "."))
 
 
-def test_an_answer_that_is_not_asked_for_yet_is_recorded(render: Render) -> None:
-    answers = yaml.safe_load((render(ci=["gitlab"]) / ".copier-answers.yml").read_text())
-    assert answers["ci"] == ["gitlab"]
-
-
-def test_level_2_has_today_the_files_of_level_1(render: Render) -> None:
-    one, two = render(level=1), render(level=2)
-    assert files(one) == files(two)
+def test_level_2_adds_whole_files_and_changes_the_delivery_alone(render: Render) -> None:
+    both = ["github", "gitlab"]
+    one, two = render(level=1, ci=both), render(level=2, ci=both)
+    assert set(files(one)) < set(files(two))
     changed = {f for f in files(one) if (one / f).read_bytes() != (two / f).read_bytes()}
-    assert changed == {".copier-answers.yml"}
+    deliver = {".github/workflows/deliver.yml", ".gitlab/deliver.yml"}
+    assert changed == {".copier-answers.yml", *deliver}
+
+
+def test_a_project_without_providers_has_no_pipelines(render: Render) -> None:
+    names = files(render(level=2, ci=[]))
+    assert not [name for name in names if name.startswith((".github", ".gitlab"))]
+    assert "Pipelines" not in (render(level=2, ci=[]) / "README.md").read_text()
+
+
+class GitLab(yaml.SafeLoader):
+    """YAML with GitLab's own tag."""
+
+
+GitLab.add_constructor("!reference", lambda _, node: [one.value for one in node.value])
 
 
 def test_an_unknown_answer_is_refused(render: Render) -> None:
@@ -155,7 +165,7 @@ def test_every_combination_renders_and_parses(render: Render, answers: dict[str,
             case ".toml":
                 tomllib.loads(text)
             case ".yaml" | ".yml":
-                list(yaml.safe_load_all(text))
+                list(yaml.load_all(text, GitLab))
             case ".py":
                 ast.parse(text)
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
