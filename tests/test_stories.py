@@ -333,7 +333,10 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
     before, champion = world.models()
     world.edit("config/delivery.yaml", "seconds: 1}", "seconds: 5, max_latency_ms: 0.000001}")
     model = world.host.project / "config/model.yaml"
-    model.write_text(re.sub(r"max_iter: \d+", "max_iter: 60", model.read_text("utf-8")), "utf-8")
+    more = re.sub(
+        r"max_iter: (\d+)", lambda n: f"max_iter: {int(n[1]) + 2}", model.read_text("utf-8")
+    )
+    model.write_text(more, "utf-8")  # so like the champion that the shadow has no objection
     world.host.commit("Watched too strictly for any model")
     with callers(world):
         run = world.host.push()
