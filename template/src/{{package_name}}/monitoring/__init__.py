@@ -305,7 +305,8 @@ def _running(alarms: Alarms) -> str:
     for alarm in (a for a in alarms.values() if a["status"] == "started"):
         late = datetime.now(UTC) - datetime.fromisoformat(alarm["started"]) > PATIENCE
         still = "was killed, it seems" if late else "may still run"
-        end = {"done": "is done"}.get(alarm["outcome"], alarm["outcome"]) or f"{still}: `ml retrain --again {alarm['id']}` starts another"
+        came = {"done": "is done"}.get(alarm["outcome"], alarm["outcome"])
+        end = came or f"{still}: `ml retrain --again {alarm['id']}` starts another"
         said.append(f"{alarm['id']} had its training at {alarm['started']}, which {end}")
     return "; ".join(said)
 
