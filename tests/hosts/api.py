@@ -77,10 +77,7 @@ class Api:
     notes: list[Comment] = field(default_factory=list)
     dispatched: list[dict[str, Any]] = field(default_factory=list)
     schedules: list[dict[str, Any]] = field(default_factory=list)
-    proposals: list[dict[str, Any]] = field(default_factory=list)
-    statuses: list[dict[str, Any]] = field(default_factory=list)
     packages: dict[str, bytes] = field(default_factory=dict)
-    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
     vulnerable: dict[str, str] = field(default_factory=dict)  # package -> what is known of it
     may_write: bool = True  # a fork's token may not
     jobs: Callable[[], dict[str, str]] = dict  # of GitLab's pipeline that runs now: their status
@@ -215,35 +212,6 @@ class Api:
         self.dispatched.append({"kind": call.body["event_type"], "payload": payload})
         return 204, None
 
-    def workflow(self, call: Call, repository: str, file: str) -> Answer:
-        """Keep a workflow_dispatch."""
-        self.github(call, write=True)
-        inputs = call.body.get("inputs", {})
-        ref = call.body.get("ref")
-        if not ref:
-            raise RefusedError(422, "Invalid request: ref is missing")
-        kind = file.partition(".")[0]
-        self.dispatched.append({"kind": kind, "payload": inputs, "ref": ref})
-        return 204, None
-
-    def environment(self, call: Call, repository: str, name: str) -> Answer:
-        """Show an environment and its protection."""
-        self.github(call)
-        if name not in self.environments:
-            raise RefusedError(404, "Not Found")
-        return 200, {"name": name, "protection_rules": [], **self.environments[name]}
-
-    def status(self, call: Call, repository: str, commit: str) -> Answer:
-        """Keep a commit's status."""
-        self.github(call, write=True)
-        self.statuses.append({"commit": commit, **call.body})
-        return 201, call.body
-
-    def repository(self, call: Call, repository: str) -> Answer:
-        """Show the repository."""
-        self.github(call)
-        return 200, {"full_name": repository, "default_branch": "main", "private": False}
-
     # GitLab.
 
     def add_note(self, call: Call, project: str, request: str) -> Answer:
@@ -344,19 +312,6 @@ class Api:
             raise RefusedError(404, "404 Package Not Found")
         return 200, self.packages[name]
 
-    def propose(self, call: Call, project: str) -> Answer:
-        """Keep a merge request that a job makes."""
-        self.gitlab(call)
-        self.proposals.append(call.body)
-        return 201, {"iid": len(self.proposals), **call.body}
-
-    def proposed(self, call: Call, project: str) -> Answer:
-        """List merge requests that jobs made."""
-        self.gitlab(call)
-        branch = call.query.get("source_branch")
-        numbered = [{"iid": n, **made} for n, made in enumerate(self.proposals, 1)]
-        return 200, [one for one in numbered if branch in (None, one["source_branch"])]
-
     # OSV, which `uv audit` asks.
 
     def vulnerabilities(self, call: Call) -> Answer:
@@ -427,22 +382,16 @@ def read(content: bytes, kind: str) -> dict[str, Any]:
 REPOSITORY = r"/repos/([^/]+/[^/]+)"
 PROJECT = r"/api/v4/projects/([^/]+)"
 ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
-    ("GET", REPOSITORY, Api.repository),
     ("GET", rf"{REPOSITORY}/issues/(\d+)/comments", Api.commented),
     ("POST", rf"{REPOSITORY}/issues/(\d+)/comments", Api.comment),
     ("PATCH", rf"{REPOSITORY}/issues/comments/(\d+)", Api.edit),
     ("POST", rf"{REPOSITORY}/dispatches", Api.event),
-    ("POST", rf"{REPOSITORY}/actions/workflows/([^/]+)/dispatches", Api.workflow),
-    ("GET", rf"{REPOSITORY}/environments/([^/]+)", Api.environment),
-    ("POST", rf"{REPOSITORY}/statuses/(\w+)", Api.status),
     ("GET", r"/api/v4/user", Api.user),
     ("GET", PROJECT, Api.project),
     ("GET", rf"{PROJECT}/pipelines/(\d+)/jobs", Api.list_jobs),
     ("GET", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.list_notes),
     ("POST", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.add_note),
     ("PUT", rf"{PROJECT}/merge_requests/(\d+)/notes/(\d+)", Api.edit_note),
-    ("GET", rf"{PROJECT}/merge_requests", Api.proposed),
-    ("POST", rf"{PROJECT}/merge_requests", Api.propose),
     ("POST", rf"{PROJECT}/trigger/pipeline", Api.trigger),
     ("GET", rf"{PROJECT}/pipeline_schedules", Api.list_schedules),
     ("POST", rf"{PROJECT}/pipeline_schedules", Api.add_schedule),
