@@ -212,11 +212,11 @@ class Host(ABC):
 
     def environment(self) -> dict[str, str]:
         """What every job finds, whatever this process has: programs, a home, uv's warm cache."""
-        uv = shutil.which("uv") or str(ROOT / ".tools/bin/uv")
-        cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True)
-        version = f"python3.{sys.version_info.minor}"
         ours = {str(Path(sys.prefix, "bin")), str(Path(os.environ.get("VIRTUAL_ENV", "/"), "bin"))}
         found = [p for p in os.environ["PATH"].split(os.pathsep) if p and p not in ours]
+        uv = shutil.which("uv", path=os.pathsep.join(found)) or str(ROOT / ".tools/bin/uv")
+        cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True)
+        version = f"python3.{sys.version_info.minor}"
         keep = {"LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
         env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
         python = str(Path(sys.base_prefix, "bin", version))

@@ -268,7 +268,7 @@ class Api:
         for key in ("description", "ref", "cron"):
             if not call.body.get(key):
                 raise RefusedError(400, f"{key} is missing")
-        made = {"id": len(self.schedules) + 1, "active": True, **call.body, "variables": []}
+        made = {"id": len(self.schedules) + 1, "active": True, **call.body}
         self.schedules.append(made)
         return 201, made
 
@@ -281,23 +281,6 @@ class Api:
                     schedule |= call.body
                 return 200, schedule
         raise RefusedError(404, "404 Pipeline Schedule Not Found")
-
-    def schedule_variable(self, call: Call, project: str, number: str) -> Answer:
-        """Give a pipeline schedule a variable."""
-        schedule = self.schedule(call, project, number)[1]
-        if call.body["key"] in [variable["key"] for variable in schedule["variables"]]:
-            raise RefusedError(400, "key has already been taken")
-        schedule["variables"].append(call.body)
-        return 201, call.body
-
-    def change_variable(self, call: Call, project: str, number: str, key: str) -> Answer:
-        """Change a variable of a pipeline schedule."""
-        schedule = self.schedule(replaced(call, "GET"), project, number)[1]
-        for variable in schedule["variables"]:
-            if variable["key"] == key:
-                variable |= call.body
-                return 200, variable
-        raise RefusedError(404, "404 Pipeline Schedule Variable Not Found")
 
     def put_package(self, call: Call, project: str, name: str) -> Answer:
         """Keep a file of the generic package registry."""
@@ -358,11 +341,6 @@ class Api:
         return [note.shown() for note in self.notes if note.of == of][start : start + size]
 
 
-def replaced(call: Call, method: str) -> Call:
-    """Give the call with another method."""
-    return Call(method, call.path, call.query, call.body, call.content, call.tokens, call.base)
-
-
 def read(content: bytes, kind: str) -> dict[str, Any]:
     """Read a body that is JSON, a form or the parts of one; else there is nothing to read."""
     if "json" in kind:
@@ -397,8 +375,6 @@ ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("POST", rf"{PROJECT}/pipeline_schedules", Api.add_schedule),
     ("GET", rf"{PROJECT}/pipeline_schedules/(\d+)", Api.schedule),
     ("PUT", rf"{PROJECT}/pipeline_schedules/(\d+)", Api.schedule),
-    ("POST", rf"{PROJECT}/pipeline_schedules/(\d+)/variables", Api.schedule_variable),
-    ("PUT", rf"{PROJECT}/pipeline_schedules/(\d+)/variables/(\w+)", Api.change_variable),
     ("PUT", rf"{PROJECT}/packages/generic/(.+)", Api.put_package),
     ("GET", rf"{PROJECT}/packages/generic/(.+)", Api.get_package),
     ("POST", r"/osv/v1/querybatch", Api.vulnerabilities),
