@@ -1,0 +1,5 @@
+"""`python -m rung`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""Git, uv and other programs, as plumbum's commands; and what a person is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from plumbum import CommandNotFound, ProcessExecutionError, local
+from plumbum.commands.base import BaseCommand
+
+from . import BadInputError, RefusedError
+
+# A person's settings must not decide whether a patch applies, or which bytes are in it. Copier
+# asks Git for both, so that it goes by environment.
+PLAIN = {
+    "apply.whitespace": "nowarn",
+    "apply.ignoreWhitespace": "no",
+    "core.autocrlf": "false",
+    "core.safecrlf": "false",
+    "core.quotePath": "false",
+    "diff.noprefix": "false",
+    "diff.mnemonicPrefix": "false",
+    "diff.external": "",
+    "merge.conflictStyle": "merge",
+}
+
+
+def program(name: str) -> BaseCommand:
+    """Give a program.
+
+    Raises:
+        BadInputError: It is not on the PATH.
+    """
+    try:
+        return local[name]
+    except CommandNotFound:
+        raise BadInputError(f"{name} is missing: install it, then try again") from None
+
+
+def git(folder: Path, *args: str | Path, **env: str) -> str:
+    """Run git in a folder, and give what it prints, without the newline at the end.
+
+    Raises:
+        BadInputError: It failed; the sentence is Git's own.
+    """
+    command = program("git").with_cwd(str(folder)).with_env(**env)
+    try:
+        return str(command(*map(str, args))).removesuffix("\n")
+    except ProcessExecutionError as error:
+        said = (error.stderr or error.stdout).strip().splitlines() or [f"exit {error.retcode}"]
+        raise BadInputError(f"git {args[0]} in {folder}: {said[-1]}") from None
+
+
+def asks(folder: Path, *args: str | Path) -> bool:
+    """Tell whether a git command says yes by its exit code."""
+    return bool(
+        program("git").with_cwd(str(folder))[tuple(map(str, args))].run(retcode=None)[0] == 0
+    )
+
+
+def names(listed: str) -> list[str]:
+    """Split what git prints with `-z`."""
+    return [name for name in listed.split("\0") if name]
+
+
+def shown(folder: Path, *command: str) -> int:
+    """Run a command whose output a person sees as it comes, and give its exit code."""
+    name, *args = command
+    process = (
+        program(name)
+        .with_cwd(str(folder))[args]
+        .popen(stdin=None, stdout=None, stderr=None, env=clean())
+    )
+    try:
+        return int(process.wait())
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def clean() -> dict[str, str]:
+    """Give the environment without one that is active: a project has its own."""
+    return {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """See to it that Git, whoever starts it, goes by `PLAIN`."""
+    known = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+    own = {"GIT_CONFIG_COUNT": str(known + len(PLAIN))}
+    for number, (key, value) in enumerate(PLAIN.items(), known):
+        own |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    # Copier starts Git by plumbum, which has an environment of its own.
+    with local.env(**own):
+        yield
+
+
+def say(text: str = "") -> None:
+    """Tell a person, at once."""
+    print(text, flush=True)
+
+
+def ended(run: Callable[[], Any]) -> int:
+    """Run a command, tell what stopped it, and give its exit code."""
+    try:
+        return int(run() or 0)
+    except BadInputError as error:
+        print(f"rung: {error}.", file=sys.stderr)
+        return 2
+    except RefusedError as error:
+        print(f"rung: {error}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nrung: stopped.", file=sys.stderr)
+        return 130

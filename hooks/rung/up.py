@@ -1,0 +1,110 @@
+"""`rung up`: the next level, at the version of the template that a project has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from . import BadInputError, RefusedError, post_update, pre_update, source, update
+from .tools import say, shown
+
+# What a level needs that no file brings.
+NEEDS = {
+    1: (
+        "a place for models: the folder registry/ until config/delivery.yaml names another",
+        "a machine that stays, to serve on: this one until the variable ML_RUNNER names another",
+        "new rows and their labels now and then: ml data add, ml labels add",
+    ),
+    2: (
+        "a repository on GitHub or GitLab, with a main branch that pull requests merge into",
+        "docker or buildah for the image: pipelines bring theirs",
+        "people who approve: the environment production, with required reviewers",
+    ),
+}
+# A level's own checks, after those of every project: what its pipelines would do, in a registry
+# that is thrown away.
+OWN = {
+    1: ("ml run", "ml register", "ml deploy --target local/staging"),
+    2: ("ml run", "ml register", "ml deploy --target local/staging"),
+}
+
+
+def up(project: Path, said: list[str], *, yes: bool) -> None:
+    """Raise a project's level by one.
+
+    Args:
+        project: The top of its repository.
+        said: Answers to the new level's questions, NAME=VALUE.
+        yes: Do not ask whether to go on.
+
+    Raises:
+        BadInputError: It is at the top, or cannot be updated.
+        RefusedError: There are conflicts, or a check of the new level fails.
+    """
+    known = pre_update.check(project)
+    if known["_src_path"] == source.PACKED:
+        raise BadInputError(f"{project} came from a package: rung update --template URL first")
+    level = int(known["level"]) + 1
+    if level not in source.LEVELS:
+        raise BadInputError(f"{project} is at level {known['level']}, the highest there is")
+    template = update.had(known)
+    data = source.parsed(said, template) | {"level": level}
+    added, changed = adds(template, known, data)
+    listed = "".join(f"\n  {name}" for name in added)
+    needs = "".join(f"\n  - {one}" for one in NEEDS[level])
+    say(f"Level {level} adds {len(added)} files:{listed}\n\nIt changes {', '.join(changed)}.")
+    say(f"\nIt needs:{needs}\n")
+    if not yes and not agreed():
+        raise RefusedError("nothing was changed")
+    update.bring(project, template, known, data)
+    post_update.check(project)
+    rehearse(project, level)
+    say(f"\nThe project is at level {level}, and its checks pass. {update.NEXT}")
+
+
+def agreed() -> bool:
+    """Ask a person whether to go on.
+
+    Raises:
+        BadInputError: There is no terminal to ask in.
+    """
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise BadInputError("there is no terminal to ask in: add --yes") from None
+
+
+def adds(
+    template: source.Source, known: dict[str, Any], data: dict[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Name the files that other answers add to a render, and those that they change."""
+    questions = source.questions(template)
+    own = {name: value for name, value in known.items() if name in questions}
+    with TemporaryDirectory(prefix="rung-") as folder:
+        old, new = Path(folder, "old"), Path(folder, "new")
+        source.render(template, old, own)
+        source.render(template, new, own | data)
+        had, has = files(old), files(new)
+        both = sorted(had & has)
+        changed = [n for n in both if (old / n).read_bytes() != (new / n).read_bytes()]
+    return sorted(has - had), changed
+
+
+def files(folder: Path) -> set[str]:
+    """Name the files under a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def rehearse(project: Path, level: int) -> None:
+    """Run a level's own checks, with a registry that is thrown away.
+
+    Raises:
+        RefusedError: One failed.
+    """
+    with TemporaryDirectory(prefix="rung-") as folder:
+        for one in OWN[level]:
+            say(f"→ {one}")
+            own = [f"ML_REGISTRY={folder}/registry", "uv", "run", "--locked", *one.split()]
+            if shown(project, "env", *own):
+                raise RefusedError(f"a check of level {level} fails: {one}")
