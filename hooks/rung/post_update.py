@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import RefusedError
-from .tools import ended, git, names, say, shown
+from .tools import ended, git, names, program, say, shown
 
-# Those of `make check`, and of the pipeline called checks. A project's Makefile may be its team's.
+# Those of `make check`, whose Makefile may be the team's own.
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
+TOLD = 15  # lines
 MARKERS = (b"<<<<<<< ", b">>>>>>> ")
 
 
@@ -42,13 +44,27 @@ def check(project: Path) -> None:
         raise RefusedError(f"conflicts are left in {', '.join(left)}: merge them first")
     if shown(project, "uv", "lock"):
         raise RefusedError("uv finds no versions that go together, as said above")
-    failed = []
-    for one in CHECKS:
-        say(f"→ {one}")
-        if shown(project, "uv", "run", "--locked", "--all-groups", *one.split()):
+    passes(project, CHECKS)
+
+
+def passes(project: Path, checks: Iterable[str], **env: str) -> None:
+    """Run checks in a project's environment; of one that fails, show the end of what it prints.
+
+    Raises:
+        RefusedError: One failed.
+    """
+    uv, failed = program("uv").with_cwd(str(project)).with_env(**env), []
+    for one in checks:
+        print(f"{one} … ", end="", flush=True)
+        asked = uv["run", "--quiet", "--locked", "--all-groups", *one.split()]
+        code, out, err = asked.run(retcode=None)
+        say("failed" if code else "passed")
+        if code:
             failed.append(one)
+            say("".join(f"  {line}\n" for line in f"{out}\n{err}".strip().splitlines()[-TOLD:]))
     if failed:
-        raise RefusedError(f"what the project checks fails: {', '.join(failed)}")
+        listed = ", ".join(f"`uv run {one}`" for one in failed)
+        raise RefusedError(f"in {project}, {listed} fails: mend it, then try again")
 
 
 if __name__ == "__main__":

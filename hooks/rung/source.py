@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -184,6 +185,9 @@ def render(
     """
     from copier import run_copy
 
+    if ask and not sys.stdin.isatty():
+        said = "there is no terminal to ask in: add --defaults, and --data NAME=VALUE for others"
+        raise BadInputError(said)
     with told():
         run_copy(
             source.path,
@@ -209,16 +213,13 @@ def told() -> Iterator[None]:
     Raises:
         BadInputError: Copier refused.
     """
-    from copier.errors import CopierAnswersInterrupt, CopierError, InteractiveSessionError
+    from copier.errors import CopierAnswersInterrupt, CopierError
 
     try:
         with plain():
             yield
     except CopierAnswersInterrupt:
         raise KeyboardInterrupt from None
-    except InteractiveSessionError:
-        said = "there is no terminal to ask in: add --defaults, and --data NAME=VALUE for others"
-        raise BadInputError(said) from None
     except (CopierError, ValueError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise BadInputError(said) from None

@@ -1,0 +1,322 @@
+"""What a repository says of itself: answers, data and target, each with the reason for it."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import keyword
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import tomlkit
+import yaml
+from tomlkit.exceptions import TOMLKitError
+
+from .notebooks import Piece, called, text
+
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+TARGET = r"(?i)(target|label|y)s?(_?(col|column|name|var|variable))?"
+ANSWER = r"(?i)y|(y|target|label)s?(_\w+)?"
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A value, and where it is from."""
+
+    value: Any
+    why: str
+
+
+def answers(
+    folder: Path, files: Sequence[str], remotes: str, taken: Iterable[str]
+) -> dict[str, Guess]:
+    """Guess answers to the template's questions, such as its validators accept.
+
+    Args:
+        folder: The repository.
+        files: Its files, relative to it.
+        remotes: What `git remote -v` prints.
+        taken: Names that no package may have.
+    """
+    found = {}
+    heading, paragraph = readme(folder, files)
+    names = [*((about["name"], why) for about, why in metadata(folder) if about.get("name"))]
+    known = Guess(*names[0]) if names else None
+    title = Guess(heading, "the title of the README") if heading else None
+    fallback = Guess(folder.resolve().name, "the folder's name")
+    found["project_name"] = named(title or known or fallback)
+    found["package_name"] = package(known or title or fallback, folder, files, {*taken})
+    said = [(about["description"], why) for about, why in metadata(folder) if "description" in about]
+    for words, why in (*said, (paragraph, "the README")):
+        if sentence := described(words):
+            found["description"] = Guess(sentence, why)
+            break
+    hosts = {
+        "github": (".github/", "github.com"),
+        "gitlab": (".gitlab-ci.yml", "gitlab"),
+    }
+    here = [h for h, (path, _) in hosts.items() if any(f.startswith(path) for f in files)]
+    there = [h for h, (_, url) in hosts.items() if url in remotes]
+    if here:
+        found["ci"] = Guess(here, "the pipelines that are there")
+    elif there:
+        found["ci"] = Guess(there, "where its remote is")
+    return found
+
+
+def metadata(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Give name and description as files say them, the best known first."""
+    pyproject = toml(folder / "pyproject.toml")
+    yield strings(pyproject.get("project")), "pyproject.toml"
+    yield strings(dig(pyproject, "tool", "poetry")), "pyproject.toml"
+    yield setup_py(folder / "setup.py"), "setup.py"
+    config = ConfigParser(interpolation=None)
+    try:
+        config.read_string(text(folder / "setup.cfg"))
+        yield strings(dict(config["metadata"]) if "metadata" in config else {}), "setup.cfg"
+    except ConfigError:
+        pass
+    for name in ("environment.yml", "environment.yaml"):
+        about = strings(conda(folder / name))
+        if about.get("name") not in (None, "base", "env", "environment", "venv"):
+            yield {"name": about["name"]}, name
+
+
+def strings(table: Any) -> dict[str, str]:
+    """Give a table's values that are texts."""
+    pairs = table.items() if isinstance(table, dict) else ()
+    return {str(k): str(v).strip() for k, v in pairs if isinstance(v, str) and v.strip()}
+
+
+def dig(table: Any, *keys: str) -> Any:
+    """Give what is in a table's tables, or an empty one."""
+    for key in keys:
+        table = table.get(key, {}) if isinstance(table, dict) else {}
+    return table
+
+
+def toml(file: Path) -> dict[str, Any]:
+    """Read TOML; what cannot be read is empty."""
+    try:
+        return dict(tomlkit.parse(text(file)).unwrap())
+    except (TOMLKitError, ValueError):
+        return {}
+
+
+def conda(file: Path) -> dict[str, Any]:
+    """Read YAML that is a mapping; what cannot be read is empty."""
+    try:
+        read = yaml.safe_load(text(file))
+    except yaml.YAMLError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def setup_py(file: Path) -> dict[str, str]:
+    """Give the texts that setup() is called with."""
+    try:
+        tree = ast.parse(text(file))
+    except (SyntaxError, ValueError):
+        return {}
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and called(n) == "setup"]
+    return {
+        keyword.arg: keyword.value.value.strip()
+        for call in calls
+        for keyword in call.keywords
+        if keyword.arg
+        and isinstance(keyword.value, ast.Constant)
+        and isinstance(keyword.value.value, str)
+    }
+
+
+def readme(folder: Path, files: Sequence[str]) -> tuple[str, str]:
+    """Give a README's title and its first paragraph, or empty texts."""
+    name = next((f for f in files if re.fullmatch(r"(?i)readme(\.\w+)?", f)), None)
+    lines = text(folder / name).splitlines() if name else []
+    title, paragraph = "", []
+    for number, line in enumerate(lines):
+        line = line.strip()
+        below = lines[number + 1].strip() if number + 1 < len(lines) else ""
+        if line.startswith("#") or (line and re.fullmatch(r"(=|-|~){3,}", below)):
+            if paragraph:
+                break
+            title = title or line.lstrip("#").strip()
+        elif re.fullmatch(r"[=~-]{3,}|!?\[.*\]\(.*\)|<.*>|\.\. .*", line):
+            continue
+        elif line:
+            paragraph.append(line)
+        elif paragraph:
+            break
+    return plain(title), plain(" ".join(paragraph))
+
+
+def plain(words: str) -> str:
+    """Take Markdown out of a text."""
+    words = re.sub(r"!\[[^]]*\]\([^)]*\)|<[^>]*>", "", words)
+    words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", words)
+    return " ".join(re.sub(r"[*`]|:\w+:", "", words).split())
+
+
+def named(guess: Guess) -> Guess:
+    """Make it a project's name."""
+    name = re.sub(r"[^\w .,:&()+-]+", " ", str(guess.value))
+    name = re.sub(r"^[\W\d_]+", "", " ".join(name.split()))
+    if " " not in name:  # a name of a package or a folder
+        name = re.sub(r"[-_.]+", " ", name).strip()
+        name = name[:1].upper() + name[1:]
+    return Guess(name[:60].strip() or "Adopted project", guess.why)
+
+
+def package(guess: Guess, folder: Path, files: Iterable[str], taken: set[str]) -> Guess:
+    """Make it a package's name that nothing has, here or in Python."""
+    here = {part for f in files for part in (f.split("/")[0], *f.split("/")[1:2])}
+    here |= {path.name for path in (*folder.glob("*"), *folder.glob("src/*"))}
+    name = re.sub(r"[^a-z0-9]+", "_", str(guess.value).lower()).strip("_")[:24].strip("_")
+    if not name[:1].isalpha():
+        name = f"project_{name}".strip("_")
+    if name in taken | sys.stdlib_module_names or keyword.iskeyword(name):
+        name = f"project_{name}"
+    own = {name, f"{name}.py"}
+    if own & {*here, *(entry.lower() for entry in here)}:
+        return Guess(f"{name}_model", f"{guess.why}; {name} is there already")
+    return Guess(name, guess.why)
+
+
+def described(words: str) -> str:
+    """Make it a description: one line that may stand between double quotes."""
+    words = re.sub(r'[\x00-\x1f\x7f-\x9f\u2028\u2029"\\`<>{}]', "", " ".join(words.split()))
+    if len(words) > 200:
+        first = re.match(r"(.{20,199}?[.!?])(\s|$)", words)
+        words = first[1] if first else words[:199].rpartition(" ")[0] + "…"
+    return words.strip()
+
+
+def data(
+    folder: Path, files: Iterable[str], found: Sequence[Piece]
+) -> tuple[str | None, Guess | None]:
+    """Guess the data file, and the target among its columns; either may be unknown.
+
+    Args:
+        found: The repository's code.
+    """
+    tables = [f for f in files if f.lower().endswith(TABLES)]
+    if not tables:
+        return None, None
+    read: Counter[str] = Counter()
+    votes: dict[str, Counter[str]] = {}
+    where: dict[str, str] = {}
+    for piece in found:
+        own = targets(piece)
+        for name, (weight, node) in own.items():
+            votes.setdefault(piece.file, Counter())[name] += weight
+            where.setdefault(name, piece.at(node))
+        for node in ast.walk(piece.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                read[PurePosixPath(node.value.replace("\\", "/")).name.lower()] += 1
+    best = sum(votes.values(), Counter[str]())
+
+    def rank(file: str) -> tuple[bool, int]:
+        return PurePosixPath(file).name.lower() in read, (folder / file).stat().st_size
+
+    ranked = sorted(tables, key=rank, reverse=True)
+    for file in ranked:
+        for name, _ in best.most_common():
+            if has_column(folder / file, name):
+                return file, Guess(name, where[name])
+    return ranked[0], None
+
+
+def targets(piece: Piece) -> dict[str, tuple[int, ast.AST]]:
+    """Give the columns that code seems to predict: how sure that is, and where it says so."""
+    found: dict[str, tuple[int, ast.AST]] = {}
+    known: dict[str, str] = {}
+    for node in ast.walk(piece.tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            known |= {t.id: str(node.value.value) for t in node.targets if isinstance(t, ast.Name)}
+
+    def columns(node: ast.AST | None) -> list[str]:
+        if isinstance(node, ast.Constant):
+            return [node.value] if isinstance(node.value, str) else []
+        if isinstance(node, ast.Name):
+            return [known[node.id]] if node.id in known else []
+        return [n for e in node.elts for n in columns(e)] if isinstance(node, ast.List) else []
+
+    def vote(names: Sequence[str], weight: int, node: ast.AST) -> None:
+        for name in names:
+            before = found.get(name, (0, node))
+            found[name] = before[0] + weight, before[1]
+
+    for node in ast.walk(piece.tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                left = target.id if isinstance(target, ast.Name) else ""
+                if re.fullmatch(TARGET, left) and isinstance(node.value, ast.Constant):
+                    vote(columns(node.value), 3, node)
+                elif re.fullmatch(ANSWER, left):
+                    for part in ast.walk(node.value):
+                        if isinstance(part, ast.Subscript):
+                            vote(columns(part.slice), 3, node)
+                            break
+                        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+                            vote([part.attr], 2, node)
+                elif re.match(r"X|(?i:features)", left) and isinstance(node.value, ast.Call):
+                    vote(dropped(node.value, columns), 1, node)
+        elif isinstance(node, ast.Call) and called(node) == "pop" and node.args:
+            vote(columns(node.args[0]), 2, node)
+    return found
+
+
+def dropped(call: ast.Call, columns: Any) -> list[str]:
+    """Give the columns that a call drops, if it drops any."""
+    if called(call) != "drop":
+        return []
+    given = {k.arg: k.value for k in call.keywords}
+    return [n for node in (given.get("columns"), *call.args[:1]) for n in columns(node)]
+
+
+def has_column(file: Path, name: str) -> bool:
+    """Tell whether a table has a column of that name."""
+    try:
+        if file.suffix == ".parquet":
+            with file.open("rb") as table:
+                table.seek(-8, 2)
+                size = int.from_bytes(table.read(4), "little")
+                table.seek(-8 - size, 2)
+                return name.encode() in table.read(size)
+        opener = gzip.open if file.suffix == ".gz" else open
+        with opener(file, "rt", encoding="utf-8-sig", errors="replace") as table:
+            first = table.readline()
+    except (OSError, EOFError):
+        return False
+    return any(name in map(str.strip, row) for s in ",;\t|" for row in csv.reader([first], delimiter=s))
+
+
+def python(folder: Path) -> Guess | None:
+    """Give what the repository says of its Python, such as `>=3.8`."""
+    pyproject = toml(folder / "pyproject.toml")
+    pipfile = strings(toml(folder / "Pipfile").get("requires"))
+    named = {
+        "pyproject.toml": dig(pyproject, "project").get("requires-python")
+        or dig(pyproject, "tool", "poetry", "dependencies").get("python"),
+        ".python-version": text(folder / ".python-version").strip(),
+        "Pipfile": pipfile.get("python_version"),
+    }
+    for name in ("environment.yml", "environment.yaml"):
+        listed = conda(folder / name).get("dependencies") or ()
+        named[name] = next((d[6:] for d in listed if re.match(r"python[=<> ]", str(d))), None)
+    said = {why: str(value) for why, value in named.items() if value}
+    return next((Guess(value, why) for why, value in said.items()), None)
+
+
+def too_old(said: str) -> bool:
+    """Tell whether a Python that is asked for is older than any that a project runs on."""
+    version = re.search(r"(?<![\d<])3\.(\d+)", said)
+    return bool(version and int(version[1]) < 11) or said.startswith("2")

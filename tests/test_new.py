@@ -1,0 +1,288 @@
+"""`rung new`: a project that is whole, or nothing."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, copy, git, run, snapshot, uv
+
+RUNG = str(Path(sys.executable).with_name("rung"))
+Made = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a template with a history: the working tree, as v1.0.0."""
+    template = snapshot(tmp_path_factory.mktemp("released") / "template")
+    for command in ("init -q -b main", "add -A", "commit -q -m v1", "tag v1.0.0"):
+        git(template, *command.split())
+    return template
+
+
+@pytest.fixture
+def rung(tmp_path: Path) -> Callable[..., Made]:
+    """Run the command as somebody whom Git knows, in an empty folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text("[user]\nname = Somebody\nemail = some@example.invalid\n")
+    (tmp_path / "here").mkdir()
+
+    def rung(*args: str, first: str = "", cwd: Path | None = None, **env: str) -> Made:
+        return run(RUNG, *args, cwd=cwd or tmp_path / "here", home=home, first=first, **env)
+
+    return rung
+
+
+def programs(folder: Path, **scripts: str) -> str:
+    """Write programs, in shell, that stand before others on the PATH."""
+    folder.mkdir(exist_ok=True)
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def tracked(project: Path) -> dict[str, bytes]:
+    listed = git(project, "ls-files", "-z").split("\0")
+    found = {name: (project / name).read_bytes() for name in listed if name}
+    # An index does not say at each time how large a file is.
+    return found | {"uv.lock": re.sub(rb", size = \d+", b"", found["uv.lock"])}
+
+
+@pytest.mark.slow
+def test_new_gives_the_tree_that_copier_and_make_setup_give(
+    rung: Callable[..., Made], released: Path, tmp_path: Path
+) -> None:
+    answers = ["--data", "project_name=Late trains", "--data", "ci=gitlab,github"]
+    done = rung("new", "mine", "--defaults", "--template", str(released), *answers)
+    assert done.returncode == 0, done.stderr
+    plain = tmp_path / "plain"
+    said = {"project_name": "Late trains", "ci": ["gitlab", "github"]}
+    copy(released, plain, said, vcs_ref="v1.0.0")
+    home = tmp_path / "home"
+    assert run("make", "setup", cwd=plain, home=home).returncode == 0
+    mine = tmp_path / "here/mine"
+    assert tracked(mine) == tracked(plain)
+    assert git(mine, "status", "--porcelain") == ""
+    assert git(mine, "log", "--format=%an %s").startswith("Somebody Start the project")
+    hooks = [Path(project, ".git/hooks/pre-commit").exists() for project in (mine, plain)]
+    assert hooks == [True, True]
+    assert (mine.stat().st_mode & 0o777) == (plain.stat().st_mode & 0o777)
+    assert "Late trains is in mine: level 0, Rung v1.0.0" in done.stdout
+    assert "uv run ml run" in done.stdout
+    assert [p.name for p in (tmp_path / "here").iterdir()] == ["mine"]
+    assert rung("update", "--check", cwd=mine).returncode == 0, "it can be updated"
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path, released: Path) -> None:
+    here, home = tmp_path / "here", tmp_path / "home"
+    (here / "mine").mkdir(parents=True)
+    (here / "mine/notes.txt").write_text("mine")
+    old = programs(tmp_path / "bin", uv='[ "$1" = python ] && exit 2; echo uv 0.4.30')
+    for name in ("git", "sh"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    env = {"PATH": old, "HOME": str(home)}
+    command = [RUNG, "new", "mine", "--defaults", "--template", str(released)]
+    done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    for said in (
+        "make is missing",
+        "uv is 0.4: install 0.9 or newer",
+        "no Python >=3.11",
+        "Git does not know you: git config",
+        "mine is not empty: name another folder, or see `rung adopt`",
+    ):
+        assert said in done.stderr, said
+    assert "Traceback" not in done.stderr
+    assert [p.name for p in (here / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--data", "levle=1"], "--data levle=1: give NAME=VALUE, NAME one of project_name"),
+        (["--data", "level"], "--data level: give NAME=VALUE"),
+        (["--data", "level=7"], "Invalid choice for 'level'"),
+        (["--data", "package_name=2x"], "package_name"),
+        (["--to", "v9"], "has no version v9"),
+        (["--template", "nowhere.git"], "nowhere.git"),
+    ],
+)
+def test_a_wrong_answer_is_a_sentence_and_writes_nothing(
+    rung: Callable[..., Made], released: Path, tmp_path: Path, args: list[str], said: str
+) -> None:
+    template = [] if "--template" in args else ["--template", str(released)]
+    done = rung("new", "mine", "--defaults", *template, *args)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_without_a_terminal_it_asks_for_defaults(
+    rung: Callable[..., Made], released: Path, tmp_path: Path
+) -> None:
+    done = rung("new", "mine", "--template", str(released))
+    assert done.returncode == 2
+    assert "add --defaults" in done.stderr
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+# What goes wrong, as a program on the PATH that stands before the real one; uv does nothing else.
+FAULTS = {
+    "no lock": {"uv": '[ "$1" = python ] && exit; echo "cannot reach anything" >&2; exit 2'},
+    "no environment": {
+        "uv": "case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; sync) exit 3;; esac"
+    },
+    "no hooks": {
+        "uv": "case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; run) exit 4;; esac"
+    },
+    "no commit": {
+        "uv": "case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; esac",
+        "git": 'case "$*" in *commit*Start*) exit 5;; esac; exec REAL "$@"',
+    },
+}
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failure_at_any_point_leaves_nothing(
+    rung: Callable[..., Made], released: Path, tmp_path: Path, fault: str, there: bool
+) -> None:
+    real = shutil.which("git") or ""
+    scripts = {name: text.replace("REAL", real) for name, text in FAULTS[fault].items()}
+    if "--version" not in scripts["uv"]:
+        scripts["uv"] = f'[ "$1" = --version ] && echo uv 0.13.0 && exit; {scripts["uv"]}'
+    if there:
+        (tmp_path / "here/deep/mine").mkdir(parents=True)
+    first = programs(tmp_path / "bin", **scripts)
+    done = rung("new", "deep/mine", "--defaults", "--template", str(released), first=first)
+    assert done.returncode == 1, done.stderr
+    assert "as said above" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = sorted(str(p.relative_to(tmp_path / "here")) for p in (tmp_path / "here").rglob("*"))
+    assert left == (["deep", "deep/mine"] if there else [])
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("when", ["lock", "sync"])
+def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
+    released: Path, tmp_path: Path, how: signal.Signals, when: str
+) -> None:
+    waits = f"case $1 in --version) echo uv 0.13.0;; {when}) touch {tmp_path}/now; sleep 60;; esac"
+    first = programs(tmp_path / "bin", uv=waits)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text("[user]\nname = Somebody\nemail = some@example.invalid\n")
+    env = {"PATH": f"{first}{os.pathsep}{os.environ['PATH']}", "HOME": str(home)}
+    here = tmp_path / "here"
+    here.mkdir()
+    command = [RUNG, "new", "mine", "--defaults", "--template", str(released)]
+    process = subprocess.Popen(command, cwd=here, env=env, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "now").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.wait()
+    project = here / "mine"
+    if how is not signal.SIGKILL:
+        assert process.returncode == 130
+        assert list(here.iterdir()) == []
+    elif when == "lock":
+        assert not project.exists()
+    else:
+        assert {p.name for p in copy(released, tmp_path / "fresh", {}).iterdir()} <= {
+            p.name for p in project.iterdir()
+        }, "make setup completes it"
+
+
+def test_in_a_terminal_it_asks_and_takes_what_is_said(released: Path, tmp_path: Path) -> None:
+    first = programs(
+        tmp_path / "bin", uv="case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; esac"
+    )
+    env = {"PATH": f"{first}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    (tmp_path / ".gitconfig").write_text("[user]\nname = Somebody\nemail = s@example.invalid\n")
+    command = [RUNG, "new", "mine", "--template", str(released), "--data", "level=0"]
+    seen, pid, terminal = b"", *pty.fork()
+    if pid == 0:  # the child
+        os.chdir(tmp_path)
+        os.execve(command[0], command, env | {"TERM": "xterm"})
+    wanted = [b"called?", b"package", b"sentence", b"providers"]
+    while True:
+        try:
+            seen += os.read(terminal, 65_536)
+        except OSError:
+            break
+        if wanted and wanted[0] in seen:
+            time.sleep(0.2)
+            answer = b"\x15Late trains\r" if wanted[0] == b"called?" else b"\r"
+            # Ctrl-U does not clear a default here: it is deleted key by key.
+            os.write(terminal, b"\x7f" * 20 + answer[1:] if answer[0] == 0x15 else answer)
+            seen, wanted = b"", wanted[1:]
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, seen.decode(errors="replace")
+    answers = yaml.safe_load((tmp_path / "mine/.copier-answers.yml").read_text())
+    assert answers["project_name"] == "Late trains"
+    assert answers["package_name"] == "late_trains"
+    assert answers["level"] == 0
+
+
+@pytest.mark.slow
+def test_a_package_brings_the_template_and_is_told_its_address_later(
+    released: Path, rung: Callable[..., Made], tmp_path: Path
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    built = run(
+        uv(), "build", "--wheel", "--quiet", "--out-dir", str(here), str(ROOT), cwd=here, home=home
+    )
+    assert built.returncode == 0, built.stderr
+    wheel = next(here.glob("*.whl"))
+    command = [uv(), "tool", "run", "--from", str(wheel), "rung", "new", "mine", "--defaults"]
+    done = run(*command, cwd=here, home=home)
+    assert done.returncode == 0, done.stderr
+    assert "--template URL" in done.stdout
+    mine, fresh = here / "mine", copy(released, tmp_path / "fresh", {})
+    same = {p.relative_to(fresh) for p in fresh.rglob("*") if p.is_file()}
+    differ = {p for p in same if (mine / p).read_bytes() != (fresh / p).read_bytes()}
+    assert differ == {Path(".copier-answers.yml")}
+    told = rung("update", cwd=mine)
+    assert told.returncode == 2
+    assert "name the template's address, --template" in told.stderr
+    version = yaml.safe_load((mine / ".copier-answers.yml").read_text())["_commit"]
+    git(released, "tag", version)
+    try:
+        now = rung("update", "--template", str(released), cwd=mine)
+    finally:
+        git(released, "tag", "-d", version)
+    assert now.returncode == 0, now.stderr
+    assert "Nothing to update" in now.stdout
+    assert git(mine, "status", "--porcelain") == ""
+    assert str(released) in (mine / ".copier-answers.yml").read_text()
+
+
+def test_each_hook_can_be_run_alone(rung: Callable[..., Made], tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    def alone(hook: str, folder: Path) -> Made:
+        return run(sys.executable, "-m", f"rung.{hook}", str(folder), cwd=tmp_path, home=home)
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").touch()
+    assert alone("pre_gen", tmp_path / "new").returncode == 0
+    refused = [alone("pre_gen", tmp_path / "full"), alone("pre_update", tmp_path / "full")]
+    assert [done.returncode for done in refused] == [2, 2]
+    assert "is not empty" in refused[0].stderr
+    assert "is no project of this template" in refused[1].stderr
+    failed = [alone(hook, tmp_path / "full") for hook in ("post_gen", "post_update")]
+    assert [done.returncode for done in failed] == [1, 2]
