@@ -211,6 +211,22 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     return render
 
 
+@pytest.fixture(scope="session")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the template with its releases, the working tree and a next version, each tagged."""
+    import releases
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "history.lock"):
+        if not (folder / "history.ready").exists():
+            shutil.rmtree(folder / "history", ignore_errors=True)
+            releases.history(folder / "history")
+            (folder / "history.ready").touch()
+    return folder / "history"
+
+
 def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any) -> Path:
     """Render without trust. Copier ignores an answer to a question that is not there; we do not."""
     if unknown := set(answers) - set(QUESTIONS):

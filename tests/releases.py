@@ -1,0 +1,90 @@
+"""The template's releases as a history to update along: what was, what is, and a version on."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from rung.tools import asks, git
+
+ROOT = Path(__file__).resolve().parent.parent
+NOW = "v99.0.0"  # the working tree, uncommitted files included
+NEXT = "v100.0.0"  # what it may become
+PACKAGE = "template/src/{{package_name}}"
+# What the next version changes: a line within, and one more at the end. Of every kind some.
+CHANGED = (
+    "template/.editorconfig",
+    "template/.gitignore",
+    "template/.pre-commit-config.yaml",
+    "template/Dockerfile",
+    "template/Makefile",
+    "template/dvc.yaml.jinja",
+    "template/pyproject.toml.jinja",
+    "template/tests/test_controls.py.jinja",
+    f"{PACKAGE}/cli.py",
+    f"{PACKAGE}/pipeline/gate.py",
+    f"{PACKAGE}/pipeline/split.py",
+    f"{PACKAGE}/serving/log.py",
+    f"{PACKAGE}/delivery/image.py",
+    "template/.github/workflows/checks.yml",
+    "template/.github/workflows/pipeline.yml",
+    "template/.gitlab/checks.yml",
+    "template/.gitlab/pipeline.yml",
+    # Seeds, which no project may see change.
+    "template/README.md.jinja",
+    "template/config/drift.yaml",
+    f"{PACKAGE}/problem/features.py",
+)
+# The last is where a project's .gitignore has what the service leaves.
+ADDED = ("template/LATER.md", f"{PACKAGE}/pipeline/later.py", "template/service/later.txt")
+RETIRED = "tox.ini"
+
+
+def released() -> dict[str, str]:
+    """Give each release's commit, the oldest first."""
+    return tomllib.loads((ROOT / "docs/releases.toml").read_text("utf-8"))
+
+
+def history(to: Path) -> Path:
+    """Make a repository of the releases, the working tree and the next version, all tagged."""
+    git(ROOT, "clone", "--quiet", "--shared", "--no-checkout", ROOT, to)
+    for known in git(to, "tag", "--list").splitlines():
+        git(to, "tag", "--delete", known)
+    for version, commit in released().items():
+        if not asks(to, "cat-file", "-e", f"{commit}^{{commit}}"):
+            pytest.fail(f"this clone lacks {commit}, release {version}: git fetch --unshallow")
+        git(to, "tag", f"v{version}", commit)
+    # Into the copy's index and objects: those of the repository itself stay as they are.
+    git(ROOT, f"--git-dir={to / '.git'}", f"--work-tree={ROOT}", "add", "--all")
+    tagged(to, NOW)
+    git(to, "reset", "--quiet", "--hard")
+    change(to)
+    git(to, "add", "--all")
+    tagged(to, NEXT)
+    return to
+
+
+def tagged(repository: Path, name: str) -> None:
+    """Commit what is in the index, and tag it."""
+    who = ("-c", "user.name=Test", "-c", "user.email=test@example.invalid")
+    git(repository, *who, "commit", "--quiet", "--allow-empty", "-m", name)
+    git(repository, "tag", name)
+
+
+def change(template: Path) -> None:
+    """Make the next version of a working tree."""
+    for name in CHANGED:
+        file = template / name
+        lines = file.read_text("utf-8").splitlines()
+        half = range(len(lines) // 2, len(lines))
+        within = next(n for n in half if lines[n].strip() and not {*"{}"} & {*lines[n]})
+        lines[within] += "  # changed by the next version"
+        file.write_text("\n".join([*lines, "# added by the next version", ""]), "utf-8")
+    for name in ADDED:
+        (template / name).parent.mkdir(exist_ok=True)
+        (template / name).write_text("# of the next version\n", "utf-8")
+    (template / "template" / RETIRED).unlink()
+    questions = template / "copier.yml"
+    retired = questions.read_text("utf-8").replace("_exclude:\n", f"_exclude:\n  - /{RETIRED}\n")
+    questions.write_text(f"{retired}\nlater:\n  type: bool\n  default: true\n", "utf-8")
