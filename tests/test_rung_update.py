@@ -1,0 +1,316 @@
+"""`rung update` and `rung up` as a person runs them; merges as such are in tests/test_update.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import copy, git
+from test_new import Made, programs, released, rung
+
+__all__ = ["released", "rung"]
+
+CHANGES = {
+    "template/tox.ini": ("# The same checks", "# These are the same checks"),
+    "template/Makefile": ("# What a person runs.", "# All that a person runs."),
+    "CHANGELOG.md": (
+        "",
+        "# Changelog\n\n## 2.0.0\n\n### Changed\n\n- Words.\n\n## 1.0.0\n\n- A start.\n",
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def two(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a template with two versions; the second changes words in what is owned."""
+    template = tmp_path_factory.mktemp("two") / "template"
+    git(released.parent, "clone", "-q", str(released), str(template))
+    (template / "CHANGELOG.md").write_text("# Changelog\n\n## 1.0.0\n\n- A start.\n")
+    git(template, "add", "-A")
+    git(template, "commit", "-q", "-m", "v1.1")
+    git(template, "tag", "v1.1.0")
+    for name, (old, new) in CHANGES.items():
+        text = (template / name).read_text() if old else ""
+        (template / name).write_text(text.replace(old, new) if old else new)
+    (template / "template/src/{{package_name}}/pipeline/new.py").write_text('"""New."""\n')
+    git(template, "add", "-A")
+    git(template, "commit", "-q", "-m", "v2")
+    git(template, "tag", "v2.0.0")
+    return template
+
+
+@pytest.fixture
+def project(two: Path, tmp_path: Path) -> Path:
+    """Return a project of version 1.1 in Git."""
+    project = copy(two, tmp_path / "project", {}, vcs_ref="v1.1.0")
+    git(project, "init", "-q", "-b", "main")
+    commit(project)
+    return project
+
+
+def commit(project: Path) -> str:
+    git(project, "add", "-A")
+    git(project, "commit", "-q", "--allow-empty", "-m", "mine")
+    return git(project, "rev-parse", "HEAD")
+
+
+def everything(project: Path) -> dict[str, bytes]:
+    found = (p for p in project.rglob("*") if p.is_file() and ".git" not in p.parts)
+    return {str(p.relative_to(project)): p.read_bytes() for p in found}
+
+
+def uv(folder: Path, says: str = "exit 0") -> str:
+    """Write a uv that notes what it is asked: the checks themselves are not what is tested here."""
+    return programs(folder, uv=f'echo "$*" >> "{folder}/asked"; {says}')
+
+
+def test_an_update_shows_what_is_new_merges_relocks_and_checks(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    (project / "tox.ini").write_text((project / "tox.ini").read_text() + "# mine\n")
+    head = commit(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 0, done.stderr
+    assert "v1.1.0 → v2.0.0\n\n## 2.0.0\n### Changed\n- Words.\n" in done.stdout
+    assert "A start." not in done.stdout
+    assert (project / "tox.ini").read_text().startswith("# These are the same checks")
+    assert (project / "tox.ini").read_text().endswith("# mine\n")
+    assert (project / "src/flight_delays/pipeline/new.py").exists()
+    asked = (tmp_path / "bin/asked").read_text().splitlines()
+    assert asked[0] == "lock"
+    checks = ("ruff check", "ruff format --check", "mypy", "pytest")
+    assert [line.split("--all-groups ")[-1] for line in asked[1:]] == list(checks)
+    assert git(project, "rev-parse", "HEAD") == head, "the commit is the person's"
+    commit(project)
+    again = rung("update", cwd=project, first=uv(tmp_path / "bin", "exit 9"))
+    assert again.returncode == 0, again.stderr
+    assert "Nothing to update: v2.0.0 is the newest" in again.stdout
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_check_says_by_its_exit_code_whether_there_is_something_new(
+    rung: Callable[..., Made], project: Path
+) -> None:
+    (project / "dirty.txt").write_text("A pipeline has left something.\n")
+    old = rung("update", "--check", cwd=project)
+    assert old.returncode == 1
+    assert "v2.0.0 is new, and the project has v1.1.0: rung update" in old.stderr
+    assert "- Words." in old.stdout
+    now = rung("update", "--check", "--to", "v1.1.0", cwd=project)
+    assert now.returncode == 0
+    none = rung("update", "--check", "--template", "/nowhere", cwd=project)
+    assert none.returncode == 2
+    assert git(project, "status", "--porcelain") == "?? dirty.txt"
+
+
+def test_a_conflict_is_named_can_be_finished_and_is_not_finished_while_it_is_there(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    text = (project / "tox.ini").read_text()
+    (project / "tox.ini").write_text(text.replace("# The same checks", "# My checks"))
+    commit(project)
+    first = uv(tmp_path / "bin")
+    done = rung("update", cwd=project, first=first)
+    assert done.returncode == 1
+    assert "meet in 1 file(s):\n  - tox.ini\n" in done.stderr
+    assert "rung update --continue" in done.stderr
+    assert "rung update --abort" in done.stderr
+    assert not (tmp_path / "bin/asked").exists(), "nothing is checked yet"
+    git(project, "add", "tox.ini")
+    still = rung("update", "--continue", cwd=project, first=first)
+    assert still.returncode == 1
+    assert "conflicts are left in tox.ini" in still.stderr
+    again = rung("update", cwd=project, first=first)
+    assert again.returncode == 2, "not everything is committed"
+    (project / "tox.ini").write_text("# Mine\n")
+    git(project, "add", "tox.ini")
+    ended = rung("update", "--continue", cwd=project, first=first)
+    assert ended.returncode == 0, ended.stderr
+    assert "The project has v2.0.0" in ended.stdout
+
+
+@pytest.mark.parametrize("clash", [True, False])
+def test_abort_restores_exactly_what_was_before(
+    rung: Callable[..., Made], project: Path, tmp_path: Path, clash: bool
+) -> None:
+    text = (project / "tox.ini").read_text()
+    (project / "tox.ini").write_text(
+        text.replace("# The same", "# My") if clash else f"{text}# x\n"
+    )
+    (project / ".gitignore").write_text((project / ".gitignore").read_text() + "new.py\nlocal/\n")
+    head = commit(project)
+    (project / "src/flight_delays/pipeline/new.py").write_text("# Mine, and not in Git.\n")
+    (project / "local").mkdir()
+    (project / "local/notes.txt").write_text("Mine.\n")
+    before = everything(project)
+    first = uv(tmp_path / "bin", "exit 3")
+    assert rung("update", cwd=project, first=first).returncode == 1
+    assert everything(project) != before
+    (project / "half.txt").write_text("What I tried.\n")
+    done = rung("update", "--abort", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert everything(project) == before
+    assert git(project, "rev-parse", "HEAD") == head
+    assert git(project, "status", "--porcelain") == ""
+    assert git(project, "ls-files", "-u") == ""
+    assert git(project, "show", "refs/rung/aborted:half.txt") == "What I tried."
+    twice = rung("update", "--abort", cwd=project)
+    assert twice.returncode == 2
+    assert "there is nothing to abort" in twice.stderr
+
+
+def test_an_update_that_was_committed_is_not_aborted(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    assert rung("update", cwd=project, first=uv(tmp_path / "bin")).returncode == 0
+    head = commit(project)
+    done = rung("update", "--abort", cwd=project)
+    assert done.returncode == 2
+    assert "was committed: git revert" in done.stderr
+    assert git(project, "rev-parse", "HEAD") == head
+
+
+def test_a_check_that_fails_is_named_with_what_it_says(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    first = uv(tmp_path / "bin", 'case "$*" in *mypy*) echo "x.py:1: error: no"; exit 1;; esac')
+    done = rung("update", cwd=project, first=first)
+    assert done.returncode == 1
+    assert "mypy … failed\n  x.py:1: error: no\n" in done.stdout
+    assert "`uv run mypy` fails" in done.stderr
+    assert "ruff" not in done.stderr
+
+
+def dirty(project: Path) -> None:
+    (project / "Makefile").write_text("mine")
+
+
+def merging(project: Path) -> None:
+    (project / ".git/MERGE_HEAD").write_text(git(project, "rev-parse", "HEAD"))
+
+
+def no_project(project: Path) -> None:
+    git(project, "rm", "-q", ".copier-answers.yml")
+    commit(project)
+
+
+def no_version(project: Path) -> None:
+    text = (project / ".copier-answers.yml").read_text().replace("v1.1.0", "v0.9")
+    (project / ".copier-answers.yml").write_text(text)
+    commit(project)
+
+
+def gone(project: Path) -> None:
+    text = (project / ".copier-answers.yml").read_text()
+    old = next(line for line in text.splitlines() if line.startswith("_src_path"))
+    (project / ".copier-answers.yml").write_text(text.replace(old, "_src_path: /gone.git"))
+    commit(project)
+
+
+def broken(project: Path) -> None:
+    (project / ".copier-answers.yml").write_text("a: [")
+    commit(project)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (dirty, "not everything of . is committed (Makefile): commit or stash it"),
+        (merging, "in the middle of a merge or rebase"),
+        (no_project, "is no project of this template"),
+        (no_version, "does not know the version v0.9"),
+        (gone, "/gone.git"),
+        (broken, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["update", "up"])
+def test_what_cannot_be_updated_is_a_sentence_and_stays_as_it_is(
+    rung: Callable[..., Made], project: Path, fault: Callable[[Path], None], said: str, command: str
+) -> None:
+    fault(project)
+    before = everything(project)
+    done = rung(command, *(["--yes"] if command == "up" else []), cwd=project)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr or (command == "up" and "has no version" in done.stderr)
+    assert "Traceback" not in done.stderr
+    assert everything(project) == before
+
+
+def test_lines_that_copier_would_lose_stop_the_update(
+    rung: Callable[..., Made], two: Path, tmp_path: Path
+) -> None:
+    project = copy(two, tmp_path / "project", {"ci": ["github", "gitlab"]}, vcs_ref="v1.1.0")
+    git(project, "init", "-q", "-b", "main")
+    checks = project / ".gitlab/checks.yml"
+    checks.write_text(f"{checks.read_text()}\nown-job:\n  script: echo mine\n")
+    commit(project)
+    before = everything(project)
+    done = rung("update", "--data", "ci=github", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 2
+    assert (
+        "would lose lines of yours:\n  - .gitlab/checks.yml: own-job: (and 1 more)" in done.stderr
+    )
+    assert everything(project) == before
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
+    "setting", ["apply.whitespace=error-all", "core.autocrlf=true", "diff.noprefix=true"]
+)
+def test_a_persons_git_settings_cost_no_line(
+    rung: Callable[..., Made], project: Path, tmp_path: Path, setting: str
+) -> None:
+    git(project, "config", *setting.split("="))
+    with (project / "Makefile").open("a") as file:
+        file.write("\n# mine, with a space at the end \n")
+    commit(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 0, done.stderr
+    assert "# mine, with a space at the end " in (project / "Makefile").read_text()
+    assert "# All that a person runs." in (project / "Makefile").read_text()
+
+
+def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    before = everything(project)
+    done = rung("up", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 2, "nobody answers"
+    assert "add --yes" in done.stderr
+    for said in ("Level 1 adds", "\n  dvc.yaml\n", "\n  src/flight_delays/serving/__init__.py\n"):
+        assert said in done.stdout
+    assert "It changes .copier-answers.yml" in done.stdout
+    assert "It needs:\n  - a place for models" in done.stdout
+    assert everything(project) == before
+    done = rung("up", "--yes", "--data", "registry=mlflow", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 0, done.stderr
+    answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    assert (answers["level"], answers["registry"], answers["_commit"]) == (1, "mlflow", "v1.1.0")
+    assert "The project is at level 1, and its checks pass" in done.stdout
+    asked = (tmp_path / "bin/asked").read_text()
+    assert "ml deploy --target local/staging" in asked
+
+
+@pytest.mark.slow
+def test_a_project_climbs_from_0_to_2_and_each_level_runs(
+    rung: Callable[..., Made], two: Path, tmp_path: Path
+) -> None:
+    made = rung("new", "mine", "--defaults", "--template", str(two), "--to", "v1.1.0")
+    assert made.returncode == 0, made.stderr
+    mine = tmp_path / "here/mine"
+    for level in (1, 2):
+        done = rung("up", "--yes", cwd=mine)
+        assert done.returncode == 0, done.stdout + done.stderr
+        fresh = copy(two, tmp_path / f"fresh-{level}", {"level": level}, vcs_ref="v1.1.0")
+        for path in (p for p in fresh.rglob("*") if p.is_file()):
+            name = path.relative_to(fresh)
+            same = (mine / name).read_bytes() == path.read_bytes()
+            assert same or name == Path("README.md"), f"{name}, which is the team's"
+        assert not (mine / "registry").exists(), "the rehearsal had another registry"
+        git(mine, "add", "-A")
+        assert git(mine, "commit", "-q", "-m", f"Level {level}", "--no-verify") == ""
+    top = rung("up", "--yes", cwd=mine)
+    assert top.returncode == 2
+    assert "the highest there is" in top.stderr
