@@ -67,6 +67,37 @@ class New(Command):
         return ended(run)
 
 
+@Rung.subcommand("adopt")
+class Adopt(Command):
+    """Make a project of the repository in DIR: nothing of it is lost."""
+
+    defaults = cli.Flag("--defaults", help="Ask nothing: what was guessed is taken")
+    yes = cli.Flag("--yes", help="Do not ask whether to go on")
+    pretend = cli.Flag("--pretend", help="Only say what would be done")
+    file = cli.SwitchAttr("--file", str, argname="DATA", help="The table to learn from")
+    target = cli.SwitchAttr("--target", str, argname="COLUMN", help="The column to predict")
+
+    def main(self, folder: str = ".") -> int:
+        """Adopt it."""
+
+        def run() -> None:
+            from .adopt import adopt
+
+            template = self.wanted()
+            adopt(
+                Path(folder),
+                template,
+                source.parsed(self.data, template),
+                ask=not self.defaults,
+                yes=self.yes,
+                pretend=self.pretend,
+                file=self.file,
+                column=self.target,
+            )
+
+        return ended(run)
+
+
 @Rung.subcommand("update")
 class Update(Command):
     """Bring what the template has learned into a project, by default the one here."""

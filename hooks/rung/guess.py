@@ -1,30 +1,23 @@
-"""What a repository says of itself: answers, data and target, each with the reason for it."""
+"""What a repository says of itself: its answers to the questions, each with the reason for it."""
 
 from __future__ import annotations
 
 import ast
-import csv
-import gzip
 import keyword
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import tomlkit
 import yaml
 from tomlkit.exceptions import TOMLKitError
 
-from .notebooks import Piece, called, text
-
-TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-TARGET = r"(?i)(target|label|y)s?(_?(col|column|name|var|variable))?"
-ANSWER = r"(?i)y|(y|target|label)s?(_\w+)?"
+from .notebooks import called, text
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ def answers(
     fallback = Guess(folder.resolve().name, "the folder's name")
     found["project_name"] = named(title or known or fallback)
     found["package_name"] = package(known or title or fallback, folder, files, {*taken})
-    said = [(about["description"], why) for about, why in metadata(folder) if "description" in about]
+    said = [(about.get("description", ""), why) for about, why in metadata(folder)]
     for words, why in (*said, (paragraph, "the README")):
         if sentence := described(words):
             found["description"] = Guess(sentence, why)
@@ -141,7 +134,7 @@ def readme(folder: Path, files: Sequence[str]) -> tuple[str, str]:
     """Give a README's title and its first paragraph, or empty texts."""
     name = next((f for f in files if re.fullmatch(r"(?i)readme(\.\w+)?", f)), None)
     lines = text(folder / name).splitlines() if name else []
-    title, paragraph = "", []
+    title, paragraph = "", list[str]()
     for number, line in enumerate(lines):
         line = line.strip()
         below = lines[number + 1].strip() if number + 1 < len(lines) else ""
@@ -197,106 +190,6 @@ def described(words: str) -> str:
         first = re.match(r"(.{20,199}?[.!?])(\s|$)", words)
         words = first[1] if first else words[:199].rpartition(" ")[0] + "…"
     return words.strip()
-
-
-def data(
-    folder: Path, files: Iterable[str], found: Sequence[Piece]
-) -> tuple[str | None, Guess | None]:
-    """Guess the data file, and the target among its columns; either may be unknown.
-
-    Args:
-        found: The repository's code.
-    """
-    tables = [f for f in files if f.lower().endswith(TABLES)]
-    if not tables:
-        return None, None
-    read: Counter[str] = Counter()
-    votes: dict[str, Counter[str]] = {}
-    where: dict[str, str] = {}
-    for piece in found:
-        own = targets(piece)
-        for name, (weight, node) in own.items():
-            votes.setdefault(piece.file, Counter())[name] += weight
-            where.setdefault(name, piece.at(node))
-        for node in ast.walk(piece.tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                read[PurePosixPath(node.value.replace("\\", "/")).name.lower()] += 1
-    best = sum(votes.values(), Counter[str]())
-
-    def rank(file: str) -> tuple[bool, int]:
-        return PurePosixPath(file).name.lower() in read, (folder / file).stat().st_size
-
-    ranked = sorted(tables, key=rank, reverse=True)
-    for file in ranked:
-        for name, _ in best.most_common():
-            if has_column(folder / file, name):
-                return file, Guess(name, where[name])
-    return ranked[0], None
-
-
-def targets(piece: Piece) -> dict[str, tuple[int, ast.AST]]:
-    """Give the columns that code seems to predict: how sure that is, and where it says so."""
-    found: dict[str, tuple[int, ast.AST]] = {}
-    known: dict[str, str] = {}
-    for node in ast.walk(piece.tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-            known |= {t.id: str(node.value.value) for t in node.targets if isinstance(t, ast.Name)}
-
-    def columns(node: ast.AST | None) -> list[str]:
-        if isinstance(node, ast.Constant):
-            return [node.value] if isinstance(node.value, str) else []
-        if isinstance(node, ast.Name):
-            return [known[node.id]] if node.id in known else []
-        return [n for e in node.elts for n in columns(e)] if isinstance(node, ast.List) else []
-
-    def vote(names: Sequence[str], weight: int, node: ast.AST) -> None:
-        for name in names:
-            before = found.get(name, (0, node))
-            found[name] = before[0] + weight, before[1]
-
-    for node in ast.walk(piece.tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                left = target.id if isinstance(target, ast.Name) else ""
-                if re.fullmatch(TARGET, left) and isinstance(node.value, ast.Constant):
-                    vote(columns(node.value), 3, node)
-                elif re.fullmatch(ANSWER, left):
-                    for part in ast.walk(node.value):
-                        if isinstance(part, ast.Subscript):
-                            vote(columns(part.slice), 3, node)
-                            break
-                        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                            vote([part.attr], 2, node)
-                elif re.match(r"X|(?i:features)", left) and isinstance(node.value, ast.Call):
-                    vote(dropped(node.value, columns), 1, node)
-        elif isinstance(node, ast.Call) and called(node) == "pop" and node.args:
-            vote(columns(node.args[0]), 2, node)
-    return found
-
-
-def dropped(call: ast.Call, columns: Any) -> list[str]:
-    """Give the columns that a call drops, if it drops any."""
-    if called(call) != "drop":
-        return []
-    given = {k.arg: k.value for k in call.keywords}
-    return [n for node in (given.get("columns"), *call.args[:1]) for n in columns(node)]
-
-
-def has_column(file: Path, name: str) -> bool:
-    """Tell whether a table has a column of that name."""
-    try:
-        if file.suffix == ".parquet":
-            with file.open("rb") as table:
-                table.seek(-8, 2)
-                size = int.from_bytes(table.read(4), "little")
-                table.seek(-8 - size, 2)
-                return name.encode() in table.read(size)
-        opener = gzip.open if file.suffix == ".gz" else open
-        with opener(file, "rt", encoding="utf-8-sig", errors="replace") as table:
-            first = table.readline()
-    except (OSError, EOFError):
-        return False
-    return any(name in map(str.strip, row) for s in ",;\t|" for row in csv.reader([first], delimiter=s))
 
 
 def python(folder: Path) -> Guess | None:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-READS = r"read_(csv|table|parquet|excel|json|feather|sql\w*|fwf)|scan_(csv|parquet)|loadtxt|genfromtxt"
+READS = (
+    r"read_(csv|table|parquet|excel|json|feather|sql\w*|fwf)|scan_(csv|parquet)|loadtxt|genfromtxt"
+)
 MAKES = (
     r"get_dummies|fillna|fill_null|cut|qcut|to_dummies|fit_transform|ColumnTransformer|SimpleImputer|"
     r"\w+(Scaler|Encoder|Vectorizer)|PolynomialFeatures|\w+Transformer"
@@ -46,12 +48,11 @@ class Piece:
 def pieces(folder: Path, names: Iterable[str]) -> Iterator[Piece]:
     """Give all code of these files that Python 3 can read."""
     for name in names:
+        code: Iterable[tuple[int | None, str]] = ()
         if name.endswith(".py"):
             code = [(None, text(folder / name))]
         elif name.endswith(".ipynb"):
-            code = [*cells(text(folder / name))]
-        else:
-            continue
+            code = cells(text(folder / name))
         for cell, source in code:
             try:
                 with warnings.catch_warnings():
@@ -117,18 +118,11 @@ def moves(found: Iterable[Piece], package: str) -> list[str]:
             if kind == FITS and whole.partition(".")[0] in scalers:
                 kind = MAKES
             does, module = PLACES[kind]
-            short = whole if len(whole) <= 40 and "\n" not in whole else name
+            short = whole if re.fullmatch(r"[\w.]{1,40}", whole) else f"….{name}"
             said[f"{piece.at(call)}: {does} ({short}) → src/{package}/problem/{module}"] = None
     return list(said)
 
 
 def called(call: ast.Call) -> str:
     """Give the last name of what is called."""
-    func = call.func
-    return (
-        func.attr
-        if isinstance(func, ast.Attribute)
-        else func.id
-        if isinstance(func, ast.Name)
-        else ""
-    )
+    return str(getattr(call.func, "attr", getattr(call.func, "id", "")))

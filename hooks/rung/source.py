@@ -12,6 +12,7 @@ from functools import cache
 from importlib.metadata import distribution, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -170,7 +171,12 @@ def behind(source: Source, before: str) -> bool:
 
 
 def render(
-    source: Source, to: Path, data: Mapping[str, Any], *, ask: bool = False
+    source: Source,
+    to: Path,
+    data: Mapping[str, Any],
+    *,
+    ask: bool = False,
+    likely: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Render a project into a folder, and give its answers.
 
@@ -179,6 +185,7 @@ def render(
         to: The folder, which is empty.
         data: Answers, by the names of questions.
         ask: Ask the other questions in the terminal; else each has its default.
+        likely: Defaults that are better than the template's.
 
     Raises:
         BadInputError: An answer is refused, or there is no terminal to ask in.
@@ -193,6 +200,7 @@ def render(
             source.path,
             to,
             data=dict(data),
+            user_defaults=dict(likely),
             defaults=not ask,
             quiet=True,
             unsafe=False,
