@@ -93,8 +93,8 @@ def copying(template: Path, here: Path) -> Measures:
     home = here / "copies"
     home.mkdir()
     project = copy(template, home / "project", {"level": 2}, vcs_ref="HEAD")
-    for command in ("init -q", "add -A", "commit -q -m start"):
-        git(project, *command.split())
+    for words in ("init -q", "add -A", "commit -q -m start"):
+        git(project, *words.split())
     new = ["--quiet", "--defaults", "--vcs-ref", "HEAD"]
     commands: dict[str, Callable[[int], list[str]]] = {
         "start": lambda _: [COPIER, "--version"],
@@ -105,8 +105,8 @@ def copying(template: Path, here: Path) -> Measures:
     }
     took: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(7):
-        for name, command in commands.items():
-            took[name].append(seconds(command(turn), home))
+        for name, made in commands.items():
+            took[name].append(seconds(made(turn), home))
     best = {name: min(times) for name, times in took.items()}
     return [
         Measure("copier copy at level 1 ÷ copier --version", best["copy 1"] / best["start"], 2.0),

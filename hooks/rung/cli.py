@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +17,9 @@ class Rung(cli.Application):
 
     PROGNAME = "rung"
     VERSION = version("rung")
+    DESCRIPTION_MORE = (
+        "Each command ends with 0 if it is done, 1 if a check said no, 2 if it could not begin."
+    )
     ALLOW_ABBREV = False
 
     def main(self) -> int:
@@ -27,31 +29,37 @@ class Rung(cli.Application):
         return 0
 
 
-class Command(cli.Application):
-    """What the commands have in common."""
+class Answers(cli.Application):
+    """A command that takes answers to the template's questions."""
 
-    CALL_MAIN_IF_NESTED_COMMAND = False
     data: ClassVar[Any] = cli.SwitchAttr(
         "--data", str, list=True, argname="NAME=VALUE", help="An answer; as often as needed"
     )
+
+
+class Versions(Answers):
+    """A command that takes a version of the template."""
+
     template: ClassVar[Any] = cli.SwitchAttr(
         "--template", str, argname="URL", help="Where the template is, if not where rung is from"
     )
-    version_: ClassVar[Any] = cli.SwitchAttr(
+    ref: ClassVar[Any] = cli.SwitchAttr(
         "--to", str, argname="VERSION", help="A version of the template: a tag, a branch, a commit"
     )
 
     def wanted(self) -> source.Source:
         """Give the template to copy from."""
         if self.template:
-            return source.found(source.addressed(self.template), self.version_)
+            return source.found(source.addressed(self.template), self.ref)
         template = source.own()
-        return source.found(template.url, self.version_) if self.version_ else template
+        return source.found(template.url, self.ref) if self.ref else template
 
 
 @Rung.subcommand("new")
-class New(Command):
-    """Make a project in DIR: questions, files, environment, hooks, first commit."""
+class New(Versions):
+    """Make a project: questions, files, environment, hooks, first commit."""
+
+    DESCRIPTION = "Make a project: questions, files, environment, hooks, first commit"
 
     defaults = cli.Flag("--defaults", help="Ask nothing: each question has a default")
 
@@ -68,8 +76,10 @@ class New(Command):
 
 
 @Rung.subcommand("adopt")
-class Adopt(Command):
-    """Make a project of the repository in DIR: nothing of it is lost."""
+class Adopt(Versions):
+    """Make a project of a repository that is there, by default the one here, and lose nothing."""
+
+    DESCRIPTION = "Make a project of a repository that is there, and lose nothing"
 
     defaults = cli.Flag("--defaults", help="Ask nothing: what was guessed is taken")
     yes = cli.Flag("--yes", help="Do not ask whether to go on")
@@ -99,31 +109,43 @@ class Adopt(Command):
 
 
 @Rung.subcommand("update")
-class Update(Command):
+class Update(Versions):
     """Bring what the template has learned into a project, by default the one here."""
 
+    DESCRIPTION = "Bring what the template has learned into a project"
+
     check = cli.Flag("--check", help="Only say whether there is something new; if so, exit 1")
-    abort = cli.Flag("--abort", help="Restore exactly what was before the update")
-    go_on = cli.Flag("--continue", help="Finish an update whose conflicts are merged")
+    abort = cli.Flag(
+        "--abort", excludes=["--check"], help="Restore exactly what was before the update"
+    )
+    go_on = cli.Flag(
+        "--continue",
+        excludes=["--check", "--abort"],
+        help="Finish an update whose conflicts are merged",
+    )
 
     def main(self, folder: str = ".") -> int:
         """Update it, or end an update."""
-        from . import update
 
-        project = Path(folder)
-        run: Callable[[], Any] = lambda: update.update(  # noqa: E731
-            project, self.template, self.version_, self.data, check=self.check
-        )
-        if self.abort:
-            run = lambda: update.abort(project)  # noqa: E731
-        elif self.go_on:
-            run = lambda: update.go_on(project)  # noqa: E731
+        def run() -> None:
+            from . import update
+
+            project = Path(folder)
+            if self.abort:
+                update.abort(project)
+            elif self.go_on:
+                update.go_on(project)
+            else:
+                update.update(project, self.template, self.ref, self.data, check=self.check)
+
         return ended(run)
 
 
 @Rung.subcommand("up")
-class Up(Command):
-    """Raise a project's level by one: what it adds, what it needs, its checks."""
+class Up(Answers):
+    """Raise the level of a project, by default the one here, by one."""
+
+    DESCRIPTION = "Raise a project's level by one: what it adds and needs, its checks"
 
     yes = cli.Flag("--yes", help="Do not ask whether to go on")
 
