@@ -19,6 +19,7 @@ import pytest
 import tables
 import yaml
 from filelock import FileLock
+from rung import source
 from xdist.scheduler import LoadScopeScheduling
 
 from copier import run_copy
@@ -31,6 +32,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
 }
 
 Render = Callable[..., Path]
+Rendered = Callable[[str, Mapping[str, object]], Path]
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,21 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
             releases.history(folder / "history")
             (folder / "history.ready").touch()
     return folder / "history"
+
+
+@pytest.fixture(scope="session")
+def rendered(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """Render a version of it with answers, once; the result is for reading only."""
+    known: dict[str, Path] = {}
+
+    def rendered(version: str, answers: Mapping[str, object]) -> Path:
+        key = repr((version, sorted(answers.items())))
+        if key not in known:
+            known[key] = tmp_path_factory.mktemp("rendered") / "project"
+            source.render(source.found(str(history), version), known[key], answers)
+        return known[key]
+
+    return rendered
 
 
 def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any) -> Path:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from rung.tools import asks, git
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,8 +37,9 @@ CHANGED = (
     "template/config/drift.yaml",
     f"{PACKAGE}/problem/features.py",
 )
-# The last is where a project's .gitignore has what the service leaves.
-ADDED = ("template/LATER.md", f"{PACKAGE}/pipeline/later.py", "template/service/later.txt")
+# One of those that it adds is where a project's .gitignore has what the service leaves.
+IGNORED = "service/later.txt"
+ADDED = ("template/LATER.md", f"{PACKAGE}/pipeline/later.py", f"template/{IGNORED}")
 RETIRED = "tox.ini"
 
 
@@ -60,7 +62,7 @@ def history(to: Path) -> Path:
     tagged(to, NOW)
     git(to, "reset", "--quiet", "--hard")
     change(to)
-    git(to, "add", "--all")
+    git(to, "add", "--all", "--force")  # what projects ignore too
     tagged(to, NEXT)
     return to
 
@@ -88,3 +90,16 @@ def change(template: Path) -> None:
     questions = template / "copier.yml"
     retired = questions.read_text("utf-8").replace("_exclude:\n", f"_exclude:\n  - /{RETIRED}\n")
     questions.write_text(f"{retired}\nlater:\n  type: bool\n  default: true\n", "utf-8")
+
+
+def newest() -> str:
+    """Give the last release."""
+    return max(released(), key=Version)
+
+
+def last(path: str) -> str:
+    """Give a file of this repository as the last release has it."""
+    commit = released()[newest()]
+    if not asks(ROOT, "cat-file", "-e", f"{commit}^{{commit}}"):
+        pytest.fail(f"this clone lacks {commit}, the last release: git fetch --unshallow")
+    return git(ROOT, "show", f"{commit}:{path}")
