@@ -76,8 +76,7 @@ def tagged(repository: Path, name: str) -> None:
 
 def change(template: Path) -> None:
     """Make the next version of a working tree."""
-    for name in CHANGED:
-        file = template / name
+    for file in filter(Path.exists, (template / name for name in CHANGED)):
         lines = file.read_text("utf-8").splitlines()
         half = range(len(lines) // 2, len(lines))
         within = next(n for n in half if lines[n].strip() and not {*"{}"} & {*lines[n]})
@@ -86,7 +85,7 @@ def change(template: Path) -> None:
     for name in ADDED:
         (template / name).parent.mkdir(exist_ok=True)
         (template / name).write_text("# of the next version\n", "utf-8")
-    (template / "template" / RETIRED).unlink()
+    (template / "template" / RETIRED).unlink(missing_ok=True)
     questions = template / "copier.yml"
     retired = questions.read_text("utf-8").replace("_exclude:\n", f"_exclude:\n  - /{RETIRED}\n")
     questions.write_text(f"{retired}\nlater:\n  type: bool\n  default: true\n", "utf-8")
