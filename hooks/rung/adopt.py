@@ -32,7 +32,7 @@ from .up import agreed, files
 from .use import take
 
 HOOKS, PYPROJECT = ".pre-commit-config.yaml", "pyproject.toml"
-FIRST = "Not done yet"
+FIRST, STAYED = "Not done yet", "Files that are on both sides"
 
 
 @dataclass
@@ -80,7 +80,7 @@ def adopt(
             render = Path(stage, "render")
             about = source.render(template, render, data, ask=ask, likely=likely)
             made = prepared(repository, render, about, (file, column), Path(stage))
-            say(f"\n{made.plan.tell()}\n")
+            say(f"\n{made.plan.tell(repository.names, git=repository.git)}\n")
             if pretend:
                 say("Nothing was changed.")
                 return
@@ -90,6 +90,7 @@ def adopt(
                 grafted(repository, template, render, made, str(about["project_name"]))
             else:
                 beside.write(folder, render, made.plan, made.written)
+                made.sections[STAYED] = beside.told(made.plan)
                 made.sections["Next"] = told.without_git()
         problem = take(repository, made)
     if problem:
@@ -158,11 +159,7 @@ def prepared(
     code = [name for name in there if name.endswith((".py", ".ipynb"))]
     made.sections |= {
         "Code of yours, and where in the project it belongs": notebooks.moves(found, package),
-        "Files where yours stayed": [
-            *(f"{own}: yours" for own in plan.stays),
-            *(f"{own}: the template's; yours is {to}" for own, to in plan.moved.items()),
-            *plan.notes,
-        ],
+        STAYED: [*plan.moves(), *plan.notes],
         "Left alone by ruff, mypy, pytest and the hooks, until you take it out of "
         f"{PYPROJECT} and {HOOKS}": meet.outside(code, rendered),
         "Python": [f"{python.why} asks for {python.value}; a project needs 3.11 or newer"]
@@ -218,7 +215,9 @@ def requires(
     made.written |= {PYPROJECT: encoded(locked.pyproject), "uv.lock": locked.lock}
     _, dropped = pyproject.merged(ours, own, asked, left_out, [], [])
     said += locked.changed
-    said += [f"{one}: no version goes with the others; it is a comment now" for one in locked.left]
+    made.sections[FIRST] += [
+        f"{one} goes with the others in no version: a comment in {PYPROJECT}" for one in locked.left
+    ]
     if dropped:
         said.append(f"of your {PYPROJECT}, not in the new one: {', '.join(dropped)}")
     return said
@@ -265,9 +264,10 @@ def grafted(
     """Make the branch, and go there."""
     folder, plan = repository.folder, made.plan
     orphan = graft.orphan(folder, render, f"What Rung {template.name} makes of {project}")
-    stays = made.sections["Files where yours stayed"]
-    for number, name in enumerate(plan.stays):
-        stays[number] += f"; the template's: git show {orphan[:9]}:{plan.stays[name]}"
+    made.sections[STAYED] += [
+        f"{own}: yours; the template's: git show {orphan[:9]}:{name}"
+        for own, name in plan.stays.items()
+    ]
     made.sections["Next"] = told.afterwards(repository.base)
     commit = graft.merge(
         folder,

@@ -19,6 +19,12 @@ def targets(plan: Plan) -> dict[str, str]:
     return found | {f"{own}{OTHER}": name for own, name in clashing.items()}
 
 
+def told(plan: Plan) -> list[str]:
+    """Say which files are on both sides."""
+    kept = (*plan.both, *plan.stays, *plan.moved)
+    return [f"{name}: yours; what would take its place is {name}{OTHER}" for name in kept]
+
+
 def write(folder: Path, render: Path, plan: Plan, written: Mapping[str, bytes]) -> list[str]:
     """Add a render to a folder, and give what was added; if that fails, all of it goes.
 
@@ -33,7 +39,8 @@ def write(folder: Path, render: Path, plan: Plan, written: Mapping[str, bytes]) 
     """
     added, made = list[Path](), list[Path]()
     try:
-        for name, source in {**targets(plan), **{n: n for n in written if n == "uv.lock"}}.items():
+        locked = {"uv.lock": "uv.lock"} if "pyproject.toml" in plan.added else {}
+        for name, source in (targets(plan) | locked).items():
             path, content = folder / name, written.get(name.removesuffix(OTHER))
             if content is None and not (render / source).exists():
                 continue  # a file that only shadows

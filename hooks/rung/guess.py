@@ -19,6 +19,8 @@ from tomlkit.exceptions import TOMLKitError
 
 from .notebooks import called, text
 
+UNSAID = "What this predicts is not said yet."
+
 
 @dataclass(frozen=True)
 class Guess:
@@ -52,6 +54,8 @@ def answers(
         if sentence := described(words):
             found["description"] = Guess(sentence, why)
             break
+    else:
+        found["description"] = Guess(UNSAID, "nothing says it")
     hosts = {
         "github": (".github/", "github.com"),
         "gitlab": (".gitlab-ci.yml", "gitlab"),
@@ -133,27 +137,21 @@ def setup_py(file: Path) -> dict[str, str]:
 def readme(folder: Path, files: Sequence[str]) -> tuple[str, str]:
     """Give a README's title and its first paragraph, or empty texts."""
     name = next((f for f in files if re.fullmatch(r"(?i)readme(\.\w+)?", f)), None)
-    lines = text(folder / name).splitlines() if name else []
-    title, paragraph = "", list[str]()
-    for number, line in enumerate(lines):
-        line = line.strip()
-        below = lines[number + 1].strip() if number + 1 < len(lines) else ""
-        if line.startswith("#") or (line and re.fullmatch(r"(=|-|~){3,}", below)):
-            if paragraph:
-                break
-            title = title or line.lstrip("#").strip()
-        elif re.fullmatch(r"[=~-]{3,}|!?\[.*\]\(.*\)|<.*>|\.\. .*", line):
-            continue
-        elif line:
-            paragraph.append(line)
-        elif paragraph:
-            break
-    return plain(title), plain(" ".join(paragraph))
+    said = text(folder / name).replace("\r\n", "\n") if name else ""
+    said = re.sub(r"(?m)^(.+)\n[=~-]{3,}$", r"# \1\n", said)  # a line under a heading
+    said = re.sub(r"(?m)^(#.*)$", r"\1\n", said)
+    blocks = [block for block in re.split(r"\n\s*\n", said.strip()) if plain(block)]
+    if not blocks:
+        return "", ""
+    title, *others = blocks
+    if not title.startswith("#") and ("\n" in title or title.rstrip().endswith((".", "!", "?"))):
+        title, others = "", blocks
+    return plain(title.lstrip("# ")), plain(next((b for b in others if b[0] not in "#.-*"), ""))
 
 
 def plain(words: str) -> str:
     """Take Markdown out of a text."""
-    words = re.sub(r"!\[[^]]*\]\([^)]*\)|<[^>]*>", "", words)
+    words = re.sub(r"\[?!\[[^]]*\]\([^)]*\)(\]\([^)]*\))?|<[^>]*>", "", words)  # pictures, badges
     words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", words)
     return " ".join(re.sub(r"[*`]|:\w+:", "", words).split())
 

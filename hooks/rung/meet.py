@@ -35,16 +35,37 @@ class Plan:
     stays: dict[str, str] = field(default_factory=dict)  # theirs: the template's path
     notes: list[str] = field(default_factory=list)
 
-    def tell(self) -> str:
-        """Say what will happen."""
-        said = [f"{len(self.added)} files are added, none of yours is touched by that."]
-        said += [f"{name}: of both, one file with all lines" for name in self.both]
-        said += [f"{name}: yours stays; the template's is in history" for name in self.stays]
-        said += [
-            f"{name}: the template's; yours is moved to {to}" for name, to in self.moved.items()
-        ]
+    def tell(self, names: Collection[str], *, git: bool) -> str:
+        """Say what will happen to which file.
+
+        Args:
+            names: All files of the repository.
+            git: It is in Git; else each file of it stays as it is.
+        """
+        folders = ", ".join(outside(self.added, names))
+        said = [f"{len(self.added)} files are added: {folders}"]
+        if git:
+            said += [f"{name}: one file of both" for name in self.both]
+            said += [f"{name}: yours stays; the template's is in history" for name in self.stays]
+            said += self.moves()
+        else:
+            kept = (*self.both, *self.stays, *self.moved)
+            said += [f"{name}: yours stays; {name}.rung is written beside it" for name in kept]
         said += [f"{name}: the same on both sides" for name in self.same]
-        return "\n  ".join(said)
+        return "\n".join(said)
+
+    def moves(self) -> list[str]:
+        """Say which files of theirs go elsewhere, and why."""
+        shadows = (*SHADOWS, ".python-version")
+        return [
+            f"{name}: yours goes to {to}, "
+            + (
+                "or pyproject.toml would not count"
+                if name in shadows
+                else "the project needs its own"
+            )
+            for name, to in self.moved.items()
+        ]
 
 
 def plan(

@@ -99,28 +99,28 @@ def python(source: str) -> str:
 
 def moves(found: Iterable[Piece], package: str) -> list[str]:
     """Say of each cell or line what it does, and in which module that belongs."""
-    said: dict[str, None] = {}
+    said: dict[tuple[str, str], dict[str, None]] = {}
     for piece in found:
-        scalers = {
+        makers = {
             target.id
             for node in ast.walk(piece.tree)
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
             for target in node.targets
             if isinstance(target, ast.Name) and re.fullmatch(MAKES, called(node.value))
         }
-        calls = [n for n in ast.walk(piece.tree) if isinstance(n, ast.Call)]
-        for call in sorted(calls, key=lambda n: (n.lineno, n.col_offset)):
-            name = called(call)
-            kind = next((k for k in PLACES if re.fullmatch(k, name)), None)
-            if kind is None:
-                continue
-            whole = ast.unparse(call.func)
-            if kind == FITS and whole.partition(".")[0] in scalers:
+        calls = [node for node in ast.walk(piece.tree) if isinstance(node, ast.Call)]
+        for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
+            name, whole = called(call), ast.unparse(call.func)
+            kind = next((kind for kind in PLACES if re.fullmatch(kind, name)), None)
+            if kind == FITS and whole.partition(".")[0] in makers:
                 kind = MAKES
-            does, module = PLACES[kind]
-            short = whole if re.fullmatch(r"[\w.]{1,40}", whole) else f"….{name}"
-            said[f"{piece.at(call)}: {does} ({short}) → src/{package}/problem/{module}"] = None
-    return list(said)
+            if kind:
+                short = whole if re.fullmatch(r"[\w.]{1,40}", whole) else f"….{name}"
+                said.setdefault((piece.at(call), kind), {})[short] = None
+    return [
+        f"{where}: {PLACES[kind][0]} ({', '.join(calls)}) → src/{package}/problem/{PLACES[kind][1]}"
+        for (where, kind), calls in said.items()
+    ]
 
 
 def called(call: ast.Call) -> str:

@@ -44,7 +44,7 @@ def without_git() -> list[str]:
     """Say what to do where there is no Git."""
     return [
         "the pipeline: uv run ml run, then artifacts/report.html",
-        "each NAME.rung is what would take the place of NAME: compare, merge, delete it",
+        "of each NAME.rung: merge what you want of it into NAME, then delete it",
         "git init && git add --all && git commit -m 'Adopt Rung': updates need it",
         "the checks: make check; and before each commit: uv run pre-commit install",
         "more automation: rung up",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .adopt import Made
 
 EXAMPLE = "data/raw/flights.csv"
+OF_EXAMPLE = r"The project trains on an example, [^:]*(?=, until you bring)"
 LARGEST = 5_000_000  # bytes; the hooks refuse what is larger
 
 
@@ -40,6 +42,10 @@ def take(repository: Repository, made: Made) -> str | None:
         return f"ml did not take {made.file}, as said above: {command}"
     if EXAMPLE in made.plan.added and source != Path(EXAMPLE):
         (folder / EXAMPLE).unlink()
+    if "README.md" in made.plan.added:
+        readme = folder / "README.md"
+        text = re.sub(OF_EXAMPLE, f"The project trains on `{source}`", readme.read_text("utf-8"))
+        readme.write_text(text, "utf-8")
     if repository.git:
         made.sections["Not done yet"] += commit(folder, source, made.file)
     return None
