@@ -79,7 +79,7 @@ def test_an_update_shows_what_is_new_merges_relocks_and_checks(
     assert (project / "tox.ini").read_text().endswith("# mine\n")
     assert (project / "src/flight_delays/pipeline/new.py").exists()
     asked = (tmp_path / "bin/asked").read_text().splitlines()
-    assert asked[0] == "lock"
+    assert asked[0] == "lock --quiet"
     checks = ("ruff check", "ruff format --check", "mypy", "pytest")
     assert [line.split("--all-groups ")[-1] for line in asked[1:]] == list(checks)
     assert git(project, "rev-parse", "HEAD") == head, "the commit is the person's"
@@ -279,9 +279,13 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     done = rung("up", cwd=project, first=uv(tmp_path / "bin"))
     assert done.returncode == 2, "nobody answers"
     assert "add --yes" in done.stderr
-    for said in ("Level 1 adds", "\n  dvc.yaml\n", "\n  src/flight_delays/serving/__init__.py\n"):
+    for said in (
+        "Level 1 adds",
+        " dvc.yaml",
+        "\n  src/flight_delays/serving/: __init__.py, batch.py,",
+    ):
         assert said in done.stdout
-    assert "It changes .copier-answers.yml" in done.stdout
+    assert "It changes .copier-answers.yml, pyproject.toml.\n" in done.stdout
     assert "It needs:\n  - a place for models" in done.stdout
     assert everything(project) == before
     done = rung("up", "--yes", "--data", "registry=mlflow", cwd=project, first=uv(tmp_path / "bin"))

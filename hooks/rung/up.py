@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import groupby
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
+
 from . import BadInputError, RefusedError, post_update, pre_update, source, update
-from .tools import say
+from .tools import git, say
 
 # What a level needs that no file brings.
 NEEDS = {
@@ -47,7 +50,11 @@ def up(project: Path, said: list[str], *, yes: bool) -> None:
     template = update.had(known)
     data = source.parsed(said, template) | {"level": level}
     added, changed = adds(template, known, data)
-    listed = "".join(f"\n  {name}" for name in added)
+    folders = groupby(added, lambda name: str(PurePosixPath(name).parent))
+    listed = "".join(
+        f"\n  {where}/: {', '.join(PurePosixPath(name).name for name in names)}"
+        for where, names in folders
+    ).replace("\n  ./: ", "\n  ")
     needs = "".join(f"\n  - {one}" for one in NEEDS[level])
     say(f"Level {level} adds {len(added)} files:{listed}\n\nIt changes {', '.join(changed)}.")
     say(f"\nIt needs:{needs}\n")
@@ -84,7 +91,16 @@ def adds(
         had, has = files(old), files(new)
         both = sorted(had & has)
         changed = [n for n in both if (old / n).read_bytes() != (new / n).read_bytes()]
-    return sorted(has - had), changed
+        kept = seeds(template, str(own["package_name"]))
+    return sorted(has - had), [n for n in changed if not n.startswith(kept)]
+
+
+def seeds(template: source.Source, package: str) -> tuple[str, ...]:
+    """Name the files and folders that an update leaves to the team."""
+    text = git(source.history(template.url), "show", f"{template.commit}:copier/paths.yml")
+    rows = yaml.safe_load(text)
+    paths = [row["path"] for row in rows if row["class"] == "seed"]
+    return tuple(path[1:].replace("{{ package_name }}", package) for path in paths)
 
 
 def files(folder: Path) -> set[str]:
