@@ -39,16 +39,21 @@ def kept(log: str) -> list[Text]:
     return [a for a, b in pairs if a.plain.strip() or not b.plain.startswith("> ")]
 
 
-def main() -> None:
-    """Write the SVG; fonts are the reader's own, so that it loads nothing."""
-    log, svg = map(Path, sys.argv[1:3])
+def draw(lines: list[Text], title: str, svg: Path) -> None:
+    """Write lines as an SVG; fonts are the reader's own, so that it loads nothing."""
     console = Console(record=True, width=104, file=io.StringIO(), force_terminal=True)
-    for line in [Text("$ make demo", "bold"), *kept(log.read_text("utf-8"))]:
+    for line in lines:
         console.print(line, soft_wrap=False)
-    drawn = console.export_svg(title="make demo", unique_id="demo")
+    drawn = console.export_svg(title=title, unique_id=title.replace("make ", ""))
     drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
     drawn = drawn.replace("Fira Code, monospace", "ui-monospace, Menlo, Consolas, monospace")
     svg.write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.MULTILINE).rstrip() + "\n", "utf-8")
+
+
+def main() -> None:
+    """Draw the log of the demo."""
+    log, svg = map(Path, sys.argv[1:3])
+    draw([Text("$ make demo", "bold"), *kept(log.read_text("utf-8"))], "make demo", svg)
 
 
 if __name__ == "__main__":
