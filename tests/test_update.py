@@ -1,121 +1,531 @@
+"""Projects of each release, as teams leave them, brought to the working tree and a version on."""
+
 from __future__ import annotations
 
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
-from conftest import copy, git, snapshot
-from test_paths import files
+from conftest import ROOT, Rendered, git, run
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from paths import decides, table
+from releases import IGNORED, NEXT, NOW, RETIRED, released
+from rung import BadInputError, RefusedError, post_update, source, update
 
-from copier import run_update
-
-SEED = "src/flight_delays/problem/features.py"
-
-
-@pytest.fixture
-def tagged(tmp_path: Path) -> Path:
-    """Return a template: v1 is the working tree, v2 changes a seed and adds to what is owned."""
-    template = snapshot(tmp_path / "template")
-    git(template, "init", "-q", "-b", "main")
-    commit(template, "v1")
-    for name in ("template/tox.ini", "template/src/{{package_name}}/problem/features.py"):
-        with (template / name).open("a") as file:
-            file.write("# of version 2\n")
-    (template / "template/src/{{package_name}}/pipeline/new.py").write_text('"""New."""\n')
-    commit(template, "v2")
-    return template
+ANSWERS = ".copier-answers.yml"
+CI = (["github"], ["gitlab"], ["github", "gitlab"])
+RELEASES = [f"v{version}" for version in released()]
+EACH = pytest.mark.parametrize(
+    ("release", "level"), [(release, level) for release in RELEASES for level in (0, 1, 2)]
+)
 
 
-def commit(repository: Path, tag: str) -> None:
-    git(repository, "add", "-A")
-    git(repository, "commit", "-q", "-m", tag)
-    git(repository, "tag", tag)
+def answered(level: int, situation: int = 0, **more: object) -> dict[str, Any]:
+    """Give answers in which each situation meets each level, and each of them all providers."""
+    return {"level": level, "ci": CI[(level + situation) % len(CI)], **more}
 
 
-def start(template: Path, to: Path, **answers: object) -> Path:
-    project = copy(template, to, answers, vcs_ref="v1")
-    git(project, "init", "-q", "-b", "main")
-    git(project, "add", "-A")
-    git(project, "commit", "-q", "-m", "start")
-    return project
+def start(render: Path, to: Path) -> Path:
+    """Make a team's project of a render."""
+    shutil.copytree(render, to, symlinks=True)
+    git(to, "init", "-q", "-b", "main")
+    commit(to)
+    return to
 
 
-def update(project: Path, to: str = "v2", **answers: object) -> None:
-    git(project, "add", "-A")
-    git(project, "commit", "-q", "--allow-empty", "-m", "mine")
-    run_update(
-        project, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=False, vcs_ref=to
-    )
+def commit(project: Path) -> None:
+    git(project, "add", "--all")
+    git(project, "commit", "-q", "--allow-empty", "--no-verify", "-m", "one more")
+
+
+def bring(project: Path, history: Path, to: str, **answers: object) -> list[str]:
+    """Update a project, and name the files with conflicts; Git has to know the same ones."""
+    known = source.answers(project)
+    try:
+        update.bring(project, source.found(str(history), to), known, answers)
+    except RefusedError:
+        left = post_update.conflicts(project)
+        assert left
+        unmerged = git(project, "ls-files", "-u", "-z").split("\0")
+        assert sorted({line.split("\t")[1] for line in unmerged if line}) == left
+        return left
     assert not git(project, "ls-files", "-u")
+    return []
 
 
-@pytest.mark.parametrize("level", [0, 1])
+def tracked(project: Path) -> list[str]:
+    return [name for name in git(project, "ls-files", "-z").split("\0") if name]
+
+
+def files(project: Path) -> dict[str, bytes]:
+    """Read every file but Git's own."""
+    return {
+        path.relative_to(project).as_posix(): path.read_bytes()
+        for path in sorted(project.rglob("*"))
+        if path.is_file() and ".git" not in path.relative_to(project).parts
+    }
+
+
+def lines(text: bytes) -> Counter[bytes]:
+    """Count the lines of a text that say something, whatever ends them."""
+    return Counter(line for line in text.replace(b"\r", b"\n").split(b"\n") if line.strip())
+
+
+def written(old: Path, project: Path) -> dict[str, Counter[bytes]]:
+    """Count, by file, the lines that a team has added to what a version rendered."""
+    before, now = files(old), files(project)
+    mine = {
+        name: lines(now[name]) - lines(before.get(name, b""))
+        for name in tracked(project)
+        if name in now and name != ANSWERS  # which is Copier's, as its first line says
+    }
+    return {name: counted for name, counted in mine.items() if counted}
+
+
+def lost(mine: Mapping[str, Counter[bytes]], project: Path) -> dict[str, Counter[bytes]]:
+    """Count the lines that are no longer in their files, conflict blocks included."""
+    now = files(project)
+    gone = {name: counted - lines(now.get(name, b"")) for name, counted in mine.items()}
+    return {name: counted for name, counted in gone.items() if counted}
+
+
+def seeds(project: Path, package: str) -> list[str]:
+    """Name the seeds of a project."""
+    rows = {name: decides(name, table(), {"package_name": package}) for name in tracked(project)}
+    return [name for name, row in rows.items() if row is not None and row.kind == "seed"]
+
+
+def changes(old: bytes, new: bytes) -> Sequence[tuple[str, int, int, int, int]]:
+    """Say, by lines, how one text becomes the other."""
+    if old == new:
+        return [("equal", 0, len(old.splitlines()), 0, len(new.splitlines()))]
+    pair = old.splitlines(), new.splitlines()
+    return SequenceMatcher(None, *pair, autojunk=False).get_opcodes()
+
+
+def aside(old: bytes, new: bytes, line: bytes) -> tuple[bytes, bytes] | None:
+    """Insert a line far from every change; give both texts with it, if there is a place."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    for kind, a, b, c, _ in changes(old, new):
+        far = range(a + 5 * (a > 0), b + 1 - 5 * (b < len(before)))
+        if kind == "equal" and far:
+            at = far[len(far) // 2]
+            if at and not before[at - 1].endswith(b"\n"):
+                continue
+            then = c + at - a
+            return (
+                b"".join([*before[:at], line, *before[at:]]),
+                b"".join([*after[:then], line, *after[then:]]),
+            )
+    return None
+
+
+def across(old: bytes, new: bytes, line: bytes) -> bytes | None:
+    """Replace a line that changes, if there is one."""
+    before = old.splitlines(keepends=True)
+    for kind, a, *_ in changes(old, new):
+        if kind == "replace":
+            return b"".join([*before[:a], line, *before[a + 1 :]])
+    return None
+
+
+def mine(name: str) -> bytes:
+    """Give a line that only a team can have written in a file."""
+    return f"# ours, in {name}: naïve, {{{{ braces }}}} and a tab\t.\n".encode()
+
+
+@EACH
 def test_an_untouched_project_becomes_a_fresh_one_but_for_its_seeds(
-    tagged: Path, tmp_path: Path, level: int
+    history: Path, rendered: Rendered, tmp_path: Path, release: str, level: int
 ) -> None:
-    project = start(tagged, tmp_path / "project", level=level)
-    before = (project / SEED).read_bytes()
-    update(project)
-    fresh = copy(tagged, tmp_path / "fresh", {"level": level}, vcs_ref="v2")
-    tracked = git(project, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    assert sorted(tracked) == files(fresh)
-    different = {f for f in tracked if (project / f).read_bytes() != (fresh / f).read_bytes()}
-    assert different == {SEED}
-    assert (project / SEED).read_bytes() == before
+    about = answered(level)
+    project = start(rendered(release, about), tmp_path / "project")
+    assert bring(project, history, NOW) == []
+    fresh, old = files(rendered(NOW, about)), files(rendered(release, about))
+    kept = seeds(project, "flight_delays")
+    assert kept
+    assert files(project) == fresh | {name: old[name] for name in kept}
 
 
-def test_edited_and_deleted_seeds_stay_so(tagged: Path, tmp_path: Path) -> None:
-    project = start(tagged, tmp_path / "project")
-    (project / SEED).write_text("# mine\n")
-    (project / "data/raw/flights.csv").unlink()
-    (project / "tests/test_problem.py").unlink()
-    (project / "README.md").write_text("# Mine\n")
-    update(project)
-    assert (project / SEED).read_text() == "# mine\n"
-    assert (project / "README.md").read_text() == "# Mine\n"
-    assert not (project / "data/raw/flights.csv").exists()
-    assert not (project / "tests/test_problem.py").exists()
+@EACH
+def test_what_is_ours_and_what_is_theirs_merge(
+    history: Path, rendered: Rendered, tmp_path: Path, release: str, level: int
+) -> None:
+    """The team has renamed its package, edited every file that it has, and added some."""
+    about = answered(level, 1, package_name="later_flights")
+    project = start(rendered(release, answered(level, 1)), tmp_path / "project")
+    rename(project, "flight_delays", "later_flights")
+    old, new = files(rendered(release, about)), files(rendered(NEXT, about))
+    kept = seeds(project, "later_flights")
+    assert {name: text for name, text in files(project).items() if name != "README.md"} == {
+        name: text for name, text in old.items() if name != "README.md"
+    }
+    expected, edited = dict[str, bytes](), 0
+    for name in tracked(project):
+        text = (project / name).read_bytes()
+        if name in kept or name == RETIRED:
+            (project / name).write_bytes(mine(name) + text)
+            expected[name] = mine(name) + text
+        elif name != ANSWERS and (both := aside(text, new[name], mine(name))):
+            (project / name).write_bytes(both[0])
+            expected[name] = both[1]
+            edited += both[1] != both[0]
+    assert edited > 5  # of those that the next version changes
+    expected |= own(project)
+    # Somebody's editor saves with CRLF; .gitattributes sees to it that no commit has that.
+    makefile = (project / "Makefile").read_bytes()
+    (project / "Makefile").write_bytes(makefile.replace(b"\n", b"\r\n"))
+    commit(project)
+    ours = written(rendered(release, about), project)
+    assert bring(project, history, NEXT) == []
+    now = files(project)
+    assert {name: now.get(name) for name in expected} == expected
+    assert set(now) == set(new) | set(expected)
+    assert not lost(ours, project)
 
 
-def test_what_is_ours_and_what_is_theirs_merge(tagged: Path, tmp_path: Path) -> None:
-    project = start(tagged, tmp_path / "project")
-    tox = (project / "tox.ini").read_text()
-    (project / "tox.ini").write_text("# mine\n" + tox)
-    (project / "notes.md").write_text("Mine.\n")
-    update(project)
-    assert (project / "tox.ini").read_text() == "# mine\n" + tox + "# of version 2\n"
-    assert (project / "notes.md").read_text() == "Mine.\n"
+def rename(project: Path, before: str, after: str) -> None:
+    """Rename the package, as a team does that has read where its name stands."""
+    git(project, "mv", f"src/{before}", f"src/{after}")
+    for name in tracked(project):
+        text = (project / name).read_bytes()
+        for old, new in ((before, after), (before.replace("_", "-"), after.replace("_", "-"))):
+            text = text.replace(old.encode(), new.encode())
+        (project / name).write_bytes(text)
+    commit(project)
 
 
-def test_a_level_is_raised_by_an_update_alone(tagged: Path, tmp_path: Path) -> None:
-    project = start(tagged, tmp_path / "project", level=0)
-    update(project, level=1)
-    fresh = copy(tagged, tmp_path / "fresh", {"level": 1}, vcs_ref="v2")
-    assert set(files(fresh)) <= set(files(project))
-    owned = set(files(fresh)) - {SEED, "README.md"}
-    assert all((project / f).read_bytes() == (fresh / f).read_bytes() for f in owned)
-    assert yaml.safe_load((project / ".copier-answers.yml").read_text())["level"] == 1
+def own(project: Path) -> dict[str, bytes]:
+    """Add files as teams have them, and give what they say."""
+    added = {
+        "notes/what we found.md": "# Gefunden\n\nµ = 3 · naïve\n".encode(),
+        'notes/naïve «quoted» "name".md': b"mine\n",
+        "notes/windows.bat": b"@echo off\r\nrem mine\r\n",
+        "notes/no newline": b"mine",
+        "notes/latin-1.txt": b"caf\xe9\n",
+        "notes/picture.png": bytes(range(256)),
+        "notes/Makefile.rej": b"mine: somebody's rejected hunk\n",
+        "notes/merge.md": b"<<<<<<< before updating\nours\n=======\n>>>>>>> after updating\n",
+        "src/later_flights/own.py": b'"""Ours."""\n',
+    }
+    for name, text in added.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_bytes(text)
+    return added
 
 
-def test_an_update_to_the_same_version_changes_nothing(tagged: Path, tmp_path: Path) -> None:
-    project = start(tagged, tmp_path / "project", level=1)
-    update(project)
-    git(project, "add", "-A")
-    git(project, "commit", "-q", "-m", "updated")
-    update(project)
+@EACH
+def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
+    history: Path, rendered: Rendered, tmp_path: Path, release: str, level: int
+) -> None:
+    """The package has a name of its own; .gitattributes is gone, so that a commit may have CRLF."""
+    about = answered(level, 2, package_name="arrivals", project_name="Arrivals")
+    project = start(rendered(release, about), tmp_path / "project")
+    old, new = files(rendered(release, about)), files(rendered(NEXT, about))
+    kept = seeds(project, "arrivals")
+    deleted = {*kept[::2], ".gitattributes", "src/arrivals/pipeline/gate.py"}
+    deleted |= {"src/arrivals/pipeline/ingest.py", "data/raw/flights.csv"}
+    clash, expected = set[str](), dict[str, bytes]()
+    for name in deleted:
+        (project / name).unlink()
+    commit(project)
+    for name in sorted(set(old) & set(new) - deleted - {ANSWERS, ".editorconfig", "tox.ini"}):
+        if name not in kept and (text := across(old[name], new[name], mine(name))):
+            (project / name).write_bytes(text)
+            clash.add(name)
+    assert {"Makefile", ".gitignore", "pyproject.toml", "src/arrivals/cli.py"} <= clash
+    # Saved with CRLF: one that the next version changes, and one that it does not.
+    for name in (".editorconfig", "src/arrivals/pipeline/infer.py"):
+        text = old[name].replace(b"\n", b"\r\n")
+        (project / name).write_bytes(text)
+        (clash.add(name) if old[name] != new[name] else expected.update({name: text}))
+    assert {".editorconfig"} <= clash
+    # What the next version adds, the team has already.
+    for name in ("LATER.md", "src/arrivals/pipeline/later.py"):
+        (project / name).write_bytes(mine(name))
+        clash.add(name)
+    expected |= own(project)
+    commit(project)
+    ours = written(rendered(release, about), project)
+    assert set(bring(project, history, NEXT)) == clash
+    now = files(project)
+    assert not lost(ours, project)
+    assert not deleted & set(now)
+    assert {name: now.get(name) for name in expected} == expected
+    assert all(b"<<<<<<< before updating\n" in now[name] for name in clash)
+
+    commit(project)
+    assert bring(project, history, NEXT) == []
     assert git(project, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("mine", ["# mine\n", ""])
-def test_a_retired_path_stays_as_the_user_has_it(tagged: Path, tmp_path: Path, mine: str) -> None:
-    project = start(tagged, tmp_path / "project")
-    (project / "tox.ini").write_text(mine + (project / "tox.ini").read_text())
-    before = (project / "tox.ini").read_text()
-    (tagged / "template/tox.ini").unlink()
-    questions = (tagged / "copier.yml").read_text()
-    retired = questions.replace("  - __pycache__\n", "  - __pycache__\n  - /tox.ini\n")
-    (tagged / "copier.yml").write_text(retired)
-    commit(tagged, "v3")
-    update(project, to="v3")
-    assert (project / "tox.ini").read_text() == before
-    assert not (copy(tagged, tmp_path / "fresh", {}, vcs_ref="v3") / "tox.ini").exists()
+def test_an_update_to_the_same_version_changes_nothing(
+    history: Path, rendered: Rendered, tmp_path: Path
+) -> None:
+    project = start(rendered(NOW, answered(1)), tmp_path / "project")
+    assert bring(project, history, NOW) == []
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_level_is_raised_by_an_update_alone(
+    history: Path, rendered: Rendered, tmp_path: Path, release: str
+) -> None:
+    project = start(rendered(release, answered(0)), tmp_path / "project")
+    assert bring(project, history, NOW, level=1) == []
+    fresh = files(rendered(NOW, {**answered(0), "level": 1}))
+    old = files(rendered(release, answered(0)))
+    assert source.answers(project)["level"] == 1
+    # A seed of the level that was is the team's.
+    stay = seeds(start(rendered(release, answered(0)), tmp_path / "before"), "flight_delays")
+    assert files(project) == fresh | {name: old[name] for name in stay}
+
+
+def state(project: Path) -> dict[str, object]:
+    """Give all that an update can change: every file, ignored ones too, the index, the commit."""
+    return {
+        "files": files(project),
+        "modes": {name: (project / name).stat().st_mode for name in files(project)},
+        "index": git(project, "ls-files", "--stage"),
+        "head": git(project, "rev-parse", "HEAD"),
+        "branch": git(project, "branch", "--show-current"),
+        "status": git(project, "status", "--porcelain"),
+    }
+
+
+@pytest.mark.parametrize("name", ["Makefile", "notes.md"])
+def test_an_update_is_taken_back_to_the_byte_whether_there_are_conflicts_or_not(
+    history: Path, rendered: Rendered, tmp_path: Path, name: str
+) -> None:
+    project = start(rendered(NOW, answered(0)), tmp_path / "project")
+    old, new = (rendered(version, answered(0)) / name for version in (NOW, NEXT))
+    text = across(old.read_bytes(), new.read_bytes(), mine(name)) if old.exists() else mine(name)
+    assert text
+    (project / name).write_bytes(text)
+    commit(project)
+    # Git ignores these; the next version writes the second.
+    ignored = [project / ".env", project / IGNORED]
+    for file in ignored:
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(mine(file.name))
+    before = state(project)
+    assert bring(project, history, NEXT) == ([name] if old.exists() else [])
+    assert ignored[1].read_bytes() != mine(ignored[1].name)
+    (project / "LATER.md").write_bytes(b"work on the update\n")
+    after = {one: (project / one).read_bytes() for one in (name, "LATER.md", "pyproject.toml")}
+    update.abort(project)
+    assert state(project) == before
+    for one, text in after.items():
+        kept = subprocess.check_output(["git", "show", f"{update.ABORTED}:{one}"], cwd=project)
+        assert kept == text
+
+
+def test_exit_codes_say_how_an_update_ended(
+    history: Path, rendered: Rendered, tmp_path: Path
+) -> None:
+    project = start(rendered(NOW, answered(0)), tmp_path / "project")
+    hooks = str(ROOT / "hooks")
+
+    def rung(*args: str) -> tuple[int, str]:
+        command = (sys.executable, "-m", "rung", "update", *args)
+        done = run(*command, cwd=project, home=tmp_path / "home", PYTHONPATH=hooks)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    assert rung("--to", NOW)[0] == 0
+    assert rung("--to", NOW, "--check")[0] == 0
+    assert rung("--to", NEXT, "--check")[0] == 1
+    assert rung("--to", "v101.0.0")[0] == 2
+    assert rung("--abort")[0] == 2
+    makefile = (project / "Makefile").read_bytes()
+    clash = across(makefile, files(rendered(NEXT, answered(0)))["Makefile"], mine("Makefile"))
+    (project / "Makefile").write_bytes(clash or b"")
+    code, said = rung("--to", NEXT)
+    assert (code, "Makefile" in said) == (2, True)  # not committed
+    commit(project)
+    before = state(project)
+    code, said = rung("--to", NEXT)
+    assert (code, "\n  - Makefile\n" in said) == (1, True)
+    assert git(project, "ls-files", "-u").count("\tMakefile") == 3
+    assert rung("--to", NEXT)[0] == 2
+    assert rung("--abort")[0] == 0
+    assert state(project) == before
+
+
+# Lines that a tool on the way may take for its own.
+LINES = (
+    "<<<<<<< before updating",
+    "=======",
+    ">>>>>>> after updating",
+    "{{ package_name }} {% raw %}",
+    "{# never closed",
+    "@@ -1,3 +1,3 @@",
+    "--- a/Makefile",
+    "+++ b/Makefile",
+    "\\ No newline at end of file",
+    "diff --git a/Makefile b/Makefile",
+    "# naïve 日本語 🙂",
+    "\ufeff# a byte order mark",
+    "\ttabs\tand blanks at the end \t ",
+    "a form feed \x0c, an escape \x1b[31m, a next line \x85, a separator \u2028 within",
+)
+NAMES = (
+    "notes.md",
+    "LATER.md",
+    "src/flight_delays/pipeline/later.py",
+    "src/flight_delays/own/deep/er.py",
+    "café.md",
+    'with "quotes", blanks and 日本語.md',
+    "tab\tand\nnewline.md",
+    "back\\slash.md",
+    "[glob] *?.md",
+    "#hash.md",
+    "-dash.md",
+    "Makefile.rej",
+    "Makefile.orig",
+)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What somebody does to one file, drawn."""
+
+    kind: str
+    which: int  # of the tracked files, or of NAMES
+    where: int  # of the file's lines
+    near: bool  # to what the update changes
+    line: str
+
+    def make(self, project: Path, changed: Mapping[str, Sequence[int]]) -> None:
+        """Do it; numbers are counted round and round the files, and the lines, that there are."""
+        every = [one for one in tracked(project) if one != ANSWERS and (project / one).exists()]
+        if self.kind == "add":
+            every = [*NAMES]
+        elif self.near:
+            every = [one for one in every if one in changed] or every
+        name = every[self.which % len(every)]
+        file = project / name
+        text = file.read_bytes() if file.is_file() else b""
+        parts, line = text.splitlines(keepends=True), self.line.encode() + b"\n"
+        at = self.where % (len(parts) + 1)
+        if self.near and name in changed:
+            place = changed[name][self.where % len(changed[name])] + self.where % 7 - 3
+            at = min(max(place, 0), len(parts))
+        match self.kind:
+            case "add" | "insert":
+                text = b"".join([*parts[:at], line, *parts[at:]])
+            case "replace":
+                text = b"".join([*parts[:at], line, *parts[at + 1 :]])
+            case "delete":
+                text = b"".join([*parts[:at], *parts[at + 1 + self.where % 7 :]])
+            case "append":
+                text += line.removesuffix(b"\n")
+            case "crlf":
+                text = text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+            case "latin-1":
+                text = b"".join([*parts[:at], b"# caf\xe9\n", *parts[at:]])
+            case "binary":
+                text = b"\0" + self.line.encode()
+            case "remove":
+                file.unlink(missing_ok=True)
+                return
+            case "rename":
+                git(project, "mv", "-f", name, f"{name}.mine")
+                return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text)
+
+
+KINDS = (
+    *("insert", "insert", "replace", "replace", "delete", "add"),
+    *("append", "crlf", "latin-1", "binary", "remove", "rename"),
+)
+NUMBERS = st.integers(0, 9999)
+EDITS = st.lists(
+    st.builds(
+        Edit,
+        st.sampled_from(KINDS),
+        NUMBERS,
+        NUMBERS,
+        st.booleans(),
+        st.sampled_from(LINES)
+        | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n")),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_path: Path) -> None:
+    """Edits at random places of random projects, updated, and every line of theirs counted after.
+
+    RUNG_TRIALS says how many there are (30; 300 at night, `make nightly`), RUNG_SEED which; -rP
+    shows what is printed.
+    """
+    trials, first = int(os.environ.get("RUNG_TRIALS", "30")), os.environ.get("RUNG_SEED")
+    number = int(first) if first else random.SystemRandom().randrange(2**32)
+    ended, counted = Counter[str](), Counter[str]()
+
+    @seed(number)
+    @settings(
+        max_examples=trials,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        phases=[Phase.generate],  # a shorter one would take minutes to find
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        release=st.sampled_from(RELEASES),
+        to=st.sampled_from([NOW, NEXT, NEXT]),
+        level=st.sampled_from([0, 0, 1, 2]),
+        ci=st.sampled_from(CI),
+        edits=EDITS,
+    )
+    def trial(release: str, to: str, level: int, ci: list[str], edits: list[Edit]) -> None:
+        old, new = (rendered(version, {"level": level, "ci": ci}) for version in (release, to))
+        project = start(old, tmp_path / f"{ended.total()}")
+        before, after = files(old), files(new)
+        changed = {
+            name: [a for kind, a, *_ in changes(before[name], after[name]) if kind != "equal"]
+            for name in before.keys() & after.keys()
+            if before[name] != after[name]
+        }
+        for edit in edits:
+            edit.make(project, changed)
+        commit(project)
+        ours, then = written(old, project), files(project)
+        try:
+            ended["conflicts" if bring(project, history, to) else "clean"] += 1
+        except BadInputError as error:
+            if "would lose lines" not in str(error):
+                raise
+            ended["refused"] += 1
+            assert git(project, "status", "--porcelain") == ""
+            assert source.answers(project)["_commit"] == release
+        now = files(project)
+        gone = lost(ours, project)
+        counted["written"] += sum(some.total() for some in ours.values())
+        counted["lost"] += sum(some.total() for some in gone.values())
+        assert not gone
+        assert not (set(before) - set(then)) & set(now)
+        only = set(tracked(project)) - set(before) - set(after)
+        assert {name: now.get(name) for name in only} == {name: then[name] for name in only}
+        shutil.rmtree(project)
+
+    try:
+        trial()
+    finally:
+        said = ", ".join(f"{count} {how}" for how, count in ended.items())
+        print(f"seed {number}: {ended.total()} trials ({said})")
+        print(f"lines written: {counted['written']}, lines lost: {counted['lost']}")
