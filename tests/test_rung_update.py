@@ -86,7 +86,7 @@ def test_an_update_shows_what_is_new_merges_relocks_and_checks(
     commit(project)
     again = rung("update", cwd=project, first=uv(tmp_path / "bin", "exit 9"))
     assert again.returncode == 0, again.stderr
-    assert "Nothing to update: v2.0.0 is the newest" in again.stdout
+    assert "Nothing to update: the project has v2.0.0" in again.stdout
     assert git(project, "status", "--porcelain") == ""
 
 

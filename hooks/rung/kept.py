@@ -19,19 +19,20 @@ def lost(old: Path, project: Path, before: str) -> dict[str, list[bytes]]:
         before: Its commit before the update.
     """
     found: dict[str, list[bytes]] = {}
-    for name in names(git(project, "ls-tree", "-r", "-z", "--name-only", before)):
-        own, now = blob(project, before, name), content(project / name)
-        if now == own or name == ".copier-answers.yml":
+    # What came with the update is not the team's; what did not change is as the team left it.
+    for name in names(git(project, "diff", "-z", "--name-only", "--diff-filter=a", before)):
+        if name == ".copier-answers.yml":
             continue
-        theirs = Counter(own.splitlines()) - Counter(content(old / name).splitlines())
-        if missing := theirs - Counter(plain(now)):
-            found[name] = [line for line in missing if line.strip()]
-    return {name: lines for name, lines in found.items() if lines}
+        own, now = blob(project, before, name), content(project / name)
+        theirs = Counter(lines(own)) - Counter(lines(content(old / name)))
+        if missing := [line for line in theirs - Counter(lines(now)) if line.strip()]:
+            found[name] = missing
+    return found
 
 
-def plain(text: bytes) -> list[bytes]:
-    """Give the lines of a text, of which an update may have changed the ends."""
-    return [line.rstrip(b"\r") for line in text.split(b"\n")] + text.splitlines()
+def lines(text: bytes) -> list[bytes]:
+    """Give the lines of a text without their ends, which an update may change."""
+    return [line.rstrip(b"\r") for line in text.split(b"\n")]
 
 
 def content(file: Path) -> bytes:

@@ -43,7 +43,8 @@ def update(
     data = source.parsed(said, template)
     new = source.behind(template, known["_commit"])
     if not new and all(known.get(name) == value for name, value in data.items()):
-        say(f"Nothing to update: {template.name} is the newest, and the project has it.")
+        have = known["_commit"]
+        say(f"Nothing to update: the project has {have}, and {template.name} is no newer.")
         return
     if new:
         news = source.changes(template, known["_commit"])
@@ -105,6 +106,9 @@ def bring(
     except BaseException:
         restore(project)
         raise
+    for name, value in source.answers(project).items():
+        if name not in known:
+            say(f"New: {name} is {value}; another answer is given with --data {name}=…")
     if left := post_update.conflicts(project):
         listed = "".join(f"\n  - {name}" for name in left)
         raise RefusedError(
