@@ -50,7 +50,7 @@ def up(project: Path, said: list[str], *, yes: bool) -> None:
     template = update.had(known)
     data = source.parsed(said, template) | {"level": level}
     added, changed = adds(template, known, data)
-    folders = groupby(added, lambda name: str(PurePosixPath(name).parent))
+    folders = groupby(added, parent)
     listed = "".join(
         f"\n  {where}/: {', '.join(PurePosixPath(name).name for name in names)}"
         for where, names in folders
@@ -92,7 +92,13 @@ def adds(
         both = sorted(had & has)
         changed = [n for n in both if (old / n).read_bytes() != (new / n).read_bytes()]
         kept = seeds(template, str(own["package_name"]))
-    return sorted(has - had), [n for n in changed if not n.startswith(kept)]
+    added = sorted(has - had, key=lambda name: (parent(name), name))
+    return added, [name for name in changed if not name.startswith(kept)]
+
+
+def parent(name: str) -> str:
+    """Give the folder of a file of a project."""
+    return str(PurePosixPath(name).parent)
 
 
 def seeds(template: source.Source, package: str) -> tuple[str, ...]:
