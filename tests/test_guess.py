@@ -1,0 +1,259 @@
+"""What `rung adopt` reads from files: names, targets, requirements; and how it merges them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+import tomlkit
+from conftest import ROOT
+from packaging.requirements import Requirement
+from repositories import notebook, write
+from rung import carry, guess, lock, meet, merged, notebooks, pyproject, target
+
+TEMPLATE = ROOT / "template"
+
+
+def piece(code: str) -> notebooks.Piece:
+    return notebooks.Piece("train.py", None, ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'y = df["sold"]',
+        "y_train = train.sold.values",
+        'y = np.log(df["sold"].fillna(0))',
+        'X, y = df.drop(columns=["id", "sold"]), None\nlabels = df[["sold"]]',
+        'X = df.drop("sold", axis=1).fillna(0)',
+        'labels = df.pop("sold")',
+        'TARGET = "sold"',
+        'target_col = "sold"\ny = df[target_col]',
+    ],
+)
+def test_code_tells_what_it_predicts(code: str, tmp_path: Path) -> None:
+    write(tmp_path, {"t.csv": "id;size;sold\n1;2;3\n", "other.csv": "a,b\n" + "1,2\n" * 99})
+    file, column = target.data(tmp_path, ["other.csv", "t.csv"], [piece(code)])
+    assert column is not None
+    assert (file, column.value) == ("t.csv", "sold")
+
+
+def test_a_table_that_code_reads_goes_before_a_larger_one(tmp_path: Path) -> None:
+    write(tmp_path, {"raw/small.csv": "y\n1\n", "large.csv": "y\n" + "1\n" * 99})
+    code = piece('df = pd.read_csv("..\\\\raw\\\\small.csv")\ny = df["y"]')
+    assert target.data(tmp_path, ["large.csv", "raw/small.csv"], [code])[0] == "raw/small.csv"
+    assert target.data(tmp_path, ["large.csv", "raw/small.csv"], [])[0] == "large.csv"
+
+
+def test_a_column_of_parquet_is_found(tmp_path: Path) -> None:
+    import polars as pl
+
+    pl.DataFrame({"size": [1], "sold": [2]}).write_parquet(tmp_path / "t.parquet")
+    assert target.has_column(tmp_path / "t.parquet", "sold")
+    assert not target.has_column(tmp_path / "t.parquet", "other")
+
+
+def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
+    cells = [
+        "# Title",
+        "%%bash\nls",
+        "!pip install x\n%time y = 1\ndf?",
+        "if x:\n    !ls",
+        "print 1",
+    ]
+    write(tmp_path, {"a.ipynb": notebook(*cells), "broken.ipynb": "{", "empty.ipynb": "[]"})
+    found = [*notebooks.pieces(tmp_path, ["a.ipynb", "broken.ipynb", "empty.ipynb"])]
+    assert [one.cell for one in found] == [3, 4]  # print 1 is Python 2
+
+
+@pytest.mark.parametrize(
+    ("said", "standard"),
+    {
+        "^1.2.3": ">=1.2.3,<2",
+        "^0.2": ">=0.2,<0.3",
+        "^0.0.3": ">=0.0.3,<0.0.4",
+        "~1.2": ">=1.2,<1.3",
+        "~1": ">=1,<2",
+        "*": "",
+        "1.2.*": "==1.2.*",
+        "1.2.3": "==1.2.3",
+        ">=1, <2": ">=1,<2",
+        "~=1.4": "~=1.4",
+    }.items(),
+)
+def test_a_version_of_poetry_is_one_of_the_standard(said: str, standard: str) -> None:
+    assert carry.caret(said) == standard
+
+
+REQUIREMENTS = {
+    "pandas == 1.3.0  # a comment": "pandas==1.3.0",
+    "tqdm>=4 ; python_version < '4' --hash=sha256:00": 'tqdm>=4; python_version < "4"',
+    "numpy @ file:///tmp/build/80754af9/numpy": "numpy",
+    "-e git+https://example.invalid/a.git@v1#egg=thing": "thing @ git+https://example.invalid/a.git@v1",
+    "uvicorn[standard]": "uvicorn[standard]",
+    "sklearn": "scikit-learn",
+    "dask \\\n  >=2024": "dask>=2024",
+}
+
+
+@pytest.mark.parametrize("line", REQUIREMENTS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_line_of_pip_is_carried(line: str, encoding: str, tmp_path: Path) -> None:
+    lines = f"-e .\n{line}\n--index-url https://example.invalid\n".replace("\n", "\r\n")
+    write(tmp_path, {"requirements.txt": lines.encode(encoding)})
+    found = carry.requirements(tmp_path, ["requirements.txt"])
+    assert [str(one) for one in found.found.values()] == [REQUIREMENTS[line]]
+    assert "--index-url" in " ".join(found.notes)
+
+
+def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: Path) -> None:
+    files = {
+        "requirements.txt": "-r requirements/more.txt\npandas\n",
+        "requirements/more.txt": "pip_one==1\n-r ../requirements.txt\n",
+        "setup.py": "from setuptools import setup\nsetup(install_requires=['setup_one>=1'],"
+        "extras_require={'x': ['setup_two']})\n",
+        "setup.cfg": "[options]\ninstall_requires =\n    cfg_one\n    pandas>=2\n",
+        "environment.yml": "dependencies:\n- python=3.8\n- conda-forge::conda_one=1.2\n- mkl\n"
+        "- pytorch\n- exact==1.3=py39_0\n- pip:\n  - pip_two~=2.0\n",
+        "Pipfile": '[packages]\npipenv_one = {version = "~=1.0", extras = ["x"]}\n'
+        'local = {path = "."}\n',
+        "pyproject.toml": '[project]\ndependencies = ["project_one"]\n'
+        '[dependency-groups]\ndev = ["group_one", {include-group = "x"}]\n'
+        '[tool.poetry.group.x.dependencies]\npoetry_one = {git = "https://example.invalid/x"}\n',
+    }
+    write(tmp_path, dict(files))
+    found = carry.requirements(tmp_path, [*files])
+    assert {str(one) for one in found.found.values()} == {
+        *("pip_one==1", "setup_one>=1", "setup_two", "cfg_one", "pandas>=2", "conda_one==1.2.*"),
+        *("torch", "exact==1.3", "pip_two~=2.0", "pipenv_one[x]~=1.0", "project_one", "group_one"),
+        "poetry_one @ git+https://example.invalid/x",
+    }
+    assert found.notes == ["Pipfile: local is a file of yours, and not carried"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "may"),
+    [
+        ("a>=1", "a>=2", True),
+        ("a==1", "a>=2", False),
+        ("a==2.5", "a>=2", True),
+        ("a<2", "a>=2", False),
+    ],
+)
+def test_what_cannot_go_together_is_known(theirs: str, ours: str, may: bool) -> None:
+    assert carry.together(Requirement(theirs), Requirement(ours)) is may
+
+
+def test_a_requirement_is_loosened_step_by_step() -> None:
+    asked = Requirement("a[x]==1.2.*,<2; python_version > '3'")
+    marker = '; python_version > "3"'
+    said = [f"a[x]<2,==1.2.*{marker}", f"a[x]>=1.2{marker}", f"a[x]{marker}"]
+    assert [str(one) for one in lock.looser(asked)] == said
+    assert [str(one) for one in lock.looser(Requirement("a"))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    {
+        "Churn-Model": "churn_model",
+        "2024 sales": "project_2024_sales",
+        "json": "project_json",
+        "numpy": "project_numpy",
+        "there": "there_model",
+        "data science für alle!": "data_science_f_r_alle",
+    }.items(),
+)
+def test_a_package_has_a_name_that_is_free(name: str, package: str, tmp_path: Path) -> None:
+    files = ["src/there/__init__.py"]
+    asked = guess.Guess(name, "it says so")
+    assert guess.package(asked, tmp_path, files, {"numpy", "src"}).value == package
+
+
+@pytest.mark.parametrize(
+    ("readme", "title", "sentence"),
+    [
+        ("# A **title** :tada:\n\n[![b](x)](y)\n\nSays [this](z).\n", "A title", "Says this."),
+        ("Title\n=====\nSays this.\n", "Title", "Says this."),
+        ("Says this, in a sentence.\n\nMore.\n", "", "Says this, in a sentence."),
+        ("# Only a title\n", "Only a title", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_readme_has_a_title_and_a_paragraph(
+    readme: str, title: str, sentence: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {"README.md": readme})
+    assert guess.readme(tmp_path, ["README.md"]) == (title, sentence)
+
+
+def test_a_makefile_has_their_targets_and_the_rest_of_ours(tmp_path: Path) -> None:
+    theirs = "X := a:b\nall: test\ntest clean: ; echo mine\n"
+    text, own = merged.makefile((TEMPLATE / "Makefile").read_text(), theirs)
+    assert text.startswith(theirs)
+    assert set(own) == {"test", "clean"}
+    (tmp_path / "Makefile").write_text(text)
+    done = subprocess.run(["make", "-n"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("echo mine\n", "")
+
+
+@pytest.mark.parametrize("indent", ["", "  ", "      "])
+def test_hooks_of_theirs_come_after_ours(indent: str) -> None:
+    listed = "- repo: https://example.invalid/x\n  rev: v1\n  hooks: []\n"
+    theirs = f"fail_fast: true\nrepos:\n{textwrap.indent(listed, indent)}"
+    text, whole = merged.pre_commit(
+        (TEMPLATE / ".pre-commit-config.yaml").read_text(), theirs, [r"old/", r"a\ b\.py$"]
+    )
+    read = merged.read(text)
+    assert whole
+    assert read["fail_fast"] is True
+    assert [repo["repo"] for repo in read["repos"]] == ["local", "https://example.invalid/x"]
+
+
+def test_hooks_that_cannot_be_read_are_not_mixed() -> None:
+    ours = (TEMPLATE / ".pre-commit-config.yaml").read_text()
+    assert merged.pre_commit(ours, "repos: [\n", [])[1] is False
+
+
+def test_settings_of_tools_that_are_theirs_alone_come_along() -> None:
+    ours = '[project]\nname = "a"\n[dependency-groups]\ndev = []\n[tool.uv]\ndefault-groups = []\n'
+    ours += "[tool.ruff]\nline-length = 100\n"
+    theirs = (
+        '[project]\nname = "b"\nlicense = "Proprietary!"\nkeywords = ["k"]\nscripts = {x = "y:z"}\n'
+    )
+    theirs += "[tool.ruff]\nline-length = 79\n[tool.black]\nfast = true  # why not\n"
+    theirs += '[tool.uv.sources]\nx = { git = "https://example.invalid" }\n[tool.hatch.build]\n'
+    text, dropped = pyproject.merged(ours, theirs, ">=3.12", {"ruff": ["./a b.py"]}, [], [])
+    read = tomlkit.parse(text).unwrap()
+    assert read["project"] == {"name": "a", "keywords": ["k"], "requires-python": ">=3.12"}
+    assert read["tool"]["ruff"] == {"line-length": 100, "extend-exclude": ["./a b.py"]}
+    assert read["tool"]["black"] == {"fast": True}
+    assert read["tool"]["uv"]["sources"] == {"x": {"git": "https://example.invalid"}}
+    assert dropped == ["project.scripts", "tool.ruff", "tool.hatch"]
+
+
+def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
+    ours = ["src/new/cli.py", "tests/test_controls.py"]
+    theirs = [
+        "src/old/a.py",
+        "src/old/b.py",
+        "tests/test_a.py",
+        "tests/old/test_b.py",
+        "run {x}.py",
+    ]
+    left = meet.left_out([*theirs, "tests/conftest.py"], ours, "new")
+    assert left["ruff"] == [
+        *("./run [{]x[}].py", "./src/old/", "./tests/conftest.py"),
+        *("./tests/old/", "./tests/test_a.py"),
+    ]
+    ignored = ["--ignore=tests/old", "--ignore=tests/test_a.py", "--noconftest"]
+    assert left["pytest"] == ignored
+
+
+@pytest.mark.parametrize(
+    ("said", "old"), {">=3.8": True, "^3.9": True, "3.12": False, ">=3.11,<3.14": False}.items()
+)
+def test_a_python_that_is_too_old_is_known(said: str, old: bool) -> None:
+    assert guess.too_old(said) is old
