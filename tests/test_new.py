@@ -286,3 +286,33 @@ def test_each_hook_can_be_run_alone(rung: Callable[..., Made], tmp_path: Path) -
     assert "is no project of this template" in refused[1].stderr
     failed = [alone(hook, tmp_path / "full") for hook in ("post_gen", "post_update")]
     assert [done.returncode for done in failed] == [1, 2]
+
+
+@pytest.mark.slow
+def test_by_uvx_from_an_address_a_project_gets_that_address_and_version(
+    history: Path, tmp_path: Path
+) -> None:
+    first = programs(
+        tmp_path / "bin", uv="case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; esac"
+    )
+    home, address = tmp_path / "home", f"git+{history.as_uri()}"
+    home.mkdir()
+    (home / ".gitconfig").write_text("[user]\nname = Somebody\nemail = some@example.invalid\n")
+    command = [
+        uv(),
+        "tool",
+        "run",
+        "--from",
+        f"{address}@v99.0.0",
+        "rung",
+        "new",
+        "--defaults",
+        "mine",
+    ]
+    done = run(*command, cwd=tmp_path, home=home, first=first)
+    assert done.returncode == 0, done.stderr
+    answers = yaml.safe_load((tmp_path / "mine/.copier-answers.yml").read_text())
+    assert (answers["_src_path"], answers["_commit"]) == (address, "v99.0.0")
+    new = run(*command[:5], "rung", "update", "--check", "mine", cwd=tmp_path, home=home)
+    assert new.returncode == 1, "v100.0.0 is in the history"
+    assert "v100.0.0 is new, and the project has v99.0.0" in new.stderr
