@@ -142,9 +142,9 @@ def prepared(
     rendered = {name: (render / name).read_bytes() for name in sorted(files(render))}
     theirs = {name: repository.read(name) for name in meet.clash(repository.names, rendered)}
     plan = meet.plan(rendered, theirs, repository.names, repository.crlf())
-    free(repository, [*rendered] if repository.git else [*beside.targets(plan)])
+    free(repository, [*rendered] if repository.git else [*beside.targets(plan)], package)
     made = Made(plan, dict(plan.merged))
-    there = [plan.moved.get(name, name) for name in repository.names]
+    there = [plan.moved.get(name, name) for name in (*repository.names, *repository.others)]
     left_out = meet.left_out(there, rendered, package)
     found = [*notebooks.pieces(folder, repository.names)]
     made.sections[FIRST] = chosen(repository, made, found, asked)
@@ -169,14 +169,17 @@ def prepared(
     return made
 
 
-def free(repository: Repository, paths: Sequence[str]) -> None:
+def free(repository: Repository, paths: Sequence[str], package: str) -> None:
     """See that nothing stands where the project writes.
 
     Raises:
         BadInputError: Something does; all of it is named.
     """
     tracked = repository.names if repository.git else None
-    if missing := meet.obstacles(repository.folder, paths, tracked):
+    missing = meet.obstacles(repository.folder, paths, tracked)
+    if any(name.startswith(f"src/{package}/") for name in repository.names):
+        missing.append(f"src/{package}/ is there: give the new package another name, package_name")
+    if missing:
         listed = "".join(f"\n  - {one}" for one in missing)
         said = f"{repository.folder} cannot be adopted yet:{listed}\nNothing was written"
         raise BadInputError(said)

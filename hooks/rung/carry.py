@@ -87,6 +87,7 @@ def standard(pyproject: dict[str, Any]) -> Iterator[str]:
     """Give the requirements that PEP 621 and PEP 735 know."""
     project = dig(pyproject, "project")
     lists = [project.get("dependencies") or [], *dig(project, "optional-dependencies").values()]
+    lists.append(dig(pyproject, "tool", "uv", "dev-dependencies") or [])
     for listed in (*lists, *dig(pyproject, "dependency-groups").values()):
         yield from (said for said in listed if isinstance(said, str))
 

@@ -171,10 +171,9 @@ def package(guess: Guess, folder: Path, files: Iterable[str], taken: set[str]) -
     here = {part for f in files for part in (f.split("/")[0], *f.split("/")[1:2])}
     here |= {path.name for path in (*folder.glob("*"), *folder.glob("src/*"))}
     name = re.sub(r"[^a-z0-9]+", "_", str(guess.value).lower()).strip("_")[:24].strip("_")
-    if not name[:1].isalpha():
-        name = f"project_{name}".strip("_")
-    if name in taken | sys.stdlib_module_names or keyword.iskeyword(name):
-        name = f"project_{name}"
+    known = name in taken | sys.stdlib_module_names or keyword.iskeyword(name)
+    if known or not name[:1].isalpha():
+        name = f"project_{name}"[:24].strip("_")
     own = {name, f"{name}.py"}
     if own & {*here, *(entry.lower() for entry in here)}:
         return Guess(f"{name}_model", f"{guess.why}; {name} is there already")

@@ -19,6 +19,8 @@ from .guess import dig
 GROUP = "adopted"
 # Tables of tools that build a package, or whose requirements were carried.
 CONVERTED = ("poetry", "setuptools", "setuptools_scm", "hatch", "flit", "pdm", "pdm-build")
+# Of [tool.uv], what says where packages are from; the rest is about the package itself.
+SOURCES = ("sources", "index", "constraint-dependencies", "override-dependencies", "environments")
 KEPT = ("authors", "maintainers", "keywords", "classifiers", "urls", "license", "version")
 
 
@@ -60,7 +62,7 @@ def merged(
     dropped = [f"project.{key}" for key in dropped] + ["build-system"] * ("build-system" in own)
     for name, table in dig(own, "tool").items():
         if name == "uv":
-            for key in [key for key in table if key not in tool["uv"]]:
+            for key in [key for key in table if key in SOURCES]:
                 tool["uv"][key] = table[key]
         elif name in tool or name in CONVERTED:
             dropped.append(f"tool.{name}")
@@ -105,6 +107,7 @@ def person(said: Any) -> Any:
 
 def higher(python: str) -> str | None:
     """Give the oldest Python that is asked for, if it is newer than what the template asks for."""
+    python = re.sub(r"^[~^](?!=)", ">=", python)  # Poetry's
     try:
         lowest = [s.version for s in SpecifierSet(python) if s.operator in (">=", "~=", "==")]
     except InvalidSpecifier:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import BadInputError, pre_gen, source, target, told
@@ -24,6 +24,7 @@ class Repository:
     git: bool
     names: list[str]  # in Git, or all
     tables: list[str]  # possible data, in Git or not
+    others: list[str] = field(default_factory=list)  # neither in Git nor ignored
     base: str = ""  # how to go back
 
     def read(self, name: str) -> bytes:
@@ -57,7 +58,8 @@ def looked(folder: Path) -> Repository:
         *pre_gen.programs(),
         *(state(folder) if inside or (folder / ".git").exists() else ()),
     ]
-    if (folder / ".venv").exists() and "UV_PROJECT_ENVIRONMENT" not in os.environ:
+    own = "UV_PROJECT_ENVIRONMENT" in os.environ or (folder / "uv.lock").exists()
+    if (folder / ".venv").exists() and not own:
         missing.append(".venv is where the project's environment goes: rename or remove it")
     if missing:
         listed = "".join(f"\n  - {one}" for one in missing)
@@ -68,7 +70,9 @@ def looked(folder: Path) -> Repository:
         return Repository(folder, False, walked, tables)
     branch = git(folder, "branch", "--show-current")
     base = branch or f"--detach {git(folder, 'rev-parse', '--short', 'HEAD')}"
-    return Repository(folder, True, names(git(folder, "ls-files", "-z")), tables, base)
+    tracked = names(git(folder, "ls-files", "-z"))
+    others = names(git(folder, "ls-files", "-z", "--others", "--exclude-standard"))
+    return Repository(folder, True, tracked, tables, others, base)
 
 
 def state(folder: Path) -> Iterator[str]:
