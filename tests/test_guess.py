@@ -245,7 +245,7 @@ def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
     ]
     left = meet.left_out([*theirs, "tests/conftest.py"], ours, "new")
     assert left["ruff"] == [
-        *("./run [{]x[}].py", "./src/old/", "./tests/conftest.py"),
+        *("./module/", "./run [{]x[}].py", "./src/old/", "./tests/conftest.py"),
         *("./tests/old/", "./tests/test_a.py"),
     ]
     ignored = ["--ignore=tests/old", "--ignore=tests/test_a.py", "--noconftest"]

@@ -145,6 +145,7 @@ def prepared(
     free(repository, [*rendered] if repository.git else [*beside.targets(plan)], package)
     made = Made(plan, dict(plan.merged))
     there = [plan.moved.get(name, name) for name in (*repository.names, *repository.others)]
+    there = [f"{name}/" if (folder / name).is_dir() else name for name in there]  # a submodule
     left_out = meet.left_out(there, rendered, package)
     found = [*notebooks.pieces(folder, repository.names)]
     made.sections[FIRST] = chosen(repository, made, found, asked)
@@ -156,7 +157,7 @@ def prepared(
         text, _ = merged.pre_commit(decoded(rendered[HOOKS]), own, left_out["hooks"])
         made.written[HOOKS] = encoded(text)
     python = guess.python(folder)
-    code = [name for name in there if name.endswith((".py", ".ipynb"))]
+    code = [name for name in there if name.endswith(meet.CODE)]
     made.sections |= {
         "Code of yours, and where in the project it belongs": notebooks.moves(found, package),
         STAYED: [*plan.moves(), *plan.notes],

@@ -20,6 +20,7 @@ SHADOWS = (
     *("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml"),
     *("ruff.toml", ".ruff.toml", "mypy.ini", ".mypy.ini"),
 )
+CODE = (".py", ".pyi", ".ipynb", "/")  # and submodules
 MERGED = (*merged.BY_LINES, ".editorconfig", "Makefile", ".pre-commit-config.yaml")
 
 
@@ -211,7 +212,7 @@ def left_out(
         rendered: Paths of the render.
         package: The project's package.
     """
-    code = [n for n in names if n.endswith((".py", ".pyi", ".ipynb"))]
+    code = [n for n in names if n.endswith(CODE)]
     code = [n for n in code if not n.startswith(f"src/{package}/")]
     typed = [n for n in code if n.startswith(("src/", "tests/")) and not n.endswith(".ipynb")]
     tests = [n for n in code if re.fullmatch(r"tests/(.*/)?(test_[^/]*|[^/]*_test)\.py", n)]
