@@ -38,10 +38,11 @@ SESSIONS = {
         "$ cd delays; rung up --yes",
     ],
     "adopt": [
-        "python TESTS/repositories.py notebook churn",
-        "$ cd churn; git log --oneline; ls",
-        "$ cd churn; rung adopt --defaults --template URL",
-        "$ cd churn; uv run ml run",
+        "mkdir wine; PYTHONPATH=TESTS:HOOKS python -c 'from pathlib import Path; "
+        'from repositories import KINDS; KINDS["notebook"].build(Path("wine"))\'',
+        "$ cd wine; git log --oneline; ls",
+        "$ cd wine; rung adopt --defaults --template URL",
+        "$ cd wine; uv run ml run",
     ],
 }
 
@@ -76,6 +77,7 @@ def main() -> None:
             for line in SESSIONS[name]:
                 command = line.removeprefix("$ ").replace("URL", str(clone)).replace("OLD", old)
                 command = command.replace("TESTS", str(ROOT / "tests"))
+                command = command.replace("HOOKS", str(ROOT / "hooks"))
                 done = subprocess.run(
                     ["bash", "-c", command],
                     cwd=here,
