@@ -362,6 +362,56 @@ def test_exit_codes_say_how_an_update_ended(
     assert state(project) == before
 
 
+@pytest.mark.parametrize("name", ["Makefile/mine.mk", "service", "old.rej"])
+def test_what_stands_in_the_way_of_an_update_is_told_and_stays(
+    history: Path, rendered: Rendered, tmp_path: Path, name: str
+) -> None:
+    """A folder where a file belongs, a file where a folder does, and what Copier calls its own."""
+    project = start(rendered(NOW, answered(0)), tmp_path / "project")
+    (project / ".git/info/exclude").write_text("*.rej\n")
+    (project / "Makefile").unlink()
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_bytes(mine(name))
+    commit(project)
+    before = state(project)
+    with pytest.raises(BadInputError, match=r"\w"):
+        update.update(project, None, NEXT, [], check=False)
+    assert state(project) == before
+
+
+def test_a_persons_settings_decide_nothing(
+    history: Path, rendered: Rendered, tmp_path: Path
+) -> None:
+    project = start(rendered(NOW, answered(0)), tmp_path / "project")
+    for key, value in {
+        "apply.whitespace": "fix",
+        "apply.ignoreWhitespace": "change",
+        "color.ui": "always",
+        "core.quotePath": "false",
+        "core.hooksPath": "hooks-that-are-not-there",
+        "diff.external": "false",
+        "diff.mnemonicPrefix": "true",
+        "diff.noprefix": "true",
+        "merge.conflictStyle": "diff3",
+        "status.relativePaths": "false",
+        "status.showUntrackedFiles": "no",
+    }.items():
+        git(project, "config", key, value)
+    own(project)
+    old, new = (files(rendered(version, answered(0))) for version in (NOW, NEXT))
+    blanks = b"# ours  \t \n \t\n\n"
+    (project / "Makefile").write_bytes(across(old["Makefile"], new["Makefile"], blanks) or b"")
+    gate = "src/flight_delays/pipeline/gate.py"
+    both = aside(old[gate], new[gate], blanks)
+    assert both
+    (project / gate).write_bytes(both[0])
+    commit(project)
+    assert bring(project, history, NEXT) == ["Makefile"]
+    assert (project / gate).read_bytes() == both[1]
+    assert blanks in (project / "Makefile").read_bytes()
+    assert b"|||||||" not in (project / "Makefile").read_bytes()
+
+
 # Lines that a tool on the way may take for its own.
 LINES = (
     "<<<<<<< before updating",
