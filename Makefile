@@ -2,10 +2,10 @@
 .DEFAULT_GOAL := help
 DEMO ?= demo
 
-.PHONY: help demo test quick bench lint clean
+.PHONY: help demo test quick nightly bench lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## generate a project into ./demo, train it, gate it, predict with it
 	@if [ -e "$(DEMO)" ]; then echo "$(DEMO) exists: remove it, or name another folder with make demo DEMO=folder."; exit 1; fi
@@ -18,6 +18,10 @@ test: ## the whole suite
 quick: ## the tests that need no project environment
 	@.ci/packages
 	.ci/with-uv uv run pytest -n 2 -m "not slow"
+
+nightly: ## the randomized updates, ten times as many as the suite has
+	@.ci/packages
+	RUNG_TRIALS=300 .ci/with-uv uv run pytest -rP tests/test_update.py -k drawn
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"
 	.ci/with-uv uv run python tests/bench.py $(ONLY)
