@@ -574,12 +574,14 @@ def test_git_leaves_the_line_ends_of_any_name_alone(tmp_path: Path) -> None:
     from rung.merged import bytes_kept
 
     wanted = ["a b.txt", 'q"uote.txt', "br[ack]et.txt", "st*r.txt", "ü/ñ.txt", "back\\slash.txt"]
+    wanted += ["a [b] c.txt"]
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitattributes").write_text("* text=auto eol=lf\n" + bytes_kept(wanted))
     for name in wanted:
         said = git(tmp_path, "-c", "core.quotePath=false", "check-attr", "-z", "text", name)
         assert said.split("\0")[2] == "unset", name
-    assert git(tmp_path, "check-attr", "-z", "text", "stir.txt").split("\0")[2] == "auto"
+    for name in ("stir.txt", "deep/a b.txt"):
+        assert git(tmp_path, "check-attr", "-z", "text", name).split("\0")[2] == "auto", name
 
 
 def test_an_orphan_and_a_repository_meet_in_one_commit(tmp_path: Path) -> None:

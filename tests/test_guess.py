@@ -148,9 +148,9 @@ def test_what_cannot_go_together_is_known(theirs: str, ours: str, may: bool) -> 
 
 
 def test_a_requirement_is_loosened_step_by_step() -> None:
-    asked = Requirement("a[x]==1.2.*,<2; python_version > '3'")
+    asked = Requirement("a[x]==1.2.*,>1.1,<2; python_version > '3'")
     marker = '; python_version > "3"'
-    said = [f"a[x]<2,==1.2.*{marker}", f"a[x]>=1.2{marker}", f"a[x]{marker}"]
+    said = [f"a[x]<2,==1.2.*,>1.1{marker}", f"a[x]>1.1,>=1.2{marker}", f"a[x]{marker}"]
     assert [str(one) for one in lock.looser(asked)] == said
     assert [str(one) for one in lock.looser(Requirement("a"))] == ["a"]
 
@@ -243,7 +243,7 @@ def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
         "tests/old/test_b.py",
         "run {x}.py",
     ]
-    left = meet.left_out([*theirs, "tests/conftest.py"], ours, "new")
+    left = meet.left_out([*theirs, "tests/conftest.py", "module/"], ours, "new")
     assert left["ruff"] == [
         *("./module/", "./run [{]x[}].py", "./src/old/", "./tests/conftest.py"),
         *("./tests/old/", "./tests/test_a.py"),
