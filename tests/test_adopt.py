@@ -408,6 +408,13 @@ def a_link(folder: Path) -> None:
     (folder / "src").symlink_to("/nowhere")
 
 
+def a_linked_file(folder: Path) -> None:
+    git(folder, "mv", "Makefile", "make.file")
+    (folder / "Makefile").symlink_to("make.file")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "linked")
+
+
 def an_environment(folder: Path) -> None:
     (folder / ".venv").mkdir()
 
@@ -430,6 +437,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
     in_the_way: "tox.ini is not in Git",
     ignored_and_in_the_way: "tox.ini is not in Git",
     a_link: "src is a link",
+    a_linked_file: "Makefile is a link",
     an_environment: ".venv is where",
     a_merge: "in the middle of a merge",
     a_file_for_a_folder: "data is a file",

@@ -104,6 +104,8 @@ def plan(
             made.moved[name] = before(name, names)
     if ".python-version" in theirs and not runs(decoded(theirs[".python-version"])):
         made.moved[".python-version"] = before(".python-version", names)
+    if "uv.lock" in names:
+        made.notes.append("uv.lock: locked anew, from yours")
     replaced = {*made.merged, "pyproject.toml", "uv.lock"}
     kept = [n for n in sorted(crlf) if n not in replaced and not n.startswith("data/")]
     if kept and ".gitattributes" in rendered:
@@ -182,7 +184,9 @@ def obstacles(
                 said[f"{parent} is {kind}, and a project has a folder there: rename it"] = None
             elif str(parent) != "." and (at / ".git").exists():
                 said[f"{parent} is another repository, and a project has files there"] = None
-        if path.is_dir():
+        if path.is_symlink() and name in (*MERGED, "pyproject.toml"):
+            said[f"{name} is a link, and is to be merged: replace it by a file"] = None
+        elif path.is_dir():
             said[f"{name} is a folder, and a project has a file there: rename it"] = None
         elif (path.is_symlink() or path.exists()) and tracked is not None and name not in tracked:
             said[f"{name} is not in Git, and a project has one: commit it, or move it"] = None
