@@ -511,8 +511,8 @@ EDITS = st.lists(
         st.sampled_from(LINES)
         | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n")),
     ),
-    min_size=1,
-    max_size=8,
+    min_size=3,
+    max_size=9,
 )
 
 
@@ -538,7 +538,7 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
     @given(
         release=st.sampled_from(RELEASES),
         to=st.sampled_from([NOW, NEXT, NEXT]),
-        level=st.sampled_from([0, 0, 1, 2]),
+        level=st.sampled_from([0, 0, 0, 1, 2]),
         ci=st.sampled_from(CI),
         edits=EDITS,
     )
