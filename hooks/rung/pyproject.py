@@ -69,7 +69,8 @@ def merged(
         else:
             tool[name] = table
     text = tomlkit.dumps(made)
-    tomlkit.parse(text)
+    if theirs and not readable(text):  # an order of tables that tomlkit cannot write
+        return merged(ours, "", python, left_out, kept, left)[0], [*own]
     return text, dropped
 
 
@@ -129,6 +130,7 @@ def adopt(made: Any, kept: Sequence[Requirement], left: Sequence[Requirement]) -
         tomlkit.comment("What the code from before needs. Take out what nothing imports any more.")
     )
     groups.add(GROUP, listed)
+    groups.add(tomlkit.nl())
     made["tool"]["uv"]["default-groups"].append(GROUP)
 
 
