@@ -491,17 +491,19 @@ GIT = shutil.which("git")
     ids=["the last step", "the merge", "the lock"],
 )
 def test_a_failure_leaves_all_as_it_was(
-    rung: Callable[..., Done], churn: Path, tmp_path: Path, name: str, script: str
+    rung: Callable[..., Done], tmp_path: Path, name: str, script: str
 ) -> None:
-    before = content(churn)
+    folder = tmp_path / "notebook"
+    repositories.notebook_only(folder)
+    before = content(folder)
     first = programs(tmp_path / "bin", **{name: script})
     real = shutil.which("uv") or str(Path(RUNG).parents[2] / ".tools/bin/uv")
-    done = rung(churn, "--defaults", first=first, REAL=real)
+    done = rung(folder, "--defaults", first=first, REAL=real)
     assert done.returncode in (1, 2)
     assert "Traceback" not in done.stderr
-    assert content(churn) == before
-    assert git(churn, "status", "--porcelain") == ""
-    assert git(churn, "worktree", "list").count("\n") == 0
+    assert content(folder) == before
+    assert git(folder, "status", "--porcelain") == ""
+    assert git(folder, "worktree", "list").count("\n") == 0
 
 
 def test_without_git_a_failure_takes_back_what_was_written(tmp_path: Path) -> None:

@@ -47,12 +47,13 @@ def lock(folder: Path, wanted: Mapping[str, Requirement], write: Write) -> Locke
         (folder / "pyproject.toml").write_text(write(kept, []), "utf-8")
         uv = program("uv").with_cwd(str(folder))["lock", "--quiet", *options]
         code, _, said = uv.run(retcode=None)
-        return None if code == 0 else str(said).strip()
+        return None if code == 0 else str(said).strip() or f"exit {code}"
 
     kept, changed, left = list(wanted.values()), list[str](), list[Requirement]()
     if locks(kept, "--no-build") is not None:
         if why := locks([]):
-            raise RefusedError(f"uv lock failed, and nothing was changed: {why}")
+            first = why.splitlines()[0].removeprefix("error: ").rstrip(".")
+            raise RefusedError(f"uv lock failed, and nothing was changed: {first}")
         kept, sources = [], list[Requirement]()
         for one in wanted.values():
             for tried in looser(one):

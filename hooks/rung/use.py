@@ -33,12 +33,9 @@ def take(repository: Repository, made: Made) -> str | None:
     if not (made.file and made.target):
         return None
     source = Path("data/raw", Path(made.file).name)
-    new = not (folder / source).exists()
     say(f"→ {command.removeprefix('uv run ')}")
     use = ("ml", "data", "use", made.file, "--target", made.target)
     if shown(folder, "uv", "run", "--no-sync", *use):
-        if new:
-            (folder / source).unlink(missing_ok=True)
         return f"ml did not take {made.file}, as said above: {command}"
     if EXAMPLE in made.plan.added and source != Path(EXAMPLE):
         (folder / EXAMPLE).unlink()
