@@ -175,6 +175,35 @@ def test_a_failure_at_any_point_leaves_nothing(
     assert left == (["deep", "deep/mine"] if there else [])
 
 
+def test_a_folder_that_somebody_fills_meanwhile_keeps_what_is_in_it(
+    rung: Callable[..., Made], released: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "here/team/mine"
+    fills = f'mkdir -p "{mine}" "{mine}/../other"; echo data > "{mine}/data.csv"; touch uv.lock'
+    script = f"case $1 in --version) echo uv 0.13.0;; lock) {fills};; esac"
+    first = programs(tmp_path / "bin", uv=script)
+    done = rung("new", "team/mine", "--defaults", "--template", str(released), first=first)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    left = sorted(str(p.relative_to(tmp_path / "here")) for p in (tmp_path / "here").rglob("*"))
+    assert left == ["team", "team/mine", "team/mine/data.csv", "team/other"]
+
+
+def test_the_folder_here_will_do_if_it_is_empty(
+    rung: Callable[..., Made], released: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.chmod(0o700)
+    node = here.stat().st_ino
+    first = programs(
+        tmp_path / "bin", uv="case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; esac"
+    )
+    done = rung("new", ".", "--defaults", "--template", str(released), first=first)
+    assert done.returncode == 0, done.stderr
+    assert (here / "pyproject.toml").exists()
+    assert (here.stat().st_ino, here.stat().st_mode & 0o777) == (node, 0o700)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize("when", ["lock", "sync"])
 def test_who_ends_it_has_nothing_or_a_project_that_is_whole(

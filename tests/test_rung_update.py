@@ -122,11 +122,12 @@ def test_a_conflict_is_named_can_be_finished_and_is_not_finished_while_it_is_the
     still = rung("update", "--continue", cwd=project, first=first)
     assert still.returncode == 1
     assert "conflicts are left in tox.ini" in still.stderr
-    again = rung("update", cwd=project, first=first)
-    assert again.returncode == 2, "not everything is committed"
+    again = rung("update", cwd=project / "src", first=first)
+    assert again.returncode == 2
+    assert "is under way: `rung update --continue` finishes it" in again.stderr
     (project / "tox.ini").write_text("# Mine\n")
     git(project, "add", "tox.ini")
-    ended = rung("update", "--continue", cwd=project, first=first)
+    ended = rung("update", "--continue", cwd=project / "src", first=first)
     assert ended.returncode == 0, ended.stderr
     assert "The project has v2.0.0" in ended.stdout
 
@@ -139,9 +140,8 @@ def test_abort_restores_exactly_what_was_before(
     (project / "tox.ini").write_text(
         text.replace("# The same", "# My") if clash else f"{text}# x\n"
     )
-    (project / ".gitignore").write_text((project / ".gitignore").read_text() + "new.py\nlocal/\n")
+    (project / ".gitignore").write_text((project / ".gitignore").read_text() + "local/\n")
     head = commit(project)
-    (project / "src/flight_delays/pipeline/new.py").write_text("# Mine, and not in Git.\n")
     (project / "local").mkdir()
     (project / "local/notes.txt").write_text("Mine.\n")
     before = everything(project)
@@ -158,7 +158,7 @@ def test_abort_restores_exactly_what_was_before(
     assert git(project, "show", "refs/rung/aborted:half.txt") == "What I tried."
     twice = rung("update", "--abort", cwd=project)
     assert twice.returncode == 2
-    assert "there is nothing to abort" in twice.stderr
+    assert "no update is under way" in twice.stderr
 
 
 def test_an_update_that_was_committed_is_not_aborted(
@@ -168,7 +168,7 @@ def test_an_update_that_was_committed_is_not_aborted(
     head = commit(project)
     done = rung("update", "--abort", cwd=project)
     assert done.returncode == 2
-    assert "was committed: git revert" in done.stderr
+    assert "one that was committed, git revert takes back" in done.stderr
     assert git(project, "rev-parse", "HEAD") == head
 
 
@@ -256,6 +256,118 @@ def test_lines_that_copier_would_lose_stop_the_update(
     assert git(project, "status", "--porcelain") == ""
 
 
+def test_a_file_that_git_ignores_is_not_written_over(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    with (project / ".gitignore").open("a") as file:
+        file.write("new.py\n")
+    commit(project)
+    (project / "src/flight_delays/pipeline/new.py").write_text("# Mine, and not in Git.\n")
+    before = everything(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 2
+    assert "pipeline/new.py: # Mine, and not in Git." in done.stderr
+    assert everything(project) == before
+
+
+def hidden(project: Path) -> None:
+    git(project, "config", "status.showUntrackedFiles", "no")
+    (project / "notes.txt").write_text("precious")
+
+
+def overlooked(project: Path) -> None:
+    git(project, "update-index", "--skip-worktree", "Makefile")
+    (project / "Makefile").write_text("mine")
+
+
+def in_the_way(project: Path) -> None:
+    (project / "src/flight_delays/pipeline/new.py").mkdir()
+    (project / "src/flight_delays/pipeline/new.py/mine.txt").write_text("mine")
+    commit(project)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (hidden, "not everything of . is committed (notes.txt)"),
+        (overlooked, "Git is told to overlook changes of Makefile"),
+        (in_the_way, "a folder stands where the template has a file"),
+    ],
+)
+def test_what_git_does_not_show_is_not_lost(
+    rung: Callable[..., Made],
+    project: Path,
+    tmp_path: Path,
+    fault: Callable[[Path], None],
+    said: str,
+) -> None:
+    fault(project)
+    before = everything(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert everything(project) == before
+
+
+def test_names_that_are_not_ascii_are_in_nobodys_way(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    (project / "Müller, é.ipynb").write_text("mine")
+    (project / "tox.ini").write_text((project / "tox.ini").read_text() + "# mine\n")
+    commit(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 0, done.stderr
+    assert (project / "tox.ini").read_text().endswith("# mine\n")
+
+
+def test_within_a_hook_of_another_repository_that_one_is_left_alone(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    env = {"GIT_DIR": str(other / ".git"), "GIT_INDEX_FILE": str(other / ".git/index")}
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"), **env)
+    assert done.returncode == 0, done.stderr
+    assert not (other / ".git/index").exists()
+    assert git(other, "symbolic-ref", "HEAD").startswith("refs/heads/")
+
+
+def test_an_update_that_was_left_behind_is_not_under_way(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    first = uv(tmp_path / "bin")
+    assert rung("update", cwd=project, first=first).returncode == 0
+    git(project, "switch", "-q", "-c", "updated")
+    commit(project)
+    git(project, "switch", "-q", "main")
+    (project / "idea.md").write_text("Days of work.")
+    for option in ("--abort", "--continue"):
+        done = rung("update", option, cwd=project, first=first)
+        assert done.returncode == 2
+        assert "no update is under way" in done.stderr
+    assert (project / "idea.md").exists()
+
+
+def test_an_address_is_kept_only_if_the_update_begins(
+    rung: Callable[..., Made], project: Path, two: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "a: copy #1"
+    git(tmp_path, "clone", "-q", str(two), str(other))
+    head, before = git(project, "rev-parse", "HEAD"), everything(project)
+    wrong = rung("update", "--template", str(other), "--to", "v99", cwd=project)
+    assert wrong.returncode == 2
+    assert git(project, "rev-parse", "HEAD") == head
+    first = uv(tmp_path / "bin", "exit 3")
+    assert rung("update", "--template", str(other), cwd=project, first=first).returncode == 1
+    answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
+    assert (answers["_src_path"], answers["_commit"]) == (str(other), "v2.0.0")
+    assert rung("update", "--abort", cwd=project).returncode == 0
+    assert everything(project) == before
+    assert git(project, "rev-parse", "HEAD") == head
+
+
 @pytest.mark.parametrize(
     "setting", ["apply.whitespace=error-all", "core.autocrlf=true", "diff.noprefix=true"]
 )
@@ -315,6 +427,8 @@ def test_a_project_climbs_from_0_to_2_and_each_level_runs(
         assert not (mine / "registry").exists(), "the rehearsal had another registry"
         git(mine, "add", "-A")
         assert git(mine, "commit", "-q", "-m", f"Level {level}", "--no-verify") == ""
+    more = rung("up", "--yes", "--data", "level=2", cwd=mine)
+    assert more.returncode == 2
     top = rung("up", "--yes", cwd=mine)
     assert top.returncode == 2
     assert "the highest there is" in top.stderr

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from plumbum import cli
 
 from . import source
-from .tools import ended
+from .tools import asks, ended, git
 
 
 class Rung(cli.Application):
@@ -130,11 +130,11 @@ class Update(Versions):
         def run() -> None:
             from . import update
 
-            project = Path(folder)
+            project = top(Path(folder))
             if self.abort:
                 update.abort(project)
             elif self.go_on:
-                update.go_on(project)
+                update.finish(project)
             else:
                 update.update(project, self.template, self.ref, self.data, check=self.check)
 
@@ -155,9 +155,17 @@ class Up(Answers):
         def run() -> None:
             from .up import up
 
-            up(Path(folder), self.data, yes=self.yes)
+            up(top(Path(folder)), self.data, yes=self.yes)
 
         return ended(run)
+
+
+def top(folder: Path) -> Path:
+    """Give the project that a folder is in: its repository's top, unless it has answers itself."""
+    if (folder / source.ANSWERS).exists() or not folder.is_dir():
+        return folder
+    inside = asks(folder, "rev-parse", "--is-inside-work-tree")
+    return Path(git(folder, "rev-parse", "--show-toplevel")) if inside else folder
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -23,15 +23,14 @@ def new(folder: Path, template: source.Source, data: Mapping[str, Any], *, ask: 
         RefusedError: It could not be made; nothing is left of it.
     """
     pre_gen.check(folder)
-    folder = folder.absolute()
+    where, folder = os.path.relpath(folder), folder.resolve()
     with whole(folder) as stage:
         about = source.render(template, stage, data, ask=ask)
         # What fails most easily, far away servers, comes before the project is in its place.
         if code := shown(stage, "uv", "lock", "--quiet"):
             raise RefusedError(f"uv lock ended with {code}, as said above: nothing was left")
-        os.rename(stage, folder)  # noqa: PTH104 onto an empty folder, which Path.rename also does
+        place(stage, folder)
         post_gen.setup(folder)
-    where = os.path.relpath(folder)
     say(f"""
 {about["project_name"]} is in {where}: level {about["level"]}, Rung {template.name}. Next:
 
@@ -43,9 +42,29 @@ def new(folder: Path, template: source.Source, data: Mapping[str, Any], *, ask: 
         say("\nIt came from a package: the first `rung update` needs --template URL.")
 
 
+def place(stage: Path, folder: Path) -> None:
+    """Bring what is in a folder to its place: at once, or into the empty folder that is there.
+
+    Raises:
+        RefusedError: Somebody was faster.
+    """
+    try:
+        if not folder.exists():
+            stage.rename(folder)
+            return
+    except OSError as error:
+        raise RefusedError(f"{folder} cannot be made: {error.strerror}") from None
+    if any(folder.iterdir()):
+        raise RefusedError(f"{folder} has filled meanwhile: name another folder")
+    # First what tells that the folder is ours from now on.
+    for path in sorted(stage.iterdir(), key=lambda path: path.name != source.ANSWERS):
+        path.rename(folder / path.name)
+    stage.rmdir()
+
+
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside this one, for what is to take its place; if it fails, all goes.
+    """Yield a folder beside this one, for what is to take its place; if it fails, all of it goes.
 
     A signal that ends this process is a failure as well. One that cannot be caught leaves at worst
     the folder beside it, whose name starts with a dot, or a project that `make setup` completes.
@@ -54,19 +73,25 @@ def whole(folder: Path) -> Iterator[Path]:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    was_there = folder.exists()
     before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGHUP)}
-    made = next(p for p in (*reversed(folder.parents), folder) if not p.exists() or p == folder)
+    was_there = folder.exists()
+    parents = [path for path in folder.parents if not path.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     stage.chmod(0o777 & ~umask())
+    ours = stage.stat().st_ino
     try:
         yield stage
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(made, ignore_errors=True)
-        if was_there:
-            folder.mkdir()
+        if was_there and (folder / source.ANSWERS).exists():
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif folder.is_dir() and folder.stat().st_ino == ours:
+            shutil.rmtree(folder, ignore_errors=True)
+        for parent in parents:
+            with suppress(OSError):  # somebody else is in it
+                parent.rmdir()
         raise
     finally:
         for each, handler in before.items():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from . import RefusedError
 from .tools import ended, git, names, program, say, shown
 
 # Those of `make check`, whose Makefile may be the team's own.
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
+# What is above level 0 has checks of its own: what its pipelines would do, with another registry.
+REHEARSAL = ("ml run", "ml register", "ml deploy --target local/staging")
 TOLD = 15  # lines
 MARKERS = (b"<<<<<<< ", b">>>>>>> ")
 
@@ -48,6 +51,16 @@ def check(project: Path) -> None:
     passes(project, CHECKS)
 
 
+def rehearse(project: Path) -> None:
+    """Train, register, deploy to staging: in a registry that is thrown away.
+
+    Raises:
+        RefusedError: One of them failed.
+    """
+    with TemporaryDirectory(prefix="rung-") as folder:
+        passes(project, REHEARSAL, ML_REGISTRY=str(Path(folder, "registry")))
+
+
 def passes(project: Path, checks: Iterable[str], **env: str) -> None:
     """Run checks in a project's environment; of one that fails, show the end of what it prints.
 
@@ -65,7 +78,7 @@ def passes(project: Path, checks: Iterable[str], **env: str) -> None:
             say("".join(f"  {line}\n" for line in f"{out}\n{err}".strip().splitlines()[-TOLD:]))
     if failed:
         listed = ", ".join(f"`uv run {one}`" for one in failed)
-        raise RefusedError(f"in {project}, {listed} fails: mend it, then try again")
+        raise RefusedError(f"in {project}, {listed} fails: mend it, then rung update --continue")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def place(folder: Path) -> list[str]:
     if folder.is_dir():
         if any(folder.iterdir()):
             return [f"{folder} is not empty: name another folder, or see `rung adopt`"]
-        nearest = folder
+        nearest = folder = folder.resolve()
     elif folder.exists() or folder.is_symlink():
         return [f"{folder} exists, and is no folder: name another"]
     else:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import BadInputError, source
-from .tools import asks, ended, git, names
+from .tools import asks, ended, git, names, unfinished
 
 RECORD = "rung"  # in Git's own folder
 
@@ -31,15 +31,26 @@ def check(project: Path) -> dict[str, Any]:
         raise BadInputError(
             f"{project} is within another repository: only the top of one can be updated"
         )
-    for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply"):
-        if (project / git(project, "rev-parse", "--git-path", name)).exists():
+    if unfinished(project):
+        raise BadInputError(f"{project} is in the middle of a merge or rebase: finish or abort it")
+    if changed := names(
+        git(project, "status", "--porcelain", "--untracked-files=all", "--no-renames", "-z")
+    ):
+        if under_way(project):
             raise BadInputError(
-                f"{project} is in the middle of a merge or rebase: finish or abort it"
+                f"an update of {project} is under way: `rung update --continue` finishes it, "
+                "`rung update --abort` takes it back"
             )
-    if changed := names(git(project, "status", "--porcelain", "-z")):
         some = ", ".join(one[3:] for one in changed[:3]) + ", …" * (len(changed) > 3)
         raise BadInputError(
             f"not everything of {project} is committed ({some}): commit or stash it, then try again"
+        )
+    listed = names(git(project, "ls-files", "-v", "-z"))
+    overlooked = [row[2:] for row in listed if row[0] == "S" or row[0].islower()]
+    if some := ", ".join(name for name in overlooked if (project / name).exists()):
+        raise BadInputError(
+            f"Git is told to overlook changes of {some}: "
+            "git update-index --no-skip-worktree --no-assume-unchanged FILE, then commit them"
         )
     return known
 
@@ -49,19 +60,46 @@ def record(project: Path) -> Path:
     return project / git(project, "rev-parse", "--git-path", RECORD)
 
 
-def keep(project: Path, template: source.Source, answers: dict[str, Any]) -> None:
-    """Note what is now: the commit, and the files that Git ignores where the template writes."""
+def keep(project: Path, template: source.Source, answers: dict[str, Any], head: str) -> None:
+    """Note what is now: the commit, and the files that Git ignores where the template writes.
+
+    Args:
+        project: What is updated.
+        template: The version that comes.
+        answers: Those before.
+        head: The commit to come back to.
+    """
     folder = record(project)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    kept = []
-    for path in ignored(project, template, str(answers["package_name"])):
+    kept = ignored(project, template, str(answers["package_name"]))
+    for path in kept:
         copy = folder / "ignored" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(project / path, copy)
-        kept.append(path)
-    note = {"head": git(project, "rev-parse", "HEAD"), "from": answers["_commit"], "ignored": kept}
-    (folder / "update.json").write_text(json.dumps(note | {"to": template.name}), "utf-8")
+        shutil.copy2(project / path, copy, follow_symlinks=False)
+    at = git(project, "rev-parse", "HEAD")
+    note(project, head=head, at=at, to=template.name, level=answers["level"], ignored=kept)
+
+
+def note(project: Path, **more: Any) -> None:
+    """Write into the record of an update."""
+    file = record(project) / "update.json"
+    known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(known | more), "utf-8")
+
+
+def under_way(project: Path) -> dict[str, Any] | None:
+    """Read the record of the update that is under way, if one is.
+
+    None is once its commit is left, or its changes are: a merge that ended changes the answers.
+    """
+    file = record(project) / "update.json"
+    if not file.exists():
+        return None
+    known: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    here = git(project, "rev-parse", "HEAD") == known["at"]
+    merged = not asks(project, "diff", "--quiet", "HEAD", "--", source.ANSWERS)
+    return known if here and (merged or not known.get("ended")) else None
 
 
 def kept(project: Path) -> dict[str, Any]:
@@ -70,13 +108,11 @@ def kept(project: Path) -> dict[str, Any]:
     Raises:
         BadInputError: None is.
     """
-    try:
-        note: dict[str, Any] = json.loads((record(project) / "update.json").read_text("utf-8"))
-    except FileNotFoundError:
+    if (known := under_way(project)) is None:
         raise BadInputError(
-            f"no update is under way in {project}: there is nothing to abort"
-        ) from None
-    return note
+            f"no update is under way in {project}: one that was committed, git revert takes back"
+        )
+    return known
 
 
 def ignored(project: Path, template: source.Source, package: str) -> list[str]:

@@ -228,6 +228,9 @@ def told() -> Iterator[None]:
             yield
     except CopierAnswersInterrupt:
         raise KeyboardInterrupt from None
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, AssertionError):
+        said = "a folder stands where the template has a file, or a file where it has a folder"
+        raise BadInputError(f"{said}: rename it, then try again") from None
     except (CopierError, ValueError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise BadInputError(said) from None
@@ -249,7 +252,7 @@ def answers(project: Path) -> dict[str, Any]:
         raise BadInputError(f"{project / ANSWERS} cannot be read ({said}): restore it") from None
     if not isinstance(read, dict) or not {"_src_path", "_commit"} <= set(read):
         raise BadInputError(f"{project / ANSWERS} lacks _src_path or _commit: restore it") from None
-    return read
+    return read | {"_src_path": str(read["_src_path"]), "_commit": str(read["_commit"])}
 
 
 def questions(source: Source) -> dict[str, dict[str, Any]]:
@@ -276,5 +279,6 @@ def parsed(said: list[str], source: Source) -> dict[str, Any]:
         if asked[name].get("multiselect"):
             data[name] = [part.strip() for part in value.strip("[]").split(",") if part.strip()]
         else:
-            data[name] = yaml.safe_load(value) if asked[name]["type"] == "int" else value
+            number = asked[name]["type"] == "int" and value.isdecimal()
+            data[name] = int(value) if number else value
     return data

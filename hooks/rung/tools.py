@@ -21,12 +21,15 @@ PLAIN = {
     "apply.ignoreWhitespace": "no",
     "core.autocrlf": "false",
     "core.safecrlf": "false",
-    "core.quotePath": "false",
+    "core.quotePath": "true",  # Copier reads names as Git quotes them
     "diff.noprefix": "false",
     "diff.mnemonicPrefix": "false",
     "diff.external": "",
     "merge.conflictStyle": "merge",
+    "status.showUntrackedFiles": "all",
 }
+OF_HOOKS = ("GIT_DIR", "GIT_INDEX", "GIT_WORK_TREE", "GIT_OBJECT", "GIT_PREFIX", "GIT_COMMON")
+UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 
 
 def program(name: str) -> BaseCommand:
@@ -88,6 +91,12 @@ def clean() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
 
 
+def unfinished(folder: Path) -> bool:
+    """Tell whether a repository is in the middle of a merge or rebase."""
+    paths = (git(folder, "rev-parse", "--git-path", name) for name in UNFINISHED)
+    return any((folder / path).exists() for path in paths)
+
+
 @contextmanager
 def plain() -> Iterator[None]:
     """See to it that Git, whoever starts it, goes by `PLAIN`."""
@@ -107,6 +116,10 @@ def say(text: str = "") -> None:
 
 def ended(run: Callable[[], Any]) -> int:
     """Run a command, tell what stopped it, and give its exit code."""
+    # Within a hook, Git's own variables name the repository that the hook is for.
+    for name in [name for name in os.environ if name.startswith(OF_HOOKS)]:
+        del os.environ[name]
+        del local.env[name]
     try:
         return int(run() or 0)
     except BadInputError as error:
@@ -115,6 +128,14 @@ def ended(run: Callable[[], Any]) -> int:
     except RefusedError as error:
         print(f"rung: {error}.", file=sys.stderr)
         return 1
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(f"rung: {what}.", file=sys.stderr)
+        return 2
+    except ProcessExecutionError as error:
+        said = (error.stderr or error.stdout).strip().splitlines() or [f"exit {error.retcode}"]
+        print(f"rung: {Path(error.argv[0]).name}: {said[-1]}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nrung: stopped.", file=sys.stderr)
         return 130

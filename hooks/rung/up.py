@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from . import BadInputError, RefusedError, post_update, pre_update, source, update
+from . import BadInputError, RefusedError, pre_update, source, update
 from .tools import git, say
 
 # What a level needs that no file brings.
@@ -25,8 +25,6 @@ NEEDS = {
         "people who approve: the environment production, with required reviewers",
     ),
 }
-# What is above level 0 has checks of its own: what its pipelines would do, with another registry.
-REHEARSAL = ("ml run", "ml register", "ml deploy --target local/staging")
 
 
 def up(project: Path, said: list[str], *, yes: bool) -> None:
@@ -44,11 +42,13 @@ def up(project: Path, said: list[str], *, yes: bool) -> None:
     known = pre_update.check(project)
     if known["_src_path"] == source.PACKED:
         raise BadInputError(f"{project} came from a package: rung update --template URL first")
-    level = int(known["level"]) + 1
+    level = int(known.get("level", 0)) + 1
     if level not in source.LEVELS:
         raise BadInputError(f"{project} is at level {known['level']}, the highest there is")
     template = update.had(known)
-    data = source.parsed(said, template) | {"level": level}
+    if "level" in (data := source.parsed(said, template)):
+        raise BadInputError("rung up raises the level by one: leave --data level out")
+    data["level"] = level
     added, changed = adds(template, known, data)
     folders = groupby(added, parent)
     listed = "".join(
@@ -61,9 +61,7 @@ def up(project: Path, said: list[str], *, yes: bool) -> None:
     if not yes and not agreed():
         raise RefusedError("nothing was changed")
     update.bring(project, template, known, data)
-    post_update.check(project)
-    rehearse(project)
-    say(f"\nThe project is at level {level}, and its checks pass. {update.NEXT}")
+    update.finish(project)
 
 
 def agreed() -> bool:
@@ -112,13 +110,3 @@ def seeds(template: source.Source, package: str) -> tuple[str, ...]:
 def files(folder: Path) -> set[str]:
     """Name the files under a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-
-
-def rehearse(project: Path) -> None:
-    """Train, register, deploy to staging: in a registry that is thrown away.
-
-    Raises:
-        RefusedError: One of them failed.
-    """
-    with TemporaryDirectory(prefix="rung-") as folder:
-        post_update.passes(project, REHEARSAL, ML_REGISTRY=str(Path(folder, "registry")))

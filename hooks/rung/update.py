@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,28 +34,43 @@ def update(
             project checks fails.
     """
     known = source.answers(project) if check else pre_update.check(project)
-    if url and not check:
-        known = moved(project, known, source.addressed(url))
-    if known["_src_path"] == source.PACKED:
+    address = source.addressed(url) if url else known["_src_path"]
+    if address == source.PACKED:
         raise BadInputError(
             f"{project} came from a package: name the template's address, --template"
         )
-    template = source.found(url or known["_src_path"], ref)
+    template = source.found(address, ref)
     data = source.parsed(said, template)
-    new = source.behind(template, known["_commit"])
-    if not new and all(known.get(name) == value for name, value in data.items()):
-        have = known["_commit"]
-        say(f"Nothing to update: the project has {have}, and {template.name} is no newer.")
-        return
+    have, new = known["_commit"], source.behind(template, known["_commit"])
+    same = all(known.get(name) == value for name, value in data.items())
     if new:
-        news = source.changes(template, known["_commit"])
-        say(f"{known['_commit']} → {template.name}\n\n{news}\n")
+        say(f"{have} → {template.name}\n\n{source.changes(template, have)}\n")
+    elif same or check:
+        say(f"Nothing to update: the project has {have}, and {template.name} is no newer.")
     if check:
-        have = known["_commit"]
-        raise RefusedError(f"{template.name} is new, and the project has {have}: rung update")
-    bring(project, template if new else had(known), known, data)
+        if new:
+            raise RefusedError(f"{template.name} is new, and the project has {have}: rung update")
+        return
+    head = git(project, "rev-parse", "HEAD")
+    if known["_src_path"] != address:
+        known = moved(project, known, address)
+    if new or not same:
+        bring(project, template if new else had(known), known, data, head)
+        finish(project)
+
+
+def finish(project: Path) -> None:
+    """Relock, run the project's checks, and those of a level that is new to it.
+
+    Raises:
+        RefusedError: A check failed, or there are conflicts.
+    """
+    note, level = pre_update.kept(project), source.answers(project)["level"]
     post_update.check(project)
-    say(f"\nThe project has {template.name}, and its checks pass. {NEXT}")
+    if level > note["level"]:
+        post_update.rehearse(project)
+    is_at = f"is at level {level}" if level > note["level"] else f"has {note['to']}"
+    say(f"\nThe project {is_at}, and its checks pass. {NEXT}")
 
 
 def had(known: Mapping[str, Any]) -> source.Source:
@@ -63,9 +79,20 @@ def had(known: Mapping[str, Any]) -> source.Source:
 
 
 def bring(
-    project: Path, template: source.Source, known: dict[str, Any], data: Mapping[str, Any]
+    project: Path,
+    template: source.Source,
+    known: dict[str, Any],
+    data: Mapping[str, Any],
+    head: str | None = None,
 ) -> None:
     """Have Copier merge a version into a project.
+
+    Args:
+        project: The top of its repository.
+        template: The version.
+        known: The project's answers.
+        data: Answers that change.
+        head: The commit to come back to, if that is not where the project is.
 
     Raises:
         BadInputError: Copier refuses, or would lose lines of the team; the project is as before.
@@ -73,8 +100,8 @@ def bring(
     """
     from copier import run_update
 
-    pre_update.keep(project, template, known)
     before = git(project, "rev-parse", "HEAD")
+    pre_update.keep(project, template, known, head or before)
     try:
         with source.told():
             run_update(
@@ -88,11 +115,10 @@ def bring(
                 vcs_ref=template.commit,
             )
         with TemporaryDirectory(prefix="rung-") as folder:
-            questions = source.questions(source.found(known["_src_path"], known["_commit"]))
-            own = {name: value for name, value in known.items() if name in questions}
-            old = Path(folder, "old")
-            source.render(source.found(known["_src_path"], known["_commit"]), old, own)
-            lost = kept.lost(old, project, before)
+            was, old = had(known), Path(folder, "old")
+            questions = source.questions(was)
+            source.render(was, old, {name: known[name] for name in known if name in questions})
+            lost = kept.lost(old, project, before) | overwritten(project, old)
         if lost:
             listed = "".join(
                 f"\n  - {name}: {lines[0].decode(errors='replace').strip()}"
@@ -106,6 +132,7 @@ def bring(
     except BaseException:
         restore(project)
         raise
+    pre_update.note(project, ended=True)
     for name, value in source.answers(project).items():
         if name not in known:
             say(f"New: {name} is {value}; another answer is given with --data {name}=…")
@@ -118,16 +145,14 @@ def bring(
         )
 
 
-def go_on(project: Path) -> None:
-    """Finish an update whose conflicts are merged.
-
-    Raises:
-        BadInputError: No update is under way.
-        RefusedError: Conflicts are left, or what the project checks fails.
-    """
-    note = pre_update.kept(project)
-    post_update.check(project)
-    say(f"\nThe project has {note['to']}, and its checks pass. {NEXT}")
+def overwritten(project: Path, old: Path) -> dict[str, list[bytes]]:
+    """Give the lines of files that Git ignores, where the template has written its own."""
+    found = {}
+    for path in pre_update.kept(project)["ignored"]:
+        saved = kept.content(pre_update.record(project) / "ignored" / path)
+        if saved not in (kept.content(project / path), kept.content(old / path)):
+            found[path] = saved.splitlines() or [b"(empty)"]
+    return found
 
 
 def abort(project: Path) -> None:
@@ -138,9 +163,7 @@ def abort(project: Path) -> None:
     Raises:
         BadInputError: No update is under way, or it was committed.
     """
-    note = pre_update.kept(project)
-    if git(project, "rev-parse", "HEAD") != note["head"]:
-        raise BadInputError(f"the update of {project} was committed: git revert takes it back")
+    pre_update.kept(project)
     with TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
         git(project, "read-tree", "HEAD", **index)
@@ -165,33 +188,29 @@ def restore(project: Path) -> None:
     git(project, "clean", "--quiet", "-d", "--force")
     for path in note["ignored"]:
         (project / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(folder / "ignored" / path, project / path)
+        (project / path).unlink(missing_ok=True)
+        shutil.copy2(folder / "ignored" / path, project / path, follow_symlinks=False)
     shutil.rmtree(folder)
 
 
 def moved(project: Path, known: dict[str, Any], url: str) -> dict[str, Any]:
-    """Write another address of the template into a project's answers, as a commit of its own."""
-    if known["_src_path"] == url:
-        return known
-    template = source.found(url, known["_commit"])
+    """Write another address of the template into a project's answers, as a commit of its own.
+
+    Raises:
+        BadInputError: It cannot be committed; the answers are as they were.
+    """
+    new = {"_src_path": url, "_commit": source.found(url, known["_commit"]).name}
     file = project / source.ANSWERS
-    text = file.read_text("utf-8").splitlines(keepends=True)
-    new = {"_src_path": url, "_commit": template.name}
-    file.write_text(
-        "".join(
-            f"{key}: {new[key]}\n" if (key := line.partition(":")[0]) in new else line
-            for line in text
-        ),
-        "utf-8",
-    )
-    git(
-        project,
-        "commit",
-        "--quiet",
-        "--no-verify",
-        "-m",
-        f"The template is at {url}",
-        "--",
-        source.ANSWERS,
-    )
+    before = file.read_text("utf-8")
+    lines = []
+    for line in before.splitlines(keepends=True):
+        key = line.partition(":")[0]
+        lines.append(f"{key}: {json.dumps(new[key])}\n" if key in new else line)
+    message = f"The template is at {url}"
+    try:
+        file.write_text("".join(lines), "utf-8")
+        git(project, "commit", "--quiet", "--no-verify", "-m", message, "--", source.ANSWERS)
+    except BaseException:
+        file.write_text(before, "utf-8")
+        raise
     return known | new
