@@ -38,6 +38,8 @@ def new(folder: Path, template: source.Source, data: Mapping[str, Any], *, ask: 
   uv run ml run                             the pipeline, to artifacts/report.html
   uv run ml data use FILE --target COLUMN   your data instead of the example's
   make check                                lint, types, tests and controls""")
+    if not (folder / ".git").exists():
+        say("\nIt is within another repository: commits and hooks are that one's.")
     if template.commit is None:
         say("\nIt came from a package: the first `rung update` needs --template URL.")
 
