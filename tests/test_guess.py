@@ -12,7 +12,7 @@ import tomlkit
 from conftest import ROOT
 from packaging.requirements import Requirement
 from repositories import notebook, write
-from rung import carry, guess, lock, meet, merged, notebooks, pyproject, target
+from rung import BadInputError, carry, guess, lock, meet, merged, notebooks, pyproject, target
 
 TEMPLATE = ROOT / "template"
 
@@ -257,3 +257,21 @@ def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
 )
 def test_a_python_that_is_too_old_is_known(said: str, old: bool) -> None:
     assert guess.too_old(said) is old
+
+
+def test_a_file_that_is_named_goes_before_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"in/a.csv": "x,y\n1,2\n", "out.csv": "x,z\n1,2\n", "in/b.csv": "x\n"})
+    monkeypatch.chdir(tmp_path)
+    code = [piece('y = df["y"]')]
+
+    def chosen(file: str | None, column: str | None) -> tuple[str | None, guess.Guess | None]:
+        return target.chosen(Path("in"), ["a.csv", "b.csv"], code, file, column)
+
+    assert chosen("in/a.csv", None)[0] == "a.csv"  # from here
+    assert chosen("b.csv", None) == ("b.csv", None)  # from there
+    assert chosen("out.csv", "z")[0] == str(tmp_path / "out.csv")
+    assert chosen(None, "y") == ("a.csv", guess.Guess("y", "as you say"))
+    with pytest.raises(BadInputError, match=r"--file c\.csv"):
+        chosen("c.csv", None)

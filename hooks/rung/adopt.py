@@ -28,7 +28,7 @@ from . import (
 from .merged import decoded, encoded
 from .repository import Repository, looked
 from .tools import git, plain, say
-from .up import agreed, files
+from .up import agreed
 from .use import take
 
 HOOKS, PYPROJECT = ".pre-commit-config.yaml", "pyproject.toml"
@@ -139,7 +139,7 @@ def prepared(
         RefusedError: The project's requirements cannot be locked.
     """
     folder, package = repository.folder, str(about["package_name"])
-    rendered = {name: (render / name).read_bytes() for name in sorted(files(render))}
+    rendered = {name: (render / name).read_bytes() for name in sorted(source.files(render))}
     theirs = {name: repository.read(name) for name in meet.clash(repository.names, rendered)}
     plan = meet.plan(rendered, theirs, repository.names, repository.crlf())
     free(repository, [*rendered] if repository.git else [*beside.targets(plan)], package)
@@ -233,32 +233,14 @@ def chosen(
     found: Sequence[notebooks.Piece],
     asked: tuple[str | None, str | None],
 ) -> list[str]:
-    """Choose the data and the target, and say what is not known.
-
-    Raises:
-        BadInputError: A file that was named is not there.
-    """
-    file, column = asked
-    tables = repository.tables
-    if file:
-        if Path(file).is_file():
-            file = str(Path(file).resolve())
-            inside = Path(file).is_relative_to(repository.folder.resolve())
-            file = str(Path(file).relative_to(repository.folder.resolve())) if inside else file
-        elif not (repository.folder / file).is_file():
-            raise BadInputError(f"--file {file}: there is no such file, here or in the repository")
-        tables = [file]
-    if column:
-        there = [t for t in tables if target.has_column(repository.folder / t, column)]
-        tables = there or tables
-    made.file, guessed = target.data(repository.folder, tables, found)
-    made.target = column or (str(guessed.value) if guessed else None)
+    """Choose the data and the target, and say what is not known."""
+    made.file, about = target.chosen(repository.folder, repository.tables, found, *asked)
+    made.target = str(about.value) if about else None
     if not made.file:
         return [f"no table was found: {told.use(None, made.target)}"]
-    if not made.target:
+    if not about:
         return [f"which column is predicted was not found: {told.use(made.file, None)}"]
-    why = f" ({guessed.why})" if guessed and not column else ""
-    say(f"  data: {made.file}\n  target: {made.target}{why}")
+    say(f"  data: {made.file}\n  target: {made.target} ({about.why})")
     return []
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from . import BadInputError
 from .guess import Guess
 from .notebooks import Piece, called
 
@@ -17,6 +18,40 @@ TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 # What people call the column that they predict, and the values in it.
 TARGET = r"(?i)(target|label|y)s?(_?(col|column|name|var|variable))?"
 ANSWER = r"(?i)(y|target|label)s?(_\w+)?"
+
+
+def chosen(
+    folder: Path,
+    tables: Sequence[str],
+    found: Sequence[Piece],
+    file: str | None,
+    column: str | None,
+) -> tuple[str | None, Guess | None]:
+    """Give the data file and the target: those that were named, else a guess.
+
+    Args:
+        folder: The repository.
+        tables: Its files that may be data, relative to it.
+        found: Its code.
+        file: The file that was named, from where the person is or in the repository.
+        column: The column that was named.
+
+    Raises:
+        BadInputError: The file that was named is not there.
+    """
+    if file:
+        here = Path(file).resolve()
+        if here.is_file():
+            top = folder.resolve()
+            tables = [str(here.relative_to(top) if here.is_relative_to(top) else here)]
+        elif (folder / file).is_file():
+            tables = [file]
+        else:
+            raise BadInputError(f"--file {file}: there is no such file, here or in the repository")
+    if column:
+        tables = [one for one in tables if has_column(folder / one, column)] or tables
+    known, guessed = data(folder, tables, found)
+    return known, Guess(column, "as you say") if column else guessed
 
 
 def data(
