@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -45,6 +46,11 @@ def check(project: Path) -> dict[str, Any]:
         raise BadInputError(
             f"not everything of {project} is committed ({some}): commit or stash it, then try again"
         )
+    shown = names(git(project, "status", "--porcelain", "--ignored", "-z"))
+    if rejected := [row[3:] for row in shown if row.endswith(".rej")]:
+        raise BadInputError(
+            f"{rejected[0]} looks like what a merge leaves: rename or remove it, then try again"
+        )
     listed = names(git(project, "ls-files", "-v", "-z"))
     overlooked = [row[2:] for row in listed if row[0] == "S" or row[0].islower()]
     if some := ", ".join(name for name in overlooked if (project / name).exists()):
@@ -72,13 +78,17 @@ def keep(project: Path, template: source.Source, answers: dict[str, Any], head: 
     folder = record(project)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    kept = ignored(project, template, str(answers["package_name"]))
+    tracked = set(names(git(project, "ls-files", "-z")))
+    may = sorted(written(template, str(answers["package_name"])) - tracked)
+    kept = [path for path in may if (project / path).is_file()]
+    new = [path for path in may if not os.path.lexists(project / path)]
     for path in kept:
         copy = folder / "ignored" / path
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(project / path, copy, follow_symlinks=False)
     at = git(project, "rev-parse", "HEAD")
-    note(project, head=head, at=at, to=template.name, level=answers["level"], ignored=kept)
+    about = {"to": template.name, "level": answers["level"], "ignored": kept, "new": new}
+    note(project, head=head, at=at, **about)
 
 
 def note(project: Path, **more: Any) -> None:
@@ -115,18 +125,16 @@ def kept(project: Path) -> dict[str, Any]:
     return known
 
 
-def ignored(project: Path, template: source.Source, package: str) -> list[str]:
-    """Name the files that Git ignores and that a render may overwrite."""
+def written(template: source.Source, package: str) -> set[str]:
+    """Name the files that a render may write, whatever the answers."""
     folder = source.history(template.url)
     tree = git(folder, "ls-tree", "-r", "-z", "--name-only", str(template.commit), "template/")
     paths = set()
     for name in names(tree):
         path = name.removeprefix("template/").removesuffix(".jinja")
         path = re.sub(r"\{%.*?%\}", "", path).replace("{{package_name}}", package)
-        if (project / path).is_file():
-            paths.add(str(PurePosixPath(path)))
-    tracked = set(names(git(project, "ls-files", "-z")))
-    return sorted(paths - tracked)
+        paths.add(str(PurePosixPath(path)))
+    return paths
 
 
 if __name__ == "__main__":

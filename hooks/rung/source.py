@@ -236,6 +236,11 @@ def told() -> Iterator[None]:
         raise BadInputError(said) from None
 
 
+def files(folder: Path) -> set[str]:
+    """Name the files under a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def answers(project: Path) -> dict[str, Any]:
     """Read a project's answers.
 

@@ -26,7 +26,7 @@ PLAIN = {
     "diff.mnemonicPrefix": "false",
     "diff.external": "",
     "merge.conflictStyle": "merge",
-    "status.showUntrackedFiles": "all",
+    "status.showUntrackedFiles": "normal",
 }
 OF_HOOKS = ("GIT_DIR", "GIT_INDEX", "GIT_WORK_TREE", "GIT_OBJECT", "GIT_PREFIX", "GIT_COMMON")
 UNFINISHED = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")

@@ -86,7 +86,7 @@ def adds(
         old, new = Path(folder, "old"), Path(folder, "new")
         source.render(template, old, own)
         source.render(template, new, own | data)
-        had, has = files(old), files(new)
+        had, has = source.files(old), source.files(new)
         both = sorted(had & has)
         changed = [n for n in both if (old / n).read_bytes() != (new / n).read_bytes()]
         kept = seeds(template, str(own["package_name"]))
@@ -105,8 +105,3 @@ def seeds(template: source.Source, package: str) -> tuple[str, ...]:
     rows = yaml.safe_load(text)
     paths = [row["path"] for row in rows if row["class"] == "seed"]
     return tuple(path[1:].replace("{{ package_name }}", package) for path in paths)
-
-
-def files(folder: Path) -> set[str]:
-    """Name the files under a folder."""
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

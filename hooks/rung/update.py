@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from . import BadInputError, RefusedError, kept, post_update, pre_update, source
-from .tools import git, say
+from .tools import git, names, say
 
 ABORTED = "refs/rung/aborted"
 NEXT = "Next: git add --all, git diff --cached, git commit."
@@ -119,6 +119,7 @@ def bring(
             questions = source.questions(was)
             source.render(was, old, {name: known[name] for name in known if name in questions})
             lost = kept.lost(old, project, before) | overwritten(project, old)
+            deleted(project, old, before)
         if lost:
             listed = "".join(
                 f"\n  - {name}: {lines[0].decode(errors='replace').strip()}"
@@ -155,6 +156,14 @@ def overwritten(project: Path, old: Path) -> dict[str, list[bytes]]:
     return found
 
 
+def deleted(project: Path, old: Path, before: str) -> None:
+    """Take away again what the team had deleted: Copier brings back seeds that a level brought."""
+    had = set(names(git(project, "ls-tree", "-r", "-z", "--name-only", before)))
+    there = set(pre_update.kept(project)["ignored"])
+    for path in source.files(old) - had - there:
+        (project / path).unlink(missing_ok=True)
+
+
 def abort(project: Path) -> None:
     """Restore exactly what was before the update that is under way.
 
@@ -186,6 +195,9 @@ def restore(project: Path) -> None:
     git(project, "reset", "--quiet", "--hard", note["head"])
     # All was committed before, so that what Git does not know came with the update.
     git(project, "clean", "--quiet", "-d", "--force")
+    for path in note["new"]:
+        if (project / path).is_file():  # and ignored: what is not is gone by now
+            (project / path).unlink()
     for path in note["ignored"]:
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).unlink(missing_ok=True)
