@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import BadInputError, pre_gen, source, target, told
 from .kept import blob
-from .tools import asks, git, names
+from .tools import asks, git, names, unfinished
 
 # Never looked into: what tools make, and environments.
 SKIPPED = ("__pycache__", "node_modules", "site-packages", "mlruns")
@@ -85,10 +85,8 @@ def state(folder: Path) -> Iterator[str]:
     if not asks(folder, "rev-parse", "-q", "--verify", "HEAD"):
         yield "it has no commit yet: git add --all && git commit"
         return
-    for name in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply"):
-        if (folder / git(folder, "rev-parse", "--git-path", name)).exists():
-            yield "it is in the middle of a merge or rebase: finish or abort it"
-            break
+    if unfinished(folder):
+        yield "it is in the middle of a merge or rebase: finish or abort it"
     if changed := names(git(folder, "status", "--porcelain", "-z", "--untracked-files=no")):
         some = ", ".join(one[3:] for one in changed[:3]) + ", …" * (len(changed) > 3)
         yield f"not all changes are committed ({some}): commit or stash them"
