@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import copy, git
-from test_new import Made, programs, released, rung
+from test_new import RUNG, Made, programs, released, rung
 
 __all__ = ["released", "rung"]
 
@@ -81,12 +84,12 @@ def test_an_update_shows_what_is_new_merges_relocks_and_checks(
     asked = (tmp_path / "bin/asked").read_text().splitlines()
     assert asked[0] == "lock --quiet"
     checks = ("ruff check", "ruff format --check", "mypy", "pytest")
-    assert [line.split("--all-groups ")[-1] for line in asked[1:]] == list(checks)
+    assert [line.rpartition("/project ")[2] for line in asked[1:]] == list(checks)
     assert git(project, "rev-parse", "HEAD") == head, "the commit is the person's"
     commit(project)
     again = rung("update", cwd=project, first=uv(tmp_path / "bin", "exit 9"))
     assert again.returncode == 0, again.stderr
-    assert "Nothing to update: the project has v2.0.0" in again.stdout
+    assert "Nothing to update: the project has v2.0.0, the newest." in again.stdout
     assert git(project, "status", "--porcelain") == ""
 
 
@@ -217,7 +220,7 @@ def broken(project: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (dirty, "not everything of . is committed (Makefile): commit or stash it"),
+        (dirty, "is committed (Makefile): commit or stash it"),
         (merging, "in the middle of a merge or rebase"),
         (no_project, "is no project of this template"),
         (no_version, "does not know the version v0.9"),
@@ -289,7 +292,7 @@ def in_the_way(project: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (hidden, "not everything of . is committed (notes.txt)"),
+        (hidden, "is committed (notes.txt)"),
         (overlooked, "Git is told to overlook changes of Makefile"),
         (in_the_way, "a folder stands where the template has a file"),
     ],
@@ -397,8 +400,9 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
         "\n  src/flight_delays/serving/: __init__.py, batch.py,",
     ):
         assert said in done.stdout
-    assert "It changes .copier-answers.yml, pyproject.toml.\n" in done.stdout
+    assert "It changes .copier-answers.yml, pyproject.toml, uv.lock.\n" in done.stdout
     assert "It needs:\n  - a place for models" in done.stdout
+    assert "takes:\n  deployment: local\n  registry: oci\n" in done.stdout
     assert everything(project) == before
     done = rung("up", "--yes", "--data", "registry=mlflow", cwd=project, first=uv(tmp_path / "bin"))
     assert done.returncode == 0, done.stderr
@@ -407,6 +411,22 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     assert "The project is at level 1, and its checks pass" in done.stdout
     asked = (tmp_path / "bin/asked").read_text()
     assert "ml deploy --target local/staging" in asked
+
+
+def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) -> None:
+    now, heard = tmp_path / "now", tmp_path / "heard"
+    # As uv does: it waits for what it started, which hears of the end as by Ctrl-C.
+    waits = f'trap \'touch "{heard}"; exit 130\' INT; touch "{now}"; sleep 60 & wait'
+    fake = programs(tmp_path / "bin", uv=f'case "$*" in *pytest*) {waits};; esac')
+    (tmp_path / ".gitconfig").write_text("[user]\nname = Somebody\nemail = s@example.invalid\n")
+    env = {"PATH": f"{fake}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    process = subprocess.Popen([RUNG, "update"], cwd=project, env=env)
+    while not now.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait() == 130
+    assert heard.exists()
 
 
 @pytest.mark.slow
@@ -424,7 +444,8 @@ def test_a_project_climbs_from_0_to_2_and_each_level_runs(
             name = path.relative_to(fresh)
             same = (mine / name).read_bytes() == path.read_bytes()
             assert same or name == Path("README.md"), f"{name}, which is the team's"
-        assert not (mine / "registry").exists(), "the rehearsal had another registry"
+        for name in ("registry", "service", "mlflow.db", "dvc.lock"):
+            assert not (mine / name).exists(), "the rehearsal was in another folder"
         git(mine, "add", "-A")
         assert git(mine, "commit", "-q", "-m", f"Level {level}", "--no-verify") == ""
     more = rung("up", "--yes", "--data", "level=2", cwd=mine)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from plumbum import cli
 
-from . import source
+from . import BadInputError, source
 from .tools import asks, ended, git
 
 
@@ -98,7 +98,7 @@ class Adopt(Versions):
                 Path(folder),
                 template,
                 source.parsed(self.data, template),
-                ask=not self.defaults,
+                ask=not (self.defaults or self.pretend),
                 yes=self.yes,
                 pretend=self.pretend,
                 file=self.file,
@@ -162,10 +162,12 @@ class Up(Answers):
 
 def top(folder: Path) -> Path:
     """Give the project that a folder is in: its repository's top, unless it has answers itself."""
-    if (folder / source.ANSWERS).exists() or not folder.is_dir():
-        return folder
+    if not folder.is_dir():
+        raise BadInputError(f"{folder} is no folder: name one that is")
     inside = asks(folder, "rev-parse", "--is-inside-work-tree")
-    return Path(git(folder, "rev-parse", "--show-toplevel")) if inside else folder
+    if (folder / source.ANSWERS).exists() or not inside:
+        return folder.resolve()
+    return Path(git(folder, "rev-parse", "--show-toplevel"))
 
 
 def main() -> None:

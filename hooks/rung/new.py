@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,11 +70,6 @@ def whole(folder: Path) -> Iterator[Path]:
     A signal that ends this process is a failure as well. One that cannot be caught leaves at worst
     the folder beside it, whose name starts with a dot, or a project that `make setup` completes.
     """
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGHUP)}
     was_there = folder.exists()
     parents = [path for path in folder.parents if not path.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -95,9 +89,6 @@ def whole(folder: Path) -> Iterator[Path]:
             with suppress(OSError):  # somebody else is in it
                 parent.rmdir()
         raise
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def umask() -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from . import RefusedError
-from .tools import ended, git, names, program, say, shown
+from .tools import ended, git, heard, names, say, shown
 
 # Those of `make check`, whose Makefile may be the team's own.
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
@@ -52,30 +55,43 @@ def check(project: Path) -> None:
 
 
 def rehearse(project: Path) -> None:
-    """Train, register, deploy to staging: in a registry that is thrown away.
+    """Train, register, deploy to staging: in a copy, with a registry, that are thrown away.
 
     Raises:
         RefusedError: One of them failed.
     """
     with TemporaryDirectory(prefix="rung-") as folder:
-        passes(project, REHEARSAL, ML_REGISTRY=str(Path(folder, "registry")))
+        copy = Path(folder, project.resolve().name)
+        data = yaml.safe_load((project / "config/data.yaml").read_text("utf-8"))["source"]
+        listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in {*names(listed), str(data)}:  # data that Git ignores as well
+            if (project / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(project / name, copy / name)
+        git(copy, "init", "--quiet")  # DVC asks for one
+        passes(project, REHEARSAL, copy, ML_REGISTRY=str(Path(folder, "registry")))
 
 
-def passes(project: Path, checks: Iterable[str], **env: str) -> None:
+def passes(project: Path, checks: Iterable[str], at: Path | None = None, **env: str) -> None:
     """Run checks in a project's environment; of one that fails, show the end of what it prints.
+
+    Args:
+        project: Whose environment it is.
+        checks: Commands.
+        at: The folder to run them in, if that is another one.
+        env: Set for them.
 
     Raises:
         RefusedError: One failed.
     """
-    uv, failed = program("uv").with_cwd(str(project)).with_env(**env), []
+    uv, failed = ("uv", "run", "--quiet", "--locked", "--all-groups", "--project"), []
     for one in checks:
         print(f"{one} … ", end="", flush=True)
-        asked = uv["run", "--quiet", "--locked", "--all-groups", *one.split()]
-        code, out, err = asked.run(retcode=None)
+        code, said = heard(at or project, *uv, str(project.resolve()), *one.split(), **env)
         say("failed" if code else "passed")
         if code:
             failed.append(one)
-            say("".join(f"  {line}\n" for line in f"{out}\n{err}".strip().splitlines()[-TOLD:]))
+            say("".join(f"  {line}\n" for line in said.strip().splitlines()[-TOLD:]))
     if failed:
         listed = ", ".join(f"`uv run {one}`" for one in failed)
         raise RefusedError(f"in {project}, {listed} fails: mend it, then rung update --continue")

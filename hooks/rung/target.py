@@ -37,7 +37,7 @@ def chosen(
         column: The column that was named.
 
     Raises:
-        BadInputError: The file that was named is not there.
+        BadInputError: The file that was named is not there, or no table has the column.
     """
     if file:
         here = Path(file).resolve()
@@ -49,7 +49,11 @@ def chosen(
         else:
             raise BadInputError(f"--file {file}: there is no such file, here or in the repository")
     if column:
-        tables = [one for one in tables if has_column(folder / one, column)] or tables
+        having = [one for one in tables if has_column(folder / one, column)]
+        if tables and not having:
+            some = ", ".join(tables[:3])
+            raise BadInputError(f"--target {column}: there is no such column in {some}")
+        tables = having
     known, guessed = data(folder, tables, found)
     return known, Guess(column, "as you say") if column else guessed
 

@@ -33,7 +33,7 @@ def afterwards(base: str) -> list[str]:
     return [
         f"what changed: git diff {back}...{BRANCH} --stat",
         "the pipeline: uv run ml run, then artifacts/report.html",
-        "the checks: make check; and before each commit: uv run pre-commit install",
+        "the checks: make check; as hooks of each commit, once: uv run pre-commit install",
         f"then: git switch {base} && git merge {BRANCH}",
         "more automation: rung up",
         f"or all as it was: git switch {base} && git branch -D {BRANCH}",
@@ -46,6 +46,6 @@ def without_git() -> list[str]:
         "the pipeline: uv run ml run, then artifacts/report.html",
         "of each NAME.rung: merge what you want of it into NAME, then delete it",
         "git init && git add --all && git commit -m 'Adopt Rung': updates need it",
-        "the checks: make check; and before each commit: uv run pre-commit install",
+        "the checks: make check; as hooks of each commit, once: uv run pre-commit install",
         "more automation: rung up",
     ]

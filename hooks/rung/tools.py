@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,18 +74,31 @@ def names(listed: str) -> list[str]:
 
 def shown(folder: Path, *command: str) -> int:
     """Run a command whose output a person sees as it comes, and give its exit code."""
+    return started(folder, command, None, {})[0]
+
+
+def heard(folder: Path, *command: str, **env: str) -> tuple[int, str]:
+    """Run a command, and give its exit code and what it printed."""
+    return started(folder, command, subprocess.PIPE, env)
+
+
+def started(
+    folder: Path, command: Sequence[str], to: int | None, env: Mapping[str, str]
+) -> tuple[int, str]:
+    """Run a command that is ended when this process is, as by Ctrl-C: it may have started more."""
     name, *args = command
     process = (
         program(name)
         .with_cwd(str(folder))[args]
-        .popen(stdin=None, stdout=None, stderr=None, env=clean())
+        .popen(stdin=None, stdout=to, stderr=to and subprocess.STDOUT, env=clean() | dict(env))
     )
     try:
-        return int(process.wait())
+        said = process.communicate()[0]
     except BaseException:
-        process.terminate()
-        process.wait()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
         raise
+    return process.returncode or 0, os.fsdecode(said or b"")
 
 
 def clean() -> dict[str, str]:
@@ -120,6 +135,8 @@ def ended(run: Callable[[], Any]) -> int:
     for name in [name for name in os.environ if name.startswith(OF_HOOKS)]:
         del os.environ[name]
         del local.env[name]
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.default_int_handler)
     try:
         return int(run() or 0)
     except BadInputError as error:

@@ -49,15 +49,18 @@ def up(project: Path, said: list[str], *, yes: bool) -> None:
     if "level" in (data := source.parsed(said, template)):
         raise BadInputError("rung up raises the level by one: leave --data level out")
     data["level"] = level
-    added, changed = adds(template, known, data)
+    added, changed, new = adds(template, known, data)
     folders = groupby(added, parent)
     listed = "".join(
         f"\n  {where}/: {', '.join(PurePosixPath(name).name for name in names)}"
         for where, names in folders
     ).replace("\n  ./: ", "\n  ")
     needs = "".join(f"\n  - {one}" for one in NEEDS[level])
-    say(f"Level {level} adds {len(added)} files:{listed}\n\nIt changes {', '.join(changed)}.")
-    say(f"\nIt needs:{needs}\n")
+    say(f"Level {level} adds {len(added)} files:{listed}\n")
+    say(f"It changes {', '.join([*changed, 'uv.lock'])}.")
+    if answers := "".join(f"\n  {name}: {value}" for name, value in new.items()):
+        say(f"\nIt asks, and without --data NAME=VALUE takes:{answers}")
+    say(f"\nIt needs:{needs}\n\nIts checks, a whole training among them, take minutes.\n")
     if not yes and not agreed():
         raise RefusedError("nothing was changed")
     update.bring(project, template, known, data)
@@ -78,20 +81,21 @@ def agreed() -> bool:
 
 def adds(
     template: source.Source, known: dict[str, Any], data: dict[str, Any]
-) -> tuple[list[str], list[str]]:
-    """Name the files that other answers add to a render, and those that they change."""
+) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Name the files that other answers add to a render, those they change, and new answers."""
     questions = source.questions(template)
     own = {name: value for name, value in known.items() if name in questions}
     with TemporaryDirectory(prefix="rung-") as folder:
         old, new = Path(folder, "old"), Path(folder, "new")
         source.render(template, old, own)
-        source.render(template, new, own | data)
+        answers = source.render(template, new, own | data)
         had, has = source.files(old), source.files(new)
         both = sorted(had & has)
         changed = [n for n in both if (old / n).read_bytes() != (new / n).read_bytes()]
         kept = seeds(template, str(own["package_name"]))
     added = sorted(has - had, key=lambda name: (parent(name), name))
-    return added, [name for name in changed if not name.startswith(kept)]
+    more = {name: value for name, value in answers.items() if name not in known}
+    return added, [name for name in changed if not name.startswith(kept)], more
 
 
 def parent(name: str) -> str:

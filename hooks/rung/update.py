@@ -46,7 +46,8 @@ def update(
     if new:
         say(f"{have} → {template.name}\n\n{source.changes(template, have)}\n")
     elif same or check:
-        say(f"Nothing to update: the project has {have}, and {template.name} is no newer.")
+        newest = "the newest" if have == template.name else f"and {template.name} is no newer"
+        say(f"Nothing to update: the project has {have}, {newest}.")
     if check:
         if new:
             raise RefusedError(f"{template.name} is new, and the project has {have}: rung update")
