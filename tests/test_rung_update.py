@@ -444,8 +444,8 @@ def test_a_project_climbs_from_0_to_2_and_each_level_runs(
             name = path.relative_to(fresh)
             same = (mine / name).read_bytes() == path.read_bytes()
             assert same or name == Path("README.md"), f"{name}, which is the team's"
-        for name in ("registry", "service", "mlflow.db", "dvc.lock"):
-            assert not (mine / name).exists(), "the rehearsal was in another folder"
+        for left in ("registry", "service", "mlflow.db", "dvc.lock"):
+            assert not (mine / left).exists(), "the rehearsal was in another folder"
         git(mine, "add", "-A")
         assert git(mine, "commit", "-q", "-m", f"Level {level}", "--no-verify") == ""
     more = rung("up", "--yes", "--data", "level=2", cwd=mine)
