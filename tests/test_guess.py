@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import textwrap
 from pathlib import Path
@@ -195,7 +196,9 @@ def test_a_makefile_has_their_targets_and_the_rest_of_ours(tmp_path: Path) -> No
     assert text.startswith(theirs)
     assert set(own) == {"test", "clean"}
     (tmp_path / "Makefile").write_text(text)
-    done = subprocess.run(["make", "-n"], cwd=tmp_path, capture_output=True, text=True)
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # this may run under `make test`
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    done = subprocess.run(["make", "-n"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("echo mine\n", "")
 
 
