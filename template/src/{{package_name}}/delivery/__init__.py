@@ -335,9 +335,9 @@ def _serve(served: "Served", target: Target, at: Stage) -> None:
     target.switch(served.model.version, served.model.manifest["package_digest"])
     at("smoke")
     with target.opened() as url:
-        smoked, watched = smoke_test(served, url), dict[str, Any]()
+        smoked, watched, before = smoke_test(served, url), dict[str, Any](), _counted(url)
         at("watch").update(smoke=smoked, watch=watched)
-        watch(url, delivery().watch, watched)
+        watch(url, delivery().watch, before, watched)
 
 
 def shadow(new: "Served", old: "Served | None", wanted: "Delivery", said: dict[str, Any]) -> None:
@@ -468,17 +468,18 @@ def smoke_test(served: "Served", url: str) -> dict[str, Any]:
     return {"url": url, "package_digest": found["package_digest"], "parity": said}
 
 
-def watch(url: str, limits: "Watch", said: dict[str, Any]) -> None:
+def watch(url: str, limits: "Watch", before: list[float], said: dict[str, Any]) -> None:
     """Look at a service's own numbers for the configured time.
 
     Args:
+        before: What `_counted` gave when the watch was said to begin.
         said: Gets `seconds`, and of the requests meanwhile their number, `requests`, `errors`
             (5xx), `error_share`, and `mean_ms`.
 
     Raises:
         Refused: It fails or is too slow, or does not answer.
     """
-    began, before = time.monotonic(), _counted(url)
+    began = time.monotonic()
     while time.monotonic() < began + limits.seconds:
         time.sleep(min(1.0, limits.seconds))
         now = _counted(url)

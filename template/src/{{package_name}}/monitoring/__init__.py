@@ -88,10 +88,11 @@ def monitor() -> str:
     }
     found = [w["drift"] for w in windows]
     inputs, data = {str(DRIFT): digest(DRIFT)}, version.facts["data_digest"]
-    write("drift", both | {"windows": found}, started, data, inputs)
-    write("monitor", said, started, data, inputs)
     times = [name for name, column in champion.data.columns.items() if column.type == "datetime"]
-    _page({"monitor": said, "drift": found, "at": started, "times": times})
+    with registry.file_lock(ARTIFACTS / "monitor.lock"):  # of two at once, one after the other
+        write("drift", both | {"windows": found}, started, data, inputs)
+        write("monitor", said, started, data, inputs)
+        _page({"monitor": said, "drift": found, "at": started, "times": times})
     return f"{'retrain' if wanted else 'no training'}: {reason}"
 
 
