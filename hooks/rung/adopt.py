@@ -120,8 +120,7 @@ def taken(template: source.Source) -> set[str]:
     if template.commit is None:
         text = (source.PACKAGE_DATA / path).read_text("utf-8")
     else:
-        with source.history(template.url) as folder:
-            text = git(folder, "show", f"{template.commit}:{path}")
+        text = git(source.history(template.url), "show", f"{template.commit}:{path}")
     return set(re.findall(r"\w+", "".join(re.findall(r'"""(.*?)"""', text, re.DOTALL))))
 
 
