@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -21,9 +20,8 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 from repositories import KINDS, Before
 from rung import BadInputError, RefusedError, beside, graft, meet, pre_update, source, update
-from test_new import programs
+from test_new import RUNG, STRICT, programs
 
-RUNG = str(Path(sys.executable).with_name("rung"))
 Done = subprocess.CompletedProcess[str]
 IN_GIT = [kind for kind, before in KINDS.items() if before.git]
 # Files that hold both sides, line for line; pyproject.toml is converted.
@@ -67,7 +65,7 @@ def rung(shared: Path, released: Path) -> Callable[..., Done]:
 
     def rung(folder: Path, *args: str, first: str = "", **env: str) -> Done:
         said = ("adopt", folder.name, "--template", str(released), "--to", "v1.0.0", *args)
-        return run(RUNG, *said, cwd=folder.parent, home=shared / "home", first=first, **env)
+        return run(*STRICT, *said, cwd=folder.parent, home=shared / "home", first=first, **env)
 
     return rung
 

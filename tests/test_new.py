@@ -18,6 +18,8 @@ import yaml
 from conftest import ROOT, copy, git, run, snapshot, uv
 
 RUNG = str(Path(sys.executable).with_name("rung"))
+# What a later Python takes away fails today.
+STRICT = (sys.executable, "-W", "error::DeprecationWarning", "-m", "rung")
 Made = subprocess.CompletedProcess[str]
 
 
@@ -39,7 +41,7 @@ def rung(tmp_path: Path) -> Callable[..., Made]:
     (tmp_path / "here").mkdir()
 
     def rung(*args: str, first: str = "", cwd: Path | None = None, **env: str) -> Made:
-        return run(RUNG, *args, cwd=cwd or tmp_path / "here", home=home, first=first, **env)
+        return run(*STRICT, *args, cwd=cwd or tmp_path / "here", home=home, first=first, **env)
 
     return rung
 
