@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pathspec import PathSpec
@@ -25,9 +27,15 @@ class Row:
         """Tell whether a project's path, relative and with slashes, falls under this row."""
         pattern = self.path.replace("{{ package_name }}", str(answers["package_name"]))
         pattern = pattern.replace("{{ _copier_conf.answers_file }}", ".copier-answers.yml")
-        return PathSpec.from_lines("gitignore", [pattern]).match_file(path)
+        return _spec(pattern).match_file(path)
 
 
+@cache
+def _spec(pattern: str) -> PathSpec[Any]:
+    return PathSpec.from_lines("gitignore", [pattern])
+
+
+@cache
 def table() -> list[Row]:
     """Read copier/paths.yml."""
     rows = yaml.safe_load((ROOT / "copier/paths.yml").read_text())

@@ -211,7 +211,8 @@ def test_the_folder_here_will_do_if_it_is_empty(
 def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
     released: Path, tmp_path: Path, how: signal.Signals, when: str
 ) -> None:
-    waits = f"case $1 in --version) echo uv 0.13.0;; {when}) touch {tmp_path}/now; sleep 60;; esac"
+    waits = f"touch {tmp_path}/now; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    waits = f"case $1 in --version) echo uv 0.13.0;; {when}) {waits};; esac"
     first = programs(tmp_path / "bin", uv=waits)
     home = tmp_path / "home"
     home.mkdir()
@@ -225,6 +226,8 @@ def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
+    if how is not signal.SIGKILL:  # of which nobody hears who waits
+        (tmp_path / "go").touch()
     process.wait()
     project = here / "mine"
     if how is not signal.SIGKILL:
@@ -236,6 +239,7 @@ def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
         assert {p.name for p in copy(released, tmp_path / "fresh", {}).iterdir()} <= {
             p.name for p in project.iterdir()
         }, "make setup completes it"
+    (tmp_path / "go").touch()
 
 
 def test_in_a_terminal_it_asks_and_takes_what_is_said(released: Path, tmp_path: Path) -> None:

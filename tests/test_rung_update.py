@@ -416,7 +416,7 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
 def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) -> None:
     now, heard = tmp_path / "now", tmp_path / "heard"
     # As uv does: it waits for what it started, which hears of the end as by Ctrl-C.
-    waits = f'trap \'touch "{heard}"; exit 130\' INT; touch "{now}"; sleep 60 & wait'
+    waits = f'trap \'touch "{heard}"; kill $!; exit 130\' INT; sleep 60 & touch "{now}"; wait'
     fake = programs(tmp_path / "bin", uv=f'case "$*" in *pytest*) {waits};; esac')
     (tmp_path / ".gitconfig").write_text("[user]\nname = Somebody\nemail = s@example.invalid\n")
     env = {"PATH": f"{fake}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
