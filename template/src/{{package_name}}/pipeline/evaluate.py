@@ -94,7 +94,7 @@ def judge(
 def baselines(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, Floats]:
     """What a constant and a linear model, on 10,000 rows at most, predict for the holdout."""
     sample, known = train.sample(min(train.height, 10_000), seed=0), labels(train, data)
-    constant = known.mean()
+    constant: Floats = np.asarray(known.mean())
     if data.task != "regression":
         constant = np.bincount(known, minlength=len(data.classes)) / len(known)
     asked = features(inputs(sample, data))
