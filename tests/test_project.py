@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def test_a_new_project_passes_its_own_checks(project: Projects, level: int) -> N
     assert check.returncode == 0, check.stdout + check.stderr
     hooks = made.run("uv", "run", "pre-commit", "run", "--all-files", "--hook-stage", "pre-push")
     assert hooks.returncode == 0, hooks.stdout + hooks.stderr
+
+
+def test_what_other_answers_bring_passes_too_on_the_newest_python_there_is(
+    template: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    answers = {"level": 2, "ci": ["github", "gitlab"], "deployment": "kubernetes"}
+    copy(template, project, answers)
+    inside = partial(run, cwd=project, home=tmp_path / "home")
+    known = (
+        inside("uv", "python", "find", "--no-python-downloads", "--system", version)
+        for version in ("3.13", "3.12", "3.11")
+    )
+    newest = next(found.stdout.strip() for found in known if found.returncode == 0)
+    hooks = ("uv", "run", "pre-commit", "run", "--all-files", "--hook-stage", "pre-push")
+    for command in (("make", "setup"), ("make", "check"), hooks):
+        done = inside(*command, UV_PYTHON=newest)
+        assert done.returncode == 0, f"{newest}: {done.stdout}{done.stderr}"
+    assert git(project, "log", "--format=%s") == "Start the project from its template"
+    assert git(project, "status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize("level", [0, 1])
