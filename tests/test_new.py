@@ -226,8 +226,7 @@ def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
-    if how is not signal.SIGKILL:  # of which nobody hears who waits
-        (tmp_path / "go").touch()
+    (tmp_path / "go").touch()  # make waits for what it started
     process.wait()
     project = here / "mine"
     if how is not signal.SIGKILL:
@@ -239,7 +238,6 @@ def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
         assert {p.name for p in copy(released, tmp_path / "fresh", {}).iterdir()} <= {
             p.name for p in project.iterdir()
         }, "make setup completes it"
-    (tmp_path / "go").touch()
 
 
 def test_in_a_terminal_it_asks_and_takes_what_is_said(released: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,9 +53,10 @@ def test_what_other_answers_bring_passes_too_on_the_newest_python_there_is(
     inside = partial(run, cwd=project, home=tmp_path / "home")
     known = (
         inside("uv", "python", "find", "--no-python-downloads", "--system", version)
-        for version in ("3.13", "3.12", "3.11")
+        for version in ("3.13", "3.12")
     )
-    newest = next(found.stdout.strip() for found in known if found.returncode == 0)
+    found = (one.stdout.strip() for one in known if one.returncode == 0)
+    newest = next(found, sys.executable)
     hooks = ("uv", "run", "pre-commit", "run", "--all-files", "--hook-stage", "pre-push")
     for command in (("make", "setup"), ("make", "check"), hooks):
         done = inside(*command, UV_PYTHON=newest)
