@@ -11,17 +11,17 @@ demo: ## generate a project into ./demo, train it, gate it, predict with it
 	@if [ -e "$(DEMO)" ]; then echo "$(DEMO) exists: remove it, or name another folder with make demo DEMO=folder."; exit 1; fi
 	@.ci/with-uv .ci/demo "$(DEMO)"
 
-test: ## the whole suite
+test: ## every promise once: what a landing waits for (docs/testing.md)
 	@.ci/packages
 	.ci/with-uv uv run pytest -n 2
 
-quick: ## the tests that need no project environment
+quick: ## the tests that need no installed project
 	@.ci/packages
-	.ci/with-uv uv run pytest -n 2 -m "not slow"
+	.ci/with-uv uv run pytest -n 2 --tier quick
 
-nightly: ## the randomized updates, ten times as many as the suite has
+nightly: ## all of it: every release, situation, provider and kill point, 300 drawn updates
 	@.ci/packages
-	RUNG_TRIALS=300 .ci/with-uv uv run pytest -rP tests/test_update.py -k drawn
+	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n 2 --tier nightly
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"
 	.ci/with-uv uv run python tests/bench.py $(ONLY)

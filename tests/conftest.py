@@ -177,6 +177,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Chapters:
     return Chapters(config, log)
 
 
+TIERS = {"quick": {"slow", "nightly"}, "test": {"nightly"}, "nightly": set()}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the tiers of docs/testing.md: `pytest` without an option runs what `make test` does."""
+    text = "which tests to run: quick (no installed project), test, nightly (all of them)"
+    parser.addoption("--tier", choices=list(TIERS), default="test", help=text)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests of higher tiers."""
+    excluded = TIERS[config.getoption("tier")]
+    deselected = [item for item in items if any(map(item.get_closest_marker, excluded))]
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in set(deselected)]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """See to the marker `needs`."""
     for marker in item.iter_markers("needs"):
