@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import leftovers
 import pytest
 import tables
 import yaml
@@ -201,6 +202,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need(*marker.args, **marker.kwargs)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Mark what this run starts; xdist starts its workers after this, and they inherit the mark."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[leftovers.MARK] = str(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what is left of it: where a run was interrupted, something may be."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and leftovers.MARK in os.environ:
+        leftovers.end(Path(os.environ.pop(leftovers.MARK)))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the working tree, uncommitted files included, without its history."""
@@ -232,19 +253,16 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 
 
 @pytest.fixture(scope="session")
-def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def history(shared: Path) -> Path:
     """Return the template with its releases, the working tree and a next version, each tagged."""
     import releases
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    with FileLock(folder / "history.lock"):
-        if not (folder / "history.ready").exists():
-            shutil.rmtree(folder / "history", ignore_errors=True)
-            releases.history(folder / "history")
-            (folder / "history.ready").touch()
-    return folder / "history"
+    with FileLock(shared / "history.lock"):
+        if not (shared / "history.ready").exists():
+            shutil.rmtree(shared / "history", ignore_errors=True)
+            releases.history(shared / "history")
+            (shared / "history.ready").touch()
+    return shared / "history"
 
 
 @pytest.fixture(scope="session")
@@ -273,11 +291,8 @@ def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any
 
 
 @pytest.fixture(scope="session")
-def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+def project(template: Path, shared: Path) -> Callable[..., Project]:
     """Install a project by `make setup`, once for each level and all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
 
     def project(level: int) -> Project:
         folder = shared / f"project-{level}"
