@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -206,6 +207,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Mark what this run starts; xdist starts its workers after this, and they inherit the mark."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # fixtures end, as after Ctrl-C
         os.environ[leftovers.MARK] = str(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
 
 
