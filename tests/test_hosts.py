@@ -338,6 +338,22 @@ def test_what_nobody_approves_waits(toy: Toy, platform: str) -> None:
 
 
 @both
+def test_a_job_that_is_left_out_does_not_run_and_what_needs_it_is_skipped(
+    toy: Toy, platform: str
+) -> None:
+    host = toy(platform)
+    with host.without({"verify"}):
+        run = host.push()
+    assert "verify" not in run.jobs
+    assert (run.jobs["train"], run.jobs["production"]) == ("success", "skipped")
+    change(host, "data/x.csv", "x\n1\n")
+    with host.without(run.jobs.keys() | {"verify"}):
+        assert host.push().jobs == {}
+    change(host, "data/x.csv", "x\n2\n")
+    assert results(host.push()) == ["success"] * 3
+
+
+@both
 def test_what_a_job_leaves_running_ends_with_it(toy: Toy, platform: str) -> None:
     """On GitHub it may ask to live on, as on a team's own machine; then it ends with the host."""
     quiet = ">/dev/null 2>&1 &\n"

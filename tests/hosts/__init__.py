@@ -114,7 +114,10 @@ class Host(ABC):
 
     @contextmanager
     def without(self, jobs: Collection[str]) -> Iterator[None]:
-        """Leave jobs out of what events start meanwhile, as if their conditions did not hold."""
+        """Leave jobs out of what events start meanwhile, as if their conditions did not hold.
+
+        A run says nothing of them; what needs one of them is skipped.
+        """
         self.left_out, before = frozenset(jobs), self.left_out
         try:
             yield

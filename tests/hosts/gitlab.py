@@ -132,7 +132,8 @@ class GitLab(Host):
         blocked = self.blocked(jobs)
         todo = [name for name in jobs if name not in blocked]
         if not todo:
-            return Run(dict.fromkeys(jobs, "skipped"), "", "", time.monotonic() - started)
+            waiting = [name for name in jobs if name not in self.left_out]
+            return Run(dict.fromkeys(waiting, "skipped"), "", "", time.monotonic() - started)
         about = yaml.safe_load(
             self.ask([*command, "--no-json-schema-validation", "--preview"], clone, env)
         )
@@ -279,7 +280,8 @@ class GitLab(Host):
 
     def read(self, jobs: Mapping[str, Any], log: Log, code: int, here: Path, started: float) -> Run:
         """Say how each job ended."""
-        results = {name: log.results.get(name, "skipped") for name in jobs}
+        known = [name for name in jobs if name not in self.left_out]
+        results = {name: log.results.get(name, "skipped") for name in known}
         # A pipeline that another one starts has its jobs in the report alone.
         results |= log.results
         text = "\n".join(log.lines)
