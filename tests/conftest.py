@@ -218,17 +218,37 @@ def snapshot(to: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
+def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Render]:
     """Render with answers, once for each set of them; the result is for reading only."""
     rendered: dict[str, Path] = {}
+    listed: dict[Path, set[Path]] = {}
 
     def render(**answers: object) -> Path:
         key = repr(sorted(answers.items()))
         if key not in rendered:
             rendered[key] = copy(template, tmp_path_factory.mktemp("render") / "project", answers)
+            listed[rendered[key]] = set(rendered[key].rglob("*"))
         return rendered[key]
 
-    return render
+    yield render
+    for project, names in listed.items():
+        written = [path for path in project.rglob("*") if path not in names]
+        assert not written, f"for reading only, and a test wrote into it: {written}"
+
+
+@pytest.fixture(scope="session")
+def sources(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Return a project's src/ to import from, in a copy: an import writes bytecode beside it."""
+    copies: dict[Path, Path] = {}
+
+    def sources(**answers: object) -> Path:
+        project = render(**answers)
+        if project not in copies:
+            copies[project] = tmp_path_factory.mktemp("sources") / "project"
+            shutil.copytree(project, copies[project])
+        return copies[project] / "src"
+
+    return sources
 
 
 @pytest.fixture(scope="session")
@@ -327,9 +347,9 @@ def ran(project: Callable[..., Project]) -> Callable[..., Copy]:
 
 
 @pytest.fixture(scope="session")
-def module(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+def module(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
     """Import modules of a project's package into this process, by names such as cli."""
-    source = str(render(level=2, ci=["github", "gitlab"]) / "src")
+    source = str(sources(level=2, ci=["github", "gitlab"]))
     sys.path.insert(0, source)
     yield lambda name: importlib.import_module(f"flight_delays.{name}")
     sys.path.remove(source)
