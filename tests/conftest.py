@@ -9,12 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import durations
 import pytest
 import tables
 import yaml
@@ -24,6 +26,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from copier import run_copy
 
+STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS: dict[str, dict[str, Any]] = {
     key: value
@@ -184,6 +187,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the tiers of docs/testing.md: `pytest` without an option runs what `make test` does."""
     text = "which tests to run: quick (no installed project), test, nightly (all of them)"
     parser.addoption("--tier", choices=list(TIERS), default="test", help=text)
+    text = "print at the end this many of the slowest tests, and what all took"
+    parser.addoption("--slowest", type=int, default=0, metavar="N", help=text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -193,6 +198,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what the run took, if asked to; pytest's own closing line comes later."""
+    if count := config.getoption("slowest"):
+        stats = terminalreporter.stats.values()
+        reports = [r for group in stats for r in group if isinstance(r, pytest.TestReport)]
+        terminalreporter.section("what the tests took")
+        for line in durations.table(reports, time.monotonic() - STARTED, count):
+            terminalreporter.write_line(line)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -34,20 +34,20 @@ def test_every_program_that_a_test_starts_is_installed() -> None:
     assert not missing, "add them to .ci/packages, or name them above if every machine has them"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "subprocess.run(['novel', '-v'])",
-        "command = ['novel', *options]\nsubprocess.run(command + more)",
-        "def test():\n    for command in (['sh'], ['novel']):\n        subprocess.Popen(command)",
-        "def tool(*command):\n    subprocess.run(command)\ntool('novel', 'inspect')",
-        "def tool(options, command):\n    psutil.Popen([*command, *options])\ntool([], ['novel'])",
-        "def a(*it):\n    b(*it)\ndef b(*it):\n    subprocess.run(it)\na('novel')",
-        "@pytest.mark.needs('sh', 'novel')\ndef test(): ...",
-        "NOVEL = shutil.which('novel')",
-        "subprocess.run([str(folder / 'novel')])",
-    ],
-)
+STARTS = {
+    "list": "subprocess.run(['novel', '-v'])",
+    "variable": "command = ['novel', *options]\nsubprocess.run(command + more)",
+    "loop": "for command in (['sh'], ['novel']):\n    subprocess.Popen(command)",
+    "helper": "def tool(*command):\n    subprocess.run(command)\ntool('novel', 'inspect')",
+    "parameter": "def tool(a, b):\n    psutil.Popen([*b, *a])\ntool([], ['novel'])",
+    "helpers": "def a(*it):\n    b(*it)\ndef b(*it):\n    subprocess.run(it)\na('novel')",
+    "marker": "@pytest.mark.needs('sh', 'novel')\ndef test(): ...",
+    "which": "NOVEL = shutil.which('novel')",
+    "path": "subprocess.run([str(folder / 'novel')])",
+}
+
+
+@pytest.mark.parametrize("code", STARTS.values(), ids=STARTS)
 def test_a_program_is_seen_however_it_is_started(tmp_path: Path, code: str) -> None:
     (tmp_path / "test_it.py").write_text(code)
     assert started(tmp_path)["novel"] == {"test_it.py"}
