@@ -53,6 +53,39 @@ def test_a_program_is_seen_however_it_is_started(tmp_path: Path, code: str) -> N
     assert started(tmp_path)["novel"] == {"test_it.py"}
 
 
+class Machine:
+    """A folder with .ci/run, where each program that it starts is a stand-in that is recorded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.write(".ci/run", (ROOT / ".ci/run").read_text())
+        self.write(".ci/packages", "#!/bin/sh\n")
+        self.write(".ci/with-uv", '#!/bin/sh\nexec "$@"\n')
+        self.program("git", "echo false")
+        self.program("uv", 'case $* in *"python -c"*) echo 3.11 ;; esac')
+        self.program("make", "env >environment")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def program(self, name: str, text: str) -> None:
+        record = f'echo "{name} $*" >>"{self.folder}/started"'
+        self.write(f"bin/{name}", f"#!/bin/sh\n{record}\n{text}\n")
+
+    def run(self, **env: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]])
+        known = {"PATH": path, "HOME": str(self.folder)}
+        command = ["bash", str(self.folder / ".ci/run")]
+        return subprocess.run(command, env=known | env, capture_output=True, text=True, check=False)
+
+    @property
+    def started(self) -> list[str]:
+        return (self.folder / "started").read_text().splitlines()
+
+
 def test_ci_runs_as_on_an_ordinary_machine(tmp_path: Path) -> None:
     """Settings that would hide a fault are unset; certificates, proxies and indexes stay."""
     unset = {
@@ -77,16 +110,36 @@ def test_ci_runs_as_on_an_ordinary_machine(tmp_path: Path) -> None:
         "UV_DEFAULT_INDEX": "https://index.invalid",
         "no_proxy": "localhost",
     }
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in {"make": f"env >'{tmp_path}/environment'", "uv": "exit 2"}.items():
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    path = os.pathsep.join([str(programs), os.environ["PATH"]])
-    env = unset | kept | {"PATH": path, "HOME": str(tmp_path)}
-    command = ["bash", str(ROOT / ".ci/run")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = Machine(tmp_path).run(**unset, **kept)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = (tmp_path / "environment").read_text().splitlines()
     assert set(unset) & {line.partition("=")[0] for line in lines} == set()
     assert {f"{name}={value}" for name, value in kept.items()} <= set(lines)
+
+
+def test_the_quick_tier_runs_on_the_other_pythons_and_its_failure_counts(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert machine.run().returncode == 0
+    tox = "uv run --no-sync tox run -e py312,py313"
+    assert machine.started[-2:] == [tox, "make test"]
+    machine.program("uv", 'case $* in *"python -c"*) echo 3.11 ;; *tox*) exit 1 ;; esac')
+    done = machine.run()
+    assert machine.started[-2:] == [tox, "make test"]
+    assert done.returncode == 1
+    assert done.stderr.endswith("The tests failed on another Python: see above.\n")
+
+
+def test_a_failure_of_the_suite_is_one_of_ci(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.program("make", "exit 2")
+    assert machine.run().returncode == 2
+
+
+def test_ci_says_which_python_is_not_here_and_tests_none_twice(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    cases = '*"python -c"*) echo 3.12 ;; *"find"*3.13) exit 2 ;;'
+    machine.program("uv", f"case $* in {cases} esac")
+    done = machine.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Python 3.13 is not on this machine: no test runs on it." in done.stdout
+    assert not [command for command in machine.started if "tox" in command]
