@@ -201,11 +201,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print what the run took, if asked to; pytest's own closing line comes later."""
+    """Print what the run took and what tests recorded; pytest's own closing line comes later."""
     if count := config.getoption("slowest"):
         stats = terminalreporter.stats.values()
         reports = [r for group in stats for r in group if isinstance(r, pytest.TestReport)]
         terminalreporter.section("what the tests took")
+        for report in reports:
+            for name, value in report.user_properties if report.when == "call" else ():
+                terminalreporter.write_line(f"{name}: {value}")
         for line in durations.table(reports, time.monotonic() - STARTED, count):
             terminalreporter.write_line(line)
 
