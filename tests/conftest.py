@@ -219,12 +219,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need(*marker.args, **marker.kwargs)
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the working tree, uncommitted files included, without its history."""
-    return snapshot(tmp_path_factory.mktemp("template"))
-
-
 def snapshot(to: Path) -> Path:
     """Copy what Git tracks or would track, as it is on the disk now."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -236,17 +230,45 @@ def snapshot(to: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Render]:
-    """Render with answers, once for each set of them; the result is for reading only."""
-    rendered: dict[str, Path] = {}
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all workers of this run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Let the first worker that needs a project make it in a folder, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder / "project", ignore_errors=True)
+            make(folder / "project")
+            (folder / "ready").touch()
+    return folder / "project"
+
+
+def named_by(*facts: object) -> str:
+    """Return a name for a folder that depends on facts alone."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+@pytest.fixture(scope="session")
+def template(run_folder: Path) -> Path:
+    """Return a copy of the working tree, uncommitted files included, without its history."""
+    return once(run_folder / "template", snapshot)
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, run_folder: Path) -> Iterator[Render]:
+    """Render with answers, once for all workers; the result is for reading only."""
     listed: dict[Path, set[Path]] = {}
 
     def render(**answers: object) -> Path:
-        key = repr(sorted(answers.items()))
-        if key not in rendered:
-            rendered[key] = copy(template, tmp_path_factory.mktemp("render") / "project", answers)
-            listed[rendered[key]] = set(rendered[key].rglob("*"))
-        return rendered[key]
+        folder = run_folder / "renders" / named_by(sorted(answers.items()))
+        if folder / "project" not in listed:
+            once(folder, lambda project: copy(template, project, answers))
+            listed[folder / "project"] = set((folder / "project").rglob("*"))
+        return folder / "project"
 
     yield render
     for project, names in listed.items():
@@ -286,16 +308,14 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rendered(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    """Render a version of it with answers, once; the result is for reading only."""
-    known: dict[str, Path] = {}
+def rendered(history: Path, run_folder: Path) -> Rendered:
+    """Render a version of it with answers, once for all workers; the result is for reading only."""
 
     def rendered(version: str, answers: Mapping[str, object]) -> Path:
-        key = repr((version, sorted(answers.items())))
-        if key not in known:
-            known[key] = tmp_path_factory.mktemp("rendered") / "project"
-            source.render(source.found(str(history), version), known[key], answers)
-        return known[key]
+        def make(project: Path) -> None:
+            source.render(source.found(str(history), version), project, answers)
+
+        return once(run_folder / "rendered" / named_by(version, sorted(answers.items())), make)
 
     return rendered
 
