@@ -237,7 +237,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Let the first worker that needs a project make it in a folder, and return its path."""
+    """Let the first worker that needs it make `folder/project`, and return that path."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         if not (folder / "ready").exists():

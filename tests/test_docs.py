@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, once
 
 RELIABILITY = ROOT / "docs/reliability.md"
 # Prints file and function of each test with a case that runs, and whether one runs in `make test`.
@@ -28,7 +28,7 @@ class Collected:
             self.tests[test] = self.tests.get(test, False) or not nightly
 
 collected = Collected()
-options = ["--collect-only", "-qq", "-n0", "-pno:cacheprovider", "--tier=nightly", *sys.argv[1:]]
+options = ["--collect-only", "-qq", "-n0", "-pno:cacheprovider", *sys.argv[1:]]
 with contextlib.redirect_stdout(io.StringIO()) as output:
     status = pytest.main(options, [collected])
 sys.exit(output.getvalue()) if status else print(json.dumps(collected.tests))
@@ -52,10 +52,10 @@ def faults(text: str) -> list[Fault]:
     return rows
 
 
-def collect(*options: str | Path, cwd: Path = ROOT) -> dict[str, bool]:
+def collect(*options: str | Path) -> dict[str, bool]:
     """Return the tests that have a case, and whether one of its cases runs in `make test`."""
     command = [sys.executable, "-c", COLLECT, *options]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     tests: dict[str, bool] = json.loads(done.stdout)
     return tests
@@ -67,8 +67,14 @@ def functions(named: str, tests: dict[str, bool]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def tests() -> dict[str, bool]:
-    return collect()
+def tests(run_folder: Path) -> dict[str, bool]:
+    """Collect once for all workers: it imports every file of tests."""
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(collect("--tier=nightly")))
+
+    found: dict[str, bool] = json.loads(once(run_folder / "collected", write).read_text())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +119,7 @@ def test_a_case_that_never_runs_or_runs_nightly_does_not_count(tmp_path: Path) -
         "@mark.parametrize('n', [pytest.param(1, marks=mark.nightly), 2])\ndef test_both(n): ...\n"
         "@mark.parametrize('n', [pytest.param(1, marks=mark.nightly)])\ndef test_cases(n): ...\n"
     )
-    options = ("-c", ROOT / "pyproject.toml", "-p", "conftest", tmp_path)
-    found = collect(*options)
-    assert found == {
+    assert collect("-c", ROOT / "pyproject.toml", tmp_path) == {
         "test_marks.py::test_nightly": False,
         "test_marks.py::test_both": True,
         "test_marks.py::test_cases": False,
