@@ -26,6 +26,10 @@ from xdist.scheduler import LoadScopeScheduling
 
 from copier import run_copy
 
+# As the package does (docs/decisions/0010): else threads that wait take the other workers' time.
+# OpenMP reads it when scikit-learn is imported, which is later than this.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS: dict[str, dict[str, Any]] = {
