@@ -212,7 +212,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("what the tests took")
         for report in reports:
             for name, value in report.user_properties if report.when == "call" else ():
-                terminalreporter.write_line(f"{name}: {value}")
+                test = report.nodeid.rpartition("::")[2]
+                terminalreporter.write_line(f"{test}: {name}: {value}")
         for line in durations.table(reports, time.monotonic() - STARTED, count):
             terminalreporter.write_line(line)
 

@@ -466,6 +466,7 @@ print(m.retrain(run))
 """
 
 
+@pytest.mark.slow  # many processes import everything
 def test_of_many_at_once_one_decides_and_one_trains(place: Place) -> None:
     for hour in range(2):
         place.log(place.rows(WINDOW, hour, HOTTER), hour)
