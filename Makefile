@@ -11,17 +11,17 @@ demo: ## generate a project into ./demo, train it, gate it, predict with it
 	@if [ -e "$(DEMO)" ]; then echo "$(DEMO) exists: remove it, or name another folder with make demo DEMO=folder."; exit 1; fi
 	@.ci/with-uv .ci/demo "$(DEMO)"
 
-test: ## every promise once: what a landing waits for (docs/testing.md)
+test: ## each promise at least once, what a landing waits for: see docs/testing.md
 	@.ci/packages
-	.ci/with-uv uv run pytest -n 2
+	.ci/with-uv uv run pytest -n 2 --slowest 20
 
 quick: ## the tests that need no installed project
 	@.ci/packages
-	.ci/with-uv uv run pytest -n 2 --tier quick
+	.ci/with-uv uv run pytest -n 2 --tier quick --slowest 20
 
-nightly: ## all of it: every release, situation, provider and kill point, 300 drawn updates
+nightly: ## all cases: every release, situation, provider and kill point, 300 drawn updates
 	@.ci/packages
-	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n 2 --tier nightly
+	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n 2 --tier nightly --slowest 20
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"
 	.ci/with-uv uv run python tests/bench.py $(ONLY)

@@ -10,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import durations
 import environments
 import leftovers
 import pytest
@@ -27,6 +29,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 from copier import run_copy
 
+# As the package does (docs/decisions/0010): else threads that wait take the other workers' time.
+# OpenMP reads it when scikit-learn is imported, which is later than this.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS: dict[str, dict[str, Any]] = {
     key: value
@@ -189,6 +196,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the tiers of docs/testing.md: `pytest` without an option runs what `make test` does."""
     text = "which tests to run: quick (no installed project), test, nightly (all of them)"
     parser.addoption("--tier", choices=list(TIERS), default="test", help=text)
+    text = "print at the end this many of the slowest tests, and what all took"
+    parser.addoption("--slowest", type=int, default=0, metavar="N", help=text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -198,6 +207,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in set(deselected)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what the run took and what tests recorded; pytest's own closing line comes later."""
+    if count := config.getoption("slowest"):
+        stats = terminalreporter.stats.values()
+        reports = [r for group in stats for r in group if isinstance(r, pytest.TestReport)]
+        terminalreporter.section("what the tests took")
+        for report in reports:
+            for name, value in report.user_properties if report.when == "call" else ():
+                test = report.nodeid.rpartition("::")[2]
+                terminalreporter.write_line(f"{test}: {name}: {value}")
+        for line in durations.table(reports, time.monotonic() - STARTED, count):
+            terminalreporter.write_line(line)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -220,19 +243,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         leftovers.end(Path(os.environ.pop(leftovers.MARK)))
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that all workers share."""
-    folder = tmp_path_factory.getbasetemp()
-    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the working tree, uncommitted files included, without its history."""
-    return snapshot(tmp_path_factory.mktemp("template"))
-
-
 def snapshot(to: Path) -> Path:
     """Copy what Git tracks or would track, as it is on the disk now."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -244,43 +254,84 @@ def snapshot(to: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """Render with answers, once for each set of them; the result is for reading only."""
-    rendered: dict[str, Path] = {}
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all workers of this run have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
-    def render(**answers: object) -> Path:
-        key = repr(sorted(answers.items()))
-        if key not in rendered:
-            rendered[key] = copy(template, tmp_path_factory.mktemp("render") / "project", answers)
-        return rendered[key]
 
-    return render
+def once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Let the first worker that needs it make `folder/project`, and return that path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder / "project", ignore_errors=True)
+            make(folder / "project")
+            (folder / "ready").touch()
+    return folder / "project"
+
+
+def named_by(*facts: object) -> str:
+    """Return a name for a folder that depends on facts alone."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
-def history(shared: Path) -> Path:
+def template(run_folder: Path) -> Path:
+    """Return a copy of the working tree, uncommitted files included, without its history."""
+    return once(run_folder / "template", snapshot)
+
+
+@pytest.fixture(scope="session")
+def render(template: Path, run_folder: Path) -> Iterator[Render]:
+    """Render with answers, once for all workers; the result is for reading only."""
+    listed: dict[Path, set[Path]] = {}
+
+    def render(**answers: object) -> Path:
+        folder = run_folder / "renders" / named_by(sorted(answers.items()))
+        if folder / "project" not in listed:
+            once(folder, lambda project: copy(template, project, answers))
+            listed[folder / "project"] = set((folder / "project").rglob("*"))
+        return folder / "project"
+
+    yield render
+    for project, names in listed.items():
+        written = [path for path in project.rglob("*") if path not in names]
+        assert not written, f"for reading only, and a test wrote into it: {written}"
+
+
+@pytest.fixture(scope="session")
+def sources(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Return a project's src/ to import from, in a copy: an import writes bytecode beside it."""
+    copies: dict[Path, Path] = {}
+
+    def sources(**answers: object) -> Path:
+        project = render(**answers)
+        if project not in copies:
+            copies[project] = tmp_path_factory.mktemp("sources") / "project"
+            shutil.copytree(project, copies[project])
+        return copies[project] / "src"
+
+    return sources
+
+
+@pytest.fixture(scope="session")
+def history(run_folder: Path) -> Path:
     """Return the template with its releases, the working tree and a next version, each tagged."""
     import releases
 
-    with FileLock(shared / "history.lock"):
-        if not (shared / "history.ready").exists():
-            shutil.rmtree(shared / "history", ignore_errors=True)
-            releases.history(shared / "history")
-            (shared / "history.ready").touch()
-    return shared / "history"
+    return once(run_folder / "history", releases.history)
 
 
 @pytest.fixture(scope="session")
-def rendered(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    """Render a version of it with answers, once; the result is for reading only."""
-    known: dict[str, Path] = {}
+def rendered(history: Path, run_folder: Path) -> Rendered:
+    """Render a version of it with answers, once for all workers; the result is for reading only."""
 
     def rendered(version: str, answers: Mapping[str, object]) -> Path:
-        key = repr((version, sorted(answers.items())))
-        if key not in known:
-            known[key] = tmp_path_factory.mktemp("rendered") / "project"
-            source.render(source.found(str(history), version), known[key], answers)
-        return known[key]
+        def make(project: Path) -> None:
+            source.render(source.found(str(history), version), project, answers)
+
+        return once(run_folder / "rendered" / named_by(version, sorted(answers.items())), make)
 
     return rendered
 
@@ -296,15 +347,15 @@ def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any
 
 
 @pytest.fixture(scope="session")
-def project(template: Path, shared: Path) -> Callable[..., Project]:
+def project(template: Path, run_folder: Path) -> Callable[..., Project]:
     """Install a project by `make setup`, once for each level and all workers.
 
     Level 2 requires what level 1 does, so it gets the lock and the ready environment of that.
     """
-    store = shared / "environments"
+    store = run_folder / "environments"
 
     def project(level: int) -> Project:
-        folder = shared / f"project-{level}"
+        folder = run_folder / f"project-{level}"
         folder.mkdir(exist_ok=True)
         made = Project(folder / "project", level, "flight_delays")
         with FileLock(folder / "lock"):
@@ -355,9 +406,9 @@ def ran(project: Callable[..., Project]) -> Callable[..., Copy]:
 
 
 @pytest.fixture(scope="session")
-def module(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+def module(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
     """Import modules of a project's package into this process, by names such as cli."""
-    source = str(render(level=2, ci=["github", "gitlab"]) / "src")
+    source = str(sources(level=2, ci=["github", "gitlab"]))
     sys.path.insert(0, source)
     yield lambda name: importlib.import_module(f"flight_delays.{name}")
     sys.path.remove(source)

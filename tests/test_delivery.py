@@ -260,9 +260,9 @@ class Scores:
 
 
 @pytest.fixture(scope="module")
-def package(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+def package(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
     """Import modules of a project at level 1, under a name that no other test's package has."""
-    source = str(render(level=1, package_name="to_deliver") / "src")
+    source = str(sources(level=1, package_name="to_deliver"))
     sys.path.insert(0, source)
     yield lambda name: importlib.import_module(f"to_deliver.{name}")
     sys.path.remove(source)

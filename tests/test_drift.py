@@ -56,6 +56,7 @@ def bench(module: Callable[[str], ModuleType]) -> Bench:
     return Bench(module)
 
 
+@pytest.mark.slow  # 200 resamples
 def test_rows_like_those_of_training_raise_hardly_an_alarm(
     bench: Bench, record_property: Callable[[str, object], None]
 ) -> None:

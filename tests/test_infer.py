@@ -683,6 +683,7 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
+@pytest.mark.slow  # 300 tables
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=tables())
 def test_any_table_that_is_accepted_keeps_its_own_contract(ml: Any, rows: pl.DataFrame) -> None:

@@ -57,9 +57,9 @@ if asked[0] == "port-forward":
 
 
 @pytest.fixture(scope="module")
-def kubernetes(render: Render) -> Iterator[ModuleType]:
+def kubernetes(sources: Render) -> Iterator[ModuleType]:
     """Import the target, under a name that no other test's package has."""
-    source = str(render(level=1, deployment="kubernetes", package_name="in_cluster") / "src")
+    source = str(sources(level=1, deployment="kubernetes", package_name="in_cluster"))
     sys.path.insert(0, source)
     yield importlib.import_module("in_cluster.delivery.kubernetes")
     sys.path.remove(source)

@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from conftest import ROOT, Render
+from conftest import ROOT, Render, once
 
 Import = Callable[[str], ModuleType]
 PAST = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=60)
@@ -31,12 +31,17 @@ PROMTOOL = shutil.which("promtool")
 
 
 @pytest.fixture(scope="module")
-def packed(module: Import, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package of the example as its config has it: the first 80 % to train on."""
+def packed(module: Import, run_folder: Path) -> Path:
+    """A package of the example as its config has it, made once for all workers."""
+    return once(run_folder / "packed", lambda folder: pack(module, folder))
+
+
+def pack(module: Import, to: Path) -> None:
+    """Train on the first 80 % of the example and write the package."""
     config, ingest, train, inference, metrics = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "inference", "pipeline.metrics")
     )
-    project, to = Path(str(config.__file__)).parents[2], tmp_path_factory.mktemp("packed") / "model"
+    project = Path(str(config.__file__)).parents[2]
     data, gate = (
         config.read(project / path, kind)
         for path, kind in ((config.DATA, config.Data), (config.GATE, config.Gate))
@@ -65,7 +70,6 @@ def packed(module: Import, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         (to / f"{name}.json").write_text(json.dumps(content))
     seal(to, module, datetime.now(UTC))
-    return to
 
 
 def seal(folder: Path, module: Import, created: datetime) -> None:
@@ -462,6 +466,7 @@ print(m.retrain(run))
 """
 
 
+@pytest.mark.slow  # many processes import everything
 def test_of_many_at_once_one_decides_and_one_trains(place: Place) -> None:
     for hour in range(2):
         place.log(place.rows(WINDOW, hour, HOTTER), hour)

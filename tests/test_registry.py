@@ -127,20 +127,20 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def packages(render: Render) -> Iterator[Callable[[str], ModuleType]]:
+def packages(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
     """The registry of a project with an adapter, under a name that no other test imports."""
-    sources = []
+    imported_from = []
 
     def imported(adapter: str) -> ModuleType:
         name = f"with_{adapter}"
-        source = str(render(level=1, package_name=name, registry=adapter) / "src")
+        source = str(sources(level=1, package_name=name, registry=adapter))
         if source not in sys.path:
             sys.path.insert(0, source)
-            sources.append(source)
+            imported_from.append(source)
         return importlib.import_module(f"{name}.registry")
 
     yield imported
-    for source in sources:
+    for source in imported_from:
         sys.path.remove(source)
 
 

@@ -37,13 +37,13 @@ def made(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(render: Render, made: Path, tmp_path: Path) -> Iterator[Start]:
+def start(sources: Render, made: Path, tmp_path: Path) -> Iterator[Start]:
     """Start services, and end those that the test did not."""
     servers: list[Server] = []
 
     def start(**options: Any) -> Server:
         folder = tmp_path / f"serve-{len(servers)}"
-        servers.append(Server(render(level=1) / "src", made, folder, **options))
+        servers.append(Server(sources(level=1), made, folder, **options))
         assert servers[-1].ready(), (folder / "said.log").read_text()
         return servers[-1]
 

@@ -48,10 +48,10 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def server(
-    render: Render, made: Path, tmp_path_factory: pytest.TempPathFactory
+    sources: Render, made: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Serve the package."""
-    one = Server(render(level=1) / "src", made, tmp_path_factory.mktemp("serve"), max_megabytes=1.0)
+    one = Server(sources(level=1), made, tmp_path_factory.mktemp("serve"), max_megabytes=1.0)
     assert one.ready(), (one.cwd / "said.log").read_text()
     yield one
     one.stop()
@@ -662,7 +662,7 @@ def test_openapi_has_an_example_that_is_answered(server: Server) -> None:
 
 
 def test_a_model_is_replaced_while_it_serves(
-    render: Render, module: Module, made: Path, tmp_path: Path, rows: list[dict[str, Any]]
+    sources: Render, module: Module, made: Path, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     other = package(module, tmp_path / "other", seed=3)
     desired = tmp_path / "serve/service/desired.json"
@@ -675,7 +675,7 @@ def test_a_model_is_replaced_while_it_serves(
 
     one, two = (json.loads((f / "manifest.json").read_text()) for f in (made, other))
     want(made, one["version"])
-    server = Server(render(level=1) / "src", None, tmp_path / "serve")
+    server = Server(sources(level=1), None, tmp_path / "serve")
     assert server.ready(), (server.cwd / "said.log").read_text()
     failed, versions, over = [], set(), threading.Event()
 

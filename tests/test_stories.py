@@ -176,12 +176,12 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def images(shared: Path) -> dict[str, str]:
+def images(run_folder: Path) -> dict[str, str]:
     """Make a store of buildah, once for all workers, and return the variables that name it to jobs.
 
     It has what stands for python:3.11-slim, and keeps the layers that one image has with another.
     """
-    folder = shared / "images"
+    folder = run_folder / "images"
     folder.mkdir(exist_ok=True)
     with FileLock(folder / "lock"):
         ready = folder / "driver"
@@ -210,7 +210,7 @@ def overlays(folder: Path) -> bool:
 def world(
     request: pytest.FixtureRequest,
     images: dict[str, str],
-    shared: Path,
+    run_folder: Path,
     project: Callable[[int], Project],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
@@ -238,7 +238,7 @@ def world(
         with host:
             # Else checking the same types again takes most of the time.
             host.more = images | {"MYPY_CACHE_DIR": str(folder / "mypy")}
-            host.more["STANDIN_ENVIRONMENTS"] = str(shared / "environments")
+            host.more["STANDIN_ENVIRONMENTS"] = str(run_folder / "environments")
             whole = request.config.getoption("tier") == "nightly"
             made = World(host, home, place, port, generated, whole)
             made.edit("config/model.yaml", SHIPPED, WEAK)

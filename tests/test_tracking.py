@@ -27,11 +27,11 @@ METRICS = {
 
 
 @pytest.fixture
-def tracking(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def tracking(sources: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module in a folder with the documents of a run."""
-    rendered = render(level=1, package_name="with_tracking")
-    monkeypatch.syspath_prepend(str(rendered / "src"))
-    shutil.copytree(rendered / "config", tmp_path / "config")
+    source = sources(level=1, package_name="with_tracking")
+    monkeypatch.syspath_prepend(str(source))
+    shutil.copytree(source.parent / "config", tmp_path / "config")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("artifacts").mkdir()

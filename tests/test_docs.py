@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, once
+
+RELIABILITY = ROOT / "docs/reliability.md"
+# Prints file and function of each test with a case that runs, and whether one runs in `make test`.
+COLLECT = """
+import contextlib, io, json, sys
+import pytest
+
+class Collected:
+    def pytest_collection_finish(self, session):
+        self.tests = {}
+        for item in session.items:
+            skips = item.iter_markers("skip"), item.iter_markers("skipif")
+            if any(True for _ in skips[0]) or any(True in marker.args[:1] for marker in skips[1]):
+                continue
+            test = f"{item.path.name}::{item.originalname}"
+            nightly = item.get_closest_marker("nightly") is not None
+            self.tests[test] = self.tests.get(test, False) or not nightly
+
+collected = Collected()
+options = ["--collect-only", "-qq", "-n0", "-pno:cacheprovider", *sys.argv[1:]]
+with contextlib.redirect_stdout(io.StringIO()) as output:
+    status = pytest.main(options, [collected])
+sys.exit(output.getvalue()) if status else print(json.dumps(collected.tests))
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of docs/reliability.md."""
+
+    name: str
+    tests: tuple[str, ...]  # file::function, or a whole file
+
+
+def faults(text: str) -> list[Fault]:
+    rows = []
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith("| fault |"):
+            name, _, proof = line.strip("| ").split(" | ")
+            rows.append(Fault(name, tuple(re.findall(r"`(test_\w+\.py(?:::\w+)?)`", proof))))
+    return rows
+
+
+def collect(*options: str | Path) -> dict[str, bool]:
+    """Return the tests that have a case, and whether one of its cases runs in `make test`."""
+    command = [sys.executable, "-c", COLLECT, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tests: dict[str, bool] = json.loads(done.stdout)
+    return tests
+
+
+def functions(named: str, tests: dict[str, bool]) -> set[str]:
+    """Return the tests of a name, which may be that of a whole file."""
+    return {test for test in tests if named in (test, test.partition("::")[0])}
+
+
+@pytest.fixture(scope="module")
+def tests(run_folder: Path) -> dict[str, bool]:
+    """Collect once for all workers: it imports every file of tests."""
+
+    def write(path: Path) -> None:
+        path.write_text(json.dumps(collect("--tier=nightly")))
+
+    found: dict[str, bool] = json.loads(once(run_folder / "collected", write).read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Fault]:
+    return faults(RELIABILITY.read_text())
+
+
+def test_the_counts_of_faults_and_tests_are_right(
+    rows: list[Fault], tests: dict[str, bool]
+) -> None:
+    named = {test for fault in rows for name in fault.tests for test in functions(name, tests)}
+    first = f"{len(rows)} faults, what happens then, and the {len(named)} tests that prove it."
+    assert first in RELIABILITY.read_text()
+
+
+def test_every_test_that_is_named_exists(rows: list[Fault], tests: dict[str, bool]) -> None:
+    named = {name for fault in rows for name in fault.tests}
+    assert [name for name in sorted(named) if not functions(name, tests)] == []
+
+
+def test_every_test_that_is_named_has_a_case_in_make_test(
+    rows: list[Fault], tests: dict[str, bool]
+) -> None:
+    named = {test for fault in rows for name in fault.tests for test in functions(name, tests)}
+    assert [test for test in sorted(named) if not tests[test]] == []
+
+
+def test_every_fault_has_a_test_in_make_test(rows: list[Fault], tests: dict[str, bool]) -> None:
+    def runs(fault: Fault) -> bool:
+        return any(tests[test] for name in fault.tests for test in functions(name, tests))
+
+    assert [fault.name for fault in rows if not runs(fault)] == []
+
+
+def test_a_case_that_never_runs_or_runs_nightly_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "test_marks.py").write_text(
+        "import pytest\n"
+        "mark = pytest.mark\n"
+        "@mark.skip\ndef test_skipped(): ...\n"
+        "@mark.skipif(True, reason='')\ndef test_skipped_if(): ...\n"
+        "@mark.nightly\ndef test_nightly(): ...\n"
+        "@mark.parametrize('n', [pytest.param(1, marks=mark.nightly), 2])\ndef test_both(n): ...\n"
+        "@mark.parametrize('n', [pytest.param(1, marks=mark.nightly)])\ndef test_cases(n): ...\n"
+    )
+    assert collect("-c", ROOT / "pyproject.toml", tmp_path) == {
+        "test_marks.py::test_nightly": False,
+        "test_marks.py::test_both": True,
+        "test_marks.py::test_cases": False,
+    }
