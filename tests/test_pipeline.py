@@ -89,7 +89,7 @@ def test_the_package_is_whole_and_predicts_identically(
         "before = pl.read_parquet('artifacts/predictions.parquet')['given'].to_numpy()\n"
         "assert found.shape == before.shape and (found == before).all()\n"
     )
-    again = copy.project.run("python", "-c", code, str(tmp_path / "model"), cwd=copy.path)
+    again = copy.project.python(code, "-c", str(tmp_path / "model"), cwd=copy.path)
     assert again.returncode == 0, again.stderr
 
 
