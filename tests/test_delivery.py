@@ -67,7 +67,7 @@ print(manifest["version"])
 """
 SAME = ("MODEL_CARD.md", "", "")
 CODE = ("problem/features.py", "    return ")
-SLOW = (*CODE, "    __import__('time').sleep(0.1)\n    return ")
+SLOW = (*CODE, "    __import__('time').sleep(0.2)\n    return ")
 SHIFTED = (*CODE, "    rows = rows.clear(len(rows))\n    return ")
 POISONED = "raise ArithmeticError('poisoned')\n    return "
 FAILING = (*CODE, f"    {POISONED}")
@@ -575,11 +575,14 @@ def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
 @slow
 def test_no_request_fails_during_twenty_deployments_and_rollbacks(loop: Loop) -> None:
     first, second = loop.serves, loop.made()
-    (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=0.2))
+    config = loop.path / "config/delivery.yaml"
+    brief = DELIVERY.format(port=0, seconds=0.2).replace("requests: 80", "requests: 5")
+    config.write_text(brief)
     switch = "import sys\nfrom flight_delays import delivery\n"
     switch += "for _ in range(10): delivery.deploy(sys.argv[1]), delivery.rollback()"
     with Load(loop) as load:
         done = loop.copy.project.python(switch, "-c", second, cwd=loop.path)
+    config.write_text(DELIVERY.format(port=0, seconds=1))
     assert done.returncode == 0, done.stderr
     assert not load.failed
     assert set(load.answered) == {first, second}

@@ -366,7 +366,14 @@ def test_every_stage_depends_on_all_the_code_it_runs(render: Render) -> None:
 
 
 @slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    [
+        "multiclass",
+        pytest.param("binary", marks=pytest.mark.nightly),
+        pytest.param("regression", marks=pytest.mark.nightly),
+    ],
+)
 def test_the_projects_own_checks_stay_green_with_other_data(
     ran: Ran, tmp_path: Path, task: str
 ) -> None:
