@@ -158,11 +158,12 @@ def database(
 ) -> Path:
     """Return MLflow's database with its tables and nothing in them, to be copied."""
     folder = tmp_path_factory.mktemp("database")
-    registry = packages("mlflow")
+    place = Place(folder, "mlflow", packages("mlflow"), "registry", folder / "registry")
+    place.at(place.where)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert registry.opened().versions() == []
+        assert place.names() == []
     return folder / "mlflow.db"
 
 
