@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ import environments
 import leftovers
 import pytest
 import tables
+import warm
 import yaml
 from filelock import FileLock
 from rung import source
@@ -55,7 +57,21 @@ class Project:
 
     def ml(self, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run the project's ml, in the project itself or in a copy of it."""
-        return self.run(str(self.path / ".venv/bin/ml"), *args, cwd=cwd)
+        program = str(self.path / ".venv/bin/ml")
+        return self.python(warm.ML, program, *args, cwd=cwd)
+
+    def python(
+        self, code: str, *argv: str, cwd: Path | None = None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program by the project's Python; argv begins with its name, as sys.argv does."""
+        return self.start(code, *argv, cwd=cwd, **more).wait()
+
+    def start(self, code: str, *argv: str, cwd: Path | None = None, **more: str) -> warm.Program:
+        """Start a program by the project's Python, in a process that need not import so much."""
+        env = environment(self.path.parent / "home", str(self.path / ".venv/bin"))
+        # What `make setup` has installed in editable mode is the original's.
+        env |= {"PYTHONPATH": str((cwd or self.path) / "src")} | more
+        return warm.server(self.path).start(code, *argv, cwd=cwd or self.path, env=env)
 
     def run(
         self, *command: str, cwd: Path | None = None, **more: str
@@ -128,18 +144,28 @@ def run(
     *command: str, cwd: Path, home: Path, first: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command with an empty home: no Git identity, no settings, but uv's warm cache."""
-    home.mkdir(exist_ok=True)
-    keep = {"PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
-    env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
-    env |= {
-        "HOME": str(home),
-        "PATH": os.pathsep.join(filter(None, [first, str(Path(uv()).parent), env["PATH"]])),
+    env = environment(home, first) | more
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+@cache
+def uv_settings() -> dict[str, str]:
+    """Return what makes uv use its warm cache and this Python."""
+    return {
         "UV_CACHE_DIR": uv("cache", "dir"),
         "UV_PYTHON": str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")),
         "UV_NO_PROGRESS": "1",
-        **more,
     }
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+
+
+def environment(home: Path, first: str = "") -> dict[str, str]:
+    """Return an environment with an empty home, and with a folder first on the path."""
+    home.mkdir(exist_ok=True)
+    keep = {"PATH", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
+    path = [first, str(Path(uv()).parent), env["PATH"]]
+    own = {"HOME": str(home), "PATH": os.pathsep.join(filter(None, path))}
+    return env | own | uv_settings()
 
 
 def uv(*args: str) -> str:
@@ -175,12 +201,14 @@ def need(*programs: str, root: bool = False) -> None:
 
 
 class Chapters(LoadScopeScheduling):  # type: ignore[misc]
-    """Each test by itself, to whichever worker is free; but a platform's stories to one, in order.
+    """Each test by itself, to whichever worker is free; but what shares a service or a host to one.
 
     What xdist 3.8 has for that, xdist_group, does nothing under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
+        if "test_delivery.py" in nodeid:
+            return "test_delivery.py"  # its tests share a service
         return nodeid.rpartition("[")[2] if "test_stories.py" in nodeid else nodeid
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ import numpy as np
 import polars as pl
 import psutil
 import pytest
+import warm
 from conftest import Copy, Render
 
 slow = pytest.mark.slow
@@ -67,7 +67,7 @@ print(manifest["version"])
 """
 SAME = ("MODEL_CARD.md", "", "")
 CODE = ("problem/features.py", "    return ")
-SLOW = (*CODE, "    __import__('time').sleep(0.1)\n    return ")
+SLOW = (*CODE, "    __import__('time').sleep(0.2)\n    return ")
 SHIFTED = (*CODE, "    rows = rows.clear(len(rows))\n    return ")
 POISONED = "raise ArithmeticError('poisoned')\n    return "
 FAILING = (*CODE, f"    {POISONED}")
@@ -92,26 +92,18 @@ class Loop:
 
     def made(self, change: tuple[str, str, str] = SAME) -> str:
         """Register another package, and give its version."""
-        python = str(self.copy.project.path / ".venv/bin/python")
-        done = self.copy.project.run(python, "-c", MAKE, json.dumps(change), cwd=self.path)
+        done = self.copy.project.python(MAKE, "-c", json.dumps(change), cwd=self.path)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     @contextmanager
-    def deploying(self, version: str) -> Iterator[subprocess.Popen[str]]:
+    def deploying(self, version: str) -> Iterator[warm.Program]:
         """Start a deployment; what is left of it at the end is killed."""
-        ml = str(self.copy.project.path / ".venv/bin/ml")
-        env = os.environ | {"PYTHONPATH": str(self.path / "src")}
-        with subprocess.Popen(
-            [ml, "deploy", version],
-            cwd=self.path,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
-            yield process
-            process.kill()
+        deployer = self.copy.project.start(warm.ML, "ml", "deploy", version, cwd=self.path)
+        try:
+            yield deployer
+        finally:
+            deployer.kill()
 
     def reaches(self, version: str, stage: str, seconds: float = 60) -> None:
         """Wait for a deployment to be in a stage."""
@@ -420,18 +412,19 @@ def test_a_model_that_fails_in_staging_is_refused(loop: Loop) -> None:
 def test_on_a_runner_that_keeps_nothing_a_deployment_says_that_it_was_a_rehearsal(
     loop: Loop,
 ) -> None:
-    python = str(loop.copy.project.path / ".venv/bin/python")
-    code = "import sys; from flight_delays.cli import main; sys.argv[0] = 'ml'; main()"
+    project = loop.copy.project
     for workspace, rehearsed in ((loop.path, True), (loop.path.parent, False)):
-        job = [
-            "env", "GITHUB_ACTIONS=true", f"GITHUB_WORKSPACE={workspace}",
-            "GITHUB_REPOSITORY=team/project", "ML_REGISTRY=registry",
-        ]  # fmt: skip
+        job = {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_WORKSPACE": str(workspace),
+            "GITHUB_REPOSITORY": "team/project",
+            "ML_REGISTRY": "registry",
+        }
         version = loop.made()
-        done = loop.copy.project.run(*job, python, "-c", code, "deploy", version, cwd=loop.path)
+        done = project.python(warm.ML, "ml", "deploy", version, cwd=loop.path, **job)
         assert done.returncode == 0, done.stderr
         assert ("::notice::This was a rehearsal" in done.stdout) == rehearsed
-        done = loop.copy.project.run(*job, python, "-c", code, "monitor", cwd=loop.path)
+        done = project.python(warm.ML, "ml", "monitor", cwd=loop.path, **job)
         assert done.returncode == 0, done.stderr
         assert ("::notice::Nothing is monitored" in done.stdout) == rehearsed
 
@@ -476,12 +469,12 @@ def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> Non
             trouble.touch()
             with pytest.raises(AssertionError, match="the model cannot answer"):
                 loop.answers("/predict", {"rows": [row]})
-            said, _ = deployer.communicate(timeout=60)
-            assert deployer.returncode == 1, said
+            ended = deployer.wait(timeout=60)
+            assert ended.returncode == 1, ended.stderr
     finally:
         trouble.unlink(missing_ok=True)
         (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
-    assert "was taken back" in said
+    assert "was taken back" in ended.stderr
     assert loop.deployment["verdict"] == "rolled_back"
     assert loop.deployment["watch"]["errors"] == 1
     assert loop.serves == loop.champion == before
@@ -499,9 +492,18 @@ def test_smoke_tells_another_model_from_the_champion(loop: Loop) -> None:
     assert "answers what the model does" in loop.ml("smoke")
 
 
+# The service may die with the deployer at each stage, too: make test has two of these.
+KILLS: list[tuple[str, tuple[str, ...]]] = [(stage, ("deployer",)) for stage in STAGES]
+KILLS += [(stage, ("deployer", "service")) for stage in ("shadow", "switch")]
+MORE_KILLS = [(stage, ("deployer", "service")) for stage in ("fetch", "promote", "smoke", "watch")]
+
+
 @slow
-@pytest.mark.parametrize("who", [("deployer",), ("deployer", "service")])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "who"),
+    [*KILLS, *(pytest.param(*case, marks=pytest.mark.nightly) for case in MORE_KILLS)],
+    ids=lambda part: part if isinstance(part, str) else " and ".join(part),
+)
 def test_a_killed_deployment_is_finished_or_undone(
     loop: Loop, stage: str, who: tuple[str, ...]
 ) -> None:
@@ -546,8 +548,8 @@ def test_a_deployment_survives_the_death_of_the_service(loop: Loop, stage: str) 
     with loop.deploying(new) as deployer:
         loop.reaches(new, stage)
         loop.kills("service")
-        said, _ = deployer.communicate(timeout=90)
-        assert deployer.returncode == 0, said
+        ended = deployer.wait(timeout=90)
+    assert ended.returncode == 0, ended.stderr
     assert loop.serves == loop.champion == new
 
 
@@ -573,12 +575,14 @@ def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
 @slow
 def test_no_request_fails_during_twenty_deployments_and_rollbacks(loop: Loop) -> None:
     first, second = loop.serves, loop.made()
-    (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=0.2))
+    config = loop.path / "config/delivery.yaml"
+    brief = DELIVERY.format(port=0, seconds=0.2).replace("requests: 80", "requests: 5")
+    config.write_text(brief)
     switch = "import sys\nfrom flight_delays import delivery\n"
     switch += "for _ in range(10): delivery.deploy(sys.argv[1]), delivery.rollback()"
-    python = str(loop.copy.project.path / ".venv/bin/python")
     with Load(loop) as load:
-        done = loop.copy.project.run(python, "-c", switch, second, cwd=loop.path)
+        done = loop.copy.project.python(switch, "-c", second, cwd=loop.path)
+    config.write_text(DELIVERY.format(port=0, seconds=1))
     assert done.returncode == 0, done.stderr
     assert not load.failed
     assert set(load.answered) == {first, second}
@@ -593,8 +597,8 @@ def test_one_deployer_at_a_time(loop: Loop) -> None:
     with loop.deploying(new) as deployer:
         loop.reaches(new, "fetch")
         assert "is held by another command" in loop.ml("deploy", exits=2)
-        said, _ = deployer.communicate(timeout=90)
-    assert deployer.returncode == 0, said
+        ended = deployer.wait(timeout=90)
+    assert ended.returncode == 0, ended.stderr
 
 
 @slow

@@ -62,13 +62,26 @@ class Buildah:
         return done.stdout.strip()
 
 
+def overlays(folder: Path) -> bool:
+    """Check whether a folder can be mounted over another: if not, each layer is a copy."""
+    for name in ("lower", "upper", "work", "both"):
+        (folder / name).mkdir()
+    options = "lowerdir=lower,upperdir=upper,workdir=work"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, "both"]
+    if subprocess.run(mount, cwd=folder, capture_output=True, check=False).returncode:
+        return False
+    subprocess.run(["umount", "both"], cwd=folder, check=True)
+    return True
+
+
 @pytest.fixture(scope="session")
 def image(
     ran: Callable[[int, str], Copy], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Buildah, str]]:
     """Build the image of a project that has run, once for all workers; the name of a container."""
     copy = ran(1, "binary")
-    buildah = Buildah(copy.path.parent / "image")
+    driver = "overlay" if overlays(tmp_path_factory.mktemp("overlay")) else "vfs"
+    buildah = Buildah(copy.path.parent / "image", driver)
     with FileLock(copy.path.parent / "image.lock"):
         if not (buildah.folder / "ready").exists():
             shutil.rmtree(buildah.folder, ignore_errors=True)

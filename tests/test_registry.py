@@ -152,6 +152,21 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         yield address, folder / "store"
 
 
+@pytest.fixture(scope="session")
+def database(
+    packages: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return MLflow's database with its tables and nothing in them, to be copied."""
+    folder = tmp_path_factory.mktemp("database")
+    place = Place(folder, "mlflow", packages("mlflow"), "registry", folder / "registry")
+    place.at(place.where)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert place.names() == []
+    return folder / "mlflow.db"
+
+
 numbers = itertools.count()
 
 
@@ -161,16 +176,18 @@ def place(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
-) -> Callable[[str], Place]:
-    """Make a place with a registry of a kind, and go there."""
+) -> New:
+    """Make a place with a registry of a kind, and go there; MLflow has its tables already."""
 
-    def place(kind: str) -> Place:
+    def place(kind: str, tables: bool = True) -> Place:
         where, storage = "registry", tmp_path / "registry"
         if kind == "remote":
             address, store = request.getfixturevalue("host")
             name = f"team/model-{os.getpid()}-{next(numbers)}"
             where = f"oci+http://{address}/{name}"
             storage = store / "docker/registry/v2"
+        if kind == "mlflow" and tables:
+            shutil.copy(request.getfixturevalue("database"), tmp_path / "mlflow.db")
         registry = packages("mlflow" if kind == "mlflow" else "oci")
         made = Place(tmp_path, kind, registry, where, storage)
         made.at(where)
@@ -183,7 +200,7 @@ def place(
     return place
 
 
-New = Callable[[str], Place]
+New = Callable[..., Place]
 
 
 # --- what every adapter promises -------------------------------------------------------------
@@ -191,7 +208,7 @@ New = Callable[[str], Place]
 
 @kinds
 def test_what_was_pushed_comes_back_byte_for_byte(place: New, kind: str) -> None:
-    at = place(kind)
+    at = place(kind, tables=False)
     assert at.names() == []
     names = [at.push(2), at.push(1)]
     assert at.names() == sorted(names)
@@ -493,9 +510,13 @@ def deadly(at: Place, moment: int) -> None:
     sys.addaudithook(hook)
 
 
+# Of the moments of a promotion, make test tries so few, and make nightly all, of MLflow a third.
+EVERY_SO_MANY = {"folder": 5, "remote": 4, "mlflow": 37}
+
+
 @kinds
 def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new(
-    place: New, kind: str, monkeypatch: pytest.MonkeyPatch
+    place: New, kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     at, versions = place(kind), [""] * 2
     if kind == "remote":
@@ -527,8 +548,10 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
         versions[n - 1] = package(at.path / f"package-{n}", n)["version"]
     assert forked(start) == 0
     killed, survived = 0, False
-    # Each start of MLflow takes seconds.
-    moments = range(1, 9_999, 29 if kind == "mlflow" else 3 if kind == "folder" else 2)
+    # Each start of MLflow takes a second, and it makes hundreds of changes.
+    nightly = request.config.getoption("tier") == "nightly"
+    steps = {"folder": 1, "remote": 1, "mlflow": 3} if nightly else EVERY_SO_MANY
+    moments = range(1, 9_999, steps[kind])
     shutil.copytree(at.path, at.path.with_name(f"{at.path.name}-before"), symlinks=True)
     for moment in moments:
         if kind != "remote":  # each begins without version 2
@@ -556,7 +579,7 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
 
 @pytest.mark.parametrize("kind", ["folder", "mlflow"])
 def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> None:
-    at = place(kind)
+    at = place(kind, tables=False)
     disk = at.path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
@@ -699,12 +722,13 @@ def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place,
 
 @pytest.mark.parametrize("how", ["500", "429", "403", "cut", "half"])
 def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
-    faulty: tuple[Place, Faulty], how: str
+    faulty: tuple[Place, Faulty], how: str, request: pytest.FixtureRequest
 ) -> None:
     at, between = faulty
+    step = 1 if request.config.getoption("tier") == "nightly" else 4
     first = at.registry.champion().version
     package(at.path / "package-2", 2)
-    for moment in range(1, 99):
+    for moment in range(1, 99, step):
         between.asked.clear()
         between.fault = lambda n, *_, begin=moment: how if n >= begin else ""
         said = ""
