@@ -186,24 +186,12 @@ def images(run_folder: Path) -> dict[str, str]:
     with FileLock(folder / "lock"):
         ready = folder / "driver"
         if not ready.exists():
-            driver = "overlay" if overlays(folder) else "vfs"
+            driver = "overlay" if test_image.overlays(folder) else "vfs"
             store = test_image.Buildah(folder / "buildah", driver)
             store.folder.mkdir()
             test_image.base(store)
             ready.write_text(driver)
     return {"STANDIN_BUILDAH": str(folder / "buildah"), "STANDIN_STORAGE": ready.read_text()}
-
-
-def overlays(folder: Path) -> bool:
-    """Whether this machine can mount one folder over another: if not, each layer is a copy."""
-    for name in ("lower", "upper", "work", "both"):
-        (folder / name).mkdir()
-    options = "lowerdir=lower,upperdir=upper,workdir=work"
-    mount = ["mount", "-t", "overlay", "overlay", "-o", options, "both"]
-    if subprocess.run(mount, cwd=folder, capture_output=True).returncode:
-        return False
-    subprocess.run(["umount", "both"], cwd=folder, check=True)
-    return True
 
 
 @pytest.fixture(scope="module")
