@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import environments
 import pytest
 import tables
 import yaml
@@ -248,16 +249,19 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rendered(history: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    """Render a version of it with answers, once; the result is for reading only."""
-    known: dict[str, Path] = {}
+def rendered(history: Path) -> Rendered:
+    """Render a version of it with answers, once for all workers; the result is for reading only."""
 
     def rendered(version: str, answers: Mapping[str, object]) -> Path:
-        key = repr((version, sorted(answers.items())))
-        if key not in known:
-            known[key] = tmp_path_factory.mktemp("rendered") / "project"
-            source.render(source.found(str(history), version), known[key], answers)
-        return known[key]
+        key = hashlib.sha256(repr((version, sorted(answers.items()))).encode()).hexdigest()[:16]
+        folder = history.parent / "rendered" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            if not (folder / "ready").exists():
+                shutil.rmtree(folder / "project", ignore_errors=True)
+                source.render(source.found(str(history), version), folder / "project", answers)
+                (folder / "ready").touch()
+        return folder / "project"
 
     return rendered
 
@@ -294,6 +298,23 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         return made
 
     return project
+
+
+@pytest.fixture(scope="session")
+def installed(
+    project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], dict[str, str]]:
+    """Lay what a project of level 0 needs into a folder; return how uv gets to know the folder."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def installed(folder: Path) -> dict[str, str]:
+        ready = environments.ready(project(0).path, shared / "environments", "--all-groups")
+        environments.link(ready, folder)
+        return {"UV_PROJECT_ENVIRONMENT": str(folder)}
+
+    return installed
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -44,13 +45,19 @@ def two(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return template
 
 
-@pytest.fixture
-def project(two: Path, tmp_path: Path) -> Path:
-    """Return a project of version 1.1 in Git."""
-    project = copy(two, tmp_path / "project", {}, vcs_ref="v1.1.0")
+@pytest.fixture(scope="session")
+def untouched(two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project of version 1.1 in Git, for reading only."""
+    project = copy(two, tmp_path_factory.mktemp("untouched") / "project", {}, vcs_ref="v1.1.0")
     git(project, "init", "-q", "-b", "main")
     commit(project)
     return project
+
+
+@pytest.fixture
+def project(untouched: Path, tmp_path: Path) -> Path:
+    """Return a project of version 1.1 in Git, for a test to change."""
+    return Path(shutil.copytree(untouched, tmp_path / "project", symlinks=True))
 
 
 def commit(project: Path) -> str:
@@ -431,13 +438,17 @@ def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_project_climbs_from_0_to_2_and_each_level_runs(
-    rung: Callable[..., Made], two: Path, tmp_path: Path
+    rung: Callable[..., Made],
+    two: Path,
+    installed: Callable[[Path], dict[str, str]],
+    tmp_path: Path,
 ) -> None:
-    made = rung("new", "mine", "--defaults", "--template", str(two), "--to", "v1.1.0")
+    env = installed(tmp_path / "environment")
+    made = rung("new", "mine", "--defaults", "--template", str(two), "--to", "v1.1.0", **env)
     assert made.returncode == 0, made.stderr
     mine = tmp_path / "here/mine"
     for level in (1, 2):
-        done = rung("up", "--yes", cwd=mine)
+        done = rung("up", "--yes", cwd=mine, **env)
         assert done.returncode == 0, done.stdout + done.stderr
         fresh = copy(two, tmp_path / f"fresh-{level}", {"level": level}, vcs_ref="v1.1.0")
         for path in (p for p in fresh.rglob("*") if p.is_file()):

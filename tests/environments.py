@@ -1,0 +1,111 @@
+"""Ready environments: installed and compiled once for all tests, then laid into projects as links.
+
+`uv sync` of a cached lock takes a second, but every job would then compile the modules that it
+imports anew, which costs more than all else that it does. Here an environment is made once for each
+lock, Python and choice of groups, bytecode included; a project gets a copy by hard links, in which
+`uv sync` finds everything but the project itself. Only the standard library is imported, since the
+stand-in of uv runs this file in every job:
+
+    python environments.py STORE uv run --locked --only-group dev pre-commit …
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+WITH_A_VALUE = ("--group", "--no-group", "--only-group", "--extra")
+ALONE = ("--all-groups", "--no-default-groups", "--all-extras", "--no-dev", "--only-dev")
+
+
+def lay(project: Path, store: Path, *choice: str) -> None:
+    """Put a complete environment into a project that has a lock but no environment yet.
+
+    Args:
+        project: The folder with `uv.lock`; gets `.venv`, without the project's own package.
+        store: Where ready environments are kept; several processes may use it at once.
+        choice: The groups, as options of uv: `--all-groups`, `--only-group`, `dev`, …
+    """
+    lock = project / "uv.lock"
+    if lock.exists() and not (project / ".venv").exists():
+        link(ready(project, store, *choice), project / ".venv")
+
+
+def ready(project: Path, store: Path, *choice: str) -> Path:
+    """Return the environment of a lock and of groups, made if it is not there yet."""
+    parts = [(project / name).read_bytes() for name in ("uv.lock", "pyproject.toml")]
+    key = hashlib.sha256(b"\0".join([*parts, python().encode(), *map(str.encode, choice)]))
+    folder = store / key.hexdigest()[:16]
+    with locked(store / f"{folder.name}.lock"):
+        if not folder.exists():
+            making = store / f"{folder.name}.making"
+            shutil.rmtree(making, ignore_errors=True)
+            if choice == ("--all-groups",):
+                uv(project, making, "venv", "--quiet", "--relocatable", str(making))
+            else:  # taking packages out is cheaper than compiling the others again
+                link(ready(project, store, "--all-groups"), making)
+            sync = ("sync", "--quiet", "--locked", "--no-install-project", "--compile-bytecode")
+            uv(project, making, *sync, *choice)
+            making.rename(folder)
+    return folder
+
+
+def python() -> str:
+    """Return the Python of the environments."""
+    own = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+    return os.environ.get("UV_PYTHON", str(own))
+
+
+def uv(project: Path, environment: Path, *args: str) -> None:
+    """Run uv in a project, with its environment elsewhere."""
+    env = os.environ | {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_PYTHON": python()}
+    env.pop("STANDIN_ENVIRONMENTS", None)
+    command = [env.get("STANDIN_UV", "uv"), *args]
+    subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Copy a folder by hard links; tools replace files in an environment, and never edit them."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-al", str(source), str(target)], check=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def chosen(command: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the groups that a command of uv asks for, or None if it installs nothing."""
+    if not command or command[0] not in ("sync", "run"):
+        return None
+    choice: list[str] = []
+    words = iter(command[1:])
+    for word in words:
+        if word == "--no-sync" or (not word.startswith("-") and command[0] == "sync"):
+            return None
+        if not word.startswith("-"):
+            break  # what follows is the program that `uv run` starts
+        if word in WITH_A_VALUE:
+            choice += [word, next(words)]
+        elif word in ALONE:
+            choice.append(word)
+    return tuple(choice)
+
+
+if __name__ == "__main__":
+    groups = chosen(sys.argv[3:])
+    if groups is not None:
+        with suppress(subprocess.CalledProcessError):  # the real uv, which runs next, says why
+            lay(Path.cwd(), Path(sys.argv[1]), *groups)
