@@ -18,7 +18,7 @@ import yaml
 from conftest import copy, git, run, snapshot
 from filelock import FileLock
 from packaging.requirements import Requirement
-from repositories import KINDS, Before
+from repositories import KINDS
 from rung import BadInputError, RefusedError, beside, graft, meet, pre_update, source, update
 from test_new import RUNG, STRICT, programs
 
@@ -358,29 +358,24 @@ def test_a_poetry_project_keeps_what_it_says_of_itself(adopted: Adopted) -> None
 # --- asking and refusing --------------------------------------------------------------------------
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Before:
-    return KINDS[request.param]
-
-
+@kinds("conda", "without git")
 def test_pretending_tells_what_it_found_and_writes_nothing(
-    rung: Callable[..., Done], kind: Before, tmp_path: Path
+    rung: Callable[..., Done], kind: str, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "bikes and more"
-    if kind.build is repositories.notebook_only:
-        folder = tmp_path / "notebook"
-    kind.build(folder)
+    about = KINDS[kind]
+    folder = tmp_path / ("notebook" if kind == "notebook" else "bikes and more")
+    about.build(folder)
     before = content(folder)
     done = rung(folder, "--defaults", "--pretend")
     assert done.returncode == 0, done.stderr
     assert content(folder) == before
     for line in (
-        f"package_name: {kind.package} (",
-        f"data: {kind.file}\n",
-        f"target: {kind.target} (",
+        f"package_name: {about.package} (",
+        f"data: {about.file}\n",
+        f"target: {about.target} (",
     ):
         assert line in done.stdout, done.stdout
-    assert (f"ci: {kind.ci}" in done.stdout) == (kind.ci == "gitlab" or "fault" in kind.package)
+    assert (f"ci: {about.ci}" in done.stdout) == (about.ci == "gitlab" or "fault" in about.package)
     assert "Nothing was changed." in done.stdout
 
 
@@ -499,7 +494,11 @@ GIT = shutil.which("git")
     ("name", "script"),
     [
         ("git", f'case "$*" in *"switch --quiet"*) exit 1;; *) exec {GIT} "$@";; esac'),
-        ("git", f'case "$*" in *"-p HEAD"*) exit 1;; *) exec {GIT} "$@";; esac'),
+        pytest.param(
+            "git",
+            f'case "$*" in *"-p HEAD"*) exit 1;; *) exec {GIT} "$@";; esac',
+            marks=pytest.mark.nightly,
+        ),
         ("uv", 'case "$1" in lock) echo no network >&2; exit 2;; *) exec "$REAL" "$@";; esac'),
     ],
     ids=["the last step", "the merge", "the lock"],
@@ -571,6 +570,7 @@ def test_what_ml_refuses_is_told_and_the_branch_stays_as_it_was(
 def test_data_that_git_must_not_have_is_used_and_not_committed(
     rung: Callable[..., Done], installed: Callable[[Path], dict[str, str]], churn: Path
 ) -> None:
+    git(churn, "rm", "-q", "requirements.txt")  # trying which versions go together takes time
     git(churn, "rm", "-q", "--cached", "data/churn.csv")
     with (churn / ".gitignore").open("a") as file:
         file.write("*.csv\n")
