@@ -142,7 +142,7 @@ def test_a_conflict_is_named_can_be_finished_and_is_not_finished_while_it_is_the
     assert "The project has v2.0.0" in ended.stdout
 
 
-@pytest.mark.parametrize("clash", [True, False])
+@pytest.mark.parametrize("clash", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_abort_restores_exactly_what_was_before(
     rung: Callable[..., Made], project: Path, tmp_path: Path, clash: bool
 ) -> None:
@@ -235,7 +235,7 @@ def broken(project: Path) -> None:
         (broken, "cannot be read"),
     ],
 )
-@pytest.mark.parametrize("command", ["update", "up"])
+@pytest.mark.parametrize("command", ["update", pytest.param("up", marks=pytest.mark.nightly)])
 def test_what_cannot_be_updated_is_a_sentence_and_stays_as_it_is(
     rung: Callable[..., Made], project: Path, fault: Callable[[Path], None], said: str, command: str
 ) -> None:
@@ -379,7 +379,12 @@ def test_an_address_is_kept_only_if_the_update_begins(
 
 
 @pytest.mark.parametrize(
-    "setting", ["apply.whitespace=error-all", "core.autocrlf=true", "diff.noprefix=true"]
+    "setting",
+    [
+        "apply.whitespace=error-all",
+        "core.autocrlf=true",
+        pytest.param("diff.noprefix=true", marks=pytest.mark.nightly),  # as in tests/test_update.py
+    ],
 )
 def test_a_persons_git_settings_cost_no_line(
     rung: Callable[..., Made], project: Path, tmp_path: Path, setting: str

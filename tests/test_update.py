@@ -332,7 +332,7 @@ def state(project: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("name", ["Makefile", pytest.param("notes.md", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("name", [pytest.param("Makefile", marks=pytest.mark.nightly), "notes.md"])
 def test_an_update_is_taken_back_to_the_byte_whether_there_are_conflicts_or_not(
     history: Path, rendered: Rendered, tmp_path: Path, name: str
 ) -> None:
