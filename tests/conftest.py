@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import environments
+import leftovers
 import pytest
 import tables
 import yaml
@@ -202,6 +204,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need(*marker.args, **marker.kwargs)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Mark what this run starts; xdist starts its workers after this, and they inherit the mark."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # fixtures end, as after Ctrl-C
+        os.environ[leftovers.MARK] = str(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what is left of it: where a run was interrupted, something may be."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and leftovers.MARK in os.environ:
+        leftovers.end(Path(os.environ.pop(leftovers.MARK)))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all workers share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the working tree, uncommitted files included, without its history."""
@@ -233,28 +256,25 @@ def render(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
 
 
 @pytest.fixture(scope="session")
-def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def history(shared: Path) -> Path:
     """Return the template with its releases, the working tree and a next version, each tagged."""
     import releases
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    with FileLock(folder / "history.lock"):
-        if not (folder / "history.ready").exists():
-            shutil.rmtree(folder / "history", ignore_errors=True)
-            releases.history(folder / "history")
-            (folder / "history.ready").touch()
-    return folder / "history"
+    with FileLock(shared / "history.lock"):
+        if not (shared / "history.ready").exists():
+            shutil.rmtree(shared / "history", ignore_errors=True)
+            releases.history(shared / "history")
+            (shared / "history.ready").touch()
+    return shared / "history"
 
 
 @pytest.fixture(scope="session")
-def rendered(history: Path) -> Rendered:
+def rendered(history: Path, shared: Path) -> Rendered:
     """Render a version of it with answers, once for all workers; the result is for reading only."""
 
     def rendered(version: str, answers: Mapping[str, object]) -> Path:
         key = hashlib.sha256(repr((version, sorted(answers.items()))).encode()).hexdigest()[:16]
-        folder = history.parent / "rendered" / key
+        folder = shared / "rendered" / key
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
             if not (folder / "ready").exists():
@@ -277,11 +297,8 @@ def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any
 
 
 @pytest.fixture(scope="session")
-def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+def project(template: Path, shared: Path) -> Callable[..., Project]:
     """Install a project by `make setup`, once for each level and all workers."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
 
     def project(level: int) -> Project:
         folder = shared / f"project-{level}"
@@ -301,13 +318,8 @@ def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 @pytest.fixture(scope="session")
-def installed(
-    project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Path], dict[str, str]]:
+def installed(project: Callable[..., Project], shared: Path) -> Callable[[Path], dict[str, str]]:
     """Lay what a project of level 0 needs into a folder; return how uv gets to know the folder."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
 
     def installed(folder: Path) -> dict[str, str]:
         ready = environments.ready(project(0).path, shared / "environments", "--all-groups")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -41,10 +40,9 @@ def kinds(*test: str, git: bool = False) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of all workers."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "adopt"
+def adoptions(shared: Path) -> Path:
+    """Return a folder of all workers, with the home of somebody whom Git knows."""
+    folder = shared / "adopt"
     (folder / "home").mkdir(parents=True, exist_ok=True)
     who = "[user]\nname = Somebody\nemail = some@example.invalid\n"
     (folder / "home/.gitconfig").write_text(who)
@@ -52,12 +50,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def released(shared: Path) -> Path:
+def released(adoptions: Path) -> Path:
     """Return a template with two versions: the working tree, and one that adds to it."""
-    template = shared / "template"
-    with FileLock(shared / "lock-template"):
+    template = adoptions / "template"
+    with FileLock(adoptions / "lock-template"):
         if not template.exists():
-            made = snapshot(shared / "making")
+            made = snapshot(adoptions / "making")
             for command in ("init -q -b main", "add -A", "commit -q -m v1", "tag v1.0.0"):
                 git(made, *command.split())
             for name in (".gitignore", "tox.ini", "pyproject.toml.jinja"):
@@ -72,27 +70,27 @@ def released(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rung(shared: Path, released: Path) -> Callable[..., Done]:
+def rung(adoptions: Path, released: Path) -> Callable[..., Done]:
     """Adopt, as somebody whom Git knows, with the template's first version."""
 
     def rung(folder: Path, *args: str, first: str = "", **env: str) -> Done:
         said = ("adopt", folder.name, "--template", str(released), "--to", "v1.0.0", *args)
-        return run(*STRICT, *said, cwd=folder.parent, home=shared / "home", first=first, **env)
+        return run(*STRICT, *said, cwd=folder.parent, home=adoptions / "home", first=first, **env)
 
     return rung
 
 
 @pytest.fixture(scope="session")
 def adopted(
-    shared: Path, rung: Callable[..., Done], installed: Callable[[Path], dict[str, str]]
+    adoptions: Path, rung: Callable[..., Done], installed: Callable[[Path], dict[str, str]]
 ) -> Callable[[str], tuple[Path, Path, str]]:
     """Adopt a repository, once for all workers: what it was, what it is, and the report."""
 
     def adopted(kind: str) -> tuple[Path, Path, str]:
         name = kind.replace(" ", "-")
-        folder = shared / name
+        folder = adoptions / name
         before, after = folder / "before" / name, folder / "after" / name
-        with FileLock(shared / f"lock-{name}"):
+        with FileLock(adoptions / f"lock-{name}"):
             if not (folder / "report").exists():
                 shutil.rmtree(folder, ignore_errors=True)
                 KINDS[kind].build(before)
@@ -113,7 +111,7 @@ Adopted = Callable[[str], tuple[Path, Path, str]]
 
 
 @pytest.fixture
-def inside(adopted: Adopted, shared: Path, tmp_path: Path) -> Callable[..., tuple[Path, Done]]:
+def inside(adopted: Adopted, adoptions: Path, tmp_path: Path) -> Callable[..., tuple[Path, Done]]:
     """Run a command in a copy of what was adopted: the copy, and how the command ended."""
 
     def inside(kind: str, command: str) -> tuple[Path, Done]:
@@ -123,7 +121,7 @@ def inside(adopted: Adopted, shared: Path, tmp_path: Path) -> Callable[..., tupl
         env = {"PYTHONPATH": str(copied / "src")}
         env["UV_PROJECT_ENVIRONMENT"] = str(after.parent.parent / "environment")
         words = ("uv", "run", "--no-sync", *command.split())
-        return copied, run(*words, cwd=copied, home=shared / "home", **env)
+        return copied, run(*words, cwd=copied, home=adoptions / "home", **env)
 
     return inside
 

@@ -1,8 +1,12 @@
-"""What a team lives through, told on GitHub and on GitLab: the same stories, run for real.
+"""What a team lives through, on GitHub and on GitLab: the same stories, run for real.
 
-A chapter follows the one before it, on the same platform with the same registry and the same
-machine that serves, so they run in the order of this file; a later one leans on what an earlier one
-left. Jobs run by act and gitlab-ci-local (see hosts/); image, registry and service are real.
+Each platform has one world: a project, a registry and the machine that serves. Stories that need a
+first push, a refused request or a second champion share one (`World.first_push` and the like), so
+any story can run alone, and together they cost each event once. Both platforms have the same graph
+(test_graph.py proves it), so `make test` has a story on both where the platforms differ, else on
+one; `make nightly` has them all on both, with every job of each event.
+
+Jobs run by act and gitlab-ci-local (see hosts/); image, registry and service are real.
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ import shutil
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +29,33 @@ import polars as pl
 import pytest
 import test_image
 from conftest import Project
+from filelock import FileLock
 from hosts import Host, Run
 from hosts.api import ACCESS
 from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
 
 pytestmark = [
-    pytest.mark.parametrize("world", HOSTS, indirect=True, scope="module"),
     pytest.mark.slow,  # and root, for buildah's isolation by chroot
     pytest.mark.needs("buildah", "dpkg-query", "skopeo", "docker-registry", root=True),
 ]
 SHIPPED = "max_iter: 300"
+FEW_TESTS = "-k 'contract or features'"
 WEAK, BETTER, POOR = "max_iter: 15", "max_iter: 80", "max_iter: 1"
 BLIND = """    blind = pl.col("origin") == "JFK"
     rows = rows.with_columns(pl.when(~blind).then(pl.all()))
 """
+CHECKS = {"lint", "types", "test"}
+DELIVERY = {"register", "deliver", "image", "build", "verify", "staging", "production"}
+PIPELINE = {"controls", "validate", "candidate", "rehearsal", "report"}
 GATE_JOBS = {"register", "image", "build", "verify", "staging", "production"}  # behind the gate
+
+
+def on(*platforms: str) -> pytest.MarkDecorator:
+    """Tell a story on these platforms in `make test`, and on all of them in `make nightly`."""
+    others = [name for name in HOSTS if name not in platforms]
+    twins = [pytest.param(name, marks=pytest.mark.nightly) for name in others]
+    return pytest.mark.parametrize("world", [*platforms, *twins], indirect=True, scope="module")
 
 
 @dataclass
@@ -51,6 +67,51 @@ class World:
     place: str  # HOST/NAME in the registry
     port: int
     project: Project
+    whole: bool  # whether every job of an event runs, even those that a story is not about
+
+    @cached_property
+    def first_push(self) -> Run:
+        """Push the project for the first time."""
+        run = self.host.push()
+        # The project's own tests have passed: from here on they are a few of them.
+        self.host.more["PYTEST_ADDOPTS"] = FEW_TESTS
+        return run
+
+    @cached_property
+    def worsened(self) -> Run:
+        """Propose a model that is worse than the champion, on the branch `faster`."""
+        self.started()
+        self.restart("faster")
+        self.edit("config/model.yaml", WEAK, POOR)
+        self.host.commit("Train less")
+        with self.about(PIPELINE):
+            return self.host.propose("faster")
+
+    @cached_property
+    def merged(self) -> Run:
+        """Merge a better model into main."""
+        self.started()
+        self.restart("better")
+        self.edit("config/model.yaml", WEAK, BETTER)
+        self.host.commit("Train more")
+        self.host.git("checkout", "-q", "main")
+        self.host.git("merge", "-q", "--no-ff", "better", "-m", "Merge")
+        return self.host.push()
+
+    def started(self) -> None:
+        """See that the first push was green."""
+        assert self.first_push.ok, told(self.first_push)
+
+    def has_two_champions(self) -> None:
+        """See that one champion has followed another."""
+        assert self.merged.ok, told(self.merged)
+
+    @contextmanager
+    def about(self, jobs: Collection[str]) -> Iterator[None]:
+        """Run these jobs alone: the others of an event are not what the story is about."""
+        every = CHECKS | PIPELINE | DELIVERY | {"train"}
+        with self.host.without(() if self.whole else every - set(jobs)):
+            yield
 
     @property
     def image_job(self) -> str:
@@ -114,17 +175,23 @@ class World:
         return [json.loads(p.read_text()) for p in sorted(self.host.attestations.glob("*.json"))]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A store of buildah with what stands for python:3.11-slim, as jobs are told of it."""
-    folder = tmp_path_factory.mktemp("images")
-    driver = "overlay" if overlays(folder) else "vfs"
-    store = test_image.Buildah(folder / "buildah", driver)
-    store.folder.mkdir()
-    test_image.base(store)
-    yield {"STANDIN_BUILDAH": str(store.folder), "STANDIN_STORAGE": driver}
-    store("umount", "--all")
-    shutil.rmtree(folder, ignore_errors=True)
+@pytest.fixture(scope="session")
+def images(shared: Path) -> dict[str, str]:
+    """Make a store of buildah, once for all workers, and return the variables that name it to jobs.
+
+    It has what stands for python:3.11-slim, and keeps the layers that one image has with another.
+    """
+    folder = shared / "images"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        ready = folder / "driver"
+        if not ready.exists():
+            driver = "overlay" if overlays(folder) else "vfs"
+            store = test_image.Buildah(folder / "buildah", driver)
+            store.folder.mkdir()
+            test_image.base(store)
+            ready.write_text(driver)
+    return {"STANDIN_BUILDAH": str(folder / "buildah"), "STANDIN_STORAGE": ready.read_text()}
 
 
 def overlays(folder: Path) -> bool:
@@ -142,7 +209,8 @@ def overlays(folder: Path) -> bool:
 @pytest.fixture(scope="module")
 def world(
     request: pytest.FixtureRequest,
-    base: dict[str, str],
+    images: dict[str, str],
+    shared: Path,
     project: Callable[[int], Project],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
@@ -169,8 +237,10 @@ def world(
         host = HOSTS[request.param](files, folder / "host", variables=variables, registry=registry)
         with host:
             # Else checking the same types again takes most of the time.
-            host.more = base | {"MYPY_CACHE_DIR": str(folder / "mypy")}
-            made = World(host, home, place, port, generated)
+            host.more = images | {"MYPY_CACHE_DIR": str(folder / "mypy")}
+            host.more["STANDIN_ENVIRONMENTS"] = str(shared / "environments")
+            whole = request.config.getoption("tier") == "nightly"
+            made = World(host, home, place, port, generated, whole)
             made.edit("config/model.yaml", SHIPPED, WEAK)
             made.edit("config/drift.yaml", "max_age_days: 90", "max_age_days: 0.000001")
             host.commit("A model to begin with")
@@ -194,34 +264,39 @@ def refused(run: Run, job: str) -> None:
     assert {end for name, end in run.jobs.items() if name in GATE_JOBS} <= {"skipped"}
 
 
+@on("github", "gitlab")
 def test_the_first_push_is_green_with_no_secret_set_and_the_model_serves(world: World) -> None:
-    run = world.host.push()
+    run = world.first_push
     assert set(run.jobs.values()) == {"success"}, told(run)
     versions, champion = world.models()
     assert [champion] == versions == [world.serves()]
     assert "The gate passed this model" in run.summary
 
 
+@on("github", "gitlab")
 def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_materials(
     world: World,
 ) -> None:
+    world.started()
     _, champion = world.models()
     assert champion
-    ((version, digest),) = world.images().items()
-    assert version == champion
+    before = world.images()
+    digest = before[champion]
     digests = {one["digest"] for one in world.attested()}
     kinds = {str(one.get("type")) for one in world.attested()}
     if world.host.name == "github":
         assert digest in digests
         assert len(kinds) == 2
     else:  # a file that names the digest is what can be signed there
-        assert len(digests) == 3
+        assert len(digests) == 3 * len(before)
     run = world.host.by_hand("deliver", version=champion)
     assert run.ok, told(run)
-    assert world.images() == {version: digest}
+    assert world.images() == before
 
 
+@on("github", "gitlab")
 def test_a_version_that_was_not_attested_is_refused_before_staging(world: World) -> None:
+    world.started()
     _, champion = world.models()
     kept = world.host.attestations.rename(world.host.attestations.with_name("kept"))
     world.host.attestations.mkdir()
@@ -234,49 +309,55 @@ def test_a_version_that_was_not_attested_is_refused_before_staging(world: World)
     assert run.jobs["staging"] == run.jobs["production"] == "skipped"
 
 
+@on("github", "gitlab")
 def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
     world: World,
 ) -> None:
-    # From here on the project's own tests, which have passed whole above, are a few of them.
-    world.host.more["PYTEST_ADDOPTS"] = "-k 'contract or features'"
-    world.restart("faster")
-    world.edit("config/model.yaml", WEAK, POOR)
-    world.host.commit("Train less")
-    run = world.host.propose("faster")
+    run = world.worsened
     assert run.jobs["candidate"] == "failure", told(run)
     assert run.jobs["validate"] == run.jobs["report"] == "success"
     assert run.jobs["rehearsal"] == "skipped"
-    (comment,) = world.host.comments
+    (comment,) = world.host.comments_on("faster")
     assert "❌ The gate refused this model" in comment
     assert "skill over the champion, lower end" in comment
     assert "| this model | champion |" in comment
     assert "| candidate | ❌ failure |" in comment
 
 
+@on("github", "gitlab")
 def test_once_it_is_mended_the_same_comment_says_so_and_the_image_was_tried(world: World) -> None:
+    assert world.worsened.jobs["candidate"] == "failure"
+    models, images = world.models(), world.images()
+    world.host.git("checkout", "-q", "--force", "faster")
     world.edit("config/model.yaml", POOR, BETTER)
     world.host.commit("Train more")
-    run = world.host.propose("faster")
+    with world.about(PIPELINE):
+        run = world.host.propose("faster")
     assert set(run.jobs.values()) == {"success"}, told(run)
-    (comment,) = world.host.comments
+    (comment,) = world.host.comments_on("faster")
     assert "✅ The gate passed this model" in comment
     assert "| candidate | ✅ |" in comment
-    assert len(world.models()[0]) == 1  # a request registers nothing
-    assert len(world.images()) == 1
+    assert (world.models(), world.images()) == (models, images)  # a request registers nothing
 
 
+@on("github")
 def test_a_request_that_breaks_the_contract_is_refused_by_validate(world: World) -> None:
+    world.started()
     world.restart("contract")
     world.edit("data/raw/flights.csv", ",EWR,", ",XXX,")
     world.host.commit("An airport that nobody knows")
-    run = world.host.propose("contract")
+    with world.about(PIPELINE):
+        run = world.host.propose("contract")
     assert run.jobs["validate"] == "failure", told(run)
     assert run.jobs["candidate"] == run.jobs["rehearsal"] == "skipped"
-    assert "| origin |" in world.host.comments[-1]
-    assert "XXX" in world.host.comments[-1]
+    (comment,) = world.host.comments_on("contract")
+    assert "| origin |" in comment
+    assert "XXX" in comment
 
 
+@on("gitlab")
 def test_a_request_that_ruins_one_slice_is_refused_and_the_slice_is_named(world: World) -> None:
+    world.started()
     world.restart("slice")
     world.edit(
         f"src/{world.project.package}/problem/features.py",
@@ -284,26 +365,30 @@ def test_a_request_that_ruins_one_slice_is_refused_and_the_slice_is_named(world:
         f"{BLIND}    when = cs.temporal()\n",
     )
     world.host.commit("Blind for one airport")
-    run = world.host.propose("slice")
+    with world.about(PIPELINE):
+        run = world.host.propose("slice")
     assert run.jobs["candidate"] == "failure", told(run)
-    assert "slice against the champion, origin = JFK" in world.host.comments[-1]
+    (comment,) = world.host.comments_on("slice")
+    assert "slice against the champion, origin = JFK" in comment
 
 
+@on("github", "gitlab")
 def test_a_request_that_breaks_the_lint_is_refused_by_lint(world: World) -> None:
     world.restart("lint")
     file = world.host.project / f"src/{world.project.package}/problem/features.py"
     file.write_text(f"import os\n{file.read_text('utf-8')}", "utf-8")
     world.host.commit("An import that nobody needs")
-    run = world.host.propose("lint")
+    with world.about({"lint"}):
+        run = world.host.propose("lint")
     assert run.jobs["lint"] == "failure", told(run)
     assert "-import os" in run.log  # the difference that the hook would make
 
 
+@on("github", "gitlab")
 def test_a_better_model_replaces_the_champion_when_it_is_merged(world: World) -> None:
+    world.started()
     before, _ = world.models()
-    world.host.git("checkout", "-q", "main")
-    world.host.git("merge", "-q", "--no-ff", "faster", "-m", "Merge")
-    run = world.host.push()
+    run = world.merged
     assert set(run.jobs.values()) == {"success"}, told(run)
     versions, champion = world.models()
     assert champion == world.serves()
@@ -311,7 +396,9 @@ def test_a_better_model_replaces_the_champion_when_it_is_merged(world: World) ->
     assert set(world.images()) == set(versions)
 
 
+@on("gitlab")
 def test_a_poisoned_model_never_reaches_the_registry(world: World) -> None:
+    world.started()
     before = world.models()
     world.restart("main")
     data = world.host.project / "data/raw/flights.csv"
@@ -321,15 +408,19 @@ def test_a_poisoned_model_never_reaches_the_registry(world: World) -> None:
     poisoned = [f"{row.rpartition(',')[0]},{label}" for row, label in pairs]
     data.write_text("\n".join([head, *poisoned, ""]), "utf-8")
     world.host.commit("Labels that belong to other rows")
-    run = world.host.push()
+    with world.about({"train", *DELIVERY}):
+        run = world.host.push()
     refused(run, "train")
     assert world.models() == before
     assert world.serves() == before[1]
     world.host.git("revert", "--no-edit", "HEAD")
 
 
+@on("github")
 def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) -> None:
     """In staging nobody asks, so nothing is too slow; in production callers do."""
+    world.started()
+    world.restart("main")
     before, champion = world.models()
     world.edit("config/delivery.yaml", "seconds: 1}", "seconds: 5, max_latency_ms: 0.000001}")
     model = world.host.project / "config/model.yaml"
@@ -338,7 +429,7 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
     )
     model.write_text(more, "utf-8")  # so like the champion that the shadow has no objection
     world.host.commit("Watched too strictly for any model")
-    with callers(world):
+    with callers(world), world.about({"train", *DELIVERY}):
         run = world.host.push()
     assert run.jobs["staging"] == "success", told(run)
     assert run.jobs["production"] == "failure", told(run)
@@ -372,7 +463,9 @@ def callers(world: World) -> Iterator[None]:
         thread.join()
 
 
+@on("gitlab")
 def test_one_click_rolls_back_and_a_drill_of_it_changes_nothing(world: World) -> None:
+    world.has_two_champions()
     versions, champion = world.models()
     drill = world.host.schedule("drill")
     assert drill.ok, told(drill)
@@ -383,37 +476,48 @@ def test_one_click_rolls_back_and_a_drill_of_it_changes_nothing(world: World) ->
     assert world.models()[1] == world.serves() == versions[0] != champion
 
 
+@on("github", "gitlab")
 def test_an_alarm_of_the_monitor_starts_one_training(world: World) -> None:
+    world.started()
     for _ in range(2):
         run = world.host.schedule("monitor")
         assert run.ok, told(run)
     (asked,) = world.host.dispatched
-    run = world.host.dispatch("train")
+    with world.about({"train"}):
+        run = world.host.dispatch("train")
     assert run.jobs["train"] == "success", f"{asked} {told(run)}"
 
 
+@on("github")
 def test_new_data_start_the_same_pipeline(world: World) -> None:
-    run = world.host.dispatch("new-data")
+    world.started()
+    with world.about({"train"}):
+        run = world.host.dispatch("new-data")
     assert run.jobs["train"] == "success", told(run)
 
 
+@on("gitlab")
 def test_without_a_registry_the_message_is_clear_and_nothing_is_half_done(world: World) -> None:
+    world.started()
     before = world.models()
     world.restart("main")
     gone = f"127.0.0.1:{free_port()}"
     file = world.host.project / "config/delivery.yaml"
     file.write_text(file.read_text("utf-8").replace(world.place.partition("/")[0], gone), "utf-8")
     world.host.commit("A registry that is down")
-    run = world.host.push()
+    with world.about({"train", *DELIVERY}):
+        run = world.host.push()
     refused(run, "train")
     assert "the registry does not answer" in run.log
     assert world.models() == before
 
 
+@on("github")
 def test_without_a_lock_file_the_message_is_clear(world: World) -> None:
     world.restart("unlocked")
     (world.host.project / "uv.lock").unlink()
     world.host.commit("No lock file")
-    run = world.host.propose("unlocked")
+    with world.about(CHECKS):
+        run = world.host.propose("unlocked")
     assert "success" not in {run.jobs[name] for name in ("lint", "types", "test")}
     assert "Unable to find lockfile" in run.log

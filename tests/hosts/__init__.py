@@ -20,8 +20,8 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -85,6 +85,7 @@ class Host(ABC):
         self.visibility = visibility
         self.proposals: list[str] = []
         self.more: dict[str, str] = {}  # that jobs find in their environment
+        self.left_out: frozenset[str] = frozenset()  # jobs, see without()
         self.count = 0
         for made in (self.home, self.runs, self.attestations):
             made.mkdir(parents=True)
@@ -110,6 +111,15 @@ class Host(ABC):
         """Stop the API and whatever the jobs left running."""
         self.api.close()
         list(kill({"STANDIN_HOST": str(self.folder)}))
+
+    @contextmanager
+    def without(self, jobs: Collection[str]) -> Iterator[None]:
+        """Leave jobs out of what events start meanwhile, as if their conditions did not hold."""
+        self.left_out, before = frozenset(jobs), self.left_out
+        try:
+            yield
+        finally:
+            self.left_out = before
 
     @abstractmethod
     def push(self) -> Run:
@@ -138,6 +148,11 @@ class Host(ABC):
     def comments(self) -> list[str]:
         """The comments of all requests."""
         return self.api.comments
+
+    def comments_on(self, branch: str) -> list[str]:
+        """Return the comments of the request from a branch."""
+        number = self.proposals.index(branch) + 1
+        return [note.body for note in self.api.notes if note.of.endswith(f"/{number}")]
 
     @property
     def dispatched(self) -> list[dict[str, Any]]:

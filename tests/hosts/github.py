@@ -183,8 +183,10 @@ class GitHub(Host):
         here = clone.parent
         for path in (clone / WORKFLOWS).glob("*.y*ml"):
             text = path.read_text("utf-8")
-            path.write_text(adapted(text, self.waits), "utf-8")
+            path.write_text(adapted(text, self.never_starts), "utf-8")
         jobs = list(expand(clone / WORKFLOWS, file))
+        if {job.name for job in jobs} <= self.left_out:
+            return Run(dict.fromkeys((job.name for job in jobs), "skipped"), "", "", 0)
         number = {"run_number": self.count}
         (here / "event.json").write_text(json.dumps(payload | number))
         (here / "artifacts").mkdir()
@@ -244,6 +246,10 @@ class GitHub(Host):
                 raise LookupError(f"no stand-in for {name}: write {folder}/action.yml")
             command += ["--local-repository", f"{action}={folder}"]
         return command
+
+    def never_starts(self, name: str, job: Mapping[str, Any]) -> bool:
+        """Whether a job is left out, or waits for an approval that nobody gives."""
+        return name in self.left_out or self.waits(job)
 
     def waits(self, job: Mapping[str, Any]) -> bool:
         """Whether a job waits for an approval that nobody gives."""
@@ -309,8 +315,8 @@ class Log:
                 self.lines.append(f"[{job}] Terminate orphan process: {process}")
 
 
-def adapted(text: str, waits: Callable[[Mapping[str, Any]], bool]) -> str:
-    """Take what act cannot read out of a workflow's text, and let wait what nobody approves.
+def adapted(text: str, never_starts: Callable[[str, Mapping[str, Any]], bool]) -> str:
+    """Take what act cannot read out of a workflow's text, and disable the jobs that never start.
 
     The text is changed at its marks, so that act reads all else byte for byte.
     """
@@ -324,7 +330,7 @@ def adapted(text: str, waits: Callable[[Mapping[str, Any]], bool]) -> str:
             of = one["concurrency"][1]
             changes.append(cut(text, key.start_mark.index, value.end_mark.index, of))
     for name, job in yaml.safe_load(text)["jobs"].items():
-        if waits(job):
+        if never_starts(name, job):
             changes.append(never(nodes[name][1]))
     for start, end, new in sorted(changes, reverse=True):
         text = text[:start] + new + text[end:]

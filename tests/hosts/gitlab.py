@@ -237,10 +237,10 @@ class GitLab(Host):
         return {job["name"]: job for job in found if job["when"] != "never"}
 
     def blocked(self, jobs: Mapping[str, dict[str, Any]]) -> set[str]:
-        """Give the jobs that wait for a person, and those that wait for them."""
-        if self.approve:
-            return set()
-        found = {name for name, job in jobs.items() if job["when"] == "manual"}
+        """Return the jobs that are left out or wait for a person, and those that wait for them."""
+        blocked = {name for name in jobs if name in self.left_out}
+        if not self.approve:
+            blocked |= {name for name, job in jobs.items() if job["when"] == "manual"}
         stages = list(dict.fromkeys(job["stage"] for job in jobs.values()))
         for _ in jobs:
             for name, job in jobs.items():
@@ -255,9 +255,9 @@ class GitLab(Host):
                         for other, one in jobs.items()
                         if one["stage"] in earlier and not one.get("allow_failure")
                     }
-                if before & found:
-                    found.add(name)
-        return found
+                if before & blocked:
+                    blocked.add(name)
+        return blocked
 
     def first(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write what every bash of a job reads first: the identity tokens that the job declares."""
