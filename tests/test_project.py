@@ -35,7 +35,7 @@ def test_setup_again_changes_nothing(project: Projects, level: int) -> None:
     assert git(made.path, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("level", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_new_project_passes_its_own_checks(project: Projects, level: int) -> None:
     made = project(level)
     check = made.run("make", "check")
