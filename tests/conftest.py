@@ -50,14 +50,16 @@ class Project:
         """Run the project's ml, in the project itself or in a copy of it."""
         return self.run(str(self.path / ".venv/bin/ml"), *args, cwd=cwd)
 
-    def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, cwd: Path | None = None, **more: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command as a person would who has the environment active.
 
         In a copy, the package is the copy's own: the environment knows the original's.
         """
         programs, home = str(self.path / ".venv/bin"), self.path.parent / "home"
         own = {"PYTHONPATH": str(cwd / "src")} if cwd else {}
-        return run(*command, cwd=cwd or self.path, home=home, first=programs, **own)
+        return run(*command, cwd=cwd or self.path, home=home, first=programs, **own, **more)
 
     def copy(self, to: Path) -> Path:
         """Copy the project's files without environment and history; ml() runs them with cwd=to."""
@@ -297,8 +299,12 @@ def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any
 
 
 @pytest.fixture(scope="session")
-def project(template: Path, shared: Path) -> Callable[..., Project]:
-    """Install a project by `make setup`, once for each level and all workers."""
+def projects(template: Path, shared: Path) -> Callable[..., Project]:
+    """Install a project by `make setup`, once for each level and all workers.
+
+    Level 2 requires what level 1 does, so it gets the lock and the ready environment of that.
+    """
+    store = shared / "environments"
 
     def project(level: int) -> Project:
         folder = shared / f"project-{level}"
@@ -309,8 +315,12 @@ def project(template: Path, shared: Path) -> Callable[..., Project]:
                 shutil.rmtree(made.path, ignore_errors=True)
                 both: dict[str, object] = {"ci": ["github", "gitlab"]} if level == 2 else {}
                 copy(template, made.path, {"level": level} | both)
-                setup = made.run("make", "setup")
+                if level == 2:
+                    shutil.copy(project(1).path / "uv.lock", made.path)
+                    environments.lay(made.path, store, *environments.EVERYTHING)
+                setup = made.run("make", "setup", UV_VENV_RELOCATABLE="1")
                 assert setup.returncode == 0, setup.stdout + setup.stderr
+                environments.ready(made.path, store, *environments.EVERYTHING)
                 (folder / "ready").write_text(setup.stdout)
         return made
 
@@ -318,12 +328,19 @@ def project(template: Path, shared: Path) -> Callable[..., Project]:
 
 
 @pytest.fixture(scope="session")
-def installed(project: Callable[..., Project], shared: Path) -> Callable[[Path], dict[str, str]]:
+def project(projects: Callable[..., Project]) -> Callable[..., Project]:
+    """Return the installed projects; a module may have its own fixture of this name."""
+    return projects
+
+
+@pytest.fixture(scope="session")
+def installed(projects: Callable[..., Project], shared: Path) -> Callable[[Path], dict[str, str]]:
     """Lay what a project of level 0 needs into a folder; return how uv gets to know the folder."""
 
     def installed(folder: Path) -> dict[str, str]:
-        ready = environments.ready(project(0).path, shared / "environments", "--all-groups")
-        environments.link(ready, folder)
+        store = shared / "environments"
+        everything = environments.ready(projects(0).path, store, *environments.EVERYTHING)
+        environments.link(everything, folder)
         return {"UV_PROJECT_ENVIRONMENT": str(folder)}
 
     return installed

@@ -21,6 +21,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PYTHON = os.environ.get("UV_PYTHON") or str(
+    Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
+)
+EVERYTHING = ("--all-groups",)
 WITH_A_VALUE = ("--group", "--no-group", "--only-group", "--extra")
 ALONE = ("--all-groups", "--no-default-groups", "--all-extras", "--no-dev", "--only-dev")
 
@@ -39,33 +43,38 @@ def lay(project: Path, store: Path, *choice: str) -> None:
 
 
 def ready(project: Path, store: Path, *choice: str) -> Path:
-    """Return the environment of a lock and of groups, made if it is not there yet."""
+    """Return the environment of a lock and of groups, made if it is not there yet.
+
+    A project that is installed already, in an environment that can be moved, gives its own.
+    """
     parts = [(project / name).read_bytes() for name in ("uv.lock", "pyproject.toml")]
-    key = hashlib.sha256(b"\0".join([*parts, python().encode(), *map(str.encode, choice)]))
+    key = hashlib.sha256(b"\0".join([*parts, PYTHON.encode(), *map(str.encode, choice)]))
     folder = store / key.hexdigest()[:16]
     with locked(store / f"{folder.name}.lock"):
         if not folder.exists():
             making = store / f"{folder.name}.making"
             shutil.rmtree(making, ignore_errors=True)
-            if choice == ("--all-groups",):
+            if choice == EVERYTHING and movable(project / ".venv"):
+                link(project / ".venv", making)
+            elif choice == EVERYTHING:
                 uv(project, making, "venv", "--quiet", "--relocatable", str(making))
             else:  # taking packages out is cheaper than compiling the others again
-                link(ready(project, store, "--all-groups"), making)
+                link(ready(project, store, *EVERYTHING), making)
             sync = ("sync", "--quiet", "--locked", "--no-install-project", "--compile-bytecode")
             uv(project, making, *sync, *choice)
             making.rename(folder)
     return folder
 
 
-def python() -> str:
-    """Return the Python of the environments."""
-    own = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
-    return os.environ.get("UV_PYTHON", str(own))
+def movable(environment: Path) -> bool:
+    """Check whether an environment works wherever it is copied to."""
+    settings = environment / "pyvenv.cfg"
+    return settings.exists() and "relocatable = true" in settings.read_text("utf-8")
 
 
 def uv(project: Path, environment: Path, *args: str) -> None:
     """Run uv in a project, with its environment elsewhere."""
-    env = os.environ | {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_PYTHON": python()}
+    env = os.environ | {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_PYTHON": PYTHON}
     env.pop("STANDIN_ENVIRONMENTS", None)
     command = [env.get("STANDIN_UV", "uv"), *args]
     subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)

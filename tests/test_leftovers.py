@@ -31,7 +31,9 @@ def test_that_never_ends(worker, tmp_path):
 
 
 @pytest.mark.needs("docker-registry", "mount", root=True)
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]
+)
 def test_a_run_that_is_interrupted_leaves_no_process_and_no_mount(
     tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from collections import defaultdict
@@ -148,7 +149,9 @@ class GitLab(Host):
         if late:
             own = [part for part in command if part not in {*todo, "--needs"}]
             code = follow([*own, *late], env, log.add, cwd=clone) or code
-        return self.read(jobs, log, code, here, started)
+        run = self.read(jobs, log, code, here, started)
+        shutil.rmtree(here / "state/builds", ignore_errors=True)  # an environment in each
+        return run
 
     def given(self, clone: Path, inputs: Mapping[str, str]) -> list[tuple[str, str]]:
         """See that the project knows the inputs."""
