@@ -235,7 +235,7 @@ def broken(project: Path) -> None:
         (broken, "cannot be read"),
     ],
 )
-@pytest.mark.parametrize("command", ["update", pytest.param("up", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("command", ["update", "up"])
 def test_what_cannot_be_updated_is_a_sentence_and_stays_as_it_is(
     rung: Callable[..., Made], project: Path, fault: Callable[[Path], None], said: str, command: str
 ) -> None:
