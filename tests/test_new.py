@@ -161,18 +161,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("fault", "there"),
-    [
-        *((fault, False) for fault in FAULTS),
-        ("no commit", True),
-        *(
-            pytest.param(fault, True, marks=pytest.mark.nightly)
-            for fault in FAULTS
-            if fault != "no commit"
-        ),
-    ],
-)
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_failure_at_any_point_leaves_nothing(
     rung: Callable[..., Made], released: Path, tmp_path: Path, fault: str, there: bool
 ) -> None:
@@ -220,19 +210,8 @@ def test_the_folder_here_will_do_if_it_is_empty(
     assert (here.stat().st_ino, here.stat().st_mode & 0o777) == (node, 0o700)
 
 
-@pytest.mark.parametrize(
-    ("when", "how"),
-    [
-        ("lock", signal.SIGINT),
-        ("sync", signal.SIGTERM),
-        ("lock", signal.SIGHUP),
-        ("lock", signal.SIGKILL),
-        ("sync", signal.SIGKILL),
-        pytest.param("sync", signal.SIGINT, marks=pytest.mark.nightly),
-        pytest.param("lock", signal.SIGTERM, marks=pytest.mark.nightly),
-        pytest.param("sync", signal.SIGHUP, marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("when", ["lock", "sync"])
 def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
     released: Path, tmp_path: Path, how: signal.Signals, when: str
 ) -> None:
