@@ -9,7 +9,6 @@ from bench_service import Measure, Measures, say
 from conftest import Project
 from hosts import Run
 from hosts.github import GitHub
-from test_stories import overlays
 
 BUDGETS = {"github": 450, "gitlab": 400}
 
@@ -21,7 +20,7 @@ def pipelines(project: Project, here: Path) -> Measures:
     """
     folder = here / "pipelines"
     folder.mkdir()
-    driver = "overlay" if overlays(folder) else "vfs"
+    driver = "overlay" if test_image.overlays(folder) else "vfs"
     store = test_image.Buildah(folder / "buildah", driver)
     store.folder.mkdir()
     test_image.base(store)

@@ -375,7 +375,7 @@ def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any
 
 
 @pytest.fixture(scope="session")
-def project(template: Path, run_folder: Path) -> Callable[..., Project]:
+def projects(template: Path, run_folder: Path) -> Callable[..., Project]:
     """Install a project by `make setup`, once for each level and all workers.
 
     Level 2 requires what level 1 does, so it gets the lock and the ready environment of that.
@@ -401,6 +401,27 @@ def project(template: Path, run_folder: Path) -> Callable[..., Project]:
         return made
 
     return project
+
+
+@pytest.fixture(scope="session")
+def project(projects: Callable[..., Project]) -> Callable[..., Project]:
+    """Return the installed projects; a module may have its own fixture of this name."""
+    return projects
+
+
+@pytest.fixture(scope="session")
+def installed(
+    projects: Callable[..., Project], run_folder: Path
+) -> Callable[[Path], dict[str, str]]:
+    """Lay what a project of level 0 needs into a folder; return how uv gets to know the folder."""
+
+    def installed(folder: Path) -> dict[str, str]:
+        store = run_folder / "environments"
+        everything = environments.ready(projects(0).path, store, *environments.EVERYTHING)
+        environments.link(everything, folder)
+        return {"UV_PROJECT_ENVIRONMENT": str(folder)}
+
+    return installed
 
 
 @pytest.fixture

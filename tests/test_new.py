@@ -64,16 +64,20 @@ def tracked(project: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_new_gives_the_tree_that_copier_and_make_setup_give(
-    rung: Callable[..., Made], released: Path, tmp_path: Path
+    rung: Callable[..., Made],
+    released: Path,
+    installed: Callable[[Path], dict[str, str]],
+    tmp_path: Path,
 ) -> None:
+    env = installed(tmp_path / "environment")
     answers = ["--data", "project_name=Late trains", "--data", "ci=gitlab,github"]
-    done = rung("new", "mine", "--defaults", "--template", str(released), *answers)
+    done = rung("new", "mine", "--defaults", "--template", str(released), *answers, **env)
     assert done.returncode == 0, done.stderr
     plain = tmp_path / "plain"
     said = {"project_name": "Late trains", "ci": ["gitlab", "github"]}
     copy(released, plain, said, vcs_ref="v1.0.0")
     home = tmp_path / "home"
-    assert run("make", "setup", cwd=plain, home=home).returncode == 0
+    assert run("make", "setup", cwd=plain, home=home, **env).returncode == 0
     mine = tmp_path / "here/mine"
     assert tracked(mine) == tracked(plain)
     assert git(mine, "status", "--porcelain") == ""

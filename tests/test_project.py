@@ -35,7 +35,7 @@ def test_setup_again_changes_nothing(project: Projects, level: int) -> None:
     assert git(made.path, "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("level", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_new_project_passes_its_own_checks(project: Projects, level: int) -> None:
     made = project(level)
     check = made.run("make", "check")
@@ -93,22 +93,24 @@ def test_the_hooks_refuse_what_an_update_leaves_unmerged(project: Projects, tmp_
 
 
 def test_setup_in_a_folder_that_an_outer_repository_ignores_makes_its_own(
-    template: Path, tmp_path: Path
+    template: Path, installed: Callable[[Path], dict[str, str]], tmp_path: Path
 ) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("/demo/\n")
     demo = copy(template, tmp_path / "demo", {})
-    dry = run("make", "setup", cwd=demo, home=tmp_path / "home")
-    assert dry.returncode == 0, dry.stderr
+    environment = installed(tmp_path / "environment")
+    setup = run("make", "setup", cwd=demo, home=tmp_path / "home", **environment)
+    assert setup.returncode == 0, setup.stderr
     assert (demo / ".git").is_dir()
 
 
 def test_setup_in_a_folder_of_an_outer_repository_leaves_that_alone(
-    template: Path, tmp_path: Path
+    template: Path, installed: Callable[[Path], dict[str, str]], tmp_path: Path
 ) -> None:
     git(tmp_path, "init", "-q")
     inner = copy(template, tmp_path / "inner", {})
-    setup = run("make", "setup", cwd=inner, home=tmp_path / "home")
+    environment = installed(tmp_path / "environment")
+    setup = run("make", "setup", cwd=inner, home=tmp_path / "home", **environment)
     assert setup.returncode == 0, setup.stderr
     assert not (inner / ".git").exists()
     assert not (tmp_path / ".git/hooks/pre-commit").exists()

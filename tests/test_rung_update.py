@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -44,13 +45,19 @@ def two(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return template
 
 
-@pytest.fixture
-def project(two: Path, tmp_path: Path) -> Path:
-    """Return a project of version 1.1 in Git."""
-    project = copy(two, tmp_path / "project", {}, vcs_ref="v1.1.0")
+@pytest.fixture(scope="session")
+def untouched(two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a project of version 1.1 in Git, for reading only."""
+    project = copy(two, tmp_path_factory.mktemp("untouched") / "project", {}, vcs_ref="v1.1.0")
     git(project, "init", "-q", "-b", "main")
     commit(project)
     return project
+
+
+@pytest.fixture
+def project(untouched: Path, tmp_path: Path) -> Path:
+    """Return a project of version 1.1 in Git, for a test to change."""
+    return Path(shutil.copytree(untouched, tmp_path / "project", symlinks=True))
 
 
 def commit(project: Path) -> str:
@@ -135,7 +142,7 @@ def test_a_conflict_is_named_can_be_finished_and_is_not_finished_while_it_is_the
     assert "The project has v2.0.0" in ended.stdout
 
 
-@pytest.mark.parametrize("clash", [True, False])
+@pytest.mark.parametrize("clash", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_abort_restores_exactly_what_was_before(
     rung: Callable[..., Made], project: Path, tmp_path: Path, clash: bool
 ) -> None:
@@ -372,7 +379,12 @@ def test_an_address_is_kept_only_if_the_update_begins(
 
 
 @pytest.mark.parametrize(
-    "setting", ["apply.whitespace=error-all", "core.autocrlf=true", "diff.noprefix=true"]
+    "setting",
+    [
+        "apply.whitespace=error-all",
+        "core.autocrlf=true",
+        pytest.param("diff.noprefix=true", marks=pytest.mark.nightly),  # as in tests/test_update.py
+    ],
 )
 def test_a_persons_git_settings_cost_no_line(
     rung: Callable[..., Made], project: Path, tmp_path: Path, setting: str
@@ -431,13 +443,17 @@ def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_project_climbs_from_0_to_2_and_each_level_runs(
-    rung: Callable[..., Made], two: Path, tmp_path: Path
+    rung: Callable[..., Made],
+    two: Path,
+    installed: Callable[[Path], dict[str, str]],
+    tmp_path: Path,
 ) -> None:
-    made = rung("new", "mine", "--defaults", "--template", str(two), "--to", "v1.1.0")
+    env = installed(tmp_path / "environment")
+    made = rung("new", "mine", "--defaults", "--template", str(two), "--to", "v1.1.0", **env)
     assert made.returncode == 0, made.stderr
     mine = tmp_path / "here/mine"
     for level in (1, 2):
-        done = rung("up", "--yes", cwd=mine)
+        done = rung("up", "--yes", cwd=mine, **env)
         assert done.returncode == 0, done.stdout + done.stderr
         fresh = copy(two, tmp_path / f"fresh-{level}", {"level": level}, vcs_ref="v1.1.0")
         for path in (p for p in fresh.rglob("*") if p.is_file()):
