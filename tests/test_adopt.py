@@ -356,6 +356,7 @@ def test_a_poetry_project_keeps_what_it_says_of_itself(adopted: Adopted) -> None
 # --- asking and refusing --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @kinds("conda", "without git")
 def test_pretending_tells_what_it_found_and_writes_nothing(
     rung: Callable[..., Done], kind: str, tmp_path: Path

@@ -10,7 +10,19 @@ from conftest import ROOT
 from programs import started
 
 # What .ci/run sees to, and what every Debian has.
-SYSTEM = {"apt-get", "bash", "dpkg", "dpkg-query", "env", "find", "git", "make", "mount", "python"}
+SYSTEM = {
+    "apt-get",
+    "bash",
+    "cp",
+    "dpkg",
+    "dpkg-query",
+    "env",
+    "find",
+    "git",
+    "make",
+    "mount",
+    "python",
+}
 SYSTEM |= {"python3", "sh", "tar", "umount"}
 # What the environment brings, and uv itself, which .ci/with-uv brings.
 ENVIRONMENT = {"act", "ml", "schemathesis", "uv"}

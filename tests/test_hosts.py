@@ -21,6 +21,7 @@ from hosts.fixtures import hosted, loopback
 from hosts.github import adapted, chosen
 
 __all__ = ["hosted", "loopback"]
+pytestmark = pytest.mark.slow  # no project is installed, but act and gitlab-ci-local run
 CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1"
 UPLOAD = "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a"
 DOWNLOAD = "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c"

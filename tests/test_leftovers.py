@@ -30,6 +30,7 @@ def test_that_never_ends(worker, tmp_path):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs("docker-registry", "mount", root=True)
 @pytest.mark.parametrize(
     "how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.nightly)]

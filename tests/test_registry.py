@@ -28,8 +28,10 @@ import pytest
 from conftest import Copy, Render, need
 from hosts.registry import free_port, serving
 
+slow = pytest.mark.slow  # no project is installed, but a server or a database is asked
 KINDS = ["folder", "remote", "mlflow"]
-kinds = pytest.mark.parametrize("kind", KINDS)
+MARKED = ["folder", pytest.param("remote", marks=slow), pytest.param("mlflow", marks=slow)]
+kinds = pytest.mark.parametrize("kind", MARKED)
 FACTS = {
     "commit": "c0ffee",
     "data_digest": "sha256:0123456789",
@@ -577,7 +579,7 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
 # --- a disk that is full ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["folder", "mlflow"])
+@pytest.mark.parametrize("kind", [MARKED[0], MARKED[2]])
 def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> None:
     at = place(kind, tables=False)
     disk = at.path / "disk"
@@ -720,6 +722,7 @@ def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place,
     server.server_close()
 
 
+@slow
 @pytest.mark.parametrize("how", ["500", "429", "403", "cut", "half"])
 def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
     faulty: tuple[Place, Faulty], how: str, request: pytest.FixtureRequest
@@ -755,6 +758,7 @@ def package_version(at: Place, n: int) -> str:
     return str(json.loads((at.path / f"package-{n}/manifest.json").read_text())["version"])
 
 
+@slow
 @pytest.mark.parametrize("how", ["500", "503", "429", "cut", "half", "half upload"])
 def test_a_fault_that_passes_is_tried_again(faulty: tuple[Place, Faulty], how: str) -> None:
     at, between = faulty
@@ -854,7 +858,7 @@ def test_a_damaged_file_is_never_served(place: New, kind: str, how: str) -> None
     assert content(at.path / "out") == content(at.path / "package-8")
 
 
-@pytest.mark.parametrize("kind", ["folder", "remote"])
+@pytest.mark.parametrize("kind", MARKED[:2])
 def test_a_damaged_manifest_is_never_believed(place: New, kind: str) -> None:
     at = place(kind)
     version = at.push(7)

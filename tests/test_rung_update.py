@@ -16,6 +16,7 @@ from test_new import RUNG, Made, programs, released, rung
 
 __all__ = ["released", "rung"]
 
+pytestmark = pytest.mark.slow  # no project is installed, but each test updates rendered projects
 CHANGES = {
     "template/tox.ini": ("# The same checks", "# These are the same checks"),
     "template/Makefile": ("# What a person runs.", "# All that a person runs."),

@@ -26,6 +26,7 @@ from releases import IGNORED, NEXT, NOW, RETIRED, released
 from rung import BadInputError, RefusedError, post_update, source, update
 from rung.tools import ended
 
+pytestmark = pytest.mark.slow  # no project is installed, but each test updates rendered projects
 ANSWERS = ".copier-answers.yml"
 CI = (["github"], ["gitlab"], ["github", "gitlab"])
 RELEASES = [f"v{version}" for version in released()]

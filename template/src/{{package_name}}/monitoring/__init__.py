@@ -157,7 +157,7 @@ def updated(before: Alarms, windows: Windows, days: float, settings: Drift) -> A
             reasons = [f"the champion is {days:.0f} days old, and may be {settings.max_age_days:g}"]
         if silent and reasons:
             after[kind] = {
-                "id": f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+                "id": f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}",
                 "kind": kind,
                 "raised": now(),
                 "status": "decided" if trains else "told",
