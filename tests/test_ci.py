@@ -10,7 +10,7 @@ from conftest import ROOT
 from programs import started
 
 # What .ci/run sees to, and what every Debian has.
-SYSTEM = {
+SYSTEM = {"apt-get", "bash", "cp", "dpkg", "dpkg-query", "env", "find", "git", "make", "mount"}
     "apt-get",
     "bash",
     "cp",
@@ -23,7 +23,7 @@ SYSTEM = {
     "mount",
     "python",
 }
-SYSTEM |= {"python3", "sh", "tar", "umount"}
+SYSTEM |= {"python", "python3", "sh", "tar", "umount"}
 # What the environment brings, and uv itself, which .ci/with-uv brings.
 ENVIRONMENT = {"act", "ml", "schemathesis", "uv"}
 CHROMES = {"google-chrome"}  # in the place of chromium, where it is there

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from conftest import ROOT, copy, git, run, snapshot, uv
 
+pytestmark = pytest.mark.slow  # where no project is installed, one is rendered and committed
 RUNG = str(Path(sys.executable).with_name("rung"))
 # What a later Python takes away fails today.
 STRICT = (sys.executable, "-W", "error::DeprecationWarning", "-m", "rung")

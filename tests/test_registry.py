@@ -410,6 +410,7 @@ class Notes(dict[str, str]):
         time.sleep(self.waits())
 
 
+@slow
 def test_two_never_hold_a_lease(
     packages: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -808,6 +809,7 @@ def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
         at.registry.champion()
 
 
+@slow
 def test_an_mlflow_server_that_is_not_there_is_said(
     place: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ import pytest
 from conftest import ROOT, Render
 from packages import Server, package
 
+pytestmark = pytest.mark.slow  # no project is installed, but a service is started
 Module = Callable[[str], ModuleType]
 FLIGHTS = ROOT / "template/data/raw/flights.csv"
 
