@@ -11,18 +11,6 @@ from programs import started
 
 # What .ci/run sees to, and what every Debian has.
 SYSTEM = {"apt-get", "bash", "cp", "dpkg", "dpkg-query", "env", "find", "git", "make", "mount"}
-    "apt-get",
-    "bash",
-    "cp",
-    "dpkg",
-    "dpkg-query",
-    "env",
-    "find",
-    "git",
-    "make",
-    "mount",
-    "python",
-}
 SYSTEM |= {"python", "python3", "sh", "tar", "umount"}
 # What the environment brings, and uv itself, which .ci/with-uv brings.
 ENVIRONMENT = {"act", "ml", "schemathesis", "uv"}
