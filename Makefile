@@ -20,7 +20,7 @@ quick: ## the tests that need no installed project
 	.ci/with-uv uv run pytest -n 2 --tier quick --slowest 20
 
 nightly: ## all cases: every release, situation, provider and kill point, 300 drawn updates
-	@.ci/packages
+	.ci/pythons
 	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n 2 --tier nightly --slowest 20
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"

@@ -58,7 +58,8 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.write(".ci/run", (ROOT / ".ci/run").read_text())
+        for script in (".ci/run", ".ci/pythons"):
+            self.write(script, (ROOT / script).read_text())
         self.write(".ci/packages", "#!/bin/sh\n")
         self.write(".ci/with-uv", '#!/bin/sh\nexec "$@"\n')
         self.program("git", "echo false")
