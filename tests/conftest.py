@@ -149,13 +149,20 @@ def run(
 
 
 @cache
-def uv_settings() -> dict[str, str]:
-    """Return what makes uv use its warm cache and this Python."""
-    return {
+def shared_settings() -> dict[str, str]:
+    """Return what makes uv use its warm cache and this Python, and mypy what it knows already.
+
+    mypy compares contents, so projects may share its cache, but not two that it checks at once.
+    """
+    settings = {
         "UV_CACHE_DIR": uv("cache", "dir"),
         "UV_PYTHON": str(Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")),
         "UV_NO_PROGRESS": "1",
     }
+    if run_folder := os.environ.get(leftovers.MARK):  # unset in `make bench`
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+        settings["MYPY_CACHE_DIR"] = str(Path(run_folder, f"mypy-{worker}"))
+    return settings
 
 
 def environment(home: Path, first: str = "") -> dict[str, str]:
@@ -165,7 +172,7 @@ def environment(home: Path, first: str = "") -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
     path = [first, str(Path(uv()).parent), env["PATH"]]
     own = {"HOME": str(home), "PATH": os.pathsep.join(filter(None, path))}
-    return env | own | uv_settings()
+    return env | own | shared_settings()
 
 
 def uv(*args: str) -> str:

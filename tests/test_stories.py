@@ -28,7 +28,7 @@ from typing import Any
 import polars as pl
 import pytest
 import test_image
-from conftest import Project
+from conftest import Project, shared_settings
 from filelock import FileLock
 from hosts import Host, Run
 from hosts.api import ACCESS
@@ -225,8 +225,8 @@ def world(
         host = HOSTS[request.param](files, folder / "host", variables=variables, registry=registry)
         with host:
             # Else checking the same types again takes most of the time.
-            host.more = images | {"MYPY_CACHE_DIR": str(folder / "mypy")}
-            host.more["STANDIN_ENVIRONMENTS"] = str(run_folder / "environments")
+            host.more = images | {"STANDIN_ENVIRONMENTS": str(run_folder / "environments")}
+            host.more["MYPY_CACHE_DIR"] = shared_settings()["MYPY_CACHE_DIR"]
             whole = request.config.getoption("tier") == "nightly"
             made = World(host, home, place, port, generated, whole)
             made.edit("config/model.yaml", SHIPPED, WEAK)
