@@ -6,7 +6,7 @@ lock, Python and choice of groups, bytecode included; a project gets a copy by h
 `uv sync` finds everything but the project itself. Only the standard library is imported, since the
 stand-in of uv runs this file in every job:
 
-    python environments.py STORE uv run --locked --only-group dev pre-commit …
+    python environments.py STORE run --locked --only-group dev pre-commit …
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def chosen(command: Sequence[str]) -> tuple[str, ...] | None:
 
 
 if __name__ == "__main__":
-    groups = chosen(sys.argv[3:])
+    groups = chosen(sys.argv[2:])
     if groups is not None:
         with suppress(subprocess.CalledProcessError):  # the real uv, which runs next, says why
             lay(Path.cwd(), Path(sys.argv[1]), *groups)

@@ -1,0 +1,60 @@
+"""Jobs find a ready environment, and the real uv completes it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import environments
+import pytest
+from conftest import run, uv
+from hosts import STANDINS
+
+TOY = """\
+[project]
+name = "toy"
+version = "0"
+requires-python = ">=3.11"
+[dependency-groups]
+dev = []
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "groups"),
+    [
+        ("sync --locked --no-default-groups --group train", "--no-default-groups --group train"),
+        ("sync --locked", ""),
+        ("run --locked --only-group dev pre-commit run --all-files", "--only-group dev"),
+        ("run ml run", ""),
+        ("run --all-groups pytest --cov", "--all-groups"),
+        ("run --no-sync ml run", None),
+        ("lock --check", None),
+        ("", None),
+    ],
+)
+def test_the_groups_are_those_that_uv_would_install(command: str, groups: str | None) -> None:
+    expected = None if groups is None else tuple(groups.split())
+    assert environments.chosen(command.split()) == expected
+
+
+def test_a_job_is_given_the_environment_that_another_one_has_made(tmp_path: Path) -> None:
+    store, made = tmp_path / "store", []
+    settings = {
+        "STANDIN_ENVIRONMENTS": str(store),
+        "STANDIN_PYTHON": sys.executable,
+        "STANDIN_UV": uv(),
+        "STANDINS": str(STANDINS),
+    }
+    for name in ("first", "second"):
+        project = tmp_path / name
+        project.mkdir()
+        (project / "pyproject.toml").write_text(TOY)
+        subprocess.run([uv(), "lock", "--quiet"], cwd=project, check=True)
+        command = (str(STANDINS / "bin/uv"), "sync", "--locked", "--only-group", "dev")
+        done = run(*command, cwd=project, home=tmp_path / "home", **settings)
+        assert done.returncode == 0, done.stderr
+        made.append((project / ".venv/pyvenv.cfg").stat().st_ino)
+    assert made[0] == made[1]
+    assert len([folder for folder in store.iterdir() if folder.is_dir()]) == 2  # of dev, of all
