@@ -24,6 +24,7 @@ from pathlib import Path
 PYTHON = os.environ.get("UV_PYTHON") or str(
     Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
 )
+FETCHED = Path(__file__).resolve().parents[1] / ".tools/bin/uv"  # by .ci/with-uv
 EVERYTHING = ("--all-groups",)
 WITH_A_VALUE = ("--group", "--no-group", "--only-group", "--extra")
 ALONE = ("--all-groups", "--no-default-groups", "--all-extras", "--no-dev", "--only-dev")
@@ -76,7 +77,8 @@ def uv(project: Path, environment: Path, *args: str) -> None:
     """Run uv in a project, with its environment elsewhere."""
     env = os.environ | {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_PYTHON": PYTHON}
     env.pop("STANDIN_ENVIRONMENTS", None)
-    command = [env.get("STANDIN_UV", "uv"), *args]
+    program = env.get("STANDIN_UV") or shutil.which("uv") or str(FETCHED)
+    command = [program, *args]
     subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
 
 
