@@ -99,6 +99,7 @@ def test_types_that_are_not_those_of_the_source_are_told(loop: ModuleType) -> No
     assert pl.read_parquet(parquet).equals(pl.concat([table, more]))
 
 
+@pytest.mark.slow  # processes import everything
 def test_of_two_who_add_at_once_neither_loses_its_rows(loop: ModuleType) -> None:
     before = source().read_text().count("\n")
     package = Path(str(loop.__file__)).parent

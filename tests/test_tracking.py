@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from conftest import Copy, Render, digest
 
+pytestmark = pytest.mark.slow  # no project is installed, but MLflow's tables are made
 INTERVAL = {"value": 0.75, "low": 0.7, "high": 0.8}
 METRICS = {
     "metric": "roc_auc",
@@ -146,7 +147,6 @@ def test_the_password_of_a_tracker_is_not_shown(
         assert tracking.shown() == uri
 
 
-@pytest.mark.slow  # a tracker is waited for
 @pytest.mark.parametrize("how", ["refuses", "answers 500", "hangs", "is no folder"])
 def test_a_tracker_that_is_down_fails_nothing_and_the_run_is_recorded_later(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, how: str
