@@ -208,8 +208,7 @@ def survey(to: Path) -> Table:
     questions = ["I felt welcome", "The food, I liked", "It's worth it", "Überraschend gut"]
     header = ["respondent", *questions, "first time?", "anything else?", "would come again"]
     (to / "survey.csv").write_text(text(header, rows), "utf-8")
-    left_out = frozenset({"anything else?"})
-    return Table(to / "survey.csv", "would come again", "binary", left_out=left_out)
+    return Table(to / "survey.csv", "would come again", "binary")
 
 
 def fraud(to: Path) -> Table:
@@ -259,8 +258,7 @@ def tickets(to: Path) -> Table:
         rows.append([f"TCK-{n:05d}", subject, opened, f"{hours:.1f}", mixed, team])
     header = ["Ticket ID", "Subject", "opened", "hours", "sätisfaction", "team"]
     (to / "tickets.csv").write_text(text(header, rows), "utf-8")
-    left_out = frozenset({"Subject"})
-    return Table(to / "tickets.csv", "team", "multiclass", left_out=left_out)
+    return Table(to / "tickets.csv", "team", "multiclass")
 
 
 def wide(to: Path) -> Table:

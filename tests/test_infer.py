@@ -24,6 +24,7 @@ DTYPES = {
     "integer": pl.Int64,
     "boolean": pl.Boolean,
     "category": pl.String,
+    "text": pl.String,
     "datetime": pl.Datetime("us"),
 }
 N = 400
@@ -268,6 +269,20 @@ def test_a_few_odd_words_among_numbers_become_gaps(ml: Any) -> None:
     assert "refused" in found.notes["(gaps)"]
 
 
+def test_a_gap_word_of_one_column_is_a_value_in_another(ml: Any) -> None:
+    columns = {
+        "country": ml.config.Column(type="category"),
+        "income": ml.config.Column(type="integer", gaps=["NA", "-999"]),
+        "note": ml.config.Column(type="text", gaps=["-"]),
+    }
+    data = ml.config.Data.model_construct(columns=columns, gaps=[""], decimal=".", left_out={})
+    rows = pl.DataFrame({"country": ["NA", ""], "income": ["NA", "7"], "note": ["NA", " - "]})
+    frame = ml.frames.typed(rows, data)
+    assert frame.rows() == [("NA", None, "NA"), (None, 7, None)]
+    numbers = ml.frames.typed(pl.DataFrame({"income": [-999, 7]}), data)
+    assert numbers["income"].to_list() == [None, 7]
+
+
 def test_a_word_that_is_a_value_elsewhere_is_no_gap(ml: Any) -> None:
     mixed = [str(i % 50) for i in range(N)]
     mixed[3] = "red"
@@ -329,12 +344,13 @@ def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
         )
     )
     left = found.data.left_out
-    assert set(left) == {"constant", "empty", "mail", "line", "remark", "town", "copy"}
+    assert set(left) == {"constant", "empty", "mail", "line", "town", "copy"}
     assert "same in every row" in left["constant"]
     assert "without a value" in left["empty"]
     assert "identifier" in left["mail"]
     assert "identifier" in left["line"]
-    assert "free text" in left["remark"]
+    assert found.data.columns["remark"].type == "text"
+    assert "WARNING: read as text" in found.notes["remark"]
     assert "identifier" in left["town"] or "cover" in left["town"]
     assert "copy of the target" in left["copy"]
     assert found.notes["mail"].startswith("left out: ")

@@ -24,8 +24,9 @@ class Strict(BaseModel):
 
 
 class Column(Strict):
-    type: Literal["number", "integer", "boolean", "category", "datetime"]
+    type: Literal["number", "integer", "boolean", "category", "text", "datetime"]
     nullable: bool = False
+    gaps: list[str] = []  # texts that mean "no value" in this column, besides Data.gaps
     min: float | None = None
     max: float | None = None
     categories: list[str] = []
@@ -46,7 +47,7 @@ class Data(Strict):
     source: str
     separator: str = Field(default=",", min_length=1, max_length=1)
     decimal: Literal[".", ","] = "."
-    gaps: list[str] = [""]  # texts that mean "no value"
+    gaps: list[str] = [""]  # texts that mean "no value", in any column
     target: str
     task: Task
     classes: list[str] = []  # of a binary task: the negative one, the positive one

@@ -56,6 +56,8 @@ def _column(values: pl.Series, of: Reference, level: float, settings: Drift) -> 
         known, psi, p_values = _categories(values, of.seen["counts"])
         distance, new = None, (len(values) - values.null_count() - known) / max(1, len(values))
     else:
+        if values.dtype == pl.String:  # a text, of which the profile knows the length
+            values = values.str.len_chars()
         numbers = (values.dt.epoch("s") if time else values).drop_nulls().cast(pl.Float64)
         known, new = len(numbers), 0.0
         psi, distance, p_values = _numbers(numbers.sort().to_numpy(), of.seen["percentiles"], had)

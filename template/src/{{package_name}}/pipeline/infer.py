@@ -27,6 +27,7 @@ ID = r"(?i:^(id|key|index|unnamed.*|)$|^id[ _.-]|[ _.-](id|key|nr)$|uuid)|[a-z](
 NUMBER, INTEGER = Column(type="number"), Column(type="integer")
 MOST = 200  # categories of a column; the boosted trees take at most 255
 IDENTIFIER = "an identifier: most rows have one of their own"
+TEXT = "WARNING: read as text: hashed TF-IDF of its words"
 
 
 def infer(
@@ -69,6 +70,8 @@ def infer(
             keys, reason = [name], None
         elif not asked and values.equals(said[target]):
             reason = "a copy of the target"
+        elif reason is None and not asked and _is_text(values):
+            columns[name] = Column(type="text")
         columns[name], notes[name] = _column(values, columns[name], name in (group, *keys))
         if reason:
             left_out[name] = reason
@@ -217,11 +220,22 @@ def _useless(values: pl.Series, name: str) -> str | None:
         return IDENTIFIER if steady or re.search(ID, name) else None
     if values.dtype != pl.String or n <= 20:
         return None
+    if _is_text(known):
+        return None
     if n > 0.5 * len(known):
-        wordy = known.str.count_matches(r"\s").sum() >= 3 * len(known)
-        return "free text" if wordy else IDENTIFIER
+        return IDENTIFIER
     covered = known.value_counts(sort=True)["count"].head(MOST).sum() / len(known)
     return f"{n} different values; the top {MOST} cover {covered:.0%}" if covered < 0.5 else None
+
+
+def _is_text(values: pl.Series) -> bool:
+    """Whether a column holds sentences rather than names: many different ones, of many words."""
+    if values.dtype != pl.String:
+        return False
+    known = values.drop_nulls()
+    different = known.n_unique()
+    many = different > 20 and (different > 0.3 * len(known) or different > MOST)
+    return many and known.str.count_matches(r"\s+").sum() >= 3 * len(known)
 
 
 def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]:
@@ -229,6 +243,8 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
     known, gaps = values.drop_nulls(), values.null_count()
     more: dict[str, Any] = {"nullable": gaps > 0}
     note = f"{known.n_unique()} different values, {gaps} gaps"
+    if column.type == "text":
+        note += f"; {TEXT}"
     if column.type == "category":
         counts = known.value_counts().sort(-pl.col("count").cast(pl.Int64), "values")
         more["categories"] = [] if bare else sorted(counts["values"].head(MOST))

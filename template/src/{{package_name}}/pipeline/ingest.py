@@ -114,14 +114,15 @@ def _typed(
         value = pl.when(value.is_finite()).then(value)
     if kind == "datetime" and dtype in (pl.Date, pl.Datetime):
         return value, _utc(value, dtype)
-    if dtype.is_numeric() and kind in ("number", "integer") and not _numbers(data.gaps):
+    gaps = [*data.gaps, *contract.gaps]
+    if dtype.is_numeric() and kind in ("number", "integer") and not _numbers(gaps):
         floats = value.cast(pl.Float64)  # as below, sooner
         if kind == "number":
             return value, pl.when(floats == 0).then(0.0).otherwise(floats)
         if dtype.is_integer():
             return value, value.cast(pl.Int64, strict=False)
-    text = value.cast(pl.String).str.strip_chars().replace(data.gaps, None)
-    if kind == "category":
+    text = value.cast(pl.String).str.strip_chars().replace(gaps, None)
+    if kind in ("category", "text"):
         return text, text
     if kind == "boolean":
         lower = text.str.to_lowercase()

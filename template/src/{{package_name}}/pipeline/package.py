@@ -79,7 +79,8 @@ def profile(train: pl.DataFrame, predictions: pl.DataFrame, data: Data) -> dict[
 
     Returns:
         For each feature of the training rows, under `columns`, its share of `gaps`, and
-        `percentiles` 0 to 100 (of seconds for a datetime) or the `counts` of its categories. The
+        `percentiles` 0 to 100 (of seconds for a datetime, of characters for a text, which the
+        profile must not repeat) or the `counts` of its categories. The
         same of the predictions for the holdout: of the positive class's probability, of the
         classes that were named, or of the values.
     """
@@ -89,7 +90,10 @@ def profile(train: pl.DataFrame, predictions: pl.DataFrame, data: Data) -> dict[
         given = named.replace_strict(dict(enumerate(data.classes)), return_dtype=pl.String)
     elif data.task == "binary":
         given = given.arr.last()
-    columns = {column.name: summary(column) for column in inputs(train, data).get_columns()}
+    columns = {}
+    for column in inputs(train, data).get_columns():
+        is_text = data.columns[column.name].type == "text"
+        columns[column.name] = summary(column.str.len_chars() if is_text else column)
     return {"rows": train.height, "columns": columns, "prediction": summary(given)}
 
 

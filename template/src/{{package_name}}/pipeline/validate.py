@@ -20,6 +20,7 @@ DTYPES = {
     "integer": pl.Int64(),
     "boolean": pl.Boolean(),
     "category": pl.String(),
+    "text": pl.String(),
     "datetime": pl.Datetime("us"),
 }
 # Pandera's names of failures, as a person says them.

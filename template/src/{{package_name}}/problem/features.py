@@ -12,7 +12,8 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
     """Derive the model's inputs.
 
     Args:
-        rows: The feature columns of the contract: numbers, booleans, `Enum` categories, datetimes.
+        rows: The feature columns of the contract: numbers, booleans, `Enum` categories, datetimes,
+            and texts as String.
 
     Returns:
         As many rows, in the same order; only numbers and `Enum` categories.
@@ -23,4 +24,4 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
         when.dt.hour().name.suffix(" hour"),
         when.dt.weekday().name.suffix(" weekday"),
         when.dt.month().name.suffix(" month"),
-    ).drop(when)
+    ).drop(when, cs.string())

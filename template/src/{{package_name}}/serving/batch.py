@@ -38,6 +38,7 @@ NATIVE: dict[str, tuple[type[pl.DataType], set[type]]] = {
     "integer": (pl.Int64, {int, type(None)}),
     "boolean": (pl.Boolean, {bool, type(None)}),
     "category": (pl.String, {str, type(None)}),
+    "text": (pl.String, {str, type(None)}),
     "datetime": (pl.String, {str, type(None)}),
 }
 MOST_WAIT = 0.005  # seconds
@@ -262,8 +263,9 @@ def parsed(body: bytes) -> Any:
 def frame(rows: list[Row], data: Data) -> pl.DataFrame:
     """The feature columns of rows of JSON, as `Model.read` takes them."""
     columns = {}
-    plain = not any(sign.isdigit() for gap in data.gaps for sign in gap)  # else 999 may be a gap
     for name, column in data.columns.items():
+        gaps = (*data.gaps, *column.gaps)
+        plain = not any(sign.isdigit() for gap in gaps for sign in gap)  # else 999 may be a gap
         values = [row[name] for row in rows]
         dtype, native = NATIVE[column.type]
         if set(map(type, values)) <= native and (plain or int not in native):
@@ -323,6 +325,8 @@ def _typical(column: Column, seen: dict[str, Any]) -> Any:
         return most == "true" if column.type == "boolean" else most
     if not (percentiles := seen.get("percentiles")):
         return None
+    if column.type == "text":
+        return "some words"
     middle = percentiles[50]
     if column.type == "datetime":
         when = pl.DataFrame({"at": [datetime.fromtimestamp(middle, UTC).replace(tzinfo=None)]})

@@ -77,6 +77,8 @@ def column(contract: Column) -> dict[str, Any]:
         said = TEXT | (
             {"examples": contract.categories} if contract.open else {"enum": contract.categories}
         )
+    elif contract.type == "text":
+        said = dict(TEXT)
     elif contract.type == "datetime":
         form = (contract.formats or [""])[0]
         parts = re.split(r"(%[#.]?\w)", form)
@@ -107,6 +109,7 @@ class Spread:
             self.counts[GAP] += values.null_count()
             values = values.drop_nulls()
             values = values.dt.epoch("s") if values.dtype == pl.Datetime else values
+            values = values.str.len_chars() if values.dtype == pl.String else values
             numbers = values.cast(pl.Float64).to_numpy()
             at = np.searchsorted(self.edges, numbers)
             self.bins += np.bincount(at, minlength=len(self.bins))
