@@ -227,7 +227,7 @@ def test_a_sign_in_one_window_is_no_alarm_and_in_two_it_is(place: Place) -> None
     place.log(place.rows(WINDOW, 3, HOTTER), 3)
     said = place.monitor()
     assert said.startswith("retrain: drift-")
-    assert "temperature_f values are spread otherwise" in said
+    assert "temperature_f values are distributed differently" in said
     assert "in 2 of the last 4 windows" in said
 
 

@@ -9,11 +9,23 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
-from ..documents import DOCUMENTS, MODEL, PACKAGE, PREDICTIONS, STEPS, TRAIN, digest, document, read
+from ..documents import (
+    DOCUMENTS,
+    HOLDOUT,
+    MODEL,
+    PACKAGE,
+    PREDICTIONS,
+    STEPS,
+    TRAIN,
+    digest,
+    document,
+    read,
+)
 from ..inference import MANIFEST, OLD, package_digest, repair
 from .gate import decide
 from .ingest import inputs
@@ -25,7 +37,7 @@ NEW = PACKAGE.with_name(".model.new")
 
 def step(config: Config) -> str:
     documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
-    with document("package", MODEL, TRAIN, PREDICTIONS, *documents, DATA) as said:
+    with document("package", MODEL, TRAIN, HOLDOUT, PREDICTIONS, *documents, DATA) as said:
         gate = read("gate")
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
             raise Refused("the gate has not passed this model: see artifacts/gate.json")
@@ -66,7 +78,9 @@ def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:
     for name, content in {
         "contract": data.model_dump(),
         "signature": {"task": data.task, "inputs": seen, "classes": data.classes},
-        "profile": profile(pl.read_parquet(TRAIN), pl.read_parquet(PREDICTIONS), data),
+        "profile": profile(
+            pl.read_parquet(TRAIN), pl.read_parquet(PREDICTIONS), data, pl.read_parquet(HOLDOUT)
+        ),
         "lineage": {name: {fact: found[fact] for fact in facts} for name, found in steps.items()},
     }.items():
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -74,15 +88,21 @@ def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:
     (folder / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
 
 
-def profile(train: pl.DataFrame, predictions: pl.DataFrame, data: Data) -> dict[str, Any]:
-    """What rows and predictions looked like, to tell drift by later.
+def profile(
+    train: pl.DataFrame,
+    predictions: pl.DataFrame,
+    data: Data,
+    holdout: pl.DataFrame | None = None,
+) -> dict[str, Any]:
+    """Return what rows and predictions looked like, to tell drift by later.
 
     Returns:
         For each feature of the training rows, under `columns`, its share of `gaps`, and
         `percentiles` 0 to 100 (of seconds for a datetime, of characters for a text, which the
         profile must not repeat) or the `counts` of its categories. The
         same of the predictions for the holdout: of the positive class's probability, of the
-        classes that were named, or of the values.
+        classes that were named, or of the values. Categories have `missing` too, the share of real
+        gaps, and `unlisted`, the share of values to expect that the contract does not list.
     """
     given = predictions["given"]
     if data.task == "multiclass":
@@ -94,11 +114,68 @@ def profile(train: pl.DataFrame, predictions: pl.DataFrame, data: Data) -> dict[
     for column in inputs(train, data).get_columns():
         is_text = data.columns[column.name].type == "text"
         columns[column.name] = summary(column.str.len_chars() if is_text else column)
+    for name, seen in columns.items():
+        if data.columns[name].type == "category":
+            seen["missing"] = train[name].null_count() / max(1, train.height)
+            parts = [train[name]] if holdout is None else [train[name], holdout[name]]
+            share, weight = unlisted_share(pl.concat(parts), data.columns[name].categories)
+            seen["unlisted"] = share
+            seen["unlisted_rows"] = round(train.height * weight)
     return {"rows": train.height, "columns": columns, "prediction": summary(given)}
 
 
+def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:
+    """Return the share of values to expect, in rows to come, that a list does not have.
+
+    A list of the most frequent values was chosen by these very rows, and covers them better than it
+    will cover others: of 300 equally frequent values, the 200 that happened to come most often. So
+    each row is judged by the list that the other rows would choose (Stone, 1974). Where the list is
+    complete, the share is that of the values seen once (Good, 1953). The less the list is that of
+    the most frequent values, as people chose it or other rows, the less is corrected.
+
+    Args:
+        values: (n,) as the source has them, gaps as null.
+        listed: The categories of the contract.
+
+    Returns:
+        The share, of all n rows, gaps among them; and the part of these rows that would tell a
+        share without such a correction as exactly.
+    """
+    found = values.drop_nulls().alias("value").cast(pl.String).value_counts()
+    known = found["value"].is_in(listed)
+    outside = int(found["count"].filter(~known).sum())
+    size = int(known.sum())
+    if not size:
+        return outside / max(1, len(values)), 1.0
+    counts = found["count"].sort(descending=True)
+    least = int(counts[size - 1])
+    # How far the list is that of the most frequent values: 1 if it is, 0 if it is no better than
+    # any other of its length, and so was not chosen by these rows.
+    shared = int((found.filter(known)["count"] >= least).sum()) / size
+    by_chance = size / len(counts)
+    alike = 1.0
+    if by_chance < 1:
+        # In a design in which each value comes equally often, nothing was chosen by chance.
+        spread = min(1.0, float(np.var(counts.to_numpy()) / counts.to_numpy().mean()))
+        alike = spread * max(0.0, (shared - by_chance) / (1 - by_chance))
+    above = int((counts > least).sum())
+    equal = int((counts == least).sum())
+    places = size - above  # of the list, for those that came `least` times
+    # A row of one that came once more is one of `equal + 1` without itself, a row of one that came
+    # `least` times one of those that came once less.
+    lost = (least + 1) * int((counts == least + 1).sum()) * (1 - (places + 1) / (equal + 1))
+    below = int((counts == least - 1).sum()) + 1
+    kept = 1 / below if places == equal and least > 1 else 0.0
+    lost += least * places * (1 - kept)
+    lost *= alike
+    share = (outside + lost) / len(values)
+    binomial = len(values) * share * (1 - share)
+    # Lost rows come and go with whole categories, some `least` at a time.
+    return share, binomial / (binomial + least * lost) if binomial else 1.0
+
+
 def summary(values: pl.Series) -> dict[str, Any]:
-    """The share of gaps, and percentiles or counts."""
+    """Return the share of gaps, and percentiles or counts."""
     gaps, known = values.null_count() / len(values), values.drop_nulls()
     if values.dtype in (pl.Enum, pl.Boolean, pl.String):
         counts = dict(known.alias("of").cast(pl.String).value_counts(sort=True).iter_rows())
