@@ -53,6 +53,7 @@ class Data(Strict):
     classes: list[str] = []  # of a binary task: the negative one, the positive one
     split: Split
     keys: list[str] = []  # together unique in every row, and no features
+    identity: list[str] = []  # columns that say which row is which, where there are no keys
     time: str | None = None  # when a row came to be
     max_age_days: float | None = Field(default=None, gt=0)  # of the newest row, by `time`
     min_rows: int = Field(default=100, ge=1)
@@ -114,6 +115,7 @@ class Gate(Strict):
     )  # skill that may be lost against a linear model
     slice_rows: int = Field(default=100, ge=2)  # a category with fewer is not judged by itself
     slice_skill: float = Field(default=0.0, lt=1)
+    predicts_alone: list[str] = []  # columns that may tell the target alone, as known in time
     max_calibration_error: float = Field(default=0.1, gt=0)
     max_megabytes: float = Field(default=20.0, gt=0)
     max_latency_ms: float = Field(default=50.0, gt=0)

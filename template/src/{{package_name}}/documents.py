@@ -18,17 +18,18 @@ from jsonschema import Draft202012Validator, ValidationError
 from . import LOOP, BadInput, config
 
 ARTIFACTS = Path("artifacts")
-ROWS, TRAIN, HOLDOUT = (
-    Path(f"data/interim/{name}.parquet") for name in ("rows", "train", "holdout")
+ROWS, IDENTITY, TRAIN, HOLDOUT, SIDES = (
+    Path(f"data/interim/{name}.parquet")
+    for name in ("rows", "identity", "train", "holdout", "sides")
 )
 MODEL, PREDICTIONS, PACKAGE = (
     ARTIFACTS / n for n in ("model.skops", "predictions.parquet", "model")
 )
 # Of each step in the order of the pipeline: its document, and the other files that it makes.
 STEPS: dict[str, list[Path]] = {
-    "ingest": [ARTIFACTS / "ingest.json", ROWS],
+    "ingest": [ARTIFACTS / "ingest.json", ROWS, IDENTITY],
     "validate": [ARTIFACTS / "validation.json"],
-    "split": [ARTIFACTS / "split.json", TRAIN, HOLDOUT],
+    "split": [ARTIFACTS / "split.json", TRAIN, HOLDOUT, SIDES],
     "train": [ARTIFACTS / "training.json", MODEL],
     "evaluate": [ARTIFACTS / "metrics.json", PREDICTIONS],
     **({"compare": [ARTIFACTS / "comparison.json"]} if LOOP else {}),

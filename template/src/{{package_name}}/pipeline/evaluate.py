@@ -18,6 +18,7 @@ from ..problem.features import features
 from ..problem.model import TRUSTED, linear
 from . import report
 from .ingest import inputs, labels
+from .leaks import alone, leaks
 from .metrics import SCORES, Floats, bootstrap, calibration, curves, skill
 
 
@@ -34,7 +35,8 @@ def step(config: Config) -> str:
         write_rows(pl.DataFrame({"truth": truth, "given": given}), PREDICTIONS)
         said |= judge(truth, given, baselines(train, holdout, config.data), holdout, config)
         said["importance"] = importance(fitted, holdout, config)
-        said["leaks"] = leaks(train, holdout, config.data)
+        said["leaks"] = leaks(train, holdout, config.data, given)
+        said["alone"] = alone(pl.concat([train, holdout]), config.data)
         size, taken = MODEL.stat().st_size / 1e6, latency(fitted, holdout, config.data)
         said["model"] = {"digest": digest(MODEL), "megabytes": size, "latency_ms": taken}
     report.write(config)
@@ -124,17 +126,6 @@ def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[
         value = score(truth, predict(fitted, shuffled, data, features))
         found.append({"column": name, "loss": float(np.nan_to_num(sign * (base - value)))})
     return sorted(found, key=lambda item: -item["loss"])
-
-
-def leaks(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, int]:
-    """Count rows of the holdout that training has seen, shares a group with, or is not before."""
-    how, column = data.split, data.split.column or ""
-    found = {"rows": holdout.hash_rows().is_in(train.hash_rows().implode())}
-    if how.by == "group":
-        found["groups"] = holdout[column].is_in(train[column].implode(), nulls_equal=True)
-    if how.by == "time":
-        found["future"] = holdout[column] <= train[column].max()
-    return {name: int(rows.sum()) for name, rows in found.items()}
 
 
 def latency(fitted: Any, rows: pl.DataFrame, data: Data) -> float:

@@ -45,7 +45,7 @@ def decide(
         refused.
     """
     over = {name: found["skill"] for name, found in metrics["baselines"].items()}
-    model, leaked = metrics["model"], sum(metrics["leaks"].values())
+    model = metrics["model"]
     asked: list[tuple[str, float | None, str, float]] = []
     for name, threshold in gate.thresholds.items():
         up = name in HIGHER_IS_BETTER
@@ -64,7 +64,7 @@ def decide(
         asked.append((name, worst["skill"]["high"], ">", gate.slice_skill))
     asked += [
         ("calibration error", metrics["calibration"]["error"], "≤", gate.max_calibration_error),
-        ("holdout rows that training knows", leaked, "≤", 0),
+        *leaks(metrics, gate),
         ("model size, MB", model["megabytes"], "≤", gate.max_megabytes),
         ("latency of a row, ms", model["latency_ms"], "≤", gate.max_latency_ms),
     ]
@@ -82,3 +82,22 @@ def decide(
     verdicts = [v is not None and bool(RULES[rule](v, bound)) for _, v, rule, bound in asked]
     judged = zip(asked, verdicts, strict=True)
     return [dict(zip(names, [*a, "passed" if ok else "refused"], strict=True)) for a, ok in judged]
+
+
+# Of each kind of leak in `metrics.json`, what its number counts.
+LEAKS = {
+    "rows": "holdout rows that are copies of training rows",
+    "groups": "holdout rows of a group that training knows",
+    "future": "holdout rows that are not after the training rows",
+    "encodings": "columns made of the holdout's target",
+}
+
+
+def leaks(metrics: dict[str, Any], gate: Gate) -> list[tuple[str, float | None, str, float]]:
+    """Ask that nothing leaked, and that a person knows of each column that tells the target."""
+    counted: list[tuple[str, float | None, str, float]] = [
+        (LEAKS[kind], count, "≤", 0) for kind, count in metrics["leaks"].items()
+    ]
+    unknown = [name for name in metrics.get("alone", []) if name not in gate.predicts_alone]
+    named = f" ({', '.join(unknown)}; see predicts_alone)" if unknown else ""
+    return [*counted, (f"columns that predict the target alone{named}", len(unknown), "≤", 0)]

@@ -13,6 +13,7 @@ import polars as pl
 from .. import BadInput
 from ..config import Column, Data, Task
 from .ingest import PAIRS, typed, unreadable
+from .leaks import telltales
 
 GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
 WORDS = ["none", "nil", "-", "--", ".", "missing", "unknown", "n.a.", "undefined"]  # among numbers
@@ -86,9 +87,9 @@ def infer(
         notes[target] += f"; WARNING: {(~known).sum()} rows without one are set aside"
     said = {name: values.filter(known) for name, values in said.items()}
     time, split, notes["(split)"] = _split(said, target, classes, features, time, group)
-    for name in _telltales(said, target, len(classes), features):
-        if name != time:
-            notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
+    told = {name: said[name] for name in features if name != time}
+    for name in telltales(told, said[target], task):
+        notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
     notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
     notes["(task)"] = f"{task} {_list(classes)}".rstrip() + "; --task names another"
     notes |= dict.fromkeys(keys, "the key: different in every row, and no feature")
@@ -297,23 +298,6 @@ def _split(
         return time, random, f"WARNING: at random, as {time!r} would part whole classes"
     why = f"the newest fifth by {time!r}, from {second} on, is held out; --time names another"
     return time, {"by": "time", "column": time}, why
-
-
-def _telltales(
-    known: dict[str, pl.Series], target: str, classes: int, features: list[str]
-) -> list[str]:
-    """The features whose order alone brings the target in order: neighbours are all but equal."""
-    # Shuffled, so that equal values do not bring in the order of the file.
-    some = np.random.default_rng(0).permutation(len(known[target]))[:50_000]
-    y = known[target].rank("dense" if classes else "average").cast(pl.Float64).to_numpy()[some]
-
-    def steps(order: Any) -> float:
-        changes = np.diff(y[order]) ** 2
-        return float((changes > 0).sum() + 1 - classes if classes else changes.sum())
-
-    most = steps(slice(None)) * (0.02 if classes else 0.002)
-    orders = ((n, known[n].rank("dense").fill_null(0).to_numpy()[some]) for n in features)
-    return [name for name, order in orders if steps(order.argsort(kind="stable")) < most]
 
 
 def _list(words: Iterable[str]) -> str:

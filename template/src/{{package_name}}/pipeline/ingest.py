@@ -11,7 +11,7 @@ import polars as pl
 
 from .. import BadInput
 from ..config import DATA, Column, Config, Data
-from ..documents import ROWS, document, write_rows
+from ..documents import IDENTITY, ROWS, document, write_rows
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
 BOOLEANS = {word: word == pair[1] for pair in PAIRS for word in pair}
@@ -19,10 +19,15 @@ ISO = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%
 
 
 def step(config: Config) -> str:
+    from . import identity  # here: serving reads rows, too, and needs none of it
+
     source = Path(config.data.source)
     with document("ingest", source, DATA) as said:
-        rows = typed(read(source, config.data.separator), config.data)
+        came = read(source, config.data.separator)
+        rows = typed(came, config.data)
         write_rows(rows, ROWS)
+        columns = identity.identifying(config.data)
+        write_rows(identity.identities(came, columns).to_frame(), IDENTITY)
         said |= {"rows": rows.height, "columns": rows.columns}
     return f"{rows.height:,} rows, {rows.width} columns from {source}"
 

@@ -20,6 +20,7 @@ from ..documents import (
     MODEL,
     PACKAGE,
     PREDICTIONS,
+    SIDES,
     STEPS,
     TRAIN,
     digest,
@@ -27,6 +28,7 @@ from ..documents import (
     read,
 )
 from ..inference import MANIFEST, OLD, package_digest, repair
+from . import identity
 from .gate import decide
 from .ingest import inputs
 from .report import render
@@ -37,7 +39,7 @@ NEW = PACKAGE.with_name(".model.new")
 
 def step(config: Config) -> str:
     documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
-    with document("package", MODEL, TRAIN, HOLDOUT, PREDICTIONS, *documents, DATA) as said:
+    with document("package", MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA) as said:
         gate = read("gate")
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
             raise Refused("the gate has not passed this model: see artifacts/gate.json")
@@ -51,6 +53,9 @@ def step(config: Config) -> str:
             shutil.copy(path, NEW / "problem")
         steps = {name: read(name) for name in STEPS if name != "package"}
         write(NEW, config, steps)
+        sides = pl.read_parquet(SIDES)
+        trained_on = sides.filter(~pl.col("held"))["identity"]
+        identity.write(NEW, identity.identifying(config.data), trained_on, gate["model_digest"])
         files = {
             path.relative_to(NEW).as_posix(): digest(path)
             for path in sorted(NEW.rglob("*"))

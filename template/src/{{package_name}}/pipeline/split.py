@@ -1,68 +1,143 @@
 """Split: validated rows → train and holdout. Refuses a split that leaves a side without rows.
 
-Equal rows, rows of a group and rows of an instant are never parted. The same rows are split the
-same way; in a split by hash a row nearly always keeps its side when others come.
+The side of a row never depends on its target: it follows from time, from the row's group, or from
+which row it is (see `identity`). Rows of a group and rows of an instant are never parted.
 """
 
-from hashlib import blake2b
+from operator import itemgetter
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
-from ..documents import DOCUMENTS, HOLDOUT, ROWS, TRAIN, document, read, write_rows
+from ..documents import DOCUMENTS, HOLDOUT, IDENTITY, ROWS, SIDES, TRAIN, document, read, write_rows
+from .identity import Numbers, identifying, identities, shuffled
+
+SLACK = 0.015  # the holdout's share may be off by as much, so that rows in place keep their side
+TRIES = 20  # salts, until each class is on both sides
+Side = NDArray[np.bool_]
 
 
 def step(config: Config) -> str:
-    with document("split", ROWS, DOCUMENTS["validate"], DATA) as said:
+    with document("split", ROWS, DOCUMENTS["validate"], IDENTITY, DATA) as message:
         if read("validate")["verdict"] != "passed":
             raise Refused("the rows were refused: see artifacts/validation.json")
         rows = pl.read_parquet(ROWS)
-        parts = split(rows, config.data)
-        for part, path in zip(parts, (TRAIN, HOLDOUT), strict=True):
-            write_rows(part, path)
-        train, holdout = (part.height for part in parts)
-        said |= {"by": config.data.split.by, "train": train, "holdout": holdout}
-        said["without_target"] = rows.height - train - holdout
-    how = {"stratified": "at random, stratified"}.get(config.data.split.by, f"by {said['by']}")
-    return f"{train:,} rows to train on, {holdout:,} held out {how}"
+        identity = pl.read_parquet(IDENTITY).to_series()
+        held = sides(rows, config.data, identity)
+        train = rows.filter(~held)
+        holdout = rows.filter(held)
+        write_rows(train, TRAIN)
+        write_rows(holdout, HOLDOUT)
+        write_rows(pl.DataFrame({"identity": identity, "held": held}), SIDES)
+        message |= {"by": config.data.split.by, "train": train.height, "holdout": holdout.height}
+        message["without_target"] = held.null_count()
+    how = {"stratified": "at random"}.get(config.data.split.by, f"by {config.data.split.by}")
+    return f"{train.height:,} rows to train on, {holdout.height:,} held out {how}"
 
 
-def split(rows: pl.DataFrame, data: Data) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split(
+    rows: pl.DataFrame, data: Data, identity: pl.Series | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Part the rows that have a target into train and holdout, each in the order of before.
 
+    Args:
+        rows: (n, …) typed rows.
+        identity: (n,) of these rows, as the source has them; without, that of the typed rows.
+
     Raises:
-        BadInput: A side would be empty.
+        BadInput: A side would be empty, or the holdout would lack all classes but one.
     """
-    rows, how = rows.filter(rows[data.target].is_not_null()), data.split
-    part = rows[data.target if how.column is None else how.column].alias("of")
-    if how.by == "time":
-        held = part >= part.sort().slice(int(rows.height * (1 - how.holdout))).first()
-    elif how.by == "group":
-        groups = part.value_counts()
-        groups = groups.with_columns(hash=_hash(groups.select("of"), how.seed)).sort("hash")
-        before = groups["count"].cum_sum() - groups["count"]
-        chosen = groups.filter(before < how.holdout * rows.height)["of"]
-        held = part.is_in(chosen.implode(), nulls_equal=True)
+    held = sides(rows, data, identity)
+    return rows.filter(~held), rows.filter(held)
+
+
+def sides(rows: pl.DataFrame, data: Data, identity: pl.Series | None = None) -> pl.Series:
+    """Return (n,) whether a row is held out, null for one without a target. As `split`."""
+    known = rows[data.target].is_not_null()
+    if identity is None:
+        identity = identities(rows, identifying(data))
+    labelled, numbers = rows.filter(known), identity.filter(known)
+    if data.split.by == "time":
+        held = _newest(labelled[data.split.column or ""], data.split.holdout)
+    elif data.split.by == "group":
+        held = _groups(labelled[data.split.column or ""], data.split.holdout, data.split.seed)
     else:
-        # A regression is stratified by tenths of its target. The last hash that is held out
-        # decides, so that equal rows, which share a hash, stay together.
-        tenths = part.rank("min") * 10 // (rows.height + 1)
-        strata = (tenths if data.task == "regression" else part).to_frame()
-        count = (pl.len() * how.holdout).round().clip(1).cast(pl.Int64)
-        last = pl.col("hash").sort().gather(count - 1).first().over("of")
-        hashed = strata.with_columns(hash=_hash(rows, how.seed))
-        held = hashed.select(pl.col("hash") <= last).to_series()
-    train, holdout = rows.filter(~held), rows.filter(held)
-    if train.is_empty() or holdout.is_empty():
-        raise BadInput(f"{DATA}: split: by {how.by} leaves one side without rows; choose another")
-    return train, holdout
+        held = _random(labelled[data.target], numbers, data)
+    where = f"{DATA}: split: by {data.split.by}"
+    if held.all() or not held.any():
+        raise BadInput(f"{where} leaves one side without rows; choose another")
+    if data.task != "regression":
+        classes = labelled[data.target].filter(pl.Series(held)).unique()
+        if len(classes) < 2:
+            column = f" {data.split.column!r}" if data.split.column else ""
+            raise BadInput(
+                f"{where}{column} leaves only rows of {str(classes[0])!r} in the holdout, which"
+                " can judge no model; choose another split"
+            )
+    codes = np.full(rows.height, -1, dtype=np.int8)
+    codes[known.to_numpy()] = held
+    side = pl.Series("held", codes)
+    return side.to_frame().select(pl.when(side >= 0).then(side == 1).alias("held")).to_series()
 
 
-def _hash(rows: pl.DataFrame, seed: int) -> pl.Series:
-    """A number for each row, by its values and the seed alone, the same in every Polars version."""
-    text = pl.concat_str(pl.all().cast(pl.String).fill_null("\0"), separator="\x1f")
-    salt = seed.to_bytes(8, "big", signed=True)
-    lines = rows.select(text).to_series()
-    hashed = (blake2b(line.encode(), digest_size=7, salt=salt) for line in lines)
-    return pl.Series([int.from_bytes(found.digest(), "big") for found in hashed], dtype=pl.Int64)
+def _newest(when: pl.Series, share: float) -> Side:
+    """Hold out the newest: of the instants to begin at, the one that comes nearest to the share."""
+    counts = when.value_counts().drop_nulls().sort(when.name)
+    newer = counts["count"].reverse().cum_sum().reverse().to_numpy() / len(when)
+    begin = counts.to_series(0)[int(np.abs(newer - share).argmin())]
+    if len(counts) > 1 and begin == counts.to_series(0)[0]:
+        begin = counts.to_series(0)[1]
+    return (when >= begin).fill_null(False).to_numpy()
+
+
+def _groups(groups: pl.Series, share: float, seed: int) -> Side:
+    """Hold out whole groups, drawn by a hash of their name, up to the share."""
+    counts = groups.alias("group").cast(pl.String).value_counts()
+    order = shuffled(identities(counts, ["group"]), _salt(seed, 0))
+    counts = counts.with_columns(order=pl.Series(order)).sort("order")
+    wanted, held, names = share * len(groups), 0, []
+    for name, count, _ in counts.iter_rows():
+        if held >= wanted - SLACK * len(groups):
+            break
+        # A large group would take the holdout far beyond its share; a later one may fit.
+        if not names or held + count <= wanted + max(SLACK * len(groups), wanted / 4):
+            names.append(name)
+            held += count
+    text = groups.cast(pl.String)
+    return text.is_in(names, nulls_equal=True).to_numpy()
+
+
+def _random(target: pl.Series, identity: pl.Series, data: Data) -> Side:
+    """Hold out rows by a hash of their identity; of some salts the first that parts no class."""
+    counts = target.alias("class").value_counts()
+    repeated = [] if data.task == "regression" else counts.filter(counts["count"] > 1)["class"]
+    tried: list[tuple[int, Side]] = []
+    for attempt in range(TRIES):
+        held = _lowest(shuffled(identity, _salt(data.split.seed, attempt)), data.split.holdout)
+        sides = [target.filter(pl.Series(side)).unique() for side in (held, ~held)]
+        missing = sum(name not in side for side in map(set, sides) for name in repeated)
+        tried.append((missing, held))
+        if not missing:
+            break
+    return min(tried, key=itemgetter(0))[1]
+
+
+def _lowest(numbers: Numbers, share: float) -> Side:
+    """Hold out what hashes to the lowest share, or the bound of ± SLACK that is nearest to it.
+
+    A bound on the hash, not on the count, keeps each row's side while others come.
+    """
+    n = len(numbers)
+    below = int((numbers < np.uint64(share * 2**64)).sum())
+    least, most = int(np.ceil(n * (share - SLACK))), int(n * (share + SLACK))
+    count = int(np.clip(below, max(1, least), max(1, most)))
+    held = np.zeros(n, dtype=bool)
+    held[np.argsort(numbers, kind="stable")[:count]] = True
+    return held
+
+
+def _salt(seed: int, attempt: int) -> bytes:
+    return seed.to_bytes(8, "big", signed=True) + attempt.to_bytes(8, "big")
