@@ -205,8 +205,8 @@ def telltales(columns: dict[str, pl.Series], target: pl.Series, task: Task) -> l
         return found
     labels = target.gather(order).cast(pl.String)
     counts = labels.value_counts(sort=True)
-    rarest = counts["count"].min() or 0
     classes = counts.to_series(0).to_list()
+    rarest = int((labels == classes[-1]).sum())
     if len(classes) == 2:
         classes = classes[1:]
     rare = task == "binary" and rarest < RARE * len(labels)
@@ -258,8 +258,8 @@ def _neighbours(values: pl.Series, ranks: Floats) -> Floats:
         total = pl.col("rank").sum().over("value") - pl.col("rank")
         count = pl.len().over("value") - 1
         mean = float(ranks.mean())
-        guess = pl.when(count > 0).then(total / count).otherwise(mean)
-        return frame.select(guess).to_series().to_numpy()
+        others = pl.when(count > 0).then(total / count).otherwise(mean)
+        return frame.select(others).to_series().to_numpy()
     dense = values.rank("dense").fill_null(0).to_numpy()
     order = np.argsort(dense, kind="stable")
     sorted_ranks = ranks[order]

@@ -90,7 +90,8 @@ def _newest(when: pl.Series, share: float) -> Side:
     begin = counts.to_series(0)[int(np.abs(newer - share).argmin())]
     if len(counts) > 1 and begin == counts.to_series(0)[0]:
         begin = counts.to_series(0)[1]
-    return (when >= begin).fill_null(False).to_numpy()
+    side: Side = (when >= begin).fill_null(False).to_numpy()
+    return side
 
 
 def _groups(groups: pl.Series, share: float, seed: int) -> Side:
@@ -98,14 +99,18 @@ def _groups(groups: pl.Series, share: float, seed: int) -> Side:
     counts = groups.alias("group").cast(pl.String).value_counts()
     order = shuffled(identities(counts, ["group"]), _salt(seed, 0))
     counts = counts.with_columns(order=pl.Series(order)).sort("order")
-    wanted, held, names = share * len(groups), 0, []
+    wanted = share * len(groups)
+    held = 0
+    names: list[str | None] = []
     for name, count, _ in counts.iter_rows():
         if held >= wanted - SLACK * len(groups):
             break
         # A large group would take the holdout far beyond its share; a later one may fit.
-        if not names or held + count <= wanted + max(SLACK * len(groups), wanted / 4):
+        if held + count <= wanted + max(SLACK * len(groups), wanted / 4):
             names.append(name)
             held += count
+    if not names:  # all are large
+        names.append(counts.sort("count", maintain_order=True)["group"][0])
     text = groups.cast(pl.String)
     return text.is_in(names, nulls_equal=True).to_numpy()
 
@@ -113,7 +118,9 @@ def _groups(groups: pl.Series, share: float, seed: int) -> Side:
 def _random(target: pl.Series, identity: pl.Series, data: Data) -> Side:
     """Hold out rows by a hash of their identity; of some salts the first that parts no class."""
     counts = target.alias("class").value_counts()
-    repeated = [] if data.task == "regression" else counts.filter(counts["count"] > 1)["class"]
+    repeated: list[object] = []
+    if data.task != "regression":
+        repeated = counts.filter(counts["count"] > 1)["class"].to_list()
     tried: list[tuple[int, Side]] = []
     for attempt in range(TRIES):
         held = _lowest(shuffled(identity, _salt(data.split.seed, attempt)), data.split.holdout)
