@@ -17,14 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import polars as pl
 import psutil
 import pytest
+import tables
 import warm
 from conftest import Copy, Render
 
@@ -188,8 +188,9 @@ def loop(
     (found.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
     found.ml("register")
     found.ml("deploy")
-    for _ in range(3):  # so that there is a log to replay
-        found.answers("/predict", {"rows": [found.row] * 60})
+    rows = pl.read_csv(tables.FLIGHTS, n_rows=180).drop("delayed").to_dicts()
+    for first in (0, 60, 120):  # so that there is a log to replay
+        found.answers("/predict", {"rows": rows[first : first + 60]})
     yield found
     found.ml("stop", exits=None)
 
@@ -240,6 +241,7 @@ class Scores:
         facts: dict[str, Any] = {"columns": columns, "gaps": [""], "decimal": ".", "classes": []}
         self.data = self.asked = package.Data.model_construct(task="regression", **facts)
         self.slope, self.column, self.model, self.example = slope, column, self, {column: 0.5}
+        self.profile: dict[str, Any] = {}
 
     def read(self, rows: pl.DataFrame) -> pl.DataFrame:
         return rows.select(self.column)
@@ -303,9 +305,10 @@ def test_shift_is_judged_on_enough_rows(
     old, new = (Scores(package("config"), slope) for slope in (1.0, 2.0))
     said, refused = shadowed(new, old, logged([i / 99 for i in range(100)], each=2))
     assert (said["requests"], said["rows"], said["errors"]) == (50, 100, 0)
-    assert said["shift"] == pytest.approx(0.5, abs=0.01)
+    assert said["shift"] == pytest.approx(0.5 / 0.9, abs=0.01)  # of the champion's range
+    assert said["agreement"] == pytest.approx(1)
     assert refused is not None
-    assert "its predictions are 0.5" in refused
+    assert "its predictions are 0.56 away" in refused
 
 
 def test_shift_of_a_few_rows_is_told_but_not_judged(
@@ -313,7 +316,7 @@ def test_shift_of_a_few_rows_is_told_but_not_judged(
 ) -> None:
     old, new = (Scores(package("config"), slope) for slope in (1.0, 2.0))
     said, refused = shadowed(new, old, logged([1.0, 2.0, 3.0]))
-    assert said["shift"] > 0.25
+    assert said["shift"] > 0.3
     assert refused is None
 
 
@@ -353,14 +356,6 @@ def test_without_a_log_the_commonest_row_is_asked(
     assert "no request is logged" in said["note"]
     said, refused = shadowed(models[0], None)
     assert (said, refused) == ({"note": "the first model has no champion beside it"}, None)
-
-
-def test_classes_shift_by_their_shares(package: Callable[[str], ModuleType]) -> None:
-    data = SimpleNamespace(task="multiclass", classes=["a", "b", "c"])
-    model, eye = SimpleNamespace(data=data), np.eye(3)
-    shift = package("delivery")._shift
-    assert shift(model, model, [(eye, eye)]) == 0
-    assert shift(model, model, [(eye[[0, 0, 0, 1]], eye[[0, 0, 1, 2]])]) == 0.25
 
 
 @slow
@@ -435,7 +430,7 @@ def test_on_a_runner_that_keeps_nothing_a_deployment_says_that_it_was_a_rehearsa
     [
         (FAILING, "requests fail, that the champion answers"),
         (SLOW, "times as long as the champion"),
-        (SHIFTED, "away from the champion's"),
+        (SHIFTED, "in another order than the champion"),
     ],
 )
 def test_a_worse_model_is_refused_in_the_shadow(
@@ -467,8 +462,9 @@ def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> Non
         with loop.deploying(worse) as deployer:
             loop.reaches(worse, "watch")
             trouble.touch()
-            with pytest.raises(AssertionError, match="the model cannot answer"):
-                loop.answers("/predict", {"rows": [row]})
+            for _ in range(5):  # a single one may be an accident
+                with pytest.raises(AssertionError, match="the model cannot answer"):
+                    loop.answers("/predict", {"rows": [row]})
             ended = deployer.wait(timeout=60)
             assert ended.returncode == 1, ended.stderr
     finally:
@@ -476,7 +472,8 @@ def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> Non
         (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
     assert "was taken back" in ended.stderr
     assert loop.deployment["verdict"] == "rolled_back"
-    assert loop.deployment["watch"]["errors"] == 1
+    assert 2 <= loop.deployment["watch"]["errors"] <= 5
+    assert loop.deployment["watch"]["verdict"] == "failed"
     assert loop.serves == loop.champion == before
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -434,10 +435,10 @@ def callers(world: World) -> Iterator[None]:
     """Ask the service again and again, with rows of the example."""
     url, over = f"http://127.0.0.1:{world.port}/predict", threading.Event()
     known = pl.read_csv(world.host.project / "data/raw/flights.csv").drop("delayed")
-    rows = iter(known.sample(fraction=1, shuffle=True, seed=0).to_dicts())
+    rows = cycle(known.sample(fraction=1, shuffle=True, seed=0).to_dicts())
 
     def ask() -> None:
-        while not over.wait(0.2):
+        while not over.wait(0.05):
             body = json.dumps({"rows": [next(rows)]}).encode()
             asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             with suppress(OSError):

@@ -5,30 +5,24 @@ that the next command knows how far one came that was killed, and finishes or un
 What is always restored is one thing: the alias `champion` names the version that serves.
 """
 
-import http.client
 import json
 import os
 import shutil
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import BadInput, Refused, forge
+from .client import http_json
+from .service_watch import caution, scrape, watch
+from .shadow_replay import shadow
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ..forge import Forge
-    from ..inference import Model
     from ..registry import Registry, Version
     from ..serving.batch import Served
-    from ..settings import Delivery, Watch
 
 JOURNAL, STATE = Path("artifacts/deployment.json"), Path("service")
 MODELS = STATE / "models"
@@ -37,9 +31,8 @@ LASTING = "Set the variables ML_HOME and ML_RUNNER to have it serve on a machine
 FACTS = ("version", "package_digest", "previous", "target", "stage", "verdict", "reason")
 FIELDS = (*FACTS, "shadow", "smoke", "watch")  # what deployment.json says, besides the envelope
 KEPT = 3  # fetched packages
-ENOUGH = 50  # rows, for a shift of their predictions to mean something
-REPEATS = 3  # of a replayed request; the fastest counts, as a busy machine only slows down
 Stage = Callable[[str], dict[str, Any]]
+ask = http_json  # its name until 0.2
 
 
 class Target(Protocol):
@@ -110,11 +103,11 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
             if to.promotes and champion != new.version:
                 at("promote")
                 registry.promote(new.version)
-            _serve(model, to, at)
+            warning = _serve(model, to, at)
     if to.name == "local" and (runner := rehearsal()):
         runner.notice(f"This was a rehearsal: {new} serves until the job ends. {LASTING}")
     done = "serves" if to.promotes else f"passed {to.name}"
-    return f"{new} {done}: see {JOURNAL}"
+    return _with_warning(f"{new} {done}: see {JOURNAL}", warning)
 
 
 def rollback(back_to: str | None = None, target: str | None = None) -> str:
@@ -138,12 +131,15 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
             if to.promotes:
                 at("promote")
                 registry.rollback(new)
-            _serve(model, to, at)
-    return f"{new} {'serves again' if to.promotes else f'passed {to.name}'}, after {last}"
+            warning = _serve(model, to, at)
+    done = "serves again" if to.promotes else f"passed {to.name}"
+    return _with_warning(f"{new} {done}, after {last}", warning)
 
 
 def status(target: str | None = None) -> str:
     """Start or repair what a killed process left, and say what serves."""
+    from .. import settings
+
     with _alone(target) as (to, store, repaired):
         champion, lines = store.alias("champion"), [repaired] if repaired else []
         if to.asked() is None:
@@ -160,7 +156,15 @@ def status(target: str | None = None) -> str:
     said = read(JOURNAL)
     if said.get("verdict") in ("refused", "rolled_back"):
         lines += [f"the last deployment, of {said['version']}, failed: {said['reason']}"]
+    if said.get("verdict") == "deployed" and (
+        warning := caution(said["watch"], settings.delivery().watch)
+    ):
+        lines += [f"the last deployment, of {said['version']}, is {warning}"]
     return "\n".join(lines)
+
+
+def _with_warning(message: str, warning: str | None) -> str:
+    return f"{message}\nWARNING: {warning}" if warning else message
 
 
 def stop() -> str:
@@ -328,119 +332,21 @@ def _fetched(store: "Registry", version: str) -> "Served":
     return load(folder)
 
 
-def _serve(served: "Served", target: Target, at: Stage) -> None:
+def _serve(served: "Served", target: Target, at: Stage) -> str | None:
+    """Switch to a model, try it and watch it; return what the watch could not find out."""
     from ..settings import delivery
 
     at("switch")
     target.switch(served.model.version, served.model.manifest["package_digest"])
     at("smoke")
     with target.opened() as url:
-        smoked, watched, before = smoke_test(served, url), dict[str, Any](), _counted(url)
+        smoked = smoke_test(served, url)
+        watched: dict[str, Any] = {}
+        before = scrape(url)
         at("watch").update(smoke=smoked, watch=watched)
-        watch(url, delivery().watch, before, watched)
-
-
-def shadow(new: "Served", old: "Served | None", wanted: "Delivery", said: dict[str, Any]) -> None:
-    """Let a candidate and the champion answer the last requests of the log, in this process.
-
-    A request that the champion cannot answer says nothing of the candidate, and is not counted.
-
-    Args:
-        said: Gets the numbers: `requests`, `errors` (of the candidate), `error_share`, `p95_ms` and
-            `champion_p95_ms` of a request, `latency_ratio`, `rows`, and `shift`: the
-            Kolmogorov-Smirnov distance between the probabilities or values that the two give, or
-            the total variation distance between the shares of their classes. And `note`, of what
-            was done otherwise.
-
-    Raises:
-        Refused: A number is beyond `config/delivery.yaml`.
-    """
-    import numpy as np
-
-    if old is None:
-        said["note"] = "the first model has no champion beside it"
-        return
-    times, answers, errors, beyond, limit = [], [], 0, [], wanted.shadow
-    for rows in _requests(old, new, wanted, said):
-        tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(REPEATS)]
-        (_, mine), (_, theirs) = tries[0]
-        if mine is not None and theirs is not None:
-            times.append(np.min([[one[0], two[0]] for one, two in tries], axis=0))
-            answers.append((mine, theirs))
-        errors += mine is None and theirs is not None
-    counted = errors + len(answers)
-    said |= {"requests": counted, "errors": errors, "error_share": errors / max(counted, 1)}
-    if said["error_share"] > limit.max_error_share:
-        beyond += [f"{errors} of {counted} requests fail, that the champion answers"]
-    if answers:
-        p95, champion = np.percentile(times, 95, axis=0).tolist()
-        said |= {"p95_ms": p95 * 1e3, "champion_p95_ms": champion * 1e3}
-        said |= {"latency_ratio": p95 / champion, "rows": sum(len(mine) for mine, _ in answers)}
-        said["shift"] = _shift(new.model, old.model, answers)
-        if said["latency_ratio"] > limit.latency_ratio:
-            beyond += [f"it takes {p95 / champion:.1f} times as long as the champion"]
-        if said["shift"] > limit.max_shift and said["rows"] >= ENOUGH:
-            beyond += [f"its predictions are {said['shift']:.2f} away from the champion's"]
-    if beyond:
-        said["note"] = "; ".join(filter(None, [said.get("note"), *beyond]))
-        raise Refused(f"refused in the shadow by config/delivery.yaml: {'; '.join(beyond)}")
-
-
-def _requests(
-    old: "Served", new: "Served", wanted: "Delivery", said: dict[str, Any]
-) -> "list[pl.DataFrame]":
-    """The last requests of the log; the champion's commonest row if there are none."""
-    import polars as pl
-
-    from ..serving.batch import frame
-    from ..serving.log import read
-
-    now, n = datetime.now(UTC).replace(tzinfo=None), wanted.shadow.requests
-    rows = pl.DataFrame({"request_id": []})
-    for since in (timedelta(hours=1), timedelta(days=1), timedelta(days=366)):
-        if wanted.service.log and rows["request_id"].n_unique() < n:
-            rows = read(wanted.service.log, now - since).sort("time").collect()
-    last = rows["request_id"].unique(maintain_order=True).tail(n)
-    if last.is_empty():
-        said["note"] = "no request is logged: the champion's commonest row was asked instead"
-        return [frame([old.example], old.model.asked)]
-    parts = rows.filter(pl.col("request_id").is_in(last.implode())).partition_by("request_id")
-    common = new.example
-    absent = [name for name in wanted.service.private if name in common]
-    if absent:
-        said["note"] = f"private, so asked with a common value: {', '.join(absent)}"
-    fill = [pl.lit(common[name]).alias(name) for name in absent]
-    return [
-        pl.DataFrame({n[2:]: part[n] for n in part.columns if n[:2] == "x:"}).with_columns(fill)
-        for part in parts
-    ]
-
-
-def _answer(model: "Model", rows: "pl.DataFrame") -> tuple[float, Any]:
-    """How long a model takes for a request, in seconds, and what it answers; None if it cannot."""
-    began, found = time.perf_counter(), None
-    try:
-        typed = model.read(rows)
-        found = None if model.failures(typed) else model.predict(typed)
-    except Exception:  # of problem/, which is the user's: callers would see an error
-        found = None
-    return time.perf_counter() - began, found
-
-
-def _shift(new: "Model", old: "Model", answers: list[tuple[Any, Any]]) -> float:
-    """How far apart the predictions of two models for the same rows are, from 0 to 1."""
-    import numpy as np
-    from scipy.stats import ks_2samp
-
-    found = [np.concatenate(of) for of in zip(*answers, strict=True)]
-    if new.data.task != "multiclass":
-        return float(ks_2samp(*(f if f.ndim == 1 else f[:, -1] for f in found)).statistic)
-    named = [
-        np.array(model.data.classes)[of.argmax(axis=1)]
-        for model, of in zip((new, old), found, strict=True)
-    ]
-    classes = np.unique(np.concatenate(named))
-    return float(sum(abs(np.subtract(*((of == c).mean() for of in named))) for c in classes)) / 2
+        limits = delivery().watch
+        watch(url, limits, before, watched)
+    return caution(watched, limits)
 
 
 def smoke_test(served: "Served", url: str) -> dict[str, Any]:
@@ -466,82 +372,6 @@ def smoke_test(served: "Served", url: str) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise Refused(f"{url} does not answer as it should: {error!r}") from None
     return {"url": url, "package_digest": found["package_digest"], "parity": said}
-
-
-def watch(url: str, limits: "Watch", before: list[float], said: dict[str, Any]) -> None:
-    """Look at a service's own numbers for the configured time.
-
-    Args:
-        before: What `_counted` gave when the watch was said to begin.
-        said: Gets `seconds`, and of the requests meanwhile their number, `requests`, `errors`
-            (5xx), `error_share`, and `mean_ms`.
-
-    Raises:
-        Refused: It fails or is too slow, or does not answer.
-    """
-    began = time.monotonic()
-    while time.monotonic() < began + limits.seconds:
-        time.sleep(min(1.0, limits.seconds))
-        now = _counted(url)
-        if now[0] < before[0]:  # it was killed, and counts from zero
-            before = [0.0, 0.0, 0.0]
-        requests, errors, seconds = (b - a for a, b in zip(before, now, strict=True))
-        said |= {"seconds": time.monotonic() - began, "requests": requests, "errors": errors}
-        said |= {
-            "error_share": errors / max(requests, 1),
-            "mean_ms": 1e3 * seconds / max(requests, 1),
-        }
-        if said["error_share"] > limits.max_error_share:
-            raise Refused(f"{errors:.0f} of {requests:.0f} requests failed since the switch")
-        if said["mean_ms"] > limits.max_latency_ms:
-            raise Refused(f"requests take {said['mean_ms']:.0f} ms since the switch")
-
-
-def _counted(url: str) -> list[float]:
-    """Requests, those that ended with 5xx, and the seconds they took, since the service started."""
-    from prometheus_client.parser import text_string_to_metric_families as parsed
-
-    try:
-        text = ask(f"{url}/metrics")[1]
-    except OSError as error:
-        raise Refused(f"{url} does not answer: {error}") from None
-    total = [0.0, 0.0, 0.0]
-    for one in (sample for family in parsed(text) for sample in family.samples):
-        asked, failed = one.name == "ml_requests_total", one.name == "ml_model_errors_total"
-        total[0] += one.value * asked
-        # What the model cannot answer is answered with 422: its caller may do without.
-        total[1] += one.value * (failed or (asked and one.labels["status"] >= "500"))
-        total[2] += one.value * (one.name == "ml_request_seconds_sum")
-    return total
-
-
-def ask(url: str, body: Any = None) -> tuple[int, Any]:
-    """GET, or POST JSON: the status and what was answered, read if it is JSON.
-
-    A connection that breaks is tried again: a service that was killed is back in seconds.
-
-    Raises:
-        OSError: There was no answer.
-    """
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    for wait in (0.5, 0.5, 0.0):
-        try:
-            try:
-                answer = direct.open(asked, timeout=10)
-            except urllib.error.HTTPError as error:
-                answer = error
-            with answer:
-                text = answer.read().decode()
-        except (OSError, http.client.HTTPException) as error:  # it may break off at any byte
-            if not wait:
-                raise OSError(str(error) or repr(error)) from None
-            time.sleep(wait)
-            continue
-        kind = answer.headers.get("Content-Type", "")
-        return answer.status, json.loads(text) if "json" in kind else text
-    raise AssertionError
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,249 @@
+"""Watch: read a service's own numbers after the switch, and decide while they come in.
+
+A share of failed requests that is compared with a limit every second will exceed it sooner or
+later by chance. Here the failures are judged by a sequential test, which may be looked at as often
+as one likes: A. Wald (1945), Sequential Tests of Statistical Hypotheses, Annals of Mathematical
+Statistics 16. It takes the failures of a service to be independent of each other.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from .. import Refused
+from .client import http_json
+
+if TYPE_CHECKING:
+    from ..settings import Watch
+
+FALSE_ALARM = 0.01  # probability of rolling back a service that fails as often as allowed
+MISS = 0.05  # probability that one that fails twice as often as allowed counts as passed
+TIMES_THE_LIMIT = (1.5, 3.0)  # shares of failures to look for, beside a service that is broken
+WARM_UP = 10  # requests whose time does not count: caches are cold
+ENOUGH_REQUESTS = 10  # for their mean time to be judged
+ENOUGH_LOOKS = 3  # with requests in them, at the end of the watch
+EARLY_LOOKS = 5  # the same, before the end of the watch
+Verdict = Literal["passed", "failed", "slow", "undecided", "not seen"]
+
+
+class Totals(NamedTuple):
+    """What a service has counted since it started."""
+
+    requests: float
+    errors: float  # 5xx, and requests that the model's code could not answer
+    seconds: float  # that the requests took
+
+    def since(self, earlier: "Totals") -> "Totals":
+        """Return what came after an earlier count; a service that was restarted began at zero."""
+        if self.requests < earlier.requests:
+            return self
+        return Totals(*(now - before for now, before in zip(self, earlier, strict=True)))
+
+
+@dataclass
+class FailureTest:
+    """A sequential test of whether more requests fail than are allowed.
+
+    The likelihood of what was seen, if a share of requests fails that is beyond the limit, is
+    compared with its likelihood at the limit. Of several such shares the mean ratio counts, so that
+    a service that is broken is found at once, and one that fails somewhat too often is found, too:
+    the mean of likelihood ratios exceeds 1/alpha with a probability of at most alpha, whenever one
+    looks (Ville 1939; Robbins 1970, Statistical Methods Related to the Law of the Iterated
+    Logarithm, Annals of Mathematical Statistics 41).
+
+    Attributes:
+        limit: The share of requests that may fail, 0 to 1.
+    """
+
+    limit: float
+    requests: float = 0
+    errors: float = 0
+
+    def add(self, requests: float, errors: float) -> None:
+        self.requests += requests
+        self.errors += errors
+
+    @property
+    def verdict(self) -> Verdict:
+        """What is known so far; `undecided` and `not seen` may become anything."""
+        if self._beyond():
+            return "failed"
+        if self.requests == 0:
+            return "not seen"
+        return "passed" if self._within() else "undecided"
+
+    @property
+    def needed(self) -> int:
+        """How many requests, none of which fails, are enough for `passed`."""
+        if self.limit in (0, 1):
+            return 1
+        return math.ceil(math.log(MISS / (1 - FALSE_ALARM)) / self._log_ratio(self._times(2), 1, 0))
+
+    def _beyond(self) -> bool:
+        if self.limit == 0:
+            return self.errors > 0
+        if self.limit == 1:
+            return False
+        shares = [*map(self._times, TIMES_THE_LIMIT), max(0.5, self._halfway)]
+        ratios = [self._log_ratio(share, self.requests, self.errors) for share in shares]
+        most = max(ratios)
+        mean = most + math.log(sum(math.exp(ratio - most) for ratio in ratios) / len(ratios))
+        return mean >= math.log(1 / FALSE_ALARM)
+
+    def _within(self) -> bool:
+        if self.limit in (0, 1):
+            return True
+        ratio = self._log_ratio(self._times(2), self.requests, self.errors)
+        return ratio <= math.log(MISS / (1 - FALSE_ALARM))
+
+    def _times(self, factor: float) -> float:
+        return min(factor * self.limit, self._halfway)
+
+    @property
+    def _halfway(self) -> float:
+        return (1 + self.limit) / 2
+
+    def _log_ratio(self, share: float, requests: float, errors: float) -> float:
+        """Return how much likelier the counts are if this share fails than at the limit."""
+        successes = max(requests - errors, 0)
+        return errors * math.log(share / self.limit) + successes * (
+            math.log1p(-share) - math.log1p(-self.limit)
+        )
+
+
+@dataclass
+class LatencyTest:
+    """A judgement of the mean time of requests that one bad second does not decide.
+
+    The first requests do not count, as nothing is warm. The service is slow if the mean is beyond
+    the limit, and was in most of the looks in which there were requests.
+
+    Attributes:
+        limit_ms: The mean time of a request that is allowed.
+    """
+
+    limit_ms: float
+    warming: float = 0
+    looks: list[tuple[float, float]] = field(default_factory=list)  # requests, seconds
+
+    def add(self, requests: float, seconds: float) -> None:
+        if not requests:
+            return
+        if self.warming < WARM_UP:
+            self.warming += requests
+        else:
+            self.looks.append((requests, seconds))
+
+    @property
+    def requests(self) -> float:
+        return sum(requests for requests, _ in self.looks)
+
+    @property
+    def mean_ms(self) -> float | None:
+        """The mean time of the requests that count; None if there were none."""
+        if not self.looks:
+            return None
+        return 1e3 * sum(seconds for _, seconds in self.looks) / self.requests
+
+    def is_slow(self, enough_looks: int) -> bool:
+        mean = self.mean_ms
+        if mean is None or len(self.looks) < enough_looks or self.requests < ENOUGH_REQUESTS:
+            return False
+        slow = [seconds * 1e3 > self.limit_ms * requests for requests, seconds in self.looks]
+        return mean > self.limit_ms and sum(slow) > len(slow) / 2
+
+
+def watch(url: str, limits: "Watch", before: Totals, document: dict[str, Any]) -> None:
+    """Watch a service for the configured time.
+
+    Args:
+        url: Of the service.
+        limits: `watch` of `config/delivery.yaml`.
+        before: The totals at the moment the watch began.
+        document: Gets `seconds`; of the requests meanwhile `requests`, `errors` (5xx, and failures
+            of the model's code), `error_share` and `mean_ms`; and a `verdict`: `passed`, `failed`,
+            `slow`, `undecided` (too few requests to tell) or `not seen` (none).
+
+    Raises:
+        Refused: It fails or is too slow, or does not answer.
+    """
+    failures = FailureTest(limits.max_error_share)
+    latency = LatencyTest(limits.max_latency_ms)
+    all_seconds = 0.0
+    document["seconds"] = 0.0
+    _record(document, failures, 0.0)
+    began = time.monotonic()
+    while (elapsed := time.monotonic() - began) < limits.seconds:
+        time.sleep(min(1.0, limits.seconds - elapsed))
+        now = scrape(url)
+        fresh = now.since(before)
+        before = now
+        failures.add(fresh.requests, fresh.errors)
+        latency.add(fresh.requests, fresh.seconds)
+        all_seconds += fresh.seconds
+        document["seconds"] = time.monotonic() - began
+        mean_ms = latency.mean_ms or 1e3 * all_seconds / max(failures.requests, 1)
+        _record(document, failures, mean_ms)
+        ended = document["seconds"] >= limits.seconds
+        if failures.verdict == "failed":
+            raise Refused(
+                f"{failures.errors:.0f} of {failures.requests:.0f} requests failed since the switch"
+            )
+        if latency.is_slow(ENOUGH_LOOKS if ended else EARLY_LOOKS):
+            document["verdict"] = "slow"
+            raise Refused(f"requests take {mean_ms:.0f} ms since the switch")
+
+
+def caution(document: dict[str, Any] | None, limits: "Watch") -> str | None:
+    """Say in a sentence what a watch that rolled nothing back could not find out; None: nothing."""
+    verdict = (document or {}).get("verdict")
+    if document is None or verdict not in ("not seen", "undecided"):
+        return None
+    seconds = f"{document['seconds']:.0f} s"
+    if verdict == "not seen":
+        return (
+            f"not seen: no request came in the {seconds} of its watch, so nobody knows yet whether "
+            "it serves its callers; watch.seconds of config/delivery.yaml sets how long to wait"
+        )
+    needed = FailureTest(limits.max_error_share).needed
+    return (
+        f"undecided: {document['errors']:.0f} of {document['requests']:.0f} requests failed in the "
+        f"{seconds} of its watch, too few to tell whether at most {limits.max_error_share:.2%} "
+        f"fail: it takes {needed:,} or more"
+    )
+
+
+def scrape(url: str) -> Totals:
+    """Read a service's totals from its `/metrics`.
+
+    Raises:
+        Refused: It does not answer.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        text = http_json(f"{url}/metrics")[1]
+    except OSError as error:
+        raise Refused(f"{url} does not answer: {error}") from None
+    requests = errors = seconds = 0.0
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "ml_requests_total":
+                requests += sample.value
+                if sample.labels["status"] >= "500":
+                    errors += sample.value
+            elif sample.name == "ml_model_errors_total":
+                # What the model cannot answer is answered with 422: its caller may do without.
+                errors += sample.value
+            elif sample.name == "ml_request_seconds_sum":
+                seconds += sample.value
+    return Totals(requests, errors, seconds)
+
+
+def _record(document: dict[str, Any], failures: FailureTest, mean_ms: float) -> None:
+    document["requests"] = failures.requests
+    document["errors"] = failures.errors
+    document["error_share"] = failures.errors / max(failures.requests, 1)
+    document["mean_ms"] = mean_ms
+    document["verdict"] = failures.verdict

@@ -1,0 +1,325 @@
+"""Shadow: candidate and champion answer the last logged requests, and are compared row by row.
+
+Nobody knows yet what became of these rows, so the shadow cannot tell which of the two is right. It
+can tell that they do not do the same job: a candidate that orders the rows unlike the champion, or
+whose predictions are far from the champion's, is refused before anything changes. Models that are
+equally good differ too, because they learned from other rows; `settings.Shadow` says how much is
+allowed. The template's decision 0042 has the measurements.
+"""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from .. import Refused
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from ..inference import Model
+    from ..serving.batch import Served
+    from ..settings import Delivery, Shadow
+
+    Floats = NDArray[np.float64]
+
+ENOUGH_ROWS = 50  # for the predictions of two models to be compared
+REPEATS = 3  # of a replayed request; the fastest counts, as a busy machine only slows down
+NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
+ONE_SIDED_95 = 1.645  # quantile of the normal distribution
+ARITHMETIC = 1e-9  # relative differences that come from the order of additions
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answers to one request."""
+
+    seconds: float
+    predictions: "Floats | None"  # None: it cannot answer
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The requests that both models answer.
+
+    Attributes:
+        seconds: (requests, 2), of the candidate and of the champion.
+        candidate: Predictions of all rows: (rows, classes) probabilities or (rows,) values.
+        champion: The same of the champion.
+        row_hashes: (rows,), equal for equal rows.
+    """
+
+    seconds: "Floats"
+    candidate: "Floats"
+    champion: "Floats"
+    row_hashes: "NDArray[np.uint64]"
+
+
+def shadow(
+    new: "Served", old: "Served | None", wanted: "Delivery", document: dict[str, Any]
+) -> None:
+    """Let a candidate and the champion answer the last requests of the log, in this process.
+
+    A request that the champion cannot answer says nothing about the candidate and is not counted.
+
+    Args:
+        new: The candidate.
+        old: The champion, if there is one.
+        wanted: `config/delivery.yaml`.
+        document: Gets the numbers: `requests`, `errors` (of the candidate), `error_share`, `p95_ms`
+            and `champion_p95_ms` of a request, `latency_ratio`, `rows`, `distinct_rows`, `shift`
+            (see `prediction_shift`), `agreement` (see `rank_agreement`) where it can be measured,
+            and `note`: what was done differently, and why the candidate was refused.
+
+    Raises:
+        Refused: A number is beyond `config/delivery.yaml`.
+    """
+    import numpy as np
+
+    if old is None:
+        document["note"] = "the first model has no champion beside it"
+        return
+    limits = wanted.shadow
+    errors, replay = _replay(new, old, _requests(old, new, wanted, document))
+    answered = 0 if replay is None else len(replay.seconds)
+    total = errors + answered
+    document["requests"] = total
+    document["errors"] = errors
+    document["error_share"] = errors / max(total, 1)
+    objections: list[str] = []
+    if document["error_share"] > limits.max_error_share:
+        objections.append(f"{errors} of {total} requests fail, that the champion answers")
+    if replay is not None:
+        p95, champion_p95 = np.percentile(replay.seconds, 95, axis=0).tolist()
+        document["p95_ms"] = p95 * 1e3
+        document["champion_p95_ms"] = champion_p95 * 1e3
+        document["latency_ratio"] = p95 / champion_p95
+        if document["latency_ratio"] > limits.latency_ratio:
+            objections.append(f"it takes {p95 / champion_p95:.1f} times as long as the champion")
+        objections += _compare(new.model, old, replay, limits, document)
+    if objections:
+        notes = [document["note"]] if "note" in document else []
+        document["note"] = "; ".join([*notes, *objections])
+        raise Refused(f"refused in the shadow by config/delivery.yaml: {'; '.join(objections)}")
+
+
+def _replay(
+    new: "Served", old: "Served", requests: "list[pl.DataFrame]"
+) -> tuple[int, Replay | None]:
+    """Return how many requests only the candidate fails, and what both answer to the others."""
+    import numpy as np
+
+    errors = 0
+    seconds, mine, theirs, hashes = [], [], [], []
+    for rows in requests:
+        tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(REPEATS)]
+        candidate, champion = (reply.predictions for reply in tries[0])
+        if champion is None:
+            continue
+        if candidate is None:
+            errors += 1
+            continue
+        seconds.append([min(reply.seconds for reply in side) for side in zip(*tries, strict=True)])
+        mine.append(candidate)
+        theirs.append(champion)
+        hashes.append(rows.hash_rows().to_numpy())
+    if not seconds:
+        return errors, None
+    together = (np.concatenate(parts) for parts in (mine, theirs, hashes))
+    return errors, Replay(np.array(seconds), *together)
+
+
+def _compare(
+    model: "Model", old: "Served", replay: Replay, limits: "Shadow", document: dict[str, Any]
+) -> list[str]:
+    """Write down how far apart the predictions are, and return what is beyond the limits."""
+    import numpy as np
+
+    rows = len(replay.candidate)
+    _, first = np.unique(replay.row_hashes, return_index=True)
+    document["rows"] = rows
+    document["distinct_rows"] = len(first)
+    candidate, champion = comparable(model, old.model, replay)
+    usual = usual_range(old)
+    shift = prediction_shift(candidate, champion, usual)
+    if shift is not None:
+        document["shift"] = shift
+    # A row that is asked again and again says no more about the order than once.
+    agreement = rank_agreement(candidate[first], champion[first], usual)
+    if agreement is not None:
+        document["agreement"] = agreement
+    objections: list[str] = []
+    if rows < ENOUGH_ROWS:
+        return objections
+    if shift is not None and shift > limits.max_shift:
+        objections.append(f"its predictions are {shift:.2f} away from the champion's")
+    if agreement is not None and upper_bound(agreement, len(first)) < limits.min_agreement:
+        objections.append(
+            "it puts the rows in another order than the champion "
+            f"(rank correlation {agreement:.2f})"
+        )
+    return objections
+
+
+def prediction_shift(
+    candidate: "Floats", champion: "Floats", usual: float | None = None
+) -> float | None:
+    """Measure how far the predictions of two models for the same rows are apart.
+
+    Args:
+        candidate: (n, classes) probabilities or (n,) values.
+        champion: The same of the champion, with its classes in the same order.
+        usual: Of a regression, the champion's range as `usual_range` gives it.
+
+    Returns:
+        Of two classes, the mean absolute difference of the probabilities. Of more, the share of
+        rows that would have to change their class for both models to name each class equally
+        often (total variation distance). Of a regression, the mean absolute difference as a share
+        of the champion's range; None if that is unknown and the champion's predictions are all one.
+    """
+    import numpy as np
+
+    if candidate.ndim != champion.ndim:  # one predicts classes and the other values
+        return 1.0
+    if champion.ndim == 1:
+        scale = max(usual or 0.0, spread(champion))
+        difference = float(np.abs(candidate - champion).mean())
+        return difference / scale if scale else (None if difference else 0.0)
+    classes = champion.shape[1]
+    if classes == 2:
+        return float(np.abs(candidate[:, 1] - champion[:, 1]).mean())
+    counts = [np.bincount(side.argmax(axis=1), minlength=classes) for side in (candidate, champion)]
+    return float(np.abs(counts[0] - counts[1]).sum()) / len(champion) / 2
+
+
+def rank_agreement(
+    candidate: "Floats", champion: "Floats", usual: float | None = None
+) -> float | None:
+    """Measure whether two models put the same rows in the same order.
+
+    Args:
+        candidate: (n, classes) probabilities or (n,) values of distinct rows.
+        champion: The same of the champion, with its classes in the same order.
+        usual: The champion's range as `usual_range` gives it.
+
+    Returns:
+        Spearman's rank correlation: of the values, of the probability of the positive class, or of
+        each class's probabilities, weighted by the champion's mean probability of it. 1 is the same
+        order, -1 the reverse, 0 what chance or a constant gives. None where the champion itself
+        does not distinguish the rows, or far less than it usually does, so that what remains are
+        differences that two good models need not have in common.
+    """
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    if candidate.ndim != champion.ndim:
+        return None
+    if champion.ndim == 2 and champion.shape[1] == 2:
+        candidate, champion = candidate[:, 1], champion[:, 1]
+    if champion.ndim == 1:
+        if usual is not None and spread(champion) < NARROW * usual:
+            return None
+        candidate, champion = candidate[:, None], champion[:, None]
+    correlations, weights = [], []
+    for mine, theirs in zip(candidate.T, champion.T, strict=True):
+        unit = ARITHMETIC * np.abs(theirs).max()
+        if len(theirs) < 3 or np.ptp(theirs) <= unit:
+            continue
+        constant = np.ptp(mine) <= unit
+        ranks = [np.round(side / unit) for side in (mine, theirs)]
+        correlations.append(0.0 if constant else spearmanr(*ranks).statistic)
+        weights.append(theirs.mean() if champion.shape[1] > 1 else 1.0)
+    return float(np.average(correlations, weights=weights)) if correlations else None
+
+
+def upper_bound(correlation: float, rows: int) -> float:
+    """Return the upper end of a rank correlation's one-sided 95 % interval.
+
+    Fisher's transformation with the standard error of Bonett and Wright (2000), Sample size
+    requirements for estimating Pearson, Kendall and Spearman correlations, Psychometrika 65.
+    """
+    import numpy as np
+
+    if rows < 4:
+        return 1.0
+    error = np.sqrt((1 + correlation**2 / 2) / (rows - 3))
+    inside = np.clip(correlation, -1 + 1e-9, 1 - 1e-9)
+    return float(np.tanh(np.arctanh(inside) + ONE_SIDED_95 * error))
+
+
+def spread(predictions: "Floats") -> float:
+    """Return the distance between the 5th and the 95th percentile."""
+    import numpy as np
+
+    low, high = np.percentile(predictions, [5, 95])
+    return float(high - low)
+
+
+def usual_range(served: "Served") -> float | None:
+    """Return the same distance for a model's predictions of its holdout; None of many classes."""
+    percentiles = served.profile.get("prediction", {}).get("percentiles")
+    return float(percentiles[95] - percentiles[5]) if percentiles else None
+
+
+def comparable(new: "Model", old: "Model", replay: Replay) -> "tuple[Floats, Floats]":
+    """Return the predictions of candidate and champion with one column for each class of either.
+
+    A class that a model does not know has probability 0 in its column.
+    """
+    import numpy as np
+
+    classes = [*old.data.classes, *(set(new.data.classes) - set(old.data.classes))]
+    sides = []
+    for model, predictions in ((new, replay.candidate), (old, replay.champion)):
+        if predictions.ndim == 2:
+            columns = [classes.index(name) for name in model.data.classes]
+            spaced = np.zeros((len(predictions), len(classes)))
+            spaced[:, columns] = predictions
+            predictions = spaced
+        sides.append(predictions)
+    return sides[0], sides[1]
+
+
+def _requests(
+    old: "Served", new: "Served", wanted: "Delivery", document: dict[str, Any]
+) -> "list[pl.DataFrame]":
+    """Return the last requests of the log, or the champion's commonest row if there are none."""
+    import polars as pl
+
+    from ..serving.batch import frame
+    from ..serving.log import read
+
+    now = datetime.now(UTC).replace(tzinfo=None)
+    count = wanted.shadow.requests
+    rows = pl.DataFrame({"request_id": []})
+    for since in (timedelta(hours=1), timedelta(days=1), timedelta(days=366)):
+        if wanted.service.log and rows["request_id"].n_unique() < count:
+            rows = read(wanted.service.log, now - since).sort("time").collect()
+    last = rows["request_id"].unique(maintain_order=True).tail(count)
+    if last.is_empty():
+        document["note"] = "no request is logged: the champion's commonest row was asked instead"
+        return [frame([old.example], old.model.asked)]
+    parts = rows.filter(pl.col("request_id").is_in(last.implode())).partition_by("request_id")
+    common = new.example
+    absent = [name for name in wanted.service.private if name in common]
+    if absent:
+        document["note"] = f"private, so asked with a common value: {', '.join(absent)}"
+    fill = [pl.lit(common[name]).alias(name) for name in absent]
+    return [
+        pl.DataFrame({n[2:]: part[n] for n in part.columns if n[:2] == "x:"}).with_columns(fill)
+        for part in parts
+    ]
+
+
+def _answer(model: "Model", rows: "pl.DataFrame") -> Reply:
+    """Let a model answer one request."""
+    began = time.perf_counter()
+    predictions = None
+    try:
+        typed = model.read(rows)
+        predictions = None if model.failures(typed) else model.predict(typed)
+    except Exception:  # of problem/, which is the user's: callers would see an error
+        predictions = None
+    return Reply(time.perf_counter() - began, predictions)
