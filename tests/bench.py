@@ -23,12 +23,14 @@ from pathlib import Path
 
 import bench_pipelines
 import bench_service
+import bench_verdicts
 import psutil
 from bench_service import Measure, Measures, done, say
 from conftest import ROOT, Project, copy, git, snapshot
 from test_render import machinery
 
 ROWS = 300_000
+ON_REQUEST = {"verdicts"}  # half an hour of two cores, and no time is measured
 BARE = Path(__file__).with_name("bare.py")
 COPIER, RUNG = (str(Path(sys.executable).with_name(name)) for name in ("copier", "rung"))
 
@@ -64,8 +66,9 @@ def main() -> int:
             "memory": lambda: bench_service.memory(*apart()),
             "environment": lambda: bench_service.environment(*apart()),
             "deployments": lambda: bench_service.deployments(*apart()),
+            "verdicts": lambda: bench_verdicts.verdicts(template, here),
         }
-        names = sys.argv[1:] or list(parts)
+        names = sys.argv[1:] or [name for name in parts if name not in ON_REQUEST]
         if unknown := set(names) - set(parts):
             print(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
             return 2

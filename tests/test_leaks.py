@@ -18,7 +18,7 @@ def contract(module: Module, rows: pl.DataFrame, task: str = "binary", **changes
     kinds = {pl.Float64: "number", pl.Boolean: "boolean", pl.String: "category"}
     columns = {name: {"type": kinds[type(dtype)]} for name, dtype in rows.schema.items()}
     classes = sorted(rows["y"].cast(pl.String).unique()) if task != "regression" else []
-    found = {"source": "x.csv", "target": "y", "task": task, "classes": classes}
+    found: dict[str, Any] = {"source": "x.csv", "target": "y", "task": task, "classes": classes}
     found |= {"split": {"by": "stratified"}, "columns": columns}
     return module("config").Data.model_validate(found | changes)
 

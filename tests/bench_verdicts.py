@@ -1,0 +1,192 @@
+"""Measure how often verdicts are wrong, by simulation with known truth: part of `make bench`.
+
+The simulations stand in `verdicts*.py`; they call the code that a project gets, rendered and
+imported. Here are the lines of the table: what is measured, what it was in 0.2.0, the target, and
+how many trials make the target decidable. Each line is printed as soon as it is measured.
+
+`RUNG_TRIALS` sets the trials of every line (a few show that it runs), `RUNG_SEED` the seed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import verdicts_delivery
+import verdicts_monitoring
+from bench_service import Measure, Measures, say
+from conftest import copy
+from scipy.stats import beta
+
+PACKAGE = "flight_delays"
+Import = Callable[[str], ModuleType]
+Simulation = Callable[[Import, int, int], float]  # modules, trials, seed → a share, mostly
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+        what: Is measured.
+        before: What 0.2.0 got, as text.
+        simulation: Measures it.
+        trials: So many that a value that is as good as it should be meets the target.
+        most, least: The target.
+        share: Whether the value is a share of the trials, so that it has a binomial interval.
+    """
+
+    what: str
+    before: str
+    simulation: Simulation
+    trials: int
+    most: float = math.inf
+    least: float = -math.inf
+    share: bool = True
+
+    @property
+    def target(self) -> str:
+        """The target as people write it."""
+        return f"≤ {self.most:g}" if math.isfinite(self.most) else f"≥ {self.least:g}"
+
+
+def _watch(error_rate: float, *, requests: bool = False) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        watch = module("delivery.service_watch")
+        rate, needed = verdicts_delivery.failing_watches(watch, error_rate, 0.01, 30, trials, seed)
+        return needed if requests else rate
+
+    return simulation
+
+
+def _shadow(names: tuple[str, ...], worst: Callable[..., float]) -> Simulation:
+    """Return the share of refusals of the worst of these candidates."""
+
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        shadow, limits = module("delivery.shadow_replay"), module("settings").Shadow()
+        rates = verdicts_delivery.shadow_refusals(shadow, limits, trials, seed)
+        return worst(rates[name] for name in names)
+
+    return simulation
+
+
+def _category_shift(module: Import, trials: int, seed: int) -> float:
+    return verdicts_monitoring.category_shift(
+        module("monitoring.drift"),
+        module("pipeline.package"),
+        module("settings").Drift(),
+        0.3,
+        [0.4, 0.3, 0.2, 0.1],
+        trials,
+        seed,
+    )
+
+
+LINES = [
+    Line("shift of .3 sd in a category, 2 of 5 windows", "0", _category_shift, 100, least=0.8),
+    Line(
+        "shadow: equally good models refused, the worst of four kinds",
+        "1",
+        _shadow(verdicts_delivery.GOOD, max),
+        40,
+        0.05,
+    ),
+    Line(
+        "shadow: reversed or constant model, or one of other rows, refused",
+        "0",
+        _shadow(verdicts_delivery.BAD[:3], min),
+        40,
+        least=0.95,
+    ),
+    Line("true error rate half the limit, rolled back", ".36", _watch(0.005), 2_000, 0.05),
+    Line("true error rate at the limit, rolled back", "-", _watch(0.01), 2_000, 0.05),
+    Line("true error rate 3 times the limit, rolled back", "-", _watch(0.03), 1_000, least=0.95),
+    Line(
+        "the same, after how many requests",
+        "-",
+        _watch(0.03, requests=True),
+        1_000,
+        1_000,
+        share=False,
+    ),
+]
+
+
+def verdicts(template: Path, here: Path) -> Measures:
+    """Measure the lines, two at a time, and print each as soon as it is known.
+
+    Args:
+        template: A repository to render a project from.
+        here: A folder for it.
+    """
+    seed = int(os.environ.get("RUNG_SEED", "0"))
+    project = copy(template, here / "verdicts", {"level": 2}, vcs_ref="HEAD")
+    say(f"verdicts by simulation with known truth, seed {seed}")
+    width = max(len(line.what) for line in LINES)
+    print(f"{'what':<{width}} |   0.2.0 | target | measured (95 % interval), trials, seconds")
+    for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS"):  # a process for each core
+        os.environ[name] = "1"
+    found: dict[int, float] = {}
+    context = get_context("spawn")  # threads of numeric libraries do not survive a fork
+    with ProcessPoolExecutor(_workers(), context, _prepare, (str(project / "src"),)) as pool:
+        futures = {pool.submit(measure, index, seed): index for index in range(len(LINES))}
+        for future in as_completed(futures):
+            index = futures[future]
+            line = LINES[index]
+            found[index], seconds = future.result()
+            print(
+                f"{line.what:<{width}} | {line.before:>7} | {line.target:>6} | "
+                f"{described(found[index], line)}, {trials(line)}, {seconds:.0f}",
+                flush=True,
+            )
+    return [
+        Measure(line.what, found[index], line.most, line.least) for index, line in enumerate(LINES)
+    ]
+
+
+def measure(index: int, seed: int) -> tuple[float, float]:
+    """Measure a line in this process; return its value and the seconds it took."""
+    line = LINES[index]
+    began = time.perf_counter()
+    value = line.simulation(_import, trials(line), seed)
+    return float(value), time.perf_counter() - began
+
+
+def trials(line: Line) -> int:
+    """Return how many trials there are of a line."""
+    return int(os.environ.get("RUNG_TRIALS", line.trials))
+
+
+def described(value: float, line: Line) -> str:
+    """Return a value as text, with the Clopper-Pearson interval of a share."""
+    if not line.share:
+        return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
+    count = trials(line)
+    hits = round(value * count)
+    low = beta.ppf(0.025, hits, count - hits + 1) if hits else 0.0
+    high = beta.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _workers() -> int:
+    return max(1, min(len(os.sched_getaffinity(0)), len(LINES)))
+
+
+def _prepare(source: str) -> None:
+    """Make a project's package importable in a worker."""
+    sys.path.insert(0, source)
+    sys.dont_write_bytecode = True
+
+
+def _import(name: str) -> Any:
+    return importlib.import_module(f"{PACKAGE}.{name}")
