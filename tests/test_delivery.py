@@ -338,6 +338,15 @@ def test_a_column_that_callers_do_not_send_yet_is_an_error(
     assert "2 of 2 requests fail" in refused
 
 
+def test_an_answer_that_is_no_number_is_an_error(
+    package: Callable[[str], ModuleType], shadowed: Shadowed
+) -> None:
+    old, new = Scores(package("config"), 1.0), Scores(package("config"), float("nan"))
+    said, refused = shadowed(new, old, logged([1.0, 2.0]))
+    assert (said["requests"], said["errors"]) == (2, 2)
+    assert refused is not None
+
+
 def test_private_columns_are_asked_with_a_common_value(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:

@@ -93,6 +93,14 @@ def test_a_regression_is_judged_in_units_of_the_champions_range(compare: Compare
         assert "in another order" in compare(wrong, champion)[1][-1]
 
 
+def test_values_at_the_end_of_what_a_number_holds_are_judged_too(compare: Compare) -> None:
+    champion = np.linspace(-1e300, 1e300, 100)
+    assert compare(champion, champion)[1] == []
+    document, objections = compare(np.full(100, 1.7e308), champion / 1e300)
+    assert np.isfinite(document["shift"])
+    assert len(objections) == 2
+
+
 def test_classes_are_compared_by_their_names_and_not_by_their_places(compare: Compare) -> None:
     champion = np.random.default_rng(SEED).dirichlet([1, 1, 1], 200)
     names = ["a", "b", "c"]

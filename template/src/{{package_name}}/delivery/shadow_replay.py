@@ -185,8 +185,11 @@ def prediction_shift(
         return 1.0
     if champion.ndim == 1:
         scale = max(usual or 0.0, spread(champion))
-        difference = float(np.abs(candidate - champion).mean())
-        return difference / scale if scale else (None if difference else 0.0)
+        with np.errstate(over="ignore"):
+            difference = float(np.abs(candidate - champion).mean())
+            if scale:
+                return min(difference / scale, float(np.finfo(float).max))
+        return None if difference else 0.0
     classes = champion.shape[1]
     if classes == 2:
         return float(np.abs(candidate[:, 1] - champion[:, 1]).mean())
@@ -228,8 +231,9 @@ def rank_agreement(
         if len(theirs) < 3 or np.ptp(theirs) <= unit:
             continue
         constant = np.ptp(mine) <= unit
-        ranks = [np.round(side / unit) for side in (mine, theirs)]
-        correlations.append(0.0 if constant else spearmanr(*ranks).statistic)
+        with np.errstate(over="ignore"):
+            rounded = [np.round(side / unit) for side in (mine, theirs)]
+        correlations.append(0.0 if constant else spearmanr(*rounded).statistic)
         weights.append(theirs.mean() if champion.shape[1] > 1 else 1.0)
     return float(np.average(correlations, weights=weights)) if correlations else None
 
@@ -315,11 +319,15 @@ def _requests(
 
 def _answer(model: "Model", rows: "pl.DataFrame") -> Reply:
     """Let a model answer one request."""
+    import numpy as np
+
     began = time.perf_counter()
     predictions = None
     try:
         typed = model.read(rows)
         predictions = None if model.failures(typed) else model.predict(typed)
+        if predictions is not None and not np.isfinite(predictions).all():
+            predictions = None  # JSON has no number for it
     except Exception:  # of problem/, which is the user's: callers would see an error
         predictions = None
     return Reply(time.perf_counter() - began, predictions)
