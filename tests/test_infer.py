@@ -265,8 +265,8 @@ def test_a_few_odd_words_among_numbers_become_gaps(ml: Any) -> None:
     found = ml.contract(table(age=mixed))
     assert found.data.columns["age"].type == "integer"
     assert found.frame["age"].null_count() == 4
-    assert {"n.a.", "refused", "-", "NaN"} <= set(found.data.gaps)
-    assert "refused" in found.notes["(gaps)"]
+    assert {"n.a.", "refused", "-", "NaN"} <= {*found.data.gaps, *found.data.columns["age"].gaps}
+    assert "WARNING: 'refused' (1 row)" in found.notes["age"]
 
 
 def test_a_gap_word_of_one_column_is_a_value_in_another(ml: Any) -> None:
@@ -283,12 +283,13 @@ def test_a_gap_word_of_one_column_is_a_value_in_another(ml: Any) -> None:
     assert numbers["income"].to_list() == [None, 7]
 
 
-def test_a_word_that_is_a_value_elsewhere_is_no_gap(ml: Any) -> None:
+def test_a_word_that_is_a_value_elsewhere_is_a_gap_of_one_column(ml: Any) -> None:
     mixed = [str(i % 50) for i in range(N)]
     mixed[3] = "red"
     found = ml.contract(table(age=mixed))
     assert "red" not in found.data.gaps
-    assert found.data.columns["age"].type == "category"
+    assert found.data.columns["age"].gaps == ["red"]
+    assert "WARNING: 'red' (1 row) is read as a gap" in found.notes["age"]
     assert not found.data.columns["c"].nullable
 
 
@@ -337,18 +338,18 @@ def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
             constant=lambda r: "7",
             empty=lambda r: r.choice(["", "NA"]),
             mail=[f"user{i}@example.org" for i in range(N)],
-            line=[str(i + 1) for i in range(N)],
+            entry=[str(i + 1) for i in range(N)],
             remark=lambda r: " ".join(r.choices(words, k=9)),
             town=lambda r: r.choice(string.ascii_letters) + str(r.randint(0, 30)),
             copy=table()["y"].to_list(),
         )
     )
     left = found.data.left_out
-    assert set(left) == {"constant", "empty", "mail", "line", "town", "copy"}
+    assert set(left) == {"constant", "empty", "mail", "entry", "town", "copy"}
     assert "same in every row" in left["constant"]
     assert "without a value" in left["empty"]
     assert "identifier" in left["mail"]
-    assert "identifier" in left["line"]
+    assert "identifier" in left["entry"]
     assert found.data.columns["remark"].type == "text"
     assert "WARNING: read as text" in found.notes["remark"]
     assert "identifier" in left["town"] or "cover" in left["town"]
@@ -518,8 +519,8 @@ def test_the_split_is_by_the_likeliest_time(ml: Any) -> None:
 def test_a_name_of_time_counts_more_than_order_and_gaps_count_most(ml: Any) -> None:
     days = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
     mixed = days[N // 2 :] + days[: N // 2]
-    assert ml.contract(table(begin=days, created=mixed)).data.time == "created"
-    assert ml.contract(table(begin=days, created=["", *mixed[1:]])).data.time == "begin"
+    assert ml.contract(table(logged=days, created=mixed)).data.time == "created"
+    assert ml.contract(table(logged=days, created=["", *mixed[1:]])).data.time == "logged"
 
 
 def test_a_row_without_a_target_is_no_class_of_a_time_split(ml: Any) -> None:

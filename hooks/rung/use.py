@@ -38,7 +38,7 @@ def take(repository: Repository, made: Made) -> str | None:
     if shown(folder, "uv", "run", "--no-sync", *use):
         return f"ml did not take {made.file}, as said above: {command}"
     if EXAMPLE in made.plan.added and source != Path(EXAMPLE):
-        (folder / EXAMPLE).unlink()
+        (folder / EXAMPLE).unlink(missing_ok=True)
     if "README.md" in made.plan.added:
         readme = folder / "README.md"
         text = re.sub(OF_EXAMPLE, f"The project trains on `{source}`", readme.read_text("utf-8"))

@@ -117,12 +117,17 @@ def use(
         str | None, Option(help="Keep rows with the same value of it together.")
     ] = None,
     task: Annotated[str | None, Option(help="binary, multiclass or regression.")] = None,
+    rare_classes: Annotated[
+        str | None,
+        Option(help="Classes of fewer than 10 rows: drop their rows, or merge them into other."),
+    ] = None,
     replace: Annotated[bool, Option("--replace", help="Replace what is in the way.")] = False,
 ) -> None:
     """Learn contract, task, split and gate from a file of yours, and say why."""
     from .pipeline.use import use
 
-    use(START / file, target, time=time, group=group, task=task, replace=replace)
+    asked = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}
+    use(START / file, target, replace=replace, **asked)
 
 
 if LOOP:

@@ -51,6 +51,8 @@ class Data(Strict):
     target: str
     task: Task
     classes: list[str] = []  # of a binary task: the negative one, the positive one
+    # Classes that are too rare to be learned: what each is learned as, null to set its rows aside.
+    rare_classes: dict[str, str | None] = {}
     split: Split
     keys: list[str] = []  # together unique in every row, and no features
     identity: list[str] = []  # columns that say which row is which, where there are no keys

@@ -1,10 +1,11 @@
-"""Propose a contract for rows that no one has described yet, and say why."""
+"""Propose a contract for rows that nobody has described yet, and say why."""
 
 import math
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from itertools import product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,28 @@ import polars as pl
 
 from .. import BadInput
 from ..config import Column, Data, Task
-from .ingest import PAIRS, typed, unreadable
+from . import column_types
+from .column_names import BIRTH, ID, possible, timely
+from .column_types import INTEGER
+from .ingest import merged, typed, unreadable
 from .leaks import telltales
 
-GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
-WORDS = ["none", "nil", "-", "--", ".", "missing", "unknown", "n.a.", "undefined"]  # among numbers
-DAYS = "%d/%m/%Y|%m/%d/%Y|%d.%m.%Y|%d-%m-%Y|%m-%d-%Y|%d-%B-%Y|%d %B %Y|%B %d, %Y"
-# Two-digit years first: %Y would read the 13 in 05/06/13 as the year 13.
-DAYS = "|".join([DAYS.replace("%Y", "%y"), DAYS, "%Y-%m-%d|%Y/%m/%d|%Y-%m|%Y%m%d"])
-HOURS = ["%H:%M", "%H:%M:%S%.f", "%I:%M %p", "%I:%M:%S %p"]
-CLOCKS = ["", *map("".join, product((" ", "T", ", "), HOURS, ("", "%#z", " UTC")))]
-FORMATS = list(map("".join, product(DAYS.split("|"), CLOCKS)))
-TIMELY, BIRTH = r"(?i)date|time|stamp|created|when|day|_at$|datum|fecha", r"(?i)birth|born|dob"
-ID = r"(?i:^(id|key|index|unnamed.*|)$|^id[ _.-]|[ _.-](id|key|nr)$|uuid)|[a-z](Id|ID)$"
-NUMBER, INTEGER = Column(type="number"), Column(type="integer")
+DAY = timedelta(days=2)
+
 MOST = 200  # categories of a column; the boosted trees take at most 255
+FEWEST = 10  # rows of a class
 IDENTIFIER = "an identifier: most rows have one of their own"
+ROW_NUMBER = "the number of the row, an identifier"
 TEXT = "WARNING: read as text: hashed TF-IDF of its words"
+# Numbers that stand for "no value" in files without a word for it.
+SENTINELS = [-99999, -9999, -999, -99, -9, 999, 9999, 99999, 999999, 9999999]
+OTHER = "other"  # what rare classes are merged into
 
 
 def infer(
     rows: pl.DataFrame, target: str, *, source: str, separator: str,
     time: str | None = None, group: str | None = None, task: Task | None = None,
+    rare_classes: str | None = None,
 ) -> tuple[Data, dict[str, str]]:  # fmt: skip
     """Decide on types, gaps, ranges, keys, task and split of what `problem.data.load` returned.
 
@@ -44,22 +45,35 @@ def infer(
     Raises:
         BadInput: There is nothing to learn from these rows, or an argument does not fit them.
     """
-    draft = _types(rows, target, separator)
+    _check_header(rows, source)
+    target = _named(rows, target, source)
+    time = _named(rows, time, source) if time else None
+    group = _named(rows, group, source) if group else None
+    made = column_types.draft(rows, target, separator, time)
+    draft = made.data
     columns, left_out = draft.columns, draft.left_out
-    for name in (target, *filter(None, (time, group))):
-        if name not in rows.columns:
-            near = get_close_matches(name, rows.columns, 3, 0.5) or rows.columns[:9]
-            raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
+    for name in filter(None, (target, time, group)):
         if name in left_out or (name == time and columns[name].type != "datetime"):
-            raise BadInput(f"{source}: {name!r} is {left_out.get(name, 'no datetime')}")
+            why = left_out.get(name) or made.unread.get(name) or "no datetime"
+            raise BadInput(f"{source}: {name!r} is {why}")
     frame = typed(rows, draft)
     # Without their names: Polars takes one such as * or ^a$ for a pattern, in a series as well.
     said = {name: frame[name].alias("values") for name in frame.columns}
+    where = f"{source}: the target {target!r}"
+    rare: dict[str, str | None] = {}
+    if rare_classes:
+        rare = _rare(said[target].drop_nulls(), where, rare_classes)
+        if columns[target].type == "integer" and OTHER in rare.values():
+            columns[target] = columns[target].model_copy(update={"type": "category"})
+            said[target] = typed(rows.select(rows[target]), draft)[target].alias("values")
+        said[target] = merged(said[target], rare)
+        task = task or ("binary" if said[target].drop_nulls().n_unique() == 2 else "multiclass")
     known = said[target].is_not_null()
-    task, classes = _task(said[target].filter(known), f"{source}: the target {target!r}", task)
+    task, classes = _task(said[target].filter(known), where, task)
     fractions = unreadable(rows[target], INTEGER, draft)[0]
-    if classes and columns[target] == NUMBER and fractions.is_empty():  # 0.0 and 1.0
-        columns[target], said[target] = INTEGER, said[target].cast(pl.Int64)
+    if classes and columns[target].type == "number" and fractions.is_empty():  # 0.0 and 1.0
+        columns[target] = columns[target].model_copy(update={"type": "integer"})
+        said[target] = said[target].cast(pl.Int64)
         classes = [name.removesuffix(".0") for name in classes]
     keys: list[str] = []
     notes: dict[str, str] = {}
@@ -67,13 +81,18 @@ def infer(
         asked = name in (target, time, group)
         reason = None if asked else _useless(values, name)
         unique = values.drop_nulls().n_unique() == len(rows)
-        if reason == IDENTIFIER and unique and not keys and re.search(ID, name):
+        if name in made.unread and reason and reason != ROW_NUMBER:
+            reason = made.unread[name]
+        elif name in made.unread:
+            made.note(name, made.unread[name])
+        if reason in (IDENTIFIER, ROW_NUMBER) and unique and not keys and ID.search(name):
             keys, reason = [name], None
         elif not asked and values.equals(said[target]):
             reason = "a copy of the target"
         elif reason is None and not asked and _is_text(values):
-            columns[name] = Column(type="text")
-        columns[name], notes[name] = _column(values, columns[name], name in (group, *keys))
+            columns[name] = columns[name].model_copy(update={"type": "text"})
+        columns[name], notes[name] = _column(values, columns[name], name, name in (group, *keys))
+        notes[name] = "; ".join([notes[name], *made.notes.get(name, [])])
         if reason:
             left_out[name] = reason
     notes |= {name: f"left out: {reason}" for name, reason in left_out.items()}
@@ -83,105 +102,111 @@ def infer(
     if columns[target].type == "category":
         complete = {"categories": sorted(classes), "open": False}
         columns[target] = columns[target].model_copy(update=complete)
-    if not known.all():
-        notes[target] += f"; WARNING: {(~known).sum()} rows without one are set aside"
+    without = int(frame[target].null_count())
+    if without:
+        notes[target] += f"; WARNING: {without} rows without one are set aside"
+    if rare:
+        rows_of = int(frame[target].cast(pl.String).is_in(list(rare)).sum())
+        done = "learned as " + repr(OTHER) if OTHER in rare.values() else "set aside"
+        notes[target] += f"; WARNING: {len(rare)} rare classes in {rows_of} rows are {done}"
     said = {name: values.filter(known) for name, values in said.items()}
     time, split, notes["(split)"] = _split(said, target, classes, features, time, group)
     told = {name: said[name] for name in features if name != time}
     for name in telltales(told, said[target], task):
         notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
-    notes["(gaps)"] = f"{_list(draft.gaps)} mean no value; decimal sign {draft.decimal!r}"
+    notes["(split)"] += _doubts(split, columns, made)
+    own = [f"{_list(c.gaps)} in {name!r}" for name, c in columns.items() if c.gaps]
+    mean = "; ".join([f"{_list(draft.gaps)} mean no value", *own])
+    notes["(gaps)"] = f"{mean}; decimal sign {draft.decimal!r}"
     notes["(task)"] = f"{task} {_list(classes)}".rstrip() + "; --task names another"
     notes |= dict.fromkeys(keys, "the key: different in every row, and no feature")
     columns = {name: columns[name] for name in rows.columns if name not in left_out}
     decided = vars(draft) | {"source": source, "separator": separator, "target": target}
-    decided |= {"task": task, "classes": classes, "split": split, "keys": keys, "time": time}
+    decided |= {
+        "rare_classes": rare,
+        "task": task,
+        "classes": classes,
+        "split": split,
+        "keys": keys,
+        "time": time,
+    }
     decided |= {"columns": columns, "min_rows": max(50, len(rows) // 2)}
     return Data.model_validate(decided), notes
 
 
-def _types(rows: pl.DataFrame, target: str, separator: str) -> Data:
-    """The contract as far as types, gap words and the decimal sign go."""
-    columns: dict[str, Column] = {}
-    left_out, seen = {}, {}
-    for column in rows.get_columns():
-        name, dtype = column.name, column.dtype
-        if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
-            words = column.alias("word").cast(pl.String).str.strip_chars().drop_nulls()
-            seen[name] = words.value_counts()
-        elif dtype.is_numeric():
-            columns[name] = INTEGER if dtype.is_integer() else NUMBER
-        elif dtype in (pl.Boolean, pl.Date, pl.Datetime):
-            columns[name] = Column(type="boolean" if dtype == pl.Boolean else "datetime")
-        else:
-            left_out[name] = f"of a type that no model here reads, {dtype}"
-    # With commas between columns, three digits after a comma are thousands.
-    comma, votes, gaps = r",\d+$" if separator == ";" else r",(\d{1,2}|\d{4,})$", 0, {""}
-    for counts in seen.values():
-        words = counts["word"]
-        signs = [words.str.contains(r"^[-+]?\d*" + sign).sum() for sign in (comma, r"\.\d+$")]
-        votes += (signs[0] > signs[1]) - (signs[0] < signs[1])
-        gaps |= set(words.filter(words.str.to_lowercase().is_in(GAPS)))
-    decimal = "," if votes > 0 else "."
-    draft = Data.model_construct(columns=columns, gaps=[], decimal=decimal, left_out=left_out)
-    odd = {}
-    for name, counts in seen.items():
-        counts = counts.filter(~counts["word"].is_in(list(gaps)))
-        columns[name], odd[name] = _guess(counts, name, draft)
-    for name, strange in odd.items():
-        # A gap is one in the whole file, so a word that is a value of another column is none.
-        for other in set(seen) - {name} if strange else set():
-            taken = [word for word in strange if other == target or word.lower() not in WORDS]
-            number = columns[other].type in ("number", "integer")
-            if not number and seen[other]["word"].is_in(taken).any():
-                columns[name], strange = Column(type="category"), set()
-        gaps |= strange
-    draft.gaps.extend(sorted(gaps))
-    return draft
+def _check_header(rows: pl.DataFrame, source: str) -> None:
+    """Refuse a file whose first line is data, so that it has no names.
+
+    Raises:
+        BadInput: Names are numbers (other than ascending ones, such as 0, 1, 2 or wavelengths), or
+            are values of their own columns.
+    """
+    names = rows.columns
+    number = re.compile(r"\s*[-+]?\d*[.,]?\d+([eE][-+]?\d+)?\s*")
+    numbers = [name for name in names if number.fullmatch(name)]
+    values = [float(name.replace(",", ".")) for name in numbers]
+    ascending = all(later > sooner for sooner, later in pairwise(values))
+    fraction = len(numbers) == 1 and not numbers[0].strip().isdigit()
+    odd = fraction or not ascending
+    as_data = len(numbers) if odd and len(numbers) >= 0.4 * len(names) else 0
+    texts = [c for c in rows.get_columns() if c.dtype == pl.String and not number.fullmatch(c.name)]
+    own = sum(bool(column.name) and (column == column.name).any() for column in texts)
+    as_data += own if len(names) > 1 and own == len(texts) else 0
+    if as_data >= 2 or (as_data and as_data == len(names)):
+        shown = _list(names[:4])
+        raise BadInput(
+            f"{source}: the first line looks like data, not like names ({shown}): "
+            "put a line with the names of the columns above it"
+        )
 
 
-def _guess(counts: pl.DataFrame, name: str, draft: Data) -> tuple[Column, set[str]]:
-    """The type of (nearly) all words of a column, and the few that are not of it."""
-    words, rows = counts["word"], counts["count"]
-    lower = set(words.head(9).str.to_lowercase())
-    if len(words) < 9 and any(lower <= set(pair) for pair in PAIRS[:-1]):
-        return Column(type="boolean"), set()
-    for kind in ("datetime", "number") if re.search(TIMELY, name) else ("number", "datetime"):
-        column = Column(type=kind, formats=_formats(words) if kind == "datetime" else [])
-        odd, _ = unreadable(words, column, draft)
-        bad = words.is_in(odd.implode())
-        good, share = words.filter(~bad), float(rows.filter(bad).sum()) / float(rows.sum() or 1)
-        known = odd.str.to_lowercase().is_in(WORDS).all()
-        coded = good.str.contains(r"^0\d").sum() > 0.01 * len(good)  # 0714 is a code, no number
-        if good.is_empty() or len(odd) > 5 or share > (0.5 if known else 0.05):
-            continue
-        if kind == "datetime" and len(unreadable(odd, NUMBER, draft)[0]) == len(odd):
-            return column, set(odd)
-        if kind == "number" and not coded:
-            whole = not good.str.contains(rf"[{draft.decimal}eE]").any()
-            whole = whole and unreadable(good, INTEGER, draft)[0].is_empty()
-            return INTEGER if whole else NUMBER, set(odd)
-    return Column(type="category"), set()
+def _named(rows: pl.DataFrame, name: str, source: str) -> str:
+    """The column of that name; spaces around a name in the file need not be typed.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if name in rows.columns:
+        return name
+    near = [column for column in rows.columns if column.strip() == name.strip()]
+    if len(near) == 1 and name.strip():
+        return near[0]
+    near = get_close_matches(name, rows.columns, 3, 0.5) or rows.columns[:9]
+    raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
 
 
-def _formats(words: pl.Series) -> list[str]:
-    """The formats that together read the words; whichever reads most of them is taken first."""
+def _rare(known: pl.Series, where: str, how: str) -> dict[str, str | None]:
+    """What each class with too few rows becomes: `OTHER`, or None if its rows are set aside.
 
-    def read(words: pl.Series, formats: list[str]) -> pl.DataFrame:
-        read = (pl.col("word").str.to_datetime(f, strict=False).alias(f) for f in formats)
-        return words.to_frame("word").select(read).select(pl.all().dt.year().is_between(1600, 2300))
+    Raises:
+        BadInput: Merged, they still have too few rows; or the target is a fraction.
+    """
+    if known.dtype.is_float() and (known % 1 != 0).any():
+        raise BadInput(f"{where} is a number with fractions, so --rare-classes does not apply")
+    counts = known.cast(pl.String).alias("values").value_counts()
+    few = counts.filter(counts["count"] < FEWEST)
+    rows = int(few["count"].sum())
+    if how == "other" and few.height and rows < FEWEST:
+        raise BadInput(
+            f"{where} has {rows} rows in all of its rare classes, too few to be one class: "
+            "use --rare-classes drop"
+        )
+    if how == "other" and OTHER in set(counts["values"]) - set(few["values"]):
+        raise BadInput(f"{where} has a class {OTHER!r} already: use --rare-classes drop")
+    return dict.fromkeys(sorted(few["values"]), OTHER if how == "other" else None)
 
-    found: list[str] = []
-    while len(words) and len(found) < 6:
-        some = words.head(20)
-        clock = some.str.contains(":").any()
-        tried = read(some, [f for f in FORMATS if ("%M" in f) == clock]).sum()
-        likely = read(words, [form for form in tried.columns if tried[form][0]])
-        if not likely.width:
-            break
-        found.append(max(likely.columns, key=lambda form: likely[form].sum()))
-        words = words.filter(~likely[found[-1]].fill_null(False))
-    return sorted(found, key=FORMATS.index)
+
+def _doubts(split: dict[str, str], columns: dict[str, Column], made: column_types.Draft) -> str:
+    """What a split owes to a doubtful reading of times, or lost by one that failed."""
+    column = split.get("column", "")
+    if split["by"] == "time":
+        formats = [f for f in columns[column].formats if f in column_types.UNSURE]
+        doubt = f"; WARNING: {column!r} is a time if {_list(formats)} is how it was written"
+        return doubt if formats and formats != ["%Y%m%d"] else ""
+    lost = [name for name, why in made.unread.items() if why.startswith(column_types.LIKE_TIMES)]
+    if not lost or split["by"] != "stratified":
+        return ""
+    return f"; WARNING: {_list(lost)} looks like a time but is not read, so old and new rows mix"
 
 
 def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[str]]:
@@ -190,9 +215,13 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
     n, numeric = len(counts), known.dtype.is_numeric()
     rarest, least = counts.row(-1) if n else ("", 0)
     whole = numeric and not (known.cast(pl.Float64) % 1 != 0).any()
-    discrete = not numeric or (whole and n <= 20 and (n == 2 or least >= 10))
+    discrete = not numeric or (whole and n <= 20 and (n == 2 or least >= FEWEST))
     task = asked or ("regression" if not discrete else "binary" if n == 2 else "multiclass")
-    few = f"has {n} classes, {rarest!r} in {least} rows only: bring 10 of each, or merge some"
+    rare = int((counts["count"] < FEWEST).sum())
+    few = (
+        f"has {n} classes, {rarest!r} in {least} rows only: bring {FEWEST} of each, "
+        f"or say --rare-classes drop or other for the {rare} with fewer"
+    )
     for refused, because in [
         (len(known) < 50, f"is known in {len(known)} rows, too few to learn from: bring 50"),
         (n < 2, f"is {rarest!r} in every row, so there is nothing to tell apart"),
@@ -200,7 +229,7 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
         (n == len(known) and not known.dtype.is_float(), "is different in every row, as a name is"),
         (task == "regression" and not numeric, "is no number, so this is no regression"),
         ((task == "binary") != (n == 2) and task != "regression", f"has {n} values: not {task}"),
-        (task != "regression" and least < 10, few),
+        (task != "regression" and least < FEWEST, few),
     ]:
         if refused:
             raise BadInput(f"{where} {because}")
@@ -216,9 +245,11 @@ def _useless(values: pl.Series, name: str) -> str | None:
     n = known.n_unique()
     if n <= (len(known) == len(values)):
         return f"the same in every row, {known[0]!r}" if n else "without a value in any row"
-    if values.dtype == pl.Int64 and n == len(values):
-        steady = known.is_sorted() or np.ptp(known.to_numpy()) == n - 1
-        return IDENTIFIER if steady or re.search(ID, name) else None
+    if values.dtype.is_numeric() and n == len(values) and (known % 1 == 0).all():
+        span = float(np.ptp(known.to_numpy()))
+        if known.is_sorted() and n > 0.5 * (span + 1) and not timely(name):
+            return ROW_NUMBER
+        return IDENTIFIER if span == n - 1 or ID.search(name) else None
     if values.dtype != pl.String or n <= 20:
         return None
     if _is_text(known):
@@ -239,7 +270,7 @@ def _is_text(values: pl.Series) -> bool:
     return many and known.str.count_matches(r"\s+").sum() >= 3 * len(known)
 
 
-def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]:
+def _column(values: pl.Series, column: Column, name: str, bare: bool) -> tuple[Column, str]:
     """Complete a column of the contract; a bare one may hold any value of its type."""
     known, gaps = values.drop_nulls(), values.null_count()
     more: dict[str, Any] = {"nullable": gaps > 0}
@@ -250,7 +281,11 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
         counts = known.value_counts().sort(-pl.col("count").cast(pl.Int64), "values")
         more["categories"] = [] if bare else sorted(counts["values"].head(MOST))
         more["open"] = bare or len(counts) > 50 or bool((counts["count"] < 3).any())
-        note += "; new ones are fine, as some are rare" * (more["open"] and not bare)
+        if len(counts) > MOST and not bare:
+            note += f"; the {MOST} most frequent are told apart, all others are read as gaps"
+        elif more["open"] and not bare:
+            many = len(counts) > 50
+            note += f"; new ones are fine, as {'there are many' if many else 'some are rare'}"
     elif known.dtype.is_numeric() and len(known) and not bare:
         low, high = float(known.to_numpy().min()), float(known.to_numpy().max())
         size = max(abs(low), abs(high))
@@ -259,13 +294,35 @@ def _column(values: pl.Series, column: Column, bare: bool) -> tuple[Column, str]
             digits = 1 - math.floor(math.log10(margin))
             more["min"] = round(low - margin if low < 0 else max(0.0, low - margin), digits)
             more["max"] = round(high + margin, digits)
+            if limits := possible(name, low, high):
+                more["min"], more["max"] = limits
             note += f"; may be {more['min']:g} to {more['max']:g}"
-    elif column.formats:
-        note += f"; read as {_list(column.formats)}"
-        firsts = {form[:2] for form in column.formats}  # of two that read all, the day was taken
+        note += _sentinels(known)
+    elif column.type == "datetime" and len(known):
+        note += f"; read as {_list(column.formats)}" if column.formats else ""
+        last = known.max()
+        if isinstance(last, datetime) and last > datetime.now(UTC).replace(tzinfo=None) + DAY:
+            note += f"; WARNING: the last is in the future, {last}"
+        # Of two that read all, the day was taken.
+        firsts = {form[:2] for form in column.formats if "%d" in form and "%m" in form}
         if "%m" in firsts or not (known.dt.day() > 12).any() if "%d" in firsts else False:
             note += "; WARNING: day and month may be the other way round"
     return column.model_copy(update=more), note
+
+
+def _sentinels(known: pl.Series) -> str:
+    """Point out numbers such as -999 that lie far from all others, as codes for no value do."""
+    numbers = known.cast(pl.Float64)
+    present = [value for value in SENTINELS if (numbers == value).any()]
+    others = numbers.filter(~numbers.is_in([float(value) for value in present]))
+    if not present or others.is_empty():
+        return ""
+    low, high = (float(end) for end in (others.to_numpy().min(), others.to_numpy().max()))
+    room = max(high - low, 1.0)
+    far = [value for value in present if value < low - room or value > high + room]
+    shown = ", ".join(f"{value} ({(numbers == value).sum():,} rows)" for value in far)
+    todo = "if it means no value, list it under gaps of the column in config/data.yaml"
+    return f"; WARNING: {shown} looks like a gap: {todo}" if far else ""
 
 
 def _split(
@@ -275,10 +332,10 @@ def _split(
     """The column that says when a row came to be, the split, and why."""
 
     def rank(name: str) -> tuple[bool, bool, int]:
-        return bool(re.search(TIMELY, name)), known[name].is_sorted(), known[name].n_unique()
+        return timely(name), known[name].is_sorted(), known[name].n_unique()
 
     whens = [name for name in features if name and known[name].dtype == pl.Datetime]
-    whens = [n for n in whens if not known[n].has_nulls() and not re.search(BIRTH, n)]
+    whens = [n for n in whens if not known[n].has_nulls() and not BIRTH.search(n)]
     time = time or max((n for n in whens if rank(n)[2] >= 10), key=rank, default=None)
     random = {"by": "stratified"}
     if group:

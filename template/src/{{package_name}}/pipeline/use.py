@@ -13,15 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import BadInput, config
-from ..config import METRICS, Config, Data, Gate, Model
+from ..config import METRICS, Config, Data, Gate, Model, Strict
 from ..documents import digest, replacing
 from ..inference import predict
 from ..problem.features import features
+from . import example
 from .evaluate import baselines, judge, latency
 from .infer import infer
 from .ingest import labels, read, typed
 from .split import split
 from .train import fit
+from .validate import check, tell
 
 ABOUT = {
     config.DATA: "The contract: what must be true of the rows. All keys: class Data in config.py.",
@@ -40,14 +42,20 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     Raises:
         BadInput: The file cannot be read or learned from, or something of the user's is in the way.
     """
-    if asked["task"] not in (None, *METRICS):
-        raise BadInput(f"--task {asked['task']}: choose one of {', '.join(METRICS)}")
+    for option, known in (("task", METRICS), ("rare_classes", ("drop", "other"))):
+        if asked.get(option) not in (None, *known):
+            name = option.replace("_", "-")
+            raise BadInput(f"--{name} {asked[option]}: choose one of {', '.join(known)}")
     console = Console(highlight=False, markup=False)
     with console.status(f"reading {file.name} …"):
         source, separator = Path("data/raw") / file.name, delimiter(file)
         rows = read(file, separator)
+    with console.status(f"understanding {rows.height:,} rows of {rows.width} columns …"):
         data, notes = infer(rows, target, source=str(file.name), separator=separator, **asked)
         data = data.model_copy(update={"source": str(source)})
+    with console.status("checking that the contract keeps the file …"):
+        keeps(rows, data)
+        notes |= example.size(file, source)
     with console.status("trying a first model …"):
         model, gate, more = first_gate(typed(rows, data), data)
     table = Table("what", "decided", "why", box=None, pad_edge=False)
@@ -65,23 +73,48 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
         with replacing(source) as new:
             shutil.copyfile(file, new)
     for path, content in files.items():
-        tree = content.model_dump(exclude_defaults=True)
-        text = yaml.safe_dump(
-            tree,
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=None if path == config.DATA else False,
-            width=10_000,
-        )
         with replacing(path) as new:
-            new.write_text(f"# {ABOUT[path]}\n{text}", "utf-8")
+            new.write_text(f"# {ABOUT[path]}\n{as_yaml(content)}", "utf-8")
+    for message in example.leave(source):
+        console.print(message)
     console.print(f"\nWrote {', '.join(map(str, files))} and {source}. Next: ml run")
+
+
+def as_yaml(content: Strict) -> str:
+    """A file of `config/`, without what is as by default."""
+    return yaml.safe_dump(
+        content.model_dump(exclude_defaults=True),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None if isinstance(content, Data) else False,
+        width=10_000,
+    )
+
+
+def keeps(rows: pl.DataFrame, data: Data) -> None:
+    """Check that the contract, as it will be written, is kept by the rows it was drawn from.
+
+    Raises:
+        BadInput: It is not, which is said with columns and values.
+    """
+    written = config.checked(yaml.safe_load(as_yaml(data)), Data, str(config.DATA))
+    failures = check(typed(rows, written), written)["failures"]
+    if example.is_schema():  # it goes, with its rule
+        failures = [failure for failure in failures if failure["rule"] != example.RULE]
+    if failures:
+        raise BadInput(
+            "the contract drawn from the file is not kept by the file itself; "
+            f"please report this: {'; '.join(tell(failures))}"
+        )
 
 
 def delimiter(file: Path) -> str:
     """What parts the first lines of a text file into the most fields, equally many in each."""
+    csv.field_size_limit(2**31 - 1)
     try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as text:
+        with file.open("rb") as start:
+            opener = gzip.open if start.read(2) == b"\x1f\x8b" else open
+        with opener(file, "rt", encoding="utf-8-sig") as text:
             lines = [line for _, line in zip(range(50), text, strict=False)]
     except (OSError, EOFError, UnicodeDecodeError):
         return ","  # `read` will say what is wrong, or it is Parquet

@@ -20,34 +20,53 @@ def load(source: Path, separator: str) -> pl.DataFrame:
     Raises:
         ValueError: Lines of a text file differ in their number of fields, or are not UTF-8.
     """
-    if source.suffix == ".parquet":
+    if source.suffix.lower() == ".parquet":
         return pl.read_parquet(source, glob=False)
     try:
         rows = pl.read_csv(
             source, separator=separator, infer_schema=False, empty_string_is_null=False, glob=False
         )
-    except pl.exceptions.PolarsError:
-        find_fault(source, separator)
+    except pl.exceptions.NoDataError:
         raise
+    except pl.exceptions.PolarsError:
+        return read_lines(source, separator)
+    if any("\r" in name for name in rows.columns):  # lines end with CR alone, as on old Macs
+        return read_lines(source, separator)
     # A short line is filled up with empty fields, so only an empty last field can be one.
     if rows.width > 1 and (rows.to_series(-1) == "").any():
-        find_fault(source, separator)
+        read_lines(source, separator)
         rows = rows.filter(~pl.all_horizontal(pl.all() == ""))
     return rows
 
 
-def find_fault(source: Path, separator: str) -> None:
-    """Raise a ValueError that names the first line of a text file that is not like its header."""
-    line, opener = 1, gzip.open if source.suffix == ".gz" else open
+def read_lines(source: Path, separator: str) -> pl.DataFrame:
+    """Read a text file line by line: slower, but it copes with quotes in the middle of a field.
+
+    Raises:
+        ValueError: A line is not like the header, which is said with its number.
+    """
+    csv.field_size_limit(2**31 - 1)  # a field may hold a whole document
+    line = 1
+    fields = []
+    with source.open("rb") as file:
+        opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
     try:
-        with opener(source, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            width = len(next(reader, []))
+        with opener(source, "rt", encoding="utf-8-sig") as text:
+            reader = csv.reader(text, delimiter=separator, strict=True)
+            header = next(reader, [])
             for row in reader:
                 line = reader.line_num
-                if row and len(row) != width:
-                    raise ValueError(f"line {line} has {len(row)} fields, the header has {width}")
+                if row and len(row) != len(header):
+                    raise ValueError(
+                        f"line {line} has {len(row)} fields, the header has {len(header)}"
+                    )
+                fields += [row] if row else []
     except UnicodeDecodeError:
         raise ValueError(f"it is not UTF-8 after line {line}; save it as UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"after line {line}: {error}") from None
+    if len(set(header)) < len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise ValueError(f"two columns are called {twice!r}: rename one of them")
+    columns = dict.fromkeys(header, pl.String)
+    return pl.DataFrame(fields, schema=columns, orient="row")

@@ -26,6 +26,7 @@ from .. import BadInput
 from ..config import Column, Data
 from ..documents import now
 from ..inference import Model, opened
+from ..pipeline.ingest import written_time
 from .describe import Spreads
 from .log import WRONG, Log, text
 
@@ -311,12 +312,13 @@ def told(failures: list[dict[str, Any]]) -> list[Fault]:
 def as_json(rows: pl.DataFrame, data: Data) -> list[Row]:
     """Typed rows as a caller would send them."""
     times = {n: c for n, c in data.columns.items() if c.type == "datetime" and n in rows.columns}
-    return rows.with_columns(
-        rows[n].dt.to_string(
-            (c.formats or ["iso"])[0].replace("%#z", "+0000").replace("%z", "+0000")
-        )
+    texts = [
+        rows.select(written_time(pl.nth(rows.get_column_index(n)), (c.formats or ["iso"])[0]))
+        .to_series()
+        .alias(n)
         for n, c in times.items()
-    ).to_dicts()
+    ]
+    return rows.with_columns(texts).to_dicts()
 
 
 def _typical(column: Column, seen: dict[str, Any]) -> Any:

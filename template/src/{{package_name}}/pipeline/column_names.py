@@ -1,0 +1,89 @@
+"""What the name of a column says of it, in the few words of it that are safe to go by."""
+
+import re
+
+
+def _set(names: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\S+", names))
+
+
+# Words of a name that say when a row came to be, or when something in it happened.
+TIMES = _set(
+    """date dates datetime time timestamp ts stamp created updated modified when day month year yr
+    years quarter week period dt datum zeit zeitpunkt monat jahr fecha mes dia año ano anno
+    annee année opened closed begin began start started end ended seen joined signup arrival
+    departure due expiry expires since until"""
+)
+ENDS = ("date", "datum", "datetime", "timestamp")  # of a word, as in saledate
+NOT_DATES = _set("candidate mandate update validate consolidate accommodate")
+# Words that make of it how long something took, or what it is worth.
+DURATIONS = _set(
+    """lifetime runtime downtime uptime overtime parttime fulltime playtime value spent elapsed
+    duration length life lead wait travel response full part over run down up zone timezone times
+    per diff delta taken remaining left days hours minutes seconds months"""
+)
+YEARS = _set("year yr jahr annee année año ano anno")
+# Words beside "year" with which it still is the year of the row, and not of what the row is about.
+OF_THE_ROW = _set(
+    """sold sale sales survey report reported fiscal calendar tax crop school obs observation record
+    recorded event incident order accident crash election reference date time start end begin the
+    of data"""
+)
+BIRTH = re.compile(r"(?i)birth|born|dob")
+# Of an identifier, or of the number of a row.
+ID = re.compile(
+    r"(?i:^(p?ids?|key|index|idx|unnamed.*|row[ _.]?(names?|id|nr|num(ber)?|no)?|)$"
+    r"|^(obs(ervation)?|seq(uence)?|case|serial|rec(ord)?|line|sample|subject)"
+    r"[ _.]?(no|nr|num(ber)?|id|#)?$"
+    r"|^id[ _.-]|[ _.-](id|key|nr|no|number)$|uuid|guid)|[a-z](Id|ID)$"
+)
+
+
+def words(name: str) -> list[str]:
+    """The words of a name in lower case: `orderDate_2` is order, date, 2."""
+    parted = re.sub(r"([a-z\d])([A-Z])|([A-Z])([A-Z][a-z])", r"\1\3 \2\4", name)
+    return re.findall(r"[^\W\d_]+|\d+", parted.lower())
+
+
+def timely(name: str) -> bool:
+    """Whether a name says that its values are points in time."""
+    parts = words(name)
+    if DURATIONS & set(parts):
+        return False
+    if parts and parts[-1] in {"at", "on"} and len(parts) > 1:
+        return True
+    return any(
+        word in TIMES or (word.endswith(ENDS) and word not in NOT_DATES) for word in parts
+    ) or bool(BIRTH.search(name))
+
+
+def year_of_the_row(name: str) -> bool:
+    """Whether a name says that its values are the years in which the rows came to be."""
+    parts = {word for word in words(name) if not word.isdigit()}
+    return bool(parts & YEARS) and parts <= YEARS | OF_THE_ROW
+
+
+# Words of names whose values cannot lie outside of a range.
+RANGES: list[tuple[str, float, float]] = [
+    ("month mon monat", 1, 12),
+    ("weekday dayofweek dow wday", 0, 7),
+    ("dayofyear yday doy", 0, 366),
+    ("day mday dom dayofmonth", 1, 31),
+    ("quarter qtr", 1, 4),
+    ("hour hr", 0, 24),
+    ("minute", 0, 60),
+    ("lat latitude", -90, 90),
+    ("lon lng long longitude", -180, 180),
+    ("lon lng long longitude", 0, 360),
+    ("proportion prob probability share fraction", 0, 1),
+    ("percent percentage pct share", 0, 100),
+]
+
+
+def possible(name: str, low: float, high: float) -> tuple[float, float] | None:
+    """The range that a name allows, if all values keep within it."""
+    parts = set(words(name)) - {"id"}
+    for names, lowest, highest in RANGES:
+        if parts & set(names.split()) and lowest <= low and high <= highest:
+            return lowest, highest
+    return None

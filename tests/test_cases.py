@@ -1,0 +1,534 @@
+"""Files like those that people reported in public: read, or told for what they are.
+
+Each input is made here, of the kind that a tracker reports (named beside it); nothing is copied.
+"""
+
+from __future__ import annotations
+
+import gzip
+import random
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+N = 400
+Module = Callable[[str], ModuleType]
+Use = Callable[..., SimpleNamespace]
+START = datetime(2017, 1, 1)
+
+
+@pytest.fixture
+def use(module: Module, tmp_path: Path) -> Use:
+    """Read a file as `ml data use` does, and see that it keeps the contract drawn from it."""
+
+    def use(content: str | bytes, name: str = "t.csv", **options: Any) -> SimpleNamespace:
+        file = tmp_path / name
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return used(module, file, **options)
+
+    return use
+
+
+def used(module: Module, file: Path, target: str = "y", **options: Any) -> SimpleNamespace:
+    """Take the steps of `ml data use` up to the first model."""
+    ingest, steps = module("pipeline.ingest"), module("pipeline.use")
+    separator = steps.delimiter(file)
+    rows = ingest.read(file, separator)
+    named = {"source": file.name, "separator": separator}
+    data, notes = module("pipeline.infer").infer(rows, target, **named, **options)
+    steps.keeps(rows, data)
+    return SimpleNamespace(data=data, notes=notes, frame=ingest.typed(rows, data))
+
+
+def text(separator: str = ",", end: str = "\n", n: int = N, **columns: Any) -> str:
+    """Lines of a table: x, a category z, the columns given, and a target y of yes and no."""
+    r = random.Random(1)
+    base: dict[str, Any] = {
+        "x": lambda: f"{r.gauss(50, 10):.3f}".replace(".", ",.."[separator != ";"])
+    }
+    base |= {"z": lambda: r.choice("abc"), **columns, "y": lambda: r.choice(["yes", "no"])}
+    made = [
+        [make(r) if make.__code__.co_argcount else make() for make in base.values()]
+        for _ in range(n)
+    ]
+    return end.join([separator.join(base), *(separator.join(map(str, row)) for row in made), ""])
+
+
+def warned(found: SimpleNamespace, column: str) -> bool:
+    """Whether a person is warned about a column."""
+    return "WARNING" in found.notes[column]
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("($708.00)", -708),  # readr#444
+        ("-$744.00", -744),  # actual#807
+        ("$-744.00", -744),
+        ("$(5.5)", -5.5),
+        ("744.00-", -744),
+        ("\u2212744.5", -744.5),
+        ("CHF 1'234.50", 1234.5),
+        ("1\u2019234.50", 1234.5),
+        ("12,34,567.25", 1234567.25),
+        ("1\u202f234.5", 1234.5),
+        ("1 234 567.5", 1234567.5),
+        ("R$ 12.5", 12.5),
+        ("12.5 EUR", 12.5),
+        ("12.5 %", 12.5),
+        ("1.5e3", 1500),
+    ],
+)
+def test_a_number_is_read_however_it_is_written(module: Module, word: str, value: float) -> None:
+    assert float(module("pipeline.ingest").plain_number(word)) == value
+
+
+@pytest.mark.parametrize(
+    "word", ["(-5)", "--5", "(5", "5)", "-5-", "1,2345", "12,3456", "0,123", "1O5", "<0.1", "84 kg"]
+)
+def test_what_is_no_number_stays_as_it_came(module: Module, word: str) -> None:
+    ingest = module("pipeline.ingest")
+    data = module("config").Data.model_construct(gaps=[""], decimal=".", left_out={})
+    number = module("config").Column(type="number")
+    bad, _ = ingest.unreadable(pl.Series([word, "1"]), number, data)
+    assert bad.to_list() == [word]
+
+
+@pytest.mark.parametrize("wrap", ["(${:.2f})", "-${:.2f}", "{:.2f}-", "\u2212{:.2f}"])
+def test_losses_in_an_account_are_negative(use: Use, wrap: str) -> None:
+    def amount(r: random.Random) -> str:
+        value = r.uniform(1, 900)
+        return wrap.format(value) if r.random() < 0.4 else f"${value:.2f}"
+
+    found = use(text(amount=amount))
+    assert found.data.columns["amount"].type == "number"
+    assert (found.frame["amount"] < 0).mean() == pytest.approx(0.4, abs=0.1)
+
+
+def test_european_thousands_with_decimals_are_read(use: Use) -> None:  # polars#18797
+    found = use(
+        text(";", preis=lambda r: f"{r.randint(1, 9)}.{r.randint(0, 999):03},{r.randint(10, 99)}")
+    )
+    assert found.data.decimal == ","
+    assert found.frame["preis"].min() > 1000
+
+
+def test_three_digits_after_a_point_beside_shorter_numbers_are_thousands(use: Use) -> None:
+    def sales(r: random.Random) -> str:  # jasp-desktop#403
+        value = r.randint(100, 9999)
+        return f"{value:,}".replace(",", ".")
+
+    lines = [f"{sales(r)};{'ab'[n % 2]}" for r in [random.Random(3)] for n in range(N)]
+    found = use("\n".join(["umsatz;y", *lines, ""]))
+    assert found.frame["umsatz"].max() > 5000
+    assert warned(found, "umsatz")
+    commas = use("\n".join(["sales,y", *(line.replace(";", ",") for line in lines), ""]))
+    assert commas.frame["sales"].min() < 10  # with commas between columns a point is a point
+    assert warned(commas, "sales")
+
+
+def test_currencies_that_are_mixed_are_pointed_out(use: Use) -> None:
+    found = use(text(cost=lambda r: f"{r.choice('$€')}{r.randint(1, 900)}.5"))
+    assert found.data.columns["cost"].type == "number"
+    assert "signs are mixed" in found.notes["cost"]
+
+
+# --- gaps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "odd", ["<0.1", ">90", "1O5", "84 kg", "6.56M", "12+", "3-5"]
+)  # naniar#67, owid/etl#6565
+def test_a_word_that_holds_digits_is_never_a_gap(use: Use, odd: str) -> None:
+    found = use(text(lab=lambda r: odd if r.random() < 0.01 else f"{r.uniform(1, 90):.2f}"))
+    assert found.data.gaps == [""]
+    assert all(not column.gaps for column in found.data.columns.values())
+    assert "WARNING: looks like numbers" in found.notes["lab"]
+    assert repr(odd) in found.notes["lab"]
+
+
+def test_a_unit_behind_every_number_is_pointed_out(use: Use) -> None:
+    found = use(text(weight=lambda r: f"{r.uniform(40, 120):.1f} kg"))
+    assert "WARNING: looks like numbers" in found.notes["weight"]
+    assert "identifier" not in found.notes["weight"]
+
+
+def test_na_is_a_country_and_a_gap(use: Use) -> None:  # pandas#10647
+    found = use(
+        text(
+            country=lambda r: r.choice(["NA", "ZA", "BW", "NE", "NC"]),
+            income=lambda r: "NA" if r.random() < 0.1 else r.randint(100, 900),
+        )
+    )
+    assert "NA" in found.data.columns["country"].categories
+    assert not found.data.columns["country"].nullable
+    assert found.data.columns["income"].type == "integer"
+    assert found.data.columns["income"].gaps == ["NA"]
+    assert "NA" not in found.data.gaps
+
+
+def test_na_among_words_is_a_gap_everywhere(use: Use) -> None:
+    found = use(text(colour=lambda r: r.choice(["NA", "red", "green"])))
+    assert "NA" in found.data.gaps
+    assert found.data.columns["colour"].nullable
+
+
+def test_a_dash_is_a_rhesus_factor_and_a_gap(use: Use) -> None:  # qsv#4175
+    found = use(
+        text(
+            rh=lambda r: r.choice("+--"),
+            crp=lambda r: "-" if r.random() < 0.1 else f"{r.uniform(0, 9):.1f}",
+        )
+    )
+    assert found.data.columns["rh"].categories == ["+", "-"]
+    assert found.data.columns["crp"].gaps == ["-"]
+
+
+def test_none_as_a_number_of_drinks_is_pointed_out(use: Use) -> None:
+    found = use(text(drinks=lambda r: r.choice(["None", "1", "2", "3", "4"])))
+    assert "WARNING: 'None'" in found.notes["drinks"]
+    assert "if it means 0" in found.notes["drinks"]
+    kinds = use(text(drink=lambda r: r.choice(["None", "Beer", "Wine"])))
+    assert "None" in kinds.data.columns["drink"].categories
+
+
+def test_numbers_that_stand_for_gaps_are_pointed_out(use: Use) -> None:  # bad-data-guide#14
+    found = use(
+        text(
+            temp=lambda r: -999 if r.random() < 0.1 else f"{r.gauss(14, 4):.1f}",
+            years=lambda r: 9999 if r.random() < 0.1 else r.randint(0, 60),
+            sales=lambda r: r.randint(0, 9999),
+        )
+    )
+    assert "WARNING: -999" in found.notes["temp"]
+    assert "WARNING: 9999" in found.notes["years"]
+    assert not warned(found, "sales")
+
+
+# --- times -----------------------------------------------------------------------------------
+
+
+def test_versions_ratios_and_pressures_are_no_dates(use: Use) -> None:  # evidence#467, datalib#95
+    found = use(
+        text(
+            build=lambda r: f"{r.randint(1, 20)}.{r.randint(1, 12)}.{r.randint(0, 99)}",
+            ratio=lambda r: f"{r.randint(1, 9)}/{r.randint(1, 9)}",
+            bp=lambda r: f"{r.randint(110, 140)}/{r.randint(60, 99)}",
+            code=lambda r: f"{r.randint(1800, 1999)}-{r.randint(1, 12):02}",
+            size=lambda r: f"{r.randint(20, 31)}-{r.randint(1, 12)}-{r.randint(30, 60)}",
+            lifetime_value=lambda r: f"{r.randint(1, 28)}.{r.randint(1, 12)}.{r.randint(10, 20)}",
+        )
+    )
+    assert all(column.type != "datetime" for column in found.data.columns.values())
+    assert found.data.split.by == "stratified"
+    assert found.data.columns["ratio"].type == "category"
+    for name in ("build", "bp", "code", "size", "lifetime_value"):
+        assert "numbers" not in found.notes[name]
+
+
+def test_dates_of_two_digit_years_need_a_name_and_bring_a_warning(use: Use) -> None:
+    days = [f"{START + timedelta(days=n):%d.%m.%y}" for n in range(N)]
+    found = use(lines(order_date=days))
+    assert found.data.columns["order_date"].type == "datetime"
+    assert found.data.split.column == "order_date"
+    assert "WARNING" in found.notes["(split)"]
+    unnamed = use(lines(build=days))
+    assert "build" not in unnamed.data.columns
+    assert "only under a name" in unnamed.notes["build"]
+
+
+def test_two_digit_years_are_never_in_the_future(use: Use) -> None:
+    days = [f"{n % 28 + 1}-{n % 12 + 1}-{40 + n % 20}" for n in range(N)]
+    found = use(lines(due_date=days))
+    assert "WARNING: looks like times" in found.notes["due_date"]
+    assert "WARNING: 'due_date' looks like a time" in found.notes["(split)"]
+
+
+def lines(**columns: Iterable[object]) -> str:
+    """A table of the columns given, a number and a target."""
+    r = random.Random(2)
+    every = {
+        **columns,
+        "x": [f"{r.random():.3f}" for _ in range(N)],
+        "y": [r.choice("ab") for _ in range(N)],
+    }
+    rows = zip(*every.values(), strict=True)
+    return "\n".join([",".join(every), *(",".join(map(str, row)) for row in rows), ""])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%a, %d %b %Y %H:%M:%S -0500",
+        "%a, %d %b %Y %H:%M:%S GMT",
+        "%d %b %Y %H:%M:%S +0100",
+        "%a %b %d %H:%M:%S %Y",
+        "%d/%b/%Y:%H:%M:%S +0000",
+    ],
+)
+def test_the_dates_of_mails_and_logs_are_read(use: Use, form: str) -> None:  # pandas#24987
+    days = [f'"{START + timedelta(hours=7 * n):{form}}"' for n in range(N)]
+    found = use(lines(created=days))
+    assert found.data.columns["created"].type == "datetime"
+    assert found.data.split.column == "created"
+
+
+@pytest.mark.parametrize("style", ["{}", "{}.0"])
+def test_years_are_a_time(use: Use, style: str) -> None:
+    found = use(lines(year=[style.format(1980 + n // 20) for n in range(N)]))
+    assert found.data.columns["year"].formats == ["%Y"]
+    assert found.data.split.column == "year"
+    assert found.frame["year"].max() == datetime(1999, 1, 1)
+
+
+def test_decimal_years_quarters_and_years_of_a_century_are_times(use: Use) -> None:
+    months = use(lines(date=[f"{1980 + n / 12:.3f}" for n in range(N)]))
+    assert months.frame["date"].is_sorted()
+    assert months.data.split.by == "time"
+    quarters = use(lines(Date=[f"{1920 + n // 4} Q{n % 4 + 1}" for n in range(N)]))
+    assert quarters.frame["Date"][1] == datetime(1920, 4, 1)
+    short = use(lines(year=[63 + n // 20 for n in range(N)]))
+    assert short.frame["year"][0] == datetime(1963, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["Year_Built", "construction_year", "yearVeh", "birth_year"])
+def test_a_year_that_is_a_property_stays_a_number(use: Use, name: str) -> None:
+    found = use(lines(**{name: [1950 + n * 7 % 60 for n in range(N)]}))
+    assert found.data.columns[name].type == "integer"
+    assert found.data.split.by == "stratified"
+
+
+@pytest.mark.parametrize(
+    "form", ["W{n} 2021", "2021-W{n:02}", "{h:02}:{m:02}:{s:02}", "{n}th May 2021"]
+)
+def test_times_that_cannot_be_read_are_pointed_out_and_what_that_costs(use: Use, form: str) -> None:
+    when = [form.format(n=n % 52, h=n % 24, m=n % 60, s=n * 7 % 60) for n in range(N)]
+    found = use(lines(time=when))
+    assert "WARNING: looks like times" in found.notes["time"]
+    assert "WARNING: 'time' looks like a time" in found.notes["(split)"]
+    assert "identifier" not in found.notes["time"]
+
+
+# --- identifiers -----------------------------------------------------------------------------
+
+
+def test_an_identifier_too_long_for_64_bits_is_a_key(use: Use) -> None:  # readr#976
+    ids = [2**63 + 7919 * n for n in range(N)]
+    found = use(lines(user_id=ids))
+    assert found.data.keys == ["user_id"]
+    assert found.frame["user_id"].n_unique() == N
+
+
+@pytest.mark.parametrize("dtype", [pl.UInt64, pl.Int32, pl.Float64])
+def test_an_identifier_of_parquet_is_a_key(
+    module: Module, tmp_path: Path, dtype: Any
+) -> None:  # polars#12032
+    r = random.Random(4)
+    first = 2**63 if dtype == pl.UInt64 else 10_001
+    rows = pl.DataFrame(
+        {
+            "user_id": pl.Series([first + 13 * n for n in range(N)], dtype=dtype),
+            "x": [r.random() for _ in range(N)],
+            "y": [r.choice("ab") for _ in range(N)],
+        }
+    )
+    rows.write_parquet(tmp_path / "t.PARQUET")
+    found = used(module, tmp_path / "t.PARQUET")
+    assert found.data.keys == ["user_id"]
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "rownames", "obs", "count"])
+def test_row_numbers_are_no_feature(use: Use, name: str) -> None:
+    found = use(lines(**{name: range(1, N + 1)}))
+    assert name not in found.data.features
+
+
+def test_a_useful_whole_number_that_happens_to_be_sorted_stays(use: Use) -> None:
+    found = use(lines(population=[1000 + 37 * n + n * n for n in range(N)]))
+    assert "population" in found.data.features
+
+
+# --- ranges ----------------------------------------------------------------------------------
+
+
+def test_ranges_end_where_the_thing_ends(use: Use) -> None:
+    found = use(
+        text(
+            month=lambda r: r.randint(2, 11),
+            day=lambda r: r.randint(2, 27),
+            hour=lambda r: r.randint(5, 20),
+            lat=lambda r: f"{r.uniform(40, 60):.4f}",
+            longitude=lambda r: f"{r.uniform(-120, 60):.4f}",
+            percent=lambda r: f"{r.uniform(5, 95):.1f}",
+            smoker=lambda r: r.randint(0, 1),
+        )
+    )
+    ends = {name: (column.min, column.max) for name, column in found.data.columns.items()}
+    assert ends["month"] == (1, 12)
+    assert ends["day"] == (1, 31)
+    assert ends["hour"] == (0, 24)
+    assert ends["lat"] == (-90, 90)
+    assert ends["longitude"] == (-180, 180)
+    assert ends["percent"] == (0, 100)
+    assert found.data.columns["smoker"].type == "boolean"
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def test_two_columns_of_one_name_are_refused(use: Use, module: Module) -> None:  # polars#3201
+    with pytest.raises(module("config").BadInput, match="two columns are called 'z'"):
+        use(text().replace("x,z,y", "z,z,y", 1))
+
+
+def test_quotes_in_the_middle_of_a_field_are_read(use: Use) -> None:  # polars#14929
+    found = use(text(size=lambda r: f'{r.randint(1, 9)}" pipe'))
+    assert '5" pipe' in found.data.columns["size"].categories
+
+
+def test_lines_that_end_with_cr_alone_are_read(use: Use) -> None:
+    assert use(text(end="\r")).frame.height == N
+
+
+def test_a_field_of_a_megabyte_is_read(use: Use) -> None:  # cpython#157678
+    rows = text().splitlines()
+    rows[7] = rows[7].replace(",", f',"{"word " * 60_000}",', 1)
+    rows = [row if n == 7 else row.replace(",", ",,", 1) for n, row in enumerate(rows)]
+    assert use("\n".join([rows[0].replace(",,", ",remark,"), *rows[1:], ""])).frame.height == N
+
+
+def test_in_a_file_with_such_a_field_the_wrong_line_is_named(use: Use, module: Module) -> None:
+    rows = text(note=lambda r: "n").splitlines()
+    rows[7] = rows[7].replace(",n,", f',"{"word " * 60_000}",')
+    rows[9] += ",too much"
+    with pytest.raises(module("config").BadInput, match="line 10 has 5 fields, the header has 4"):
+        use("\n".join([*rows, ""]))
+
+
+@pytest.mark.parametrize("name", ["t.CSV", "t.csv.GZ", "t.TXT"])
+def test_suffixes_in_capitals_are_the_same(use: Use, name: str) -> None:
+    content = text().encode()
+    assert use(gzip.compress(content) if name.endswith("GZ") else content, name).frame.height == N
+
+
+def test_spaces_around_names_need_not_be_typed(use: Use) -> None:
+    found = use(text().replace("x,z,y", "x , z, y ", 1))
+    assert found.data.target == " y "
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"x": 1, "y": 2}\n' * 90, "JSON lines"),
+        (b'[{"x": 1, "y": 2},\n {"x": 1, "y": 2}]\n', "JSON, not a table"),
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>\n" * 9, "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", "Git LFS"),
+        (text().encode("utf-16"), "UTF-16"),
+        (text(z=lambda r: r.choice(["São", "b"])).encode("latin-1"), "not UTF-8 after line"),
+        (b"SQLite format 3\0" + b"\0" * 90, "SQLite"),
+        (b"PAR1" + b"\0" * 90, "Parquet"),
+    ],
+    ids=["lines of JSON", "JSON", "HTML", "LFS", "UTF-16", "Latin-1", "SQLite", "Parquet"],
+)
+def test_what_is_no_table_is_told_for_what_it_is(
+    use: Use, module: Module, content: bytes, message: str
+) -> None:
+    with pytest.raises(module("config").BadInput, match=message) as refused:
+        use(content)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"), [("xl/workbook.xml", "Excel workbook"), ("t.csv", "ZIP archive")]
+)  # pandas-ai#1695
+def test_workbooks_and_archives_are_told_apart(
+    module: Module, tmp_path: Path, inside: str, message: str
+) -> None:
+    file = tmp_path / "t.csv"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(inside, text())
+    with pytest.raises(module("config").BadInput, match=message):
+        used(module, file)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [f"{5 + n % 7 / 10},{3 + n % 5 / 10},{'ab'[n % 2]}" for n in range(N)],
+        [f"{'pe'[n % 2]},{'xbs'[n % 3]},{'ny'[n // 3 % 2]}" for n in range(N)],
+    ],
+    ids=["numbers", "letters"],
+)
+def test_a_missing_header_is_told(use: Use, module: Module, rows: list[str]) -> None:
+    with pytest.raises(module("config").BadInput, match="first line looks like data"):
+        use("\n".join([*rows, ""]))
+
+
+def test_numbers_can_be_names(use: Use) -> None:
+    r = random.Random(5)
+    wavelengths = {f"{1100.5 + n}": [f"{r.random():.4f}" for _ in range(N)] for n in range(4)}
+    assert "1100.5" in use(lines(**wavelengths)).data.columns
+
+
+# --- rare classes ----------------------------------------------------------------------------
+
+
+def species() -> str:
+    kinds = ["oak"] * 150 + ["elm"] * 150 + ["ash"] * 90 + ["fir"] * 6 + ["yew"] * 3 + ["box"]
+    random.Random(6).shuffle(kinds)
+    return lines(kind=kinds)
+
+
+def test_rare_classes_are_refused_with_the_way_out(use: Use, module: Module) -> None:
+    with pytest.raises(module("config").BadInput, match="--rare-classes drop or other for the 3"):
+        use(species(), target="kind")
+
+
+def test_rare_classes_are_set_aside_on_request(use: Use, module: Module) -> None:
+    found = use(species(), target="kind", rare_classes="drop")
+    assert found.data.classes == ["ash", "elm", "oak"]
+    assert found.data.rare_classes == {"box": None, "fir": None, "yew": None}
+    assert found.frame["kind"].null_count() == 10
+    train, holdout = module("pipeline.split").split(found.frame, found.data)
+    assert train.height + holdout.height == N - 10
+    assert "WARNING: 3 rare classes in 10 rows are set aside" in found.notes["kind"]
+
+
+def test_rare_classes_are_merged_on_request(use: Use, module: Module) -> None:
+    found = use(species(), target="kind", rare_classes="other")
+    assert found.data.classes == ["ash", "elm", "oak", "other"]
+    assert (found.frame["kind"] == "other").sum() == 10
+    assert len(set(module("pipeline.ingest").labels(found.frame, found.data))) == 4
+
+
+def test_a_class_that_nobody_has_seen_is_still_refused(use: Use, module: Module) -> None:
+    found = use(species(), target="kind", rare_classes="drop")
+    later = pl.DataFrame({"kind": ["gum"] * N, "x": ["0.5"] * N, "y": ["a"] * N})
+    ingest, validate = module("pipeline.ingest"), module("pipeline.validate")
+    failures = validate.check(ingest.typed(later, found.data), found.data)["failures"]
+    assert [failure["rule"] for failure in failures] == ["new category"]
+
+
+@pytest.mark.parametrize("how", ["drop", "other"])
+def test_rare_classes_that_are_whole_numbers_are_known_too(use: Use, how: str) -> None:
+    grades = [str(n % 3) for n in range(N - 12)] + ["7"] * 7 + ["9"] * 5
+    found = use(lines(grade=grades), target="grade", rare_classes=how)
+    assert found.data.classes == ["0", "1", "2", *(["other"] if how == "other" else [])]
+
+
+# --- speed and the example -------------------------------------------------------------------
+
+
+def test_every_message_of_a_note_is_one_line(use: Use) -> None:
+    found = use(text(lab=lambda r: "<0.1" if r.random() < 0.1 else f"{r.random():.2f}"))
+    assert not any(re.search(r"[\n\r]", note) for note in found.notes.values())
