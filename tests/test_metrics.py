@@ -101,7 +101,70 @@ def test_skill_is_0_at_the_reference_1_at_the_best_and_grows_towards_it(
         < 0
         < skill(metric, reference + better, reference)
     )
-    assert np.isnan(skill(metric, 0.5, best))
+
+
+@pytest.mark.parametrize(("metric", "best"), [("roc_auc", 1.0), ("rmse", 0.0), ("log_loss", 0.0)])
+def test_as_good_as_a_perfect_reference_is_skill_0_and_worse_is_below(
+    module: Module, metric: str, best: float
+) -> None:
+    skill = module("pipeline.metrics").skill
+    assert skill(metric, best, best) == 0
+    assert skill(metric, best, best, 0.5) == 0
+    assert skill(metric, abs(best - 0.01), best) == -1
+    assert -1 < skill(metric, abs(best - 0.01), best, 0.5) < 0
+    assert np.isnan(skill(metric, np.nan, best))
+    assert np.isnan(skill(metric, best, np.nan))
+
+
+def test_next_to_a_nearly_perfect_reference_a_little_is_little(module: Module) -> None:
+    metrics = module("pipeline.metrics")
+    assert metrics.skill("roc_auc", 0.9998, 0.9999) == pytest.approx(-1)
+    assert metrics.skill("roc_auc", 0.9998, 0.9999, 0.5) == pytest.approx(-0.004)
+    # Away from perfection the floor changes nothing.
+    assert metrics.skill("roc_auc", 0.7, 0.75, 0.5) == metrics.skill("roc_auc", 0.7, 0.75)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e149])
+def test_skill_has_no_unit(module: Module, scale: float) -> None:
+    metrics = module("pipeline.metrics")
+    y = scale * np.array([1.0, 2.0, 3.0, 4.0])
+    span = metrics.span("rmse", y)
+    rmse = metrics.SCORES["rmse"](y, 1.1 * y)
+    assert span == pytest.approx(scale * np.std([1, 2, 3, 4]))
+    assert metrics.skill("rmse", rmse, span, span) == pytest.approx(1 - rmse / span)
+    assert metrics.skill("rmse", 1e-9 * scale, 0.0, span) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [*BINARY, "macro_f1"])
+@settings(max_examples=40, deadline=None)
+@given(case=told(2), seed=st.integers(0, 99))
+def test_of_resampled_classes_it_is_scikit_learns_of_the_rows_repeated(
+    module: Module, metric: str, case: Any, seed: int
+) -> None:
+    y, p = case
+    times = np.random.default_rng(seed).poisson(1.0, (len(y), 3))
+    found = module("pipeline.metrics").weighted(metric, y, p)(times.astype(np.float32))
+    for counts, value in zip(times.T, found, strict=True):
+        rows = np.repeat(np.arange(len(y)), counts)
+        if len(np.unique(y[rows])) == 2:
+            expected = module("pipeline.metrics").SCORES[metric](y[rows], p[rows])
+            assert value == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", REGRESSION)
+@settings(max_examples=40, deadline=None)
+@given(y=SHARES, seed=st.integers(0, 99))
+def test_of_resampled_numbers_it_is_scikit_learns_of_the_rows_repeated(
+    module: Module, metric: str, y: Any, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    p = y + random.normal(size=len(y))
+    times = random.poisson(1.0, (len(y), 3))
+    found = module("pipeline.metrics").weighted(metric, y, p)(times.astype(np.float64))
+    for counts, value in zip(times.T, found, strict=True):
+        rows = np.repeat(np.arange(len(y)), counts)
+        if len(rows) and np.ptp(y[rows]) > 0:
+            assert value == pytest.approx(REGRESSION[metric](y[rows], p[rows]), rel=1e-6, abs=1e-9)
 
 
 # --- intervals -------------------------------------------------------------------------------
@@ -158,6 +221,70 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says(module: Module, n
 def test_a_number_that_is_not_defined_has_no_interval(module: Module) -> None:
     nothing = {"value": None, "low": None, "high": None}
     assert interval(module, np.full(60, np.nan)) == nothing
+
+
+def resampler(module: Module, y: Any, metric: str = "roc_auc", classes: int = 2) -> Any:
+    gate = module("config").Gate(metric=metric, thresholds={metric: 0.5})
+    return module("pipeline.metrics").Resampler(y, metric, classes, gate)
+
+
+@pytest.mark.parametrize(("n", "rare"), [(400, 0.3), (20_000, 0.3), (20_000, 0.02)])
+def test_a_resampled_metric_is_as_wide_as_that_of_new_rows(
+    module: Module, n: int, rare: float
+) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random, values, widths = np.random.default_rng(seed), [], []
+    for _ in range(25):
+        y = (random.random(n) < rare).astype(int)
+        score = 1 / (1 + np.exp(-(random.normal(size=n) + 1.2 * y)))
+        found = resampler(module, y).score("roc_auc", np.column_stack([1 - score, score]))
+        interval = found.interval(0.95)
+        values.append(found.value)
+        widths.append(interval["high"] - interval["low"])
+    # Thinned rows may make an interval wider than it need be, never narrower.
+    assert 0.7 < np.mean(widths) / (2 * 1.96 * np.std(values)) < 1.5
+
+
+def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> list[Any]:
+    """Compare two equally good models in slices; one of them may know nothing of the first."""
+    truth = random.normal(size=n)
+    y = (random.random(n) < 1 / (1 + np.exp(-2 * truth))).astype(int)
+    parts = np.array_split(np.arange(n), slices)
+    ours, theirs = (1 / (1 + np.exp(-(2 * truth + random.normal(size=n)))) for _ in range(2))
+    if ruined:
+        ours[parts[0]] = random.permutation(ours[parts[0]])
+    both = (np.column_stack([1 - p, p]) for p in (ours, theirs))
+    found: list[Any] = module("pipeline.metrics").simultaneous(
+        resampler(module, y), *both, parts, 0.95
+    )
+    return found
+
+
+def test_of_twenty_equal_slices_none_is_surely_worse_and_a_ruined_one_is(module: Module) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random, trials = np.random.default_rng(seed), 20
+    wrong = sum(
+        min(part["high"] for part in sliced(module, random, 3_000, 20, ruined=False)) < 0
+        for _ in range(trials)
+    )
+    assert wrong <= 2
+    for _ in range(3):
+        found = sliced(module, random, 3_000, 20, ruined=True)
+        assert found[0]["high"] < 0
+        assert sum(part["high"] < 0 for part in found[1:]) <= 1
+
+
+def test_a_slice_with_fewer_than_ten_of_a_class_is_not_judged(module: Module) -> None:
+    y = np.array([0] * 200 + [1] * 100)
+    p = np.linspace(0, 1, 300)
+    parts = [np.arange(9, 209), np.arange(10, 210), np.arange(100)]
+    both = np.column_stack([1 - p, p]), np.full((300, 2), 0.5)
+    found = module("pipeline.metrics").simultaneous(resampler(module, y), *both, parts, 0.95)
+    assert found[0] == {"value": 1.0, "low": None, "high": None}
+    assert found[1] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found[2] == {"value": None, "low": None, "high": None}
 
 
 # --- calibration -----------------------------------------------------------------------------

@@ -19,7 +19,22 @@ from ..problem.model import TRUSTED, linear
 from . import report
 from .ingest import inputs, labels
 from .leaks import alone, leaks
-from .metrics import SCORES, Floats, bootstrap, calibration, curves, skill
+from .metrics import (
+    SCORES,
+    Floats,
+    Resampler,
+    calibration,
+    curves,
+    rarest,
+    score,
+    simultaneous,
+)
+
+# How often a prediction is timed: this often at least, then until one of the two is reached.
+MIN_REPEATS = 30
+MAX_REPEATS = 300
+MAX_SECONDS = 1.0
+LARGEST = 1e150  # beyond it the square of a number is not one
 
 
 def step(config: Config) -> str:
@@ -30,15 +45,13 @@ def step(config: Config) -> str:
             load(MODEL, TRUSTED),
         )
         truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data, features)
-        if not np.isfinite(given).all():
-            raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
         write_rows(pl.DataFrame({"truth": truth, "given": given}), PREDICTIONS)
         said |= judge(truth, given, baselines(train, holdout, config.data), holdout, config)
         said["importance"] = importance(fitted, holdout, config)
         said["leaks"] = leaks(train, holdout, config.data, given)
         said["alone"] = alone(pl.concat([train, holdout]), config.data)
-        size, taken = MODEL.stat().st_size / 1e6, latency(fitted, holdout, config.data)
-        said["model"] = {"digest": digest(MODEL), "megabytes": size, "latency_ms": taken}
+        size, times = MODEL.stat().st_size / 1e6, timed(fitted, holdout, config.data)
+        said["model"] = {"digest": digest(MODEL), "megabytes": size, **times}
     report.write(config)
     shorts = {n: [report.short(m[end]) for end in m] for n, m in said["metrics"].items()}
     told = [f"{name} {value} ({low} to {high})" for name, (value, low, high) in shorts.items()]
@@ -58,51 +71,98 @@ def judge(
 
     Returns:
         What `metrics.json` says of predictions alone.
+
+    Raises:
+        BadInput: The target is the same in all rows, or a prediction is not a finite number.
     """
-    names, metric = METRICS[config.data.task], config.gate.metric
-    score = SCORES[metric]
-
-    def against(at: Any, *references: Floats) -> list[float]:
-        value = score(truth[at], given[at])
-        return [value, *(skill(metric, value, score(truth[at], r[at])) for r in references)]
-
-    def whole(at: Any) -> list[float]:
-        every = [SCORES[name](truth[at], given[at]) for name in names]
-        return every + against(at, *others.values())[1:]
-
-    found, slices = bootstrap(whole, len(truth), config.gate), []
-    for column, value, rows_of in slices_of(rows, config):
-
-        def part(drawn: Any, of: Any = rows_of) -> list[float]:
-            return against(of[drawn], others["constant"])
-
-        ends = bootstrap(part, len(rows_of), config.gate)
-        row = {"column": column, "value": value, "rows": len(rows_of)}
-        slices.append(row | {"metric": ends[0], "skill": ends[1]})
-    values = {name: float(score(truth, other)) for name, other in others.items()}
-    skills = zip(others, found[len(names) :], strict=True)
+    require_judgeable(truth, config.data)
+    if not np.isfinite(given).all():
+        raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
+    data, gate, classes = config.data, config.gate, len(config.data.classes)
+    names = METRICS[data.task]
+    resampler = Resampler(truth, gate.metric, classes, gate)
+    metrics = {name: resampler.score(name, given).interval(gate.confidence) for name in names}
+    baselines = {}
+    for name, other in others.items():
+        values = {known: _known(score(known, truth, other)) for known in names}
+        over = resampler.skill(given, other).interval(gate.confidence)
+        baselines[name] = {"value": values[gate.metric], "metrics": values, "skill": over}
+    parts = list(slices_of(rows, config))
+    places = [at for *_, at in parts]
+    over_constant = simultaneous(
+        resampler, given, others["constant"], places, gate.confidence, gate.slice_skill
+    )
+    slices = []
+    for (column, value, at), over in zip(parts, over_constant, strict=True):
+        reached = resampler.score(gate.metric, given, at).interval(gate.confidence)
+        row = {"column": column, "value": value, "rows": len(at)}
+        slices.append(row | {"metric": reached, "skill": over})
     return {
-        "task": config.data.task,
-        "metric": metric,
+        "task": data.task,
+        "metric": gate.metric,
         "rows": len(truth),
-        "metrics": dict(zip(names, found, strict=False)),
-        "baselines": {name: {"value": values[name], "skill": ends} for name, ends in skills},
+        "rarest": rarest(truth, data.classes),
+        "metrics": metrics,
+        "baselines": baselines,
         "slices": sorted(slices, key=lambda s: (s["skill"]["high"] is None, s["skill"]["high"])),
         "calibration": calibration(truth, given),
         "curves": curves(truth, given),
     }
 
 
+def require_judgeable(truth: Floats, data: Data, rows: str = "the holdout") -> None:
+    """Check that something can be told from a target, before a metric has no value.
+
+    Args:
+        truth: (n,) class indices or values.
+        rows: What a person calls these rows.
+
+    Raises:
+        BadInput: It is the same in all rows, or too large to be squared.
+    """
+    if data.task == "regression" and (largest := np.abs(truth).max()) > LARGEST:
+        raise BadInput(
+            f"column {data.target} has values such as {largest:.3g}, whose squares are no numbers "
+            "to a computer: divide it by a constant in problem/data.py"
+        )
+    if np.ptp(truth) == 0:
+        value = f"{truth[0]:g}" if data.task == "regression" else data.classes[int(truth[0])]
+        raise BadInput(
+            f"{rows} has a single value of {data.target}, {value}, in all {len(truth):,} rows, so "
+            f"no model can be judged by them: choose another split in {DATA}"
+        )
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
 def baselines(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[str, Floats]:
-    """What a constant and a linear model, on 10,000 rows at most, predict for the holdout."""
+    """What a constant and a linear model, on 10,000 rows at most, predict for the holdout.
+
+    Raises:
+        BadInput: The linear model cannot be trained, or predicts what is not a finite number.
+    """
     sample, known = train.sample(min(train.height, 10_000), seed=0), labels(train, data)
+    require_judgeable(known, data, "the training part")
     constant: Floats = np.asarray(known.mean())
     if data.task != "regression":
         constant = np.bincount(known, minlength=len(data.classes)) / len(known)
     asked = features(inputs(sample, data))
-    simple = linear(data.task, asked).fit(asked, labels(sample, data))
+    try:
+        simple = linear(data.task, asked).fit(asked, labels(sample, data))
+        predicted = predict(simple, holdout, data, features)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"the linear baseline cannot be trained: {reason}") from error
+    if not np.isfinite(predicted).all():
+        numbers = [name for name in data.features if train[name].dtype.is_numeric()]
+        widest = max(numbers, key=lambda name: abs(train[name]).max() or 0, default=data.target)
+        raise BadInput(
+            f"the linear baseline predicts no finite numbers: are the values of {widest} right?"
+        )
     same = np.repeat(np.expand_dims(constant, 0), holdout.height, axis=0)
-    return {"constant": same, "linear": predict(simple, holdout, data, features)}
+    return {"constant": same, "linear": predicted}
 
 
 def slices_of(rows: pl.DataFrame, config: Config) -> Iterator[tuple[str, str | None, Any]]:
@@ -117,21 +177,51 @@ def slices_of(rows: pl.DataFrame, config: Config) -> Iterator[tuple[str, str | N
 
 def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[str, Any]]:
     """What the gate's metric loses when a column is shuffled (Breiman, 2001), on 1,000 rows."""
-    data, score = config.data, SCORES[config.gate.metric]
+    data, scored = config.data, SCORES[config.gate.metric]
     rows = holdout.sample(min(holdout.height, 1_000), seed=0)
     truth, sign = labels(rows, data), 1 if config.gate.metric in HIGHER_IS_BETTER else -1
-    base, found = score(truth, predict(fitted, rows, data, features)), []
+    base, found = scored(truth, predict(fitted, rows, data, features)), []
     for name in data.features:
         shuffled = rows.with_columns(rows[name].shuffle(seed=1))
-        value = score(truth, predict(fitted, shuffled, data, features))
+        value = scored(truth, predict(fitted, shuffled, data, features))
         found.append({"column": name, "loss": float(np.nan_to_num(sign * (base - value)))})
     return sorted(found, key=lambda item: -item["loss"])
 
 
 def latency(fitted: Any, rows: pl.DataFrame, data: Data) -> float:
-    """Median time of predicting a single row, features included, in milliseconds."""
-    clock = [time.perf_counter()]
-    for at in range(30):
-        predict(fitted, rows[at % rows.height], data, features)
-        clock.append(time.perf_counter())
-    return float(np.median(np.diff(clock))) * 1000
+    """Return the time of predicting a single row, features included, in milliseconds."""
+    return timed(fitted, rows, data)["latency_ms"]
+
+
+def timed(fitted: Any, rows: pl.DataFrame, data: Data) -> dict[str, float]:
+    """Time predictions of a single row, features included, beside a computation that never changes.
+
+    What else runs on the machine can only add to a time, so the fastest of many is the model's own.
+    The yardstick, timed in turn with it, tells a slow machine from a slow model.
+
+    Returns:
+        The fastest of both in milliseconds: `latency_ms` and `yardstick_ms`.
+    """
+    predictions: list[float] = []
+    yardsticks: list[float] = []
+    began = time.perf_counter()
+    while len(predictions) < MIN_REPEATS or (
+        len(predictions) < MAX_REPEATS and time.perf_counter() - began < MAX_SECONDS
+    ):
+        start = time.perf_counter()
+        predict(fitted, rows[len(predictions) % rows.height], data, features)
+        middle = time.perf_counter()
+        yardstick()
+        predictions.append(middle - start)
+        yardsticks.append(time.perf_counter() - middle)
+    return {"latency_ms": min(predictions) * 1000, "yardstick_ms": min(yardsticks) * 1000}
+
+
+def yardstick() -> float:
+    """Compute what takes `gate.YARDSTICK_MS` on an ordinary machine: half Python, half NumPy."""
+    total = 0.0
+    for number in range(5_000):
+        total += number % 7
+    values = np.cos(np.arange(20_000.0))
+    values.sort()
+    return total + float(values[0])

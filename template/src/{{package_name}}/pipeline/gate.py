@@ -1,6 +1,7 @@
 """Gate: `metrics.json` → `gate.json` and the report. Refuses a model that fails a single check.
 
-It reads documents alone, so that whoever has them can judge again.
+It reads documents alone, so that whoever has them can judge again. docs/gate.md of the template
+explains every check and every number.
 """
 
 from operator import ge, gt, le
@@ -11,8 +12,14 @@ from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
 from ..documents import DOCUMENTS, MODEL, STEPS, document, read
 from . import report
 
-CONSTANT = "skill over a constant, lower end"
 RULES = {"≥": ge, ">": gt, "≤": le}
+# What `evaluate.yardstick` takes on an ordinary machine. On a slower one the limit of the latency
+# grows as much.
+YARDSTICK_MS = 1.0
+# From fewer rows of a class, an interval says little: as metrics.MIN_CLASS_ROWS.
+FEW = 10
+# A skill that is more than nothing, if there were rows enough to be sure of it.
+CLEAR = 0.1
 
 
 def step(config: Config) -> str:
@@ -21,18 +28,84 @@ def step(config: Config) -> str:
         metrics = read("evaluate")
         said["comparison"] = read("compare")["comparison"] if against else None
         said["checks"] = decide(metrics, config.gate, said["comparison"])
+        said["notes"] = notes(metrics)
         said["model_digest"] = metrics["model"]["digest"]
         failed = [check for check in said["checks"] if check["verdict"] == "refused"]
         said["verdict"] = "refused" if failed else "passed"
     report.write(config)
-    rows = [(c["check"], report.short(c["value"]), c) for c in failed or said["checks"]]
     if failed:
-        lines = [f"{n}: {value} is not {c['rule']} {c['threshold']:.4g}" for n, value, c in rows]
-        nothing = any(name == CONSTANT for name, *_ in rows)
-        why = ", as the columns tell it too little of the target to beat a constant" * nothing
+        lines = [sentence(check) for check in failed] + said["notes"]
+        why = reason(metrics, failed)
         raise Refused("\n  ".join([f"the gate refused this model{why}:", *lines]))
-    lines = [f"{name}: {value} {c['rule']} {c['threshold']:.4g}" for name, value, c in rows]
-    return "\n  ".join([f"passed all {len(rows)} checks:", *lines])
+    lines = [sentence(check) for check in said["checks"]] + said["notes"]
+    return "\n  ".join([f"passed all {len(said['checks'])} checks:", *lines])
+
+
+def sentence(check: dict[str, Any]) -> str:
+    """Return a check and its outcome as a person reads it."""
+    rule, threshold = check["rule"], report.short(check["threshold"])
+    if check["value"] is None:
+        return f"{check['check']}: not defined on this holdout, and must be {rule} {threshold}"
+    negation = "is not " if check["verdict"] == "refused" else ""
+    return f"{check['check']}: {report.short(check['value'])} {negation}{rule} {threshold}"
+
+
+def reason(metrics: dict[str, Any], failed: list[dict[str, Any]]) -> str:
+    """Return why a model is not surely better than a constant, if that refused it."""
+    if all(check["id"] != "constant" for check in failed):
+        return ""
+    over = {name: baseline["skill"] for name, baseline in metrics["baselines"].items()}
+    rows, gained = f"{metrics['rows']:,} rows", over["constant"]
+    if gained["value"] is None:
+        return ""
+    if gained["high"] < 0:
+        return ", which predicts worse than a constant: do training rows and holdout differ?"
+    if gained["value"] < CLEAR < linear_skill(metrics):
+        return ", although a linear model does beat a constant"
+    if gained["value"] > CLEAR and gained["low"] <= 0:
+        return f", as a holdout of {rows} is too small to tell it from a constant"
+    if gained["low"] > 0:
+        return ", as it beats a constant by less than min_skill asks for"
+    return ", as the features do not carry enough signal to beat a constant"
+
+
+def linear_skill(metrics: dict[str, Any]) -> float:
+    """Return the skill of the linear model over the constant; 0 where it is not defined."""
+    best = 1.0 if metrics["metric"] in HIGHER_IS_BETTER else 0.0
+    linear, constant = (metrics["baselines"][name]["value"] for name in ("linear", "constant"))
+    if linear is None or constant is None or constant == best:
+        return 0.0
+    return float((linear - constant) / (best - constant))
+
+
+def notes(metrics: dict[str, Any]) -> list[str]:
+    """Return what to know before believing the intervals."""
+    rarest = metrics.get("rarest")
+    if not rarest or rarest["rows"] >= FEW:
+        return []
+    rows = "1 row" if rarest["rows"] == 1 else f"{rarest['rows']} rows"
+    return [
+        f"note: the holdout has {rows} of class {rarest['class']}, so the intervals mean little"
+    ]
+
+
+def check(
+    identity: str, name: str, value: float | None, rule: str, threshold: float
+) -> dict[str, Any]:
+    """Judge a value; what has no value is refused.
+
+    Args:
+        identity: Its `id`, which stays the same whatever the name says.
+    """
+    passed = value is not None and bool(RULES[rule](value, threshold))
+    return {
+        "id": identity,
+        "check": name,
+        "value": value,
+        "rule": rule,
+        "threshold": threshold,
+        "verdict": "passed" if passed else "refused",
+    }
 
 
 def decide(
@@ -41,47 +114,59 @@ def decide(
     """Judge a model by its metrics and, from level 1, by how it compares with the champion.
 
     Returns:
-        Each check with `check`, `value`, `rule`, `threshold` and `verdict`; what has no value is
-        refused.
+        Each check with `id`, `check`, `value`, `rule`, `threshold` and `verdict`.
     """
-    over = {name: found["skill"] for name, found in metrics["baselines"].items()}
-    model = metrics["model"]
-    asked: list[tuple[str, float | None, str, float]] = []
+    over = {name: baseline["skill"] for name, baseline in metrics["baselines"].items()}
+    checks = []
     for name, threshold in gate.thresholds.items():
-        up = name in HIGHER_IS_BETTER
-        end = {"value": "value", "worse_end": "low" if up else "high"}[gate.judge]
-        asked.append((name, metrics["metrics"][name][end], "≥" if up else "≤", threshold))
+        higher = name in HIGHER_IS_BETTER
+        end = {"value": "value", "worse_end": "low" if higher else "high"}[gate.judge]
+        value = metrics["metrics"][name][end]
+        checks.append(check(f"threshold {name}", name, value, "≥" if higher else "≤", threshold))
     # Surely better than knowing nothing; not surely worse than a linear model; no slice that is
     # surely below its skill.
-    asked.append((CONSTANT, over["constant"]["low"], ">", gate.min_skill))
-    asked.append(
-        ("skill over linear, upper end", over["linear"]["high"], "≥", -gate.linear_tolerance)
-    )
-    known = [found for found in metrics["slices"] if found["skill"]["high"] is not None]
-    if known:
-        worst = min(known, key=lambda found: found["skill"]["high"])
-        name = f"worst slice, {worst['column']} = {worst['value'] or '(gap)'}, upper end"
-        asked.append((name, worst["skill"]["high"], ">", gate.slice_skill))
-    asked += [
-        ("calibration error", metrics["calibration"]["error"], "≤", gate.max_calibration_error),
-        *leaks(metrics, gate),
-        ("model size, MB", model["megabytes"], "≤", gate.max_megabytes),
-        ("latency of a row, ms", model["latency_ms"], "≤", gate.max_latency_ms),
+    lowest, highest = over["constant"]["low"], over["linear"]["high"]
+    checks += [
+        check("constant", "skill over a constant, lower end", lowest, ">", gate.min_skill),
+        check("linear", "skill over linear, upper end", highest, "≥", -gate.linear_tolerance),
     ]
+    known = [part for part in metrics["slices"] if part["skill"]["high"] is not None]
+    if known:
+        worst = min(known, key=lambda part: float(part["skill"]["high"]))
+        name = f"worst slice, {worst['column']} = {worst['value'] or '(gap)'}, upper end"
+        checks.append(check("slice", name, worst["skill"]["high"], ">", gate.slice_skill))
+    error, model = metrics["calibration"]["error"], metrics["model"]
+    checks += [
+        check("calibration", "calibration error", error, "≤", gate.max_calibration_error),
+        *leaks(metrics, gate),
+        check("size", "model size, MB", model["megabytes"], "≤", gate.max_megabytes),
+        check("latency", "latency of a row, ms", model["latency_ms"], "≤", slowest(model, gate)),
+    ]
+    return checks + against_champion(comparison)
+
+
+def slowest(model: dict[str, Any], gate: Gate) -> float:
+    """Return the limit of the latency, in milliseconds, for the machine that it was measured on."""
+    return gate.max_latency_ms * max(1.0, float(model.get("yardstick_ms", 0.0)) / YARDSTICK_MS)
+
+
+def against_champion(comparison: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Judge how a model compares with the champion, if there is one."""
+    checks = []
     if comparison and comparison["kind"] == "compared":
         # Equal within the tolerance is good enough: what learned from newer rows takes over.
-        lost, weakest = -comparison["tolerance"], comparison["slices"][:1]
-        asked.append(("skill over the champion, lower end", comparison["skill"]["low"], "≥", lost))
-        for found in weakest:
-            name = f"slice against the champion, {found['column']} = {found['value'] or '(gap)'}"
-            asked.append((f"{name}, upper end", found["skill"]["high"], "≥", lost))
+        lost = -comparison["tolerance"]
+        name = "skill over the champion, lower end"
+        checks.append(check("champion", name, comparison["skill"]["low"], "≥", lost))
+        for part in comparison["slices"][:1]:
+            name = f"slice against the champion, {part['column']} = {part['value'] or '(gap)'}"
+            value = part["skill"]["high"]
+            checks.append(check("champion slice", f"{name}, upper end", value, "≥", lost))
     if comparison and comparison["kind"] == "unreadable":
         named = float(comparison["replaces"] == comparison["champion"]["version"])
-        asked.append(("champion that cannot be compared with is named in replaces", named, "≥", 1))
-    names = ("check", "value", "rule", "threshold", "verdict")
-    verdicts = [v is not None and bool(RULES[rule](v, bound)) for _, v, rule, bound in asked]
-    judged = zip(asked, verdicts, strict=True)
-    return [dict(zip(names, [*a, "passed" if ok else "refused"], strict=True)) for a, ok in judged]
+        name = "champion that cannot be compared with is named in replaces"
+        checks.append(check("unreadable champion", name, named, "≥", 1))
+    return checks
 
 
 # Of each kind of leak in `metrics.json`, what its number counts.
@@ -93,11 +178,13 @@ LEAKS = {
 }
 
 
-def leaks(metrics: dict[str, Any], gate: Gate) -> list[tuple[str, float | None, str, float]]:
+def leaks(metrics: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
     """Ask that nothing leaked, and that a person knows of each column that tells the target."""
-    counted: list[tuple[str, float | None, str, float]] = [
-        (LEAKS[kind], count, "≤", 0) for kind, count in metrics["leaks"].items()
+    counted = [
+        check(f"leaks {kind}", LEAKS[kind], count, "≤", 0)
+        for kind, count in metrics["leaks"].items()
     ]
     unknown = [name for name in metrics.get("alone", []) if name not in gate.predicts_alone]
     named = f" ({', '.join(unknown)}; see predicts_alone)" if unknown else ""
-    return [*counted, (f"columns that predict the target alone{named}", len(unknown), "≤", 0)]
+    name = f"columns that predict the target alone{named}"
+    return [*counted, check("alone", name, len(unknown), "≤", 0)]
