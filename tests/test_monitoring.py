@@ -60,13 +60,19 @@ def pack(module: Import, to: Path) -> None:
     predictions = pl.DataFrame({"given": pl.Series(given.tolist(), dtype=pl.Array(pl.Float64, 2))})
 
     def score(at: Any) -> list[float]:
-        return [metrics.SCORES["roc_auc"](truth[at], given[at])]
+        return [metrics.SCORES[name](truth[at], given[at]) for name in ("roc_auc", "log_loss")]
 
-    (auc,) = metrics.bootstrap(score, len(truth), gate)
+    auc, loss = metrics.bootstrap(score, len(truth), gate)
     for name, content in {
         "contract": data.model_dump(),
         "profile": module("pipeline.package").profile(rows[:TRAINED], predictions, data),
-        "metrics": {"metric": "roc_auc", "rows": len(truth), "metrics": {"roc_auc": auc}},
+        "metrics": {
+            "task": "binary",
+            "metric": "roc_auc",
+            "rows": len(truth),
+            "metrics": {"roc_auc": auc, "log_loss": loss},
+            "calibration": metrics.calibration(truth, given),
+        },
     }.items():
         (to / f"{name}.json").write_text(json.dumps(content))
     seal(to, module, datetime.now(UTC))
@@ -321,11 +327,70 @@ def test_performance_is_judged_once_labels_have_come(place: Place) -> None:
     said = place.monitor()
     assert "retrain: performance-" in said
     assert "where the holdout had 0.71" in said
-    assert "in 2 of the last 2 windows" in said  # of those that have labels
+    assert "in 2 of the last 2 batches of labels" in said
     performance = place.document()["windows"][-1]["performance"]
     assert performance["labels"] == WINDOW
     assert performance["skill"]["high"] < -0.1
     assert performance["value"]["low"] < performance["value"]["value"] < 0.5
+
+
+def labels(place: Place, hours: list[int]) -> None:
+    """Add labels of rows that were logged at these hours without."""
+    log = place.module("serving.log")
+    for hour in hours:
+        begin = PAST + timedelta(hours=hour)
+        rows = pl.read_parquet("predictions/date=*/*.parquet").filter(
+            pl.col("time").is_between(begin, begin + timedelta(hours=1), closed="left")
+        )
+        truth = pl.Series("delayed", (rows["p:true"] < 0.2).cast(pl.String))  # the reverse
+        rows.select("request_id", "row").with_columns(truth).write_csv("labels.csv")
+        log.add(place.path / "labels.csv", place.model.data, "predictions")
+
+
+def test_labels_are_judged_when_they_arrive_however_late(place: Place) -> None:
+    for hour in range(36):  # more windows than are shown
+        place.log(place.rows(WINDOW, hour), hour)
+    assert place.monitor() == "no training: no alarm in 30 windows"
+    labels(place, [0, 1])
+    assert "retrain: performance-" in place.monitor()
+    document = place.document()
+    assert [batch["labels"] for batch in document["outcomes"]] == [WINDOW, WINDOW]
+    assert document["labels"] == {"predictions": 36 * WINDOW, "labels": 2 * WINDOW, "waiting": 0}
+    assert all(window["performance"] is None for window in document["windows"])
+
+
+def test_late_labels_in_one_file_are_not_passed_over_for_those_that_follow(place: Place) -> None:
+    for hour in range(5):
+        place.log(place.rows(WINDOW, hour), hour)
+    known = place.rows(WINDOW, 9)
+    place.log(known, 9, told=True)
+    assert place.monitor() == "no training: no alarm in 6 windows"
+    labels(place, [0, 1, 2])
+    place.log(place.rows(WINDOW, 10), 10, told=True)
+    assert "retrain: performance-" in place.monitor()
+    assert not place.document()["outcomes"][-1]["signs"]["performance"]
+
+
+def test_labels_of_low_scores_only_say_nothing_of_performance(place: Place) -> None:
+    for hour in range(3):
+        place.log(place.rows(WINDOW, hour), hour, told=True)
+    for file in Path("predictions/labels").glob("*.parquet"):
+        low = pl.read_parquet("predictions/date=*/*.parquet").filter(pl.col("p:true") < 0.2)
+        pl.read_parquet(file).join(low, on=["request_id", "row"], how="semi").write_parquet(file)
+    assert place.monitor() == "no training: no alarm in 3 windows"
+    for batch in place.document()["outcomes"]:
+        assert (batch["basis"], batch["signs"]) == ("none", {})
+        assert "labels are known for some scores only" in batch["note"]
+        assert 0 < batch["coverage"] < 0.8
+    assert "labels are known for some scores only" in Path("artifacts/monitor.html").read_text()
+
+
+def test_a_newest_window_without_labels_has_a_page(place: Place) -> None:
+    place.log(place.rows(WINDOW, 0), 0, told=True)
+    place.log(place.rows(WINDOW, 1), 1)
+    assert place.monitor() == "no training: no alarm in 2 windows"
+    assert place.document()["windows"][1]["performance"] is None
+    assert "<b>No alarm</b>" in Path("artifacts/monitor.html").read_text()
 
 
 def test_performance_as_before_is_no_alarm(place: Place) -> None:
@@ -436,11 +501,15 @@ def test_a_decision_is_made_once_and_survives_restarts(alarmed: Place) -> None:
 def test_an_alarm_starts_one_training(alarmed: Place) -> None:
     runs: list[int] = []
     said = alarmed.retrain(lambda: runs.append(1))
-    assert re.fullmatch(r"trained for drift-[-\d]+: the champion is [-\w]+", said)
+    made = r"trained for drift-[-\d]+: it made the same model again, as there are no new rows to "
+    assert re.match(f"{made}learn from: `ml data add` them, then `ml retrain --again drift-", said)
     assert alarmed.retrain(lambda: runs.append(2)).startswith("nothing to do: drift-")
     alarmed.log(alarmed.rows(WINDOW, 2, HOTTER), 2)
     assert alarmed.monitor().startswith("no training: drift-")
-    assert alarmed.document()["alarms"][0]["outcome"] == "done"
+    assert alarmed.document()["alarms"][0]["outcome"].startswith("made the same model again")
+    page = Path("artifacts/monitor.html").read_text()
+    assert "<b>An alarm is open: new data are needed</b>" in page
+    assert "Train again" not in page
     assert alarmed.retrain(lambda: runs.append(3)).startswith("nothing to do")
     assert runs == [1]
 
@@ -550,9 +619,12 @@ def test_a_new_champion_starts_afresh_and_the_old_one_keeps_its_alarms(
 
 # Of each: the columns that alarm after three windows, and the windows that surely lost performance.
 VERDICTS = {
-    "07": ({"temperature_f", "wind_speed", "pressure"}, [False, False, False]),
-    "09": ({"temperature_f", "wind_speed", "pressure"}, [False, False, True]),
-    "10": ({"temperature_f"}, [False, False, True]),
+    "07": ({"temperature_f", "wind_speed", "pressure"}, [["log_loss"], [], []]),
+    "09": (
+        {"temperature_f", "wind_speed", "pressure"},
+        [["observed ÷ predicted"], [], ["roc_auc", "observed ÷ predicted"]],
+    ),
+    "10": ({"temperature_f"}, [[], ["observed ÷ predicted"], []]),
 }
 
 
@@ -565,16 +637,22 @@ def test_each_month_that_came_later_has_the_verdict_that_the_docs_explain(
         place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, told=True)
     print(place.monitor())
     said, drift = place.document(), place.document("drift")
-    (alarm,) = said["alarms"]
+    alarm = said["alarms"][0]
     assert (said["decision"], alarm["kind"]) == ("retrain", "drift")
     assert set(re.findall(r"(?:^|; )(\w+)", alarm["reason"])) == columns
-    assert [bool(window["signs"]["performance"]) for window in said["windows"]] == lost
+    assert [list(batch["signs"]["performance"]) for batch in said["outcomes"]] == lost
+    assert [list(window["signs"]["performance"]) for window in said["windows"]] == lost
+    kinds = [alarm["kind"] for alarm in said["alarms"]]
+    assert ("performance" in kinds) == (month == "09")  # twice as many delays as there were
     assert {window["prediction"]["verdict"] for window in drift["windows"]} == {"quiet"}
-    for window, found in zip(said["windows"], drift["windows"], strict=True):
+    for window, found, batch in zip(
+        said["windows"], drift["windows"], said["outcomes"], strict=True
+    ):
         hot, answer = found["columns"]["temperature_f"], found["prediction"]
         ends = "{value:.2f} ({low:.2f} to {high:.2f})".format(**window["performance"]["value"])
         print(f"temperature PSI {hot['psi']:.1f}, distance {hot['distance']:.2f};", end=" ")
-        print(f"prediction {answer['psi']:.2f}, {answer['distance']:.2f}; roc_auc {ends}")
+        print(f"prediction {answer['psi']:.2f}, {answer['distance']:.2f}; roc_auc {ends}", end=" ")
+        print("observed ÷ predicted {value:.2f}".format(**batch["calibration"]))
 
 
 def test_september_and_october_together_are_a_loss_of_performance(place: Place) -> None:

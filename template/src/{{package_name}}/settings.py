@@ -82,6 +82,7 @@ class Drift(Strict):
     min_gap_change: float = Field(default=0.05, gt=0)
     max_violation_share: float = Field(default=0.01, ge=0, le=1)
     max_skill_loss: float = Field(default=0.1, gt=0)
+    max_calibration_ratio: float = Field(default=1.25, gt=1)  # observed ÷ predicted, either way
     max_age_days: float = Field(default=90.0, gt=0)
 
     @model_validator(mode="after")

@@ -19,18 +19,19 @@ from .. import BadInput, registry
 from ..config import GATE, Data, Gate
 from ..config import read as read_config
 from ..documents import ARTIFACTS, digest, now, replacing, write
-from ..pipeline.metrics import SCORES, bootstrap, skill
 from ..pipeline.report import short
 from ..serving.log import joined, read, refused
 from ..settings import DRIFT, Drift, Window, delivery
 from ..settings import drift as thresholds
+from . import performance
 from .drift import Reference, judge
 
 NOTE, PAGE = "alarms", ARTIFACTS / "monitor.html"
 # What may alarm, and whether a training answers it: rows that break the contract need a person.
 KINDS = {"drift": True, "prediction": True, "performance": True, "violations": False, "age": True}
 SHOWN = 30  # windows, at most
-LABELS = 50  # fewer in a window say nothing of performance
+TRAINED = "trained"
+SAME = "made the same model again, as there are no new rows to learn from"
 PATIENCE = timedelta(hours=24)  # a training that has not ended by then was killed, most likely
 Windows = list[dict[str, Any]]
 Alarms = dict[str, dict[str, Any]]  # by kind
@@ -45,6 +46,7 @@ class Champion(NamedTuple):
     expected: dict[str, float]  # of this metric, on the holdout
     references: dict[str, Reference]  # by column of the prediction log
     answer: str  # the one of these that is its prediction
+    holdout: performance.Expected
 
 
 def monitor() -> str:
@@ -64,14 +66,18 @@ def monitor() -> str:
     # What is younger may not be written yet.
     until = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=service.log_seconds)
     windows, waiting = observed(champion, service.log, until, settings)
+    outcomes, labels = judged_labels(champion, service.log, settings)
     age = datetime.now(UTC) - datetime.fromisoformat(version.created)
     days = age.total_seconds() / 86_400
-    before, after = _changed(version, lambda found: updated(found, windows, days, settings))
+    before, after = _changed(
+        version, lambda found: updated(found, windows, outcomes, days, settings)
+    )
     old = [alarm["id"] for alarm in before.values()]
     alarms = [a | {"new": a["id"] not in old} for a in after.values() if a["status"] != "cleared"]
     wanted = [alarm for alarm in alarms if alarm["status"] == "decided"]
     first = wanted[0] if wanted else {"id": None, "kind": None, "new": False}
-    decision, reason = "retrain" if wanted else "none", _said(alarms, windows, waiting, settings)
+    decision = "retrain" if wanted else "none"
+    reason = _said(alarms, windows, waiting, settings)
     both = {"champion": registry.named(version), "thresholds": settings.model_dump()}
     said = both | {
         "decision": decision,
@@ -85,6 +91,8 @@ def monitor() -> str:
         "alarms": alarms,
         "waiting": waiting,
         "windows": [w["monitor"] for w in windows],
+        "labels": labels,
+        "outcomes": outcomes,
     }
     found = [w["drift"] for w in windows]
     inputs, data = {str(DRIFT): digest(DRIFT)}, version.facts["data_digest"]
@@ -92,7 +100,8 @@ def monitor() -> str:
     with registry.file_lock(ARTIFACTS / "monitor.lock"):  # of two at once, one after the other
         write("drift", both | {"windows": found}, started, data, inputs)
         write("monitor", said, started, data, inputs)
-        _page({"monitor": said, "drift": found, "at": started, "times": times})
+        page = {"monitor": said, "drift": found, "at": started, "times": times}
+        _page(page | {"headline": _headline(alarms, windows)})
     return f"{'retrain' if wanted else 'no training'}: {reason}"
 
 
@@ -108,7 +117,7 @@ def observed(champion: Champion, log: str, until: datetime, settings: Drift) -> 
     if not spans:
         return [], waiting
     since = datetime.fromtimestamp(spans[-SHOWN:][0][0] / 1e6, UTC).replace(tzinfo=None)
-    seen = joined(log, since, version.model_digest)
+    seen = joined(log, since, version.model_digest, arrival=True)
     rows, found = seen.sort("time", "request_id", "row").collect(), []
     at = rows["time"].to_physical()
     for begin, end in spans[-SHOWN:]:
@@ -117,6 +126,47 @@ def observed(champion: Champion, log: str, until: datetime, settings: Drift) -> 
         count = int(((bad >= begin) & (bad < end)).sum())
         found.append(_window(part, ends | {"rows": len(part)}, count, champion, gate, settings))
     return found, waiting
+
+
+def judged_labels(
+    champion: Champion, log: str, settings: Drift
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Judge the newest batches of labels, in the order in which they arrived.
+
+    Returns:
+        The batches, oldest first; and how many predictions there are, how many of them have a
+        label, and how many of these wait for the next batch.
+    """
+    digest, data = champion.version.model_digest, champion.data
+    wanted = joined(log, None, digest, arrival=True).filter(pl.col("truth").is_not_null())
+    answers = [name for name in wanted.collect_schema().names() if name.startswith("p:")]
+    columns = ["request_id", "row", "time", "told", "truth", "prediction", *answers]
+    rows = wanted.select(columns).collect()
+    if rows.is_empty():
+        count = int(read(log, None, digest).select(pl.len()).collect().item())
+        return [], {"predictions": count, "labels": 0, "waiting": 0}
+    rows = performance.labelled(rows, data)
+    every = read(log, None, digest).select("time", score=performance.score(data)).sort("time")
+    every_score = every.collect()
+    times = every_score["time"].to_physical().to_numpy()
+    found = performance.batches(rows, settings)
+    counts = {
+        "predictions": len(times),
+        "labels": len(rows),
+        "waiting": len(rows) - sum(len(batch.rows) for batch in found),
+    }
+    gate = read_config(GATE, Gate)
+    outcomes = []
+    for batch in performance.pooled(found, settings.window.rows)[-SHOWN:]:
+        predicted = batch.rows["time"].to_physical().to_numpy()
+        begin, end = int(predicted.min()), int(predicted.max())
+        first, last = np.searchsorted(times, begin, "left"), np.searchsorted(times, end, "right")
+        scores = every_score["score"][int(first) : int(last)].to_numpy()
+        judged = performance.judge(batch.rows, scores, champion.holdout, data, gate, settings)
+        signs = {"performance": judged.pop("signs")} if judged["basis"] != "none" else {}
+        ends = {"arrived": _iso(batch.arrived), "from": _iso(begin), "to": _iso(end)}
+        outcomes.append(ends | judged | {"signs": signs})
+    return outcomes, counts
 
 
 def boundaries(times: NDArray[np.int64], until: int, window: Window) -> list[tuple[int, int]]:
@@ -135,24 +185,36 @@ def boundaries(times: NDArray[np.int64], until: int, window: Window) -> list[tup
     return found
 
 
-def updated(before: Alarms, windows: Windows, days: float, settings: Drift) -> Alarms:
-    """The alarms of a champion, after what its windows show.
+def updated(
+    before: Alarms,
+    windows: Windows,
+    outcomes: list[dict[str, Any]],
+    days: float,
+    settings: Drift,
+) -> Alarms:
+    """Return the alarms of a champion, after what its windows and its labels show.
 
     A sign alarms that is in `alarms` of the last `windows` windows, the newest among them. An alarm
     is cleared by as many windows without any sign of its kind; only later ones can raise it again.
+    Performance is judged by batches of labels instead, later means arrived later.
     """
-    after, shown = dict(before), [window["monitor"] for window in windows]
+    after = dict(before)
+    shown = [window["monitor"] for window in windows]
     for kind, trains in KINDS.items():
+        by_label = kind == "performance"
+        items, end, unit = (
+            (outcomes, "arrived", "batches of labels") if by_label else (shown, "to", "windows")
+        )
         alarm = before.get(kind, {"status": "cleared", "cleared": ""})
         silent = alarm["status"] == "cleared"
         since = alarm["cleared"] if silent else ""
-        judged = [w["signs"][kind] for w in shown if w["to"] > since and kind in w["signs"]]
-        last = judged[-settings.windows :]
-        reasons = [
-            f"{name} {reason}, in {n} of the last {len(last)} windows"
-            for name, reason in (last[-1] if last else {}).items()
-            if (n := sum(name in signs for signs in last)) >= settings.alarms
+        judged = [
+            item["signs"][kind] for item in items if item[end] > since and kind in item["signs"]
         ]
+        last = judged[-settings.windows :]
+        reasons = _reasons(last, unit, settings)
+        if by_label:  # a file of labels may bring many batches at once: none is passed over
+            reasons = _latest_reasons(judged, unit, settings)
         if kind == "age" and days > settings.max_age_days:
             reasons = [f"the champion is {days:.0f} days old, and may be {settings.max_age_days:g}"]
         if silent and reasons:
@@ -164,11 +226,32 @@ def updated(before: Alarms, windows: Windows, days: float, settings: Drift) -> A
                 "reason": "; ".join(reasons),
             }
         if not silent and len(last) >= settings.alarms and not any(last[-settings.alarms :]):
-            after[kind] = alarm | {"status": "cleared", "cleared": shown[-1]["to"]}
+            after[kind] = alarm | {"status": "cleared", "cleared": items[-1][end]}
     return after
 
 
-def retrain(run: Callable[[], None], again: str | None = None, said: str = "trained") -> str:
+def _reasons(last: list[dict[str, str]], unit: str, settings: Drift) -> list[str]:
+    """Return why the last windows alarm: what is a sign in the newest and in enough others."""
+    return [
+        f"{name} {reason}, in {count} of the last {len(last)} {unit}"
+        for name, reason in (last[-1] if last else {}).items()
+        if (count := sum(name in signs for signs in last)) >= settings.alarms
+    ]
+
+
+def _latest_reasons(judged: list[dict[str, str]], unit: str, settings: Drift) -> list[str]:
+    """Return why an alarm would be raised, and not be cleared again, by one after the other."""
+    reasons: list[str] = []
+    for count in range(1, len(judged) + 1):
+        last = judged[max(0, count - settings.windows) : count]
+        if now_reasons := _reasons(last, unit, settings):
+            reasons = now_reasons
+        elif len(last) >= settings.alarms and not any(last[-settings.alarms :]):
+            reasons = []
+    return reasons
+
+
+def retrain(run: Callable[[], None], again: str | None = None, said: str = TRAINED) -> str:
     """Train for what `monitor` decided, once: who comes second has nothing to do.
 
     Args:
@@ -203,12 +286,21 @@ def retrain(run: Callable[[], None], again: str | None = None, said: str = "trai
     came = "done"
     try:
         run()
+        if said == TRAINED and (new := registry.champion()):
+            came = SAME if new.model_digest == version.model_digest else came
     except BaseException as error:
         came = f"failed: {error or type(error).__name__}"
         raise
     finally:
         _changed(version, end)
-    return f"{said} for {', '.join(claimed)}: the champion is {registry.champion()}"
+    end_of = f"the champion is {registry.champion()}"
+    if came == SAME:
+        end_of = f"it {SAME}: {_missing(claimed[0])}"
+    return f"{said} for {', '.join(claimed)}: {end_of}"
+
+
+def _missing(alarm: str) -> str:
+    return f"`ml data add` them, then `ml retrain --again {alarm}`"
 
 
 def _opened(version: registry.Version) -> Champion:
@@ -221,15 +313,16 @@ def _opened(version: registry.Version) -> Champion:
     columns = {f"x:{n}": Reference(of, profile["rows"]) for n, of in profile["columns"].items()}
     answer = f"p:{data.classes[-1]}" if data.task == "binary" else "prediction"
     columns[answer] = Reference(profile["prediction"], metrics["rows"])
-    return Champion(version, data, metric, metrics["metrics"][metric], columns, answer)
+    holdout = performance.expected(metrics)
+    return Champion(version, data, metric, metrics["metrics"][metric], columns, answer, holdout)
 
 
 def _window(
     rows: pl.DataFrame, ends: dict[str, Any], bad: int, champion: Champion, gate: Gate, of: Drift
 ) -> dict[str, Any]:
-    found = judge(rows, champion.references, of)
-    prediction, share = found.pop(champion.answer, None), bad / max(1, bad + len(rows))
-    columns = {name.removeprefix("x:"): one for name, one in found.items()}
+    inputs = judge(rows, champion.references, of)
+    prediction, share = inputs.pop(champion.answer, None), bad / max(1, bad + len(rows))
+    columns = {name.removeprefix("x:"): one for name, one in inputs.items()}
     signs: dict[str, dict[str, str]] = {
         "drift": {name: one["reason"] for name, one in columns.items() if one["reason"]},
         "prediction": {},
@@ -239,37 +332,19 @@ def _window(
         signs["prediction"] = {"the prediction": prediction["reason"]}
     if share > of.max_violation_share:
         signs["violations"] = {"the caller": f"sent {share:.1%} of rows that break the contract"}
-    if performance := _performance(rows, champion, gate):
-        surely, value = performance["skill"]["high"], performance["value"]["value"]
-        lost = surely is not None and surely < -of.max_skill_loss
-        why = f"is {short(value)}, where the holdout had {short(champion.expected['value'])}"
-        signs["performance"] = {champion.metric: why} if lost else {}
-    facts = {"refused": bad, "violation_share": share, "performance": performance, "signs": signs}
+    known = None
+    if rows["truth"].count() >= performance.LABELS:
+        labelled = performance.labelled(rows, champion.data)
+        scores = rows.select(performance.score(champion.data).alias("score"))["score"].to_numpy()
+        found = performance.judge(labelled, scores, champion.holdout, champion.data, gate, of)
+        if check := found["checks"].get(champion.metric):
+            known = {"labels": len(labelled), "value": check["value"], "skill": check["skill"]}
+            signs["performance"] = found["signs"]
+    facts = {"refused": bad, "violation_share": share, "performance": known, "signs": signs}
     return {
         "monitor": ends | facts,
         "drift": ends | {"columns": columns, "prediction": prediction},
     }
-
-
-def _performance(rows: pl.DataFrame, champion: Champion, gate: Gate) -> dict[str, Any] | None:
-    """The metric and, as `skill`, how far it came from what the holdout had towards perfect."""
-    classes, metric = champion.data.classes, champion.metric
-    kind = pl.Enum(classes) if classes else pl.Float64()
-    told = rows.with_columns(pl.col("truth").cast(kind, strict=False)).drop_nulls("truth")
-    if len(told) < LABELS:
-        return None
-    if classes:
-        truth = told["truth"].to_physical().cast(pl.Int64).to_numpy()
-        given = told.select(f"p:{name}" for name in classes).to_numpy()
-    else:
-        truth, given = told["truth"].to_numpy(), told["prediction"].to_numpy()
-
-    def of(at: NDArray[np.int64]) -> list[float]:
-        value = float(SCORES[metric](truth[at], given[at]))
-        return [value, skill(metric, value, champion.expected["value"])]
-
-    value, over = bootstrap(of, len(told), gate)
-    return {"labels": len(told), "value": value, "skill": over}
 
 
 def _changed(
@@ -279,7 +354,10 @@ def _changed(
     store = registry.opened()
     with store.lock() as still:
         known = json.loads(store.get(NOTE) or "{}")
-        before = known.get(version.digest, {})
+        before = known.get(version.digest)
+        if before is None:  # another package of the same model has the same predictions
+            same = [v.digest for v in store.versions() if v.model_digest == version.model_digest]
+            before = next((known[name] for name in reversed(same) if name in known), {})
         after = change(before)
         if after != before:
             newest = list((known | {version.digest: after}).items())[-50:]
@@ -300,20 +378,43 @@ def _said(alarms: list[dict[str, Any]], windows: Windows, waiting: int, settings
     return "; ".join(said) or f"no alarm in {len(windows)} windows"
 
 
+def _headline(alarms: list[dict[str, Any]], windows: Windows) -> str:
+    """Return what the alarms ask for, the most urgent first."""
+    by_status = {alarm["status"]: alarm for alarm in alarms}
+    if "decided" in by_status:
+        return "Train again"
+    if "told" in by_status:
+        return "A person has to look"
+    if started := by_status.get("started"):
+        outcome = started["outcome"]
+        if outcome == SAME:
+            return "An alarm is open: new data are needed"
+        if outcome and outcome != "done":
+            return "An alarm is open: its training failed"
+        return "An alarm is open: its training was started"
+    return "No alarm" if windows else "Nothing to judge yet"
+
+
 def _running(alarms: Alarms) -> str:
     """What became of trainings that were started."""
     said = []
     for alarm in (a for a in alarms.values() if a["status"] == "started"):
         late = datetime.now(UTC) - datetime.fromisoformat(alarm["started"]) > PATIENCE
         still = "was killed, it seems" if late else "may still run"
-        came = {"done": "is done"}.get(alarm["outcome"], alarm["outcome"])
+        came = {
+            "done": "is done",
+            SAME: f"{SAME}: {_missing(alarm['id'])}",
+        }.get(alarm["outcome"], alarm["outcome"])
         end = came or f"{still}: `ml retrain --again {alarm['id']}` starts another"
         said.append(f"{alarm['id']} had its training at {alarm['started']}, which {end}")
     return "; ".join(said)
 
 
-def _iso(micros: int) -> str:
-    return datetime.fromtimestamp(micros / 1e6, UTC).isoformat(timespec="microseconds")
+def _iso(time: int | datetime) -> str:
+    """Write a time of UTC, in microseconds or without a zone."""
+    if isinstance(time, datetime):
+        return time.replace(tzinfo=UTC).isoformat(timespec="microseconds")
+    return datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="microseconds")
 
 
 def _page(said: dict[str, Any]) -> None:

@@ -238,9 +238,17 @@ def read(log: str, since: datetime | None = None, model_digest: str | None = Non
 
 
 def joined(
-    log: str, since: datetime | None = None, model_digest: str | None = None
+    log: str,
+    since: datetime | None = None,
+    model_digest: str | None = None,
+    *,
+    arrival: bool = False,
 ) -> pl.LazyFrame:
-    """What `read` returns, with the `truth`: null where nobody has told it. The last one counts."""
+    """Return what `read` returns, with the `truth`: null where there is no label, else the last.
+
+    Args:
+        arrival: Add when the label was added, as `told`.
+    """
     rows = read(log, since, model_digest)
     names = set(rows.collect_schema().names())
     rows = rows.with_columns(
@@ -260,7 +268,7 @@ def joined(
             for name in ("truth", "told")
         )
         rows = rows.drop("truth_right", "told_right")
-    return rows.drop("told")
+    return rows if arrival else rows.drop("told")
 
 
 def refused(log: str) -> pl.LazyFrame:
