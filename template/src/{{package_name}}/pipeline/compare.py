@@ -1,99 +1,263 @@
-"""Compare: the champion, on the challenger's own holdout → `comparison.json`.
+"""Compare: champion and challenger, on rows that neither was trained on → `comparison.json`.
 
 Both predict the same rows, and rows are drawn for both at once (paired bootstrap), so that what is
-hard about a row for either cancels out. A model is never compared with itself.
+hard about a row for either cancels out. Where the holdout cannot decide, their recipes are compared
+out of fold on all rows. The same is done with the best champion so far, so that many small losses
+do not add up. A model is never compared with itself.
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from .. import registry
+from .. import BadInput, registry
 from ..config import DATA, GATE, Config
-from ..documents import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, digest, document
-from ..inference import Model, opened
-from ..settings import DELIVERY, delivery
+from ..documents import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, document
+from ..inference import Model, load, opened
+from ..problem.features import features
+from ..problem.model import TRUSTED
+from ..settings import DELIVERY, Delivery, delivery
+from . import identity, ingest
 from .evaluate import slices_of
 from .ingest import labels
 from .metrics import SCORES, bootstrap, skill
+from .recipes import Recipe, out_of_fold
 from .report import versus
 
 FOLDER = ARTIFACTS / "champion"
+LEAST = 50  # rows that the champion has not seen: fewer say nothing
+Floats = NDArray[np.float64]
+
+
+class Challenger(NamedTuple):
+    """A trained model, the rows it was trained on, and those that it was not."""
+
+    train: pl.DataFrame
+    holdout: pl.DataFrame
+    y_pred: Floats  # of the holdout
+    recipe: Recipe
+
+
+class Rival(NamedTuple):
+    """A model of the registry, and which of the holdout's rows it was not trained on."""
+
+    model: Model
+    unseen: NDArray[np.bool_] | None  # None: that cannot be told
 
 
 def step(config: Config) -> str:
     champion = registry.named(registry.look())
-    files = (MODEL, HOLDOUT, PREDICTIONS, DATA, GATE, DELIVERY, registry.POINTER)
-    with document("compare", *files) as said:
-        found: dict[str, Any] = {"kind": "first", "champion": champion}
+    source = Path(config.data.source)
+    rows = (MODEL, source, TRAIN, HOLDOUT, SIDES, PREDICTIONS)
+    with document("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as message:
+        comparison: dict[str, Any] = {"kind": "first", "champion": champion}
         if champion and champion["model_digest"] == digest(MODEL):
-            found["kind"] = "same"
+            comparison["kind"] = "same"
         elif champion:
-            version = champion["version"]
-            model = opened(registry.opened().fetch(version, FOLDER / version))
-            found |= compare(model, pl.read_parquet(HOLDOUT), pl.read_parquet(PREDICTIONS), config)
-        said["comparison"] = found
-    return versus(found)
+            came = ingest.read(source, config.data.separator)
+            held = pl.read_parquet(SIDES)["held"].fill_null(False).to_numpy()
+            if len(held) != came.height:
+                raise BadInput(f"{source} has changed since `ml ingest`: run `ml run`")
+            challenger = Challenger(
+                pl.read_parquet(TRAIN),
+                pl.read_parquet(HOLDOUT),
+                pl.read_parquet(PREDICTIONS)["given"].to_numpy(),
+                Recipe(load(MODEL, TRUSTED), features, config.data),
+            )
+            rival = fetch(champion["version"], came, held, challenger.holdout)
+            comparison |= compare(challenger, rival, config, delivery())
+            best = anchor(champion)
+            if comparison["kind"] == "compared" and best["version"] != champion["version"]:
+                try:
+                    earlier = fetch(best["version"], came, held, challenger.holdout)
+                except BadInput:  # it is no longer in the registry
+                    best = champion
+                else:
+                    against = compare(challenger, earlier, config, delivery())
+                    if against["kind"] == "compared":
+                        facts = ("skill", "recipes", "unseen")
+                        comparison["best"] = {"champion": best} | {
+                            name: against[name] for name in facts if name in against
+                        }
+                    else:  # a contract or classes that it does not know
+                        best = champion
+            if comparison["kind"] == "compared":
+                latest = comparison.get("best", comparison)
+                better = evidence(latest)["value"]
+                comparison["anchor"] = None if better is not None and better >= 0 else best
+        message["comparison"] = comparison
+    return versus(comparison)
+
+
+def fetch(version: str, rows: pl.DataFrame, held: Any, holdout: pl.DataFrame) -> Rival:
+    """Bring a model from the registry, and find the rows of the holdout that it has not seen.
+
+    Args:
+        rows: (n, …) all rows of the source as it is.
+        held: (n,) whether a row is held out.
+        holdout: (m, …) the typed rows that are.
+
+    Raises:
+        BadInput: The registry does not have it, or it is damaged.
+    """
+    folder = registry.opened().fetch(version, FOLDER / version)
+    model = opened(folder)
+    training = identity.read(folder)
+    if training is not None:
+        known = training.knows(rows)
+        return Rival(model, None if known is None else ~known[held])
+    return Rival(model, _newer(model, folder, holdout))
+
+
+def _newer(model: Model, folder: Path, holdout: pl.DataFrame) -> NDArray[np.bool_] | None:
+    """Find rows that are newer than all that a model of before 0.3 was trained on."""
+    column = model.data.split.column or ""
+    if model.data.split.by != "time" or column not in holdout.columns:
+        return None
+    profile = json.loads((folder / "profile.json").read_text("utf-8"))
+    newest = profile["columns"].get(column, {}).get("percentiles", [None])[-1]
+    if newest is None or holdout[column].dtype != pl.Datetime:
+        return None
+    newer: NDArray[np.bool_] = (holdout[column].dt.epoch("s") > newest).fill_null(False).to_numpy()
+    return newer
+
+
+def anchor(champion: dict[str, str]) -> dict[str, str]:
+    """Name the best champion so far: this one, or one that it was found to be worse than."""
+    path = FOLDER / champion["version"] / "gate.json"
+    gate = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    comparison = gate.get("comparison") or {}
+    return comparison.get("anchor") or champion
+
+
+def evidence(found: dict[str, Any]) -> dict[str, float | None]:
+    """Return the skill that says most: of recipes if they were compared, else of the holdout."""
+    interval: dict[str, float | None] = (found.get("recipes") or found)["skill"]
+    return interval
 
 
 def compare(
-    champion: Model, rows: pl.DataFrame, predictions: pl.DataFrame, config: Config
+    challenger: Challenger, rival: Rival, config: Config, settings: Delivery
 ) -> dict[str, Any]:
-    """Score a champion and its challenger on the same rows.
+    """Score a champion and its challenger on the same rows, none of which either has seen.
 
     Args:
-        rows: (n,) typed rows, the challenger's holdout.
-        predictions: The challenger's `given` for these rows.
+        challenger: With its typed rows.
+        rival: The champion.
+        config: Of the challenger.
+        settings: Tolerance and confidence of the comparison.
 
     Returns:
-        `kind`: `compared` or, with a `reason`, `unreadable`; `skill` over the champion and that of
-        each of the `slices`, the one that lost most first. The ends of the slices are of the
-        configured confidence for all of them together (Bonferroni).
+        `kind`: `compared`, or with a `reason` `unreadable`, `unrecognised` (which rows the
+        champion has seen cannot be told) or `seen` (too few that it has not). Of those compared:
+        `skill` over the champion on the `unseen` rows, and that of each of the `slices`, the one
+        that lost most first; where these rows leave it open, `recipes`, the skill out of fold. The
+        ends of the slices are of the configured confidence for all together (Bonferroni).
     """
-    wanted, data = delivery(), config.data
-    found: dict[str, Any] = {"tolerance": wanted.tolerance, "replaces": wanted.replaces}
-    before, seen = champion.data, champion.read(rows)
-    if (data.task, data.classes) != (before.task, before.classes):
+    data = config.data
+    model = rival.model
+    found: dict[str, Any] = {"tolerance": settings.tolerance, "replaces": settings.replaces}
+    if (data.task, data.classes) != (model.data.task, model.data.classes):
         return found | {"kind": "unreadable", "reason": "it predicts other classes"}
-    broken = [f for f in champion.failures(seen) if f["rule"].startswith(("missing", "not of"))]
+    seen = model.read(challenger.holdout)
+    broken = [f for f in model.failures(seen) if f["rule"].startswith(("missing", "not of"))]
     if broken:
         reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
         return found | {"kind": "unreadable", "reason": reason}
+    if rival.unseen is None:
+        reason = "its package does not say which rows it was trained on in a way that fits these"
+        return found | {"kind": "unrecognised", "reason": reason}
+    unseen = np.flatnonzero(rival.unseen)
+    found |= {"unseen": len(unseen), "rows": challenger.holdout.height}
+    if len(unseen) < min(LEAST, challenger.holdout.height):
+        reason = (
+            f"it was trained on all but {len(unseen)} of the {challenger.holdout.height:,} rows"
+            " held out"
+        )
+        return found | {"kind": "seen", "reason": reason}
     try:
-        theirs = champion.predict(seen)
+        theirs = model.predict(seen[unseen])
     except Exception as error:  # of the code that it brought, which these rows are new to
         reason = f"its features fail, {type(error).__name__}: {str(error)[:200]}"
         return found | {"kind": "unreadable", "reason": reason}
-    metric, truth, ours = config.gate.metric, labels(rows, data), predictions["given"].to_numpy()
-    gate = config.gate.model_copy(update={"confidence": wanted.confidence})
+    rows = challenger.holdout[unseen]
+    y_true = labels(rows, data)
+    ours = challenger.y_pred[unseen]
+    over = _paired(y_true, ours, theirs, config, settings)
+    found |= {"kind": "compared", "metric": config.gate.metric}
+    found |= {"confidence": settings.confidence}
+    found |= dict(zip(("challenger", "own", "skill"), over, strict=True))
+    found["slices"] = _slices(rows, y_true, ours, theirs, config, settings)
+    if undecided(found["skill"], settings.tolerance):
+        recipes = [challenger.recipe, Recipe(model.fitted, model.features, model.asked)]
+        every = pl.concat([challenger.train, challenger.holdout])
+        try:
+            y_true, (ours, theirs) = out_of_fold(recipes, every, data)
+        except Exception as error:  # of either's code, which was not made to be trained here
+            found["recipes_failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        else:
+            *_, over_recipe = _paired(y_true, ours, theirs, config, settings)
+            found["recipes"] = {"skill": over_recipe, "rows": len(y_true)}
+    return found
 
-    def both(at: Any) -> list[float]:
-        values = [float(SCORES[metric](truth[at], given[at])) for given in (ours, theirs)]
-        return [*values, skill(metric, *values)]
 
-    challenger, own, over = bootstrap(both, len(truth), gate)
+def undecided(over: dict[str, float | None], tolerance: float) -> bool:
+    """Check whether a skill may be above or below what a challenger may lose."""
+    low, high = over["low"], over["high"]
+    return low is not None and high is not None and low < -tolerance <= high
+
+
+def _paired(
+    y_true: Any, ours: Floats, theirs: Floats, config: Config, settings: Delivery
+) -> list[dict[str, float | None]]:
+    """Return intervals of the metric of both and of the skill of ours over theirs."""
+    gate = config.gate.model_copy(update={"confidence": settings.confidence})
+    return bootstrap(_both(y_true, ours, theirs, config.gate.metric), len(y_true), gate)
+
+
+def _both(y_true: Any, ours: Floats, theirs: Floats, metric: str) -> Callable[[Any], list[float]]:
+    def values(places: Any) -> list[float]:
+        pair = [float(SCORES[metric](y_true[places], of[places])) for of in (ours, theirs)]
+        return [*pair, skill(metric, *pair)]
+
+    return values
+
+
+def _slices(
+    rows: pl.DataFrame,
+    y_true: Any,
+    ours: Floats,
+    theirs: Floats,
+    config: Config,
+    settings: Delivery,
+) -> list[dict[str, Any]]:
+    gate = config.gate.model_copy(update={"confidence": settings.confidence})
+    both = _both(y_true, ours, theirs, config.gate.metric)
     parts = list(slices_of(rows, config))
-    wider = _normal(1 - (1 - wanted.confidence) / max(1, len(parts))) / _normal(wanted.confidence)
+    wider = _normal(1 - (1 - settings.confidence) / max(1, len(parts)))
+    wider /= _normal(settings.confidence)
     slices = []
-    for column, value, at in parts:
-        *_, ends = bootstrap(partial(_part, both, at), len(at), gate)
-        if (middle := ends["value"]) is not None:
+    for column, value, places in parts:
+        *_, interval = bootstrap(partial(_part, both, places), len(places), gate)
+        if (middle := interval["value"]) is not None:
             low, high = (
-                middle + (float(ends[end] or 0) - middle) * wider for end in ("low", "high")
+                middle + (float(interval[end] or 0) - middle) * wider for end in ("low", "high")
             )
-            part = {"column": column, "value": value, "rows": len(at)}
+            part = {"column": column, "value": value, "rows": len(places)}
             slices.append((high, part | {"skill": {"value": middle, "low": low, "high": high}}))
-    found |= {"kind": "compared", "metric": metric, "confidence": wanted.confidence}
-    found["slices"] = [part for _, part in sorted(slices, key=itemgetter(0))]
-    return found | {"challenger": challenger, "own": own, "skill": over}
+    return [part for _, part in sorted(slices, key=itemgetter(0))]
 
 
-def _part(of: Callable[[Any], list[float]], at: Any, drawn: Any) -> list[float]:
-    return of(at[drawn])
+def _part(of: Callable[[Any], list[float]], places: Any, drawn: Any) -> list[float]:
+    return of(places[drawn])
 
 
 def _normal(confidence: float) -> float:

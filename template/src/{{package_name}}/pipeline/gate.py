@@ -151,22 +151,41 @@ def slowest(model: dict[str, Any], gate: Gate) -> float:
 
 
 def against_champion(comparison: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Judge how a model compares with the champion, if there is one."""
+    """Judge whether a model is no worse than the champion, and than the best champion so far."""
+    if not comparison:
+        return []
     checks = []
-    if comparison and comparison["kind"] == "compared":
+    if comparison["kind"] == "compared":
         # Equal within the tolerance is good enough: what learned from newer rows takes over.
         lost = -comparison["tolerance"]
-        name = "skill over the champion, lower end"
-        checks.append(check("champion", name, comparison["skill"]["low"], "≥", lost))
+        checks += no_worse(comparison, "the champion", lost)
         for part in comparison["slices"][:1]:
             name = f"slice against the champion, {part['column']} = {part['value'] or '(gap)'}"
             value = part["skill"]["high"]
             checks.append(check("champion slice", f"{name}, upper end", value, "≥", lost))
-    if comparison and comparison["kind"] == "unreadable":
+        if "best" in comparison:
+            checks += no_worse(comparison["best"], "the best champion so far", lost)
+    if comparison["kind"] in ("unreadable", "unrecognised", "seen"):
         named = float(comparison["replaces"] == comparison["champion"]["version"])
         name = "champion that cannot be compared with is named in replaces"
-        checks.append(check("unreadable champion", name, named, "≥", 1))
+        checks.append(check("incomparable champion", name, named, "≥", 1))
     return checks
+
+
+def no_worse(found: dict[str, Any], whom: str, lost: float) -> list[dict[str, Any]]:
+    """Judge a comparison by the lower end; if only recipes can tell, by theirs.
+
+    Then the models themselves must not be surely worse.
+    """
+    recipes = found.get("recipes")
+    if recipes is None:
+        name = f"skill over {whom}, lower end"
+        return [check("champion", name, found["skill"]["low"], "≥", lost)]
+    name = f"skill of the recipe over {whom}, lower end"
+    return [
+        check("champion", f"skill over {whom}, upper end", found["skill"]["high"], "≥", lost),
+        check("champion recipe", name, recipes["skill"]["low"], "≥", lost),
+    ]
 
 
 # Of each kind of leak in `metrics.json`, what its number counts.

@@ -43,11 +43,25 @@ def versus(comparison: dict[str, Any]) -> str:
         return f"This is the champion, {version}, trained again: there is nothing to compare."
     if comparison["kind"] == "unreadable":
         return f"The champion, {version}, cannot predict this data: {comparison['reason']}."
+    if comparison["kind"] in ("unrecognised", "seen"):
+        return (
+            f"The champion, {version}, cannot be compared with: {comparison['reason']}. Bring rows"
+            " that are new to it, or name it in replaces of config/delivery.yaml."
+        )
     ours, theirs, over = (ends(comparison[name]) for name in ("challenger", "own", "skill"))
-    return (
-        f"On the same rows, {comparison['metric']} is {ours}, and that of the champion, "
-        f"{version}, {theirs}: a skill of {over} over it."
+    message = (
+        f"On the {comparison['unseen']:,} rows that neither was trained on, {comparison['metric']}"
+        f" is {ours}, and that of the champion, {version}, {theirs}: a skill of {over} over it."
     )
+    if recipes := comparison.get("recipes"):
+        message += (
+            f" These rows leave it open; trained anew on folds of {recipes['rows']:,} rows, this"
+            f" recipe has a skill of {ends(recipes['skill'])} over the champion's."
+        )
+    if best := comparison.get("best"):
+        skill = (best.get("recipes") or best)["skill"]
+        message += f" Over {best['champion']['version']}, the best champion so far: {ends(skill)}."
+    return message
 
 
 def write(config: Config) -> str:

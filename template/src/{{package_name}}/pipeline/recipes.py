@@ -1,0 +1,85 @@
+"""Recipes: what two ways of training are worth on the same rows, each row predicted out of fold.
+
+A holdout of a few hundred rows cannot tell a challenger that is a little better from one that is a
+little worse. Cross-fitted, every row is evidence: five times as many. Champion and challenger are
+trained anew on the same folds, so neither has seen a row that it is judged on.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+
+from ..config import Data
+from ..inference import Features, predict
+from .ingest import inputs, labels
+
+FOLDS = 5
+MOST = 20_000  # rows, of which there is evidence enough
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+class Recipe(NamedTuple):
+    """What makes a model of rows: an estimator with its parameters, and the code of its inputs."""
+
+    fitted: Any  # its parameters count, not what it has learned
+    features: Features
+    data: Data  # the contract of its inputs
+
+    def trained(self, rows: pl.DataFrame, y_true: NDArray[Any]) -> Any:
+        """Return a new estimator, fitted to (n, …) typed rows and their (n,) labels."""
+        return clone(self.fitted).fit(self.features(inputs(rows, self.data)), y_true)
+
+
+def out_of_fold(
+    recipes: list[Recipe], rows: pl.DataFrame, data: Data
+) -> tuple[NDArray[Any], list[Floats]]:
+    """Predict rows by estimators that were trained without them.
+
+    Args:
+        recipes: Each is trained on the same folds.
+        rows: (n, …) typed rows with a target; of more than `MOST` a sample.
+        data: The contract that the target is read by.
+
+    Returns:
+        The labels of the (m,) rows that were predicted, and for each recipe its predictions:
+        (m, classes) probabilities or (m,) values. Of a split by time the oldest sixth is only
+        trained on, as nothing came before it.
+    """
+    if rows.height > MOST:
+        rows = rows.sample(MOST, seed=0)
+    y_true = labels(rows, data)
+    places: list[Rows] = []
+    parts: list[list[Floats]] = [[] for _ in recipes]
+    for train, held in folds(rows, y_true, data):
+        if data.task != "regression" and len(np.unique(y_true[train])) < 2:
+            continue
+        places.append(held)
+        for recipe, part in zip(recipes, parts, strict=True):
+            fitted = recipe.trained(rows[train], y_true[train])
+            part.append(predict(fitted, rows[held], recipe.data, recipe.features))
+    return y_true[np.concatenate(places)], [np.concatenate(part) for part in parts]
+
+
+def folds(rows: pl.DataFrame, y_true: NDArray[Any], data: Data) -> Iterator[tuple[Rows, Rows]]:
+    """Yield places of rows to train on and to predict, as the split of the project has them."""
+    places = np.arange(rows.height)
+    column = data.split.column or ""
+    if data.split.by == "time":
+        ranks = rows[column].rank("min").to_numpy()
+        blocks = np.minimum((ranks - 1) * (FOLDS + 1) // rows.height, FOLDS).astype(int)
+        for block in range(1, FOLDS + 1):
+            if (blocks < block).any() and (blocks == block).any():
+                yield places[blocks < block], places[blocks == block]
+    elif data.split.by == "group":
+        groups = rows[column].cast(pl.String).fill_null("").to_numpy()
+        yield from GroupKFold(min(FOLDS, len(np.unique(groups)))).split(places, y_true, groups)
+    elif data.task == "regression" or np.bincount(y_true).min() < FOLDS:
+        yield from KFold(FOLDS, shuffle=True, random_state=0).split(places)
+    else:
+        yield from StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(places, y_true)

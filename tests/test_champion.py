@@ -1,0 +1,196 @@
+"""A challenger meets the champion on rows that neither was trained on, and with power."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import verdicts_champion as verdicts
+
+Module = Callable[[str], ModuleType]
+N, HELD = 1_500, 300
+
+
+def rival(module: Module, unseen: Any, noise: float = 0.0, seed: int = 0) -> tuple[Any, Any, Any]:
+    """Return a challenger, a champion that has not seen such rows of its holdout, and config."""
+    config, inference, compare = (
+        module("config"),
+        module("inference"),
+        module("pipeline.compare"),
+    )
+    data = verdicts._data(module)
+    draw = np.random.default_rng(seed)
+    train, held = verdicts._rows(draw, N - HELD), verdicts._rows(draw, HELD)
+    plain, noisy = verdicts._features(0.0), verdicts._features(noise)
+    fitted = verdicts._fitted(module, train, 0.0)
+    y_pred = inference.predict(fitted, held, data, plain)
+    recipe = module("pipeline.recipes").Recipe(fitted, plain, data)
+    champion = inference.Model(
+        {},
+        data,
+        data.for_predicting(),
+        verdicts._fitted(module, train, noise),
+        noisy,
+        verdicts._rules,
+    )
+    gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+    whole = config.Config(data=data, model=config.Model(), gate=gate)
+    challenger = compare.Challenger(train, held, y_pred, recipe)
+    return challenger, compare.Rival(champion, unseen), whole
+
+
+def compared(module: Module, unseen: Any, noise: float = 0.0) -> dict[str, Any]:
+    challenger, champion, config = rival(module, unseen, noise)
+    settings = module("settings").Delivery()
+    found: dict[str, Any] = module("pipeline.compare").compare(
+        challenger, champion, config, settings
+    )
+    return found
+
+
+def test_only_rows_that_the_champion_has_not_seen_are_compared(module: Module) -> None:
+    unseen = np.arange(HELD) % 3 == 0
+    found = compared(module, unseen)
+    assert (found["kind"], found["unseen"], found["rows"]) == ("compared", 100, HELD)
+    challenger, _, config = rival(module, unseen)
+    labels = module("pipeline.ingest").labels(challenger.holdout, config.data)
+    score = module("pipeline.metrics").SCORES["roc_auc"]
+    assert found["challenger"]["value"] == pytest.approx(
+        score(labels[unseen], challenger.y_pred[unseen])
+    )
+
+
+@pytest.mark.parametrize(
+    ("unseen", "kind"),
+    [(np.arange(HELD) < 49, "seen"), (np.zeros(HELD, bool), "seen"), (None, "unrecognised")],
+)
+def test_a_champion_that_has_seen_the_rows_is_a_verdict_of_its_own(
+    module: Module, unseen: Any, kind: str
+) -> None:
+    found = compared(module, unseen) | {"champion": {"version": "v7"}}
+    assert found["kind"] == kind
+    gate, versus = module("pipeline.gate"), module("pipeline.report").versus
+    assert verdicts._refused(module, found)
+    assert not verdicts._refused(module, found | {"replaces": "v7"})
+    (check,) = gate.against_champion(found)
+    assert "replaces" in check["check"]
+    assert "or name it in replaces" in versus(found)
+
+
+def test_what_the_holdout_leaves_open_is_decided_by_recipes_out_of_fold(module: Module) -> None:
+    found = compared(module, np.ones(HELD, bool), noise=0.3)
+    assert found["skill"]["low"] < -0.05 <= found["skill"]["high"]
+    assert found["recipes"]["rows"] == N
+    own, recipes = (
+        interval["high"] - interval["low"]
+        for interval in (found["skill"], found["recipes"]["skill"])
+    )
+    assert recipes < 0.7 * own
+    # Equal recipes are equally good, whatever the rows.
+    same = compared(module, np.ones(HELD, bool), noise=0.0)
+    assert "recipes" not in same or same["recipes"]["skill"]["value"] == 0
+
+
+def test_a_far_better_and_a_far_worse_one_need_no_recipes(module: Module) -> None:
+    assert "recipes" not in compared(module, np.ones(HELD, bool), noise=6.0)
+
+
+@pytest.mark.parametrize("kind", ["time", "group", "stratified"])
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_each_row_is_predicted_once_by_models_that_had_not_seen_it(
+    module: Module, kind: str, task: str
+) -> None:
+    recipes, config = module("pipeline.recipes"), module("config")
+    draw = np.random.default_rng(1)
+    when = pl.datetime(2024, 1, 1) + pl.duration(days=pl.int_range(600) // 7)
+    rows = pl.DataFrame({"who": draw.integers(0, 40, 600).astype(str)}).with_columns(when=when)
+    column = {"time": "when", "group": "who", "stratified": None}[kind]
+    data = config.Data.model_construct(
+        split=config.Split(by=kind, column=column), task=task, target="y"
+    )
+    y_true = draw.integers(0, 2, 600) if task == "binary" else draw.normal(size=600)
+    seen = np.zeros(600, int)
+    for train, held in recipes.folds(rows, y_true, data):
+        assert not set(train) & set(held)
+        seen[held] += 1
+        if kind == "time":
+            assert rows["when"][train].max() < rows["when"][held].min()  # type: ignore[operator]
+        if kind == "group":
+            assert not set(rows["who"][train]) & set(rows["who"][held])
+    assert set(seen) == ({0, 1} if kind == "time" else {1})
+    assert (seen == 0).mean() < 0.2
+
+
+CHANGES: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
+    "nothing": lambda rows: rows,
+    "a column is added": lambda rows: rows.with_columns(new=pl.col("a")),
+    "rows are appended": lambda rows: pl.concat([rows, rows.head(300).with_columns(a=pl.lit("9"))]),
+    "labels are corrected": lambda rows: rows.with_columns(y=pl.lit("true")),
+    "rows are in another order": lambda rows: rows.reverse(),
+}
+SPLITS = [{"by": "stratified"}, {"by": "stratified", "seed": 7}]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("split", SPLITS, ids=str)
+def test_no_row_that_the_champion_was_trained_on_is_among_those_it_is_judged_on_when(
+    module: Module, tmp_path: Path, change: str, split: dict[str, Any]
+) -> None:
+    identity, splits = module("pipeline.identity"), module("pipeline.split")
+    draw = np.random.default_rng(5)
+    before = pl.DataFrame({"a": [f"{v:.9f}" for v in draw.normal(size=1_000)]})
+    before = before.with_columns(
+        pl.int_range(1_000).cast(pl.String).alias("place"), y=pl.Series(draw.random(1_000) < 0.4)
+    )
+    kinds = {"a": {"type": "number"}, "y": {"type": "boolean"}}
+    contract = {"source": "x.csv", "target": "y", "task": "binary", "columns": kinds}
+    contract |= {"classes": ["false", "true"], "split": {"by": "stratified"}, "identity": ["a"]}
+    data = module("config").Data.model_validate(contract)
+    columns = identity.identifying(data)
+    numbers = identity.identities(before, columns)
+    side = splits.sides(before, data, numbers)
+    identity.write(tmp_path, columns, numbers.filter(~side), "sha256:" + "1" * 64)
+    trained = set(before.filter(~side)["place"])
+
+    after = CHANGES[change](before.with_columns(pl.col("y").cast(pl.String)))
+    more = {} if "new" not in after.columns else {"new": {"type": "number"}}
+    if change == "labels are corrected":
+        after = after.with_columns(y=before["y"].shuffle(seed=2).cast(pl.String))
+    data = module("config").Data.model_validate(
+        contract | {"split": split, "columns": kinds | more}
+    )
+    held = splits.sides(after, data, identity.identities(after, identity.identifying(data)))
+    training = identity.read(tmp_path)
+    judged = held.to_numpy() & ~training.knows(after)
+    judged_places = set(after.filter(pl.Series(judged) & (pl.col("a") != "9"))["place"])
+    assert not judged_places & trained
+    # A column that is added or a corrected label moves no row, so all of the holdout is unseen.
+    if split == {"by": "stratified"}:
+        assert judged.sum() >= 0.9 * held.sum()
+    else:
+        assert judged.sum() > 0
+
+
+def test_the_reference_is_also_the_best_champion_of_before(module: Module, tmp_path: Path) -> None:
+    """Of challengers each a little worse, the second is refused: the first has spent the room."""
+    comparison = compared(module, np.ones(HELD, bool)) | {"champion": {"version": "v2"}}
+    comparison.pop("recipes", None)
+    fine = {"value": -0.03, "low": -0.045, "high": -0.01}
+    comparison |= {"skill": fine, "slices": []}
+    assert not verdicts._refused(module, comparison)
+    far = {"champion": {"version": "v1"}, "unseen": HELD}
+    worse = {"value": -0.06, "low": -0.075, "high": -0.055}
+    assert verdicts._refused(module, comparison | {"best": far | {"skill": worse}})
+    assert not verdicts._refused(module, comparison | {"best": far | {"skill": fine}})
+
+
+@pytest.mark.nightly
+def test_the_rule_has_power_and_does_not_creep(module: Module) -> None:
+    assert verdicts.accepted(module, better=0.02, holdout=360, trials=40) >= 0.8
+    assert verdicts.accepted(module, better=-0.10, holdout=360, trials=80) <= 0.025
+    assert verdicts.creep(module, rows=10_000, trials=3) >= -0.05
