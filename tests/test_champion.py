@@ -119,7 +119,7 @@ def test_each_row_is_predicted_once_by_models_that_had_not_seen_it(
         assert not set(train) & set(held)
         seen[held] += 1
         if kind == "time":
-            assert rows["when"][train].max() < rows["when"][held].min()  # type: ignore[operator]
+            assert rows["when"][train].max() < rows["when"][held].min()
         if kind == "group":
             assert not set(rows["who"][train]) & set(rows["who"][held])
     assert set(seen) == ({0, 1} if kind == "time" else {1})
