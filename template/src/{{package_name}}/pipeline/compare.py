@@ -7,11 +7,7 @@ do not add up. A model is never compared with itself.
 """
 
 import json
-from collections.abc import Callable
-from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +24,7 @@ from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
 from .evaluate import slices_of
 from .ingest import labels
-from .metrics import SCORES, bootstrap, skill
+from .metrics import Interval, Resampler, simultaneous
 from .recipes import Recipe, out_of_fold
 from .report import versus
 
@@ -138,9 +134,9 @@ def anchor(champion: dict[str, str]) -> dict[str, str]:
     return comparison.get("anchor") or champion
 
 
-def evidence(found: dict[str, Any]) -> dict[str, float | None]:
+def evidence(found: dict[str, Any]) -> Interval:
     """Return the skill that says most: of recipes if they were compared, else of the holdout."""
-    interval: dict[str, float | None] = (found.get("recipes") or found)["skill"]
+    interval: Interval = (found.get("recipes") or found)["skill"]
     return interval
 
 
@@ -160,7 +156,7 @@ def compare(
         champion has seen cannot be told) or `seen` (too few that it has not). Of those compared:
         `skill` over the champion on the `unseen` rows, and that of each of the `slices`, the one
         that lost most first; where these rows leave it open, `recipes`, the skill out of fold. The
-        ends of the slices are of the configured confidence for all together (Bonferroni).
+        ends of the slices are of the configured confidence for all of them together.
     """
     data = config.data
     model = rival.model
@@ -191,11 +187,16 @@ def compare(
     rows = challenger.holdout[unseen]
     y_true = labels(rows, data)
     ours = challenger.y_pred[unseen]
-    over = _paired(y_true, ours, theirs, config, settings)
-    found |= {"kind": "compared", "metric": config.gate.metric}
-    found |= {"confidence": settings.confidence}
-    found |= dict(zip(("challenger", "own", "skill"), over, strict=True))
-    found["slices"] = _slices(rows, y_true, ours, theirs, config, settings)
+    if np.ptp(y_true) == 0:
+        reason = f"the {len(unseen):,} rows that are new to it all have the same {data.target}"
+        return found | {"kind": "seen", "reason": reason}
+    metric = config.gate.metric
+    resampler = Resampler(y_true, metric, len(data.classes), config.gate)
+    found |= {"kind": "compared", "metric": metric, "confidence": settings.confidence}
+    found["challenger"] = resampler.score(metric, ours).interval(settings.confidence)
+    found["own"] = resampler.score(metric, theirs).interval(settings.confidence)
+    found["skill"] = resampler.skill(ours, theirs).interval(settings.confidence)
+    found["slices"] = _slices(rows, resampler, ours, theirs, config, settings)
     if undecided(found["skill"], settings.tolerance):
         recipes = [challenger.recipe, Recipe(model.fitted, model.features, model.asked)]
         every = pl.concat([challenger.train, challenger.holdout])
@@ -204,61 +205,35 @@ def compare(
         except Exception as error:  # of either's code, which was not made to be trained here
             found["recipes_failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         else:
-            *_, over_recipe = _paired(y_true, ours, theirs, config, settings)
-            found["recipes"] = {"skill": over_recipe, "rows": len(y_true)}
+            resampler = Resampler(y_true, metric, len(data.classes), config.gate)
+            over = resampler.skill(ours, theirs).interval(settings.confidence)
+            found["recipes"] = {"skill": over, "rows": len(y_true)}
     return found
 
 
-def undecided(over: dict[str, float | None], tolerance: float) -> bool:
+def undecided(over: Interval, tolerance: float) -> bool:
     """Check whether a skill may be above or below what a challenger may lose."""
     low, high = over["low"], over["high"]
     return low is not None and high is not None and low < -tolerance <= high
 
 
-def _paired(
-    y_true: Any, ours: Floats, theirs: Floats, config: Config, settings: Delivery
-) -> list[dict[str, float | None]]:
-    """Return intervals of the metric of both and of the skill of ours over theirs."""
-    gate = config.gate.model_copy(update={"confidence": settings.confidence})
-    return bootstrap(_both(y_true, ours, theirs, config.gate.metric), len(y_true), gate)
-
-
-def _both(y_true: Any, ours: Floats, theirs: Floats, metric: str) -> Callable[[Any], list[float]]:
-    def values(places: Any) -> list[float]:
-        pair = [float(SCORES[metric](y_true[places], of[places])) for of in (ours, theirs)]
-        return [*pair, skill(metric, *pair)]
-
-    return values
-
-
 def _slices(
     rows: pl.DataFrame,
-    y_true: Any,
+    resampler: Resampler,
     ours: Floats,
     theirs: Floats,
     config: Config,
     settings: Delivery,
 ) -> list[dict[str, Any]]:
-    gate = config.gate.model_copy(update={"confidence": settings.confidence})
-    both = _both(y_true, ours, theirs, config.gate.metric)
+    """Return the skill of each slice, with ends that hold for all of them together."""
     parts = list(slices_of(rows, config))
-    wider = _normal(1 - (1 - settings.confidence) / max(1, len(parts)))
-    wider /= _normal(settings.confidence)
-    slices = []
-    for column, value, places in parts:
-        *_, interval = bootstrap(partial(_part, both, places), len(places), gate)
-        if (middle := interval["value"]) is not None:
-            low, high = (
-                middle + (float(interval[end] or 0) - middle) * wider for end in ("low", "high")
-            )
-            part = {"column": column, "value": value, "rows": len(places)}
-            slices.append((high, part | {"skill": {"value": middle, "low": low, "high": high}}))
-    return [part for _, part in sorted(slices, key=itemgetter(0))]
-
-
-def _part(of: Callable[[Any], list[float]], places: Any, drawn: Any) -> list[float]:
-    return of(places[drawn])
-
-
-def _normal(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+    places = [place for *_, place in parts]
+    intervals = simultaneous(
+        resampler, ours, theirs, places, settings.confidence, -settings.tolerance
+    )
+    slices = [
+        {"column": column, "value": value, "rows": len(place), "skill": interval}
+        for (column, value, place), interval in zip(parts, intervals, strict=True)
+        if interval["high"] is not None
+    ]
+    return sorted(slices, key=lambda part: part["skill"]["high"])
