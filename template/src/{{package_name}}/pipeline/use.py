@@ -10,19 +10,17 @@ from typing import Any
 import polars as pl
 import yaml
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from .. import BadInput, config
-from ..config import METRICS, Config, Data, Gate, Model, Strict
+from ..config import METRICS, Data, Strict
 from ..documents import digest, replacing
-from ..inference import predict
-from ..problem.features import features
 from . import example
-from .evaluate import baselines, judge, latency
+from .choose import first_gate
+from .identity import identifying, identities
 from .infer import infer
-from .ingest import labels, read, typed
-from .split import split
-from .train import fit
+from .ingest import read, typed
 from .validate import check, tell
 
 ABOUT = {
@@ -30,9 +28,6 @@ ABOUT = {
     config.MODEL: "What problem/model.py is given to train with.",
     config.GATE: "What a model must reach. All keys: class Gate in config.py.",
 }
-# Many small steps of shallow trees; fewer where each step takes a tree for every class.
-PARAMS = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}
-FEWER = {"max_iter": 100, "learning_rate": 0.1}
 EXAMPLE = "# The example's own, which `ml data use` may replace as long as nobody edited it: "
 
 
@@ -56,8 +51,14 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     with console.status("checking that the contract keeps the file …"):
         keeps(rows, data)
         notes |= example.size(file, source)
-    with console.status("trying a first model …"):
-        model, gate, more = first_gate(typed(rows, data), data)
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
+        trying = bar.add_task("trying a first model", total=1.0)
+        model, gate, more = first_gate(
+            typed(rows, data),
+            data,
+            lambda what, share: bar.update(trying, description=what, completed=share),
+            identities(rows, identifying(data)),
+        )
     table = Table("what", "decided", "why", box=None, pad_edge=False)
     for name, said in (notes | more).items():
         kind = data.columns[name].type if name in data.columns else ""
@@ -124,43 +125,6 @@ def delimiter(file: Path) -> str:
         return len(set(widths)) == 1 < widths[0], widths[0]
 
     return max(",;\t|", key=fields)
-
-
-def first_gate(rows: pl.DataFrame, data: Data) -> tuple[Model, Gate, dict[str, str]]:
-    """Choose the estimator, and thresholds of half of what it gains over a constant.
-
-    It is tried on 50,000 rows at most, none of them of the holdout; linear is chosen where the
-    boosted trees lose more to it than the gate tolerates.
-    """
-    rows = split(rows, data)[0]
-    train, rest = split(rows.sample(min(rows.height, 50_000), seed=0), data)
-    metric, others = METRICS[data.task][0], baselines(train, rest, data)
-    gate, tried = Gate(metric=metric, thresholds={metric: 0.0}), []
-    boosted = PARAMS | (FEWER if data.task == "multiclass" else {})
-    for model in (Model(params=boosted), Model(estimator="linear")):
-        fitted, whole = fit(train, data, model), Config(data=data, model=model, gate=gate)
-        found = judge(
-            labels(rest, data), predict(fitted, rest, data, features), others, rest, whole
-        )
-        tried.append((model, found, latency(fitted, rest, data)))
-    lost = tried[0][1]["baselines"]["linear"]["skill"]["value"] or 0.0
-    model, found, taken = tried[lost < -gate.linear_tolerance]
-    value, constant = found["metrics"][metric]["value"], found["baselines"]["constant"]
-    gained = max(constant["skill"]["value"] or 0.0, 0.0)
-    weakest = [s["skill"]["value"] for s in found["slices"] if s["skill"]["value"] is not None]
-    gate = Gate(
-        metric=metric,
-        thresholds={metric: float(f"{(value + constant['value']) / 2:.3g}")},
-        slice_skill=round(min([0.4 * gained, *(skill - 0.1 for skill in weakest)]), 3),
-        max_calibration_error=round(max(0.1, 2 * found["calibration"]["error"]), 3),
-        max_latency_ms=max(50.0, round(5 * taken)),
-    )
-    reached = f"a first model has {metric} {value:.4g}, a constant {constant['value']:.4g}"
-    notes = {"(estimator)": f"{model.estimator}: {reached}"}
-    notes["(gate)"] = f"asks for {metric} {gate.thresholds[metric]:.4g}, half of that gain"
-    if (constant["skill"]["low"] or 0.0) <= 0:
-        notes["(gate)"] = f"WARNING: {reached}: the columns tell next to nothing of the target"
-    return model, gate, notes
 
 
 def _untouched(path: Path) -> bool:

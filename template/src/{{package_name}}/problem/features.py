@@ -24,4 +24,5 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
         when.dt.hour().name.suffix(" hour"),
         when.dt.weekday().name.suffix(" weekday"),
         when.dt.month().name.suffix(" month"),
+        (when.dt.epoch("s") / 86_400).name.suffix(" days since 1970"),  # for trends
     ).drop(when, cs.string())

@@ -1,0 +1,358 @@
+"""Choose the estimator and the gate's thresholds of new data, by cross-validation.
+
+Only rows that training may see are looked at, never the holdout: of it, only the number of rows
+is known. Folds honour the kind of the split: forward in time, whole groups, or at random.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .. import BadInput
+from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
+from ..inference import predict
+from ..problem.features import features
+from .evaluate import judge, latency
+from .ingest import labels
+from .metrics import SCORES, Floats, calibration
+from .split import split
+from .train import fit
+
+Indices = NDArray[np.int64]
+Progress = Callable[[str, float], None]
+
+MOST_ROWS = 20_000  # that are cross-validated; bounds the time of `ml data use`
+FOLDS = 4
+FEWEST_TRAINED = 0.5  # the share of the rows before the first fold that is forward in time
+RARE = 0.05  # a positive class with a smaller share is judged by average precision
+DRAWS = 500
+# Of models that are as good as the cross-validated one, the share that the thresholds refuse.
+REFUSED = 0.02
+SLACK = 0.03  # of the gain over a constant; luck of a seed, and errors too rare to be in the rows
+SURE = 0.99  # confidence, where the training rows do not show that there is anything to learn
+
+SLOW = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}
+FAST = {"max_iter": 300, "learning_rate": 0.1}
+# Each step takes a tree for every class, so that many classes get fewer steps.
+FEW = {"max_iter": 100, "learning_rate": 0.1}
+MANY_CLASSES = 6
+SMALL = 1_000  # rows; with fewer, slow steps are better than fast ones
+MOST_LEAVES = 2_000  # of a tree of the forest, which keeps the model's file under 20 MB
+MOST_COUNTS = 52_000  # leaves × classes of a tree, as each leaf keeps a number for every class
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A recipe, and its out-of-fold predictions: (n, classes) probabilities or (n,) values."""
+
+    model: Model
+    y_pred: Floats
+    loss: float  # log loss or mean squared error, of all predicted rows
+    latency_ms: float
+
+
+def first_gate(
+    rows: pl.DataFrame,
+    data: Data,
+    progress: Progress | None = None,
+    identity: pl.Series | None = None,
+) -> tuple[Model, Gate, dict[str, str]]:
+    """Choose an estimator, and thresholds that an honest retraining of it meets.
+
+    Args:
+        rows: (n,) typed rows.
+        data: Their contract.
+        progress: Called with what is being tried and the share that is done.
+        identity: (n,) as `split` takes it, so that the holdout is the one that `ml split` makes.
+
+    Returns:
+        The recipe with the lowest cross-validated loss, the gate, and a sentence on each choice.
+
+    Raises:
+        BadInput: No fold can be learned from.
+    """
+    train, holdout = split(rows, data, identity)
+    known = train.sample(min(train.height, MOST_ROWS), seed=0, shuffle=True)
+    parts = list(folds(known, data))
+    if not parts:
+        raise BadInput(
+            f"{DATA}: split: by {data.split.by} gives no part of the training rows with more than "
+            f"one class of {data.target!r}; choose another split"
+        )
+    tested = np.concatenate([test for _, test in parts])
+    y_true = labels(known, data)[tested]
+    constant = _constant(y_true, data)
+    tried = []
+    recipes = candidates(data, known.height)
+    for place, recipe in enumerate(recipes):
+        done = partial(_show, progress, recipe.estimator, place / len(recipes), len(recipes))
+        tried.append(_try(recipe, known, parts, data, done))
+    best = min(tried, key=lambda candidate: candidate.loss)
+    if not np.isfinite(best.loss):
+        raise BadInput(
+            f"{DATA}: no estimator predicts {data.target!r} with a finite error: its values reach "
+            f"{np.abs(y_true).max():.3g}; bring it in a larger unit, or leave out extreme columns"
+        )
+    linear = next(candidate for candidate in tried if candidate.model.estimator == "linear")
+
+    metric, *others = judged(y_true, data)
+    judged_rows = known[tested]
+    baselines = {"constant": constant, "linear": linear.y_pred}
+    whole = Config(data=data, model=best.model, gate=Gate(metric=metric, thresholds={metric: 0.0}))
+    document = judge(y_true, best.y_pred, baselines, judged_rows, whole)
+    sample = resampler(judged_rows, [len(test) for _, test in parts], holdout.height, data)
+    bounds = thresholds([metric, *others], y_true, best.y_pred, constant, sample)
+    gained = document["baselines"]["constant"]["skill"]
+    slices = [s["skill"]["value"] for s in document["slices"] if s["skill"]["value"] is not None]
+    proved = (gained["low"] or 0.0) > 0
+    worst = 0.0
+    if data.split.by == "time":  # a stretch of time may be off as a whole, and so may the holdout
+        ends = np.cumsum([len(test) for _, test in parts])[:-1]
+        stretches = zip(np.split(y_true, ends), np.split(best.y_pred, ends), strict=True)
+        worst = max(calibration(*stretch)["error"] for stretch in stretches)
+    gate = Gate(
+        metric=metric,
+        thresholds=bounds,
+        confidence=Gate.model_fields["confidence"].default if proved else SURE,
+        slice_skill=round(
+            min([0.4 * max(gained["value"] or 0.0, 0.0), *(skill - 0.1 for skill in slices)]), 3
+        ),
+        max_calibration_error=round(max(0.1, 2 * document["calibration"]["error"], worst), 3),
+        max_latency_ms=max(50.0, round(5 * best.latency_ms)),
+    )
+    return best.model, gate, _explain(tried, best, document, bounds, holdout.height, data, proved)
+
+
+def candidates(data: Data, rows: int) -> list[Model]:
+    """Return the recipes to try on so many rows: linear, boosted trees and a forest."""
+    boosted = [SLOW] if rows < SMALL else [SLOW, FAST]
+    if len(data.classes) >= MANY_CLASSES:
+        boosted = [FEW]
+    leaves = min(MOST_LEAVES, MOST_COUNTS // max(1, len(data.classes)))
+    forest: dict[str, Any] = {"n_estimators": 100, "min_samples_leaf": 3, "max_leaf_nodes": leaves}
+    if data.task != "regression":
+        forest["max_features"] = 0.5
+    return [
+        Model(estimator="linear"),
+        *(Model(estimator="boosted", params=params) for params in boosted),
+        Model(estimator="forest", params=forest),
+    ]
+
+
+def judged(y_true: Floats, data: Data) -> list[str]:
+    """Return the metrics that the gate judges, its own first.
+
+    With rare positives, ROC AUC and accuracy are high for models that find none of them (Saito and
+    Rehmsmeier, 2015).
+    """
+    if data.task == "binary":
+        rare = y_true.mean() < RARE
+        return ["average_precision" if rare else "roc_auc", "log_loss"]
+    return METRICS[data.task][:2]
+
+
+def folds(rows: pl.DataFrame, data: Data) -> Iterator[tuple[Indices, Indices]]:
+    """Yield the indices of rows to fit and to predict, for each fold that can be learned from.
+
+    By time, each part is predicted from all rows before it (Hyndman and Athanasopoulos,
+    Forecasting: Principles and Practice, 5.10); by group, no group is on both sides; else the
+    parts are stratified by the target.
+    """
+    y_true = labels(rows, data)
+    random = np.random.default_rng(0)
+    column = data.split.column
+    if data.split.by == "time" and column is not None:
+        # Rows of one instant are not parted.
+        place = rows[column].rank("max").to_numpy() / rows.height
+        edges = np.linspace(FEWEST_TRAINED, 1.0, FOLDS + 1)
+        part = np.searchsorted(edges, place, side="left")  # 0: fitted only
+    elif data.split.by == "group" and column is not None:
+        part = _whole_groups(rows[column], random) + 1
+    else:
+        part = np.empty(rows.height, dtype=np.int64)
+        order = np.lexsort((random.random(rows.height), y_true))
+        # Each run of as many neighbours as there are folds gives one row to every fold.
+        runs = [random.permutation(FOLDS) for _ in range(0, rows.height, FOLDS)]
+        part[order] = np.concatenate(runs)[: rows.height] + 1
+    for fold in range(1, FOLDS + 1):
+        test = np.flatnonzero(part == fold)
+        fitted = np.flatnonzero(part < fold if data.split.by == "time" else part != fold)
+        learnable = data.task == "regression" or len(np.unique(y_true[fitted])) > 1
+        if len(test) and len(fitted) and learnable:
+            yield fitted, test
+
+
+def _whole_groups(groups: pl.Series, random: np.random.Generator) -> Indices:
+    """Deal groups to folds, the largest first, each to the fold with the fewest rows."""
+    codes = groups.rank("dense").fill_null(0).to_numpy()
+    values, inverse, sizes = np.unique(codes, return_inverse=True, return_counts=True)
+    chosen = np.zeros(len(values), dtype=np.int64)
+    filled = np.zeros(FOLDS)
+    for group in np.lexsort((random.random(len(values)), -sizes)):
+        chosen[group] = filled.argmin()
+        filled[chosen[group]] += sizes[group]
+    return chosen[inverse]
+
+
+def _constant(y_true: Floats, data: Data) -> Floats:
+    """Predict the best constant for every row: the mean, or the share of each class."""
+    if data.task == "regression":
+        return np.full(len(y_true), y_true.mean())
+    shares = np.bincount(y_true.astype(int), minlength=len(data.classes)) / len(y_true)
+    return np.tile(shares, (len(y_true), 1))
+
+
+def _show(
+    progress: Progress | None, name: str, done: float, recipes: int, fold: int, folds: int
+) -> None:
+    if progress:
+        share = done + (fold - 1) / folds / recipes
+        progress(f"trying {name}, part {fold} of {folds}", share)
+
+
+def _try(
+    recipe: Model,
+    rows: pl.DataFrame,
+    parts: list[tuple[Indices, Indices]],
+    data: Data,
+    show: Callable[[int, int], None],
+) -> Tried:
+    """Predict every fold with a model of the others."""
+    predicted = []
+    for number, (fitted, test) in enumerate(parts, start=1):
+        show(number, len(parts))
+        model = fit(rows[fitted], data, recipe)
+        predicted.append(predict(model, rows[test], data, features))
+    y_pred = np.concatenate(predicted)
+    y_true = labels(rows, data)[np.concatenate([test for _, test in parts])]
+    taken = latency(model, rows[parts[-1][1]], data)
+    return Tried(recipe, y_pred, _loss(y_true, y_pred, data), taken)
+
+
+def _loss(y_true: Floats, y_pred: Floats, data: Data) -> float:
+    """Return a strictly proper score (Gneiting and Raftery, 2007); infinite if not finite."""
+    name = "rmse" if data.task == "regression" else "log_loss"
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = float(SCORES[name](y_true, y_pred))
+    return value if np.isfinite(value) else float("inf")
+
+
+def resampler(
+    rows: pl.DataFrame, folds: list[int], holdout: int, data: Data
+) -> Callable[[np.random.Generator], Indices]:
+    """Return what draws indices as a holdout would: rows, whole groups, or blocks of time.
+
+    As many rows are drawn as give the variance of a holdout *and* of the rows drawn from, so
+    that 1/m = 1/holdout + 1/n. Blocks keep what neighbours in time have in common (Künsch, 1989).
+
+    Args:
+        rows: (n,) the predicted rows, fold after fold.
+        folds: How many rows each fold has.
+        holdout: How many rows the holdout has.
+    """
+    n = rows.height
+    m = max(1, round(1 / (1 / holdout + 1 / n)))
+    column = data.split.column
+    if data.split.by == "group" and column is not None:
+        codes = rows[column].rank("dense").fill_null(0).to_numpy()
+        order = np.argsort(codes, kind="stable")
+        units = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    elif data.split.by == "time" and column is not None:
+        order = rows[column].arg_sort().to_numpy()
+        units = np.array_split(order, max(1, round(10 * n / m)))
+    else:
+        return lambda random: random.integers(0, n, m)
+    count = max(1, round(m * len(units) / n))
+
+    def draw(random: np.random.Generator) -> Indices:
+        return np.concatenate([units[unit] for unit in random.integers(0, len(units), count)])
+
+    return draw
+
+
+def thresholds(
+    names: list[str],
+    y_true: Floats,
+    y_pred: Floats,
+    constant: Floats,
+    sample: Callable[[np.random.Generator], Indices],
+) -> dict[str, float]:
+    """Return the bound of each metric that a retrained model of the same worth meets.
+
+    Together the bounds refuse a share of `REFUSED` of such models: each is the same quantile of
+    its metric over samples of a holdout's size, chosen so that the share holds for all at once. No
+    bound is weaker than the value of a constant.
+
+    Args:
+        names: Metrics.
+        y_true: (n,) class indices or values.
+        y_pred: (n, classes) or (n,), out of fold.
+        constant: The same of the best constant.
+        sample: Draws indices of rows as a holdout would.
+    """
+    random = np.random.default_rng(0)
+    signs = np.array([1.0 if name in HIGHER_IS_BETTER else -1.0 for name in names])
+    drawn = [sample(random) for _ in range(DRAWS)]
+    values = np.array([[SCORES[name](y_true[i], y_pred[i]) for name in names] for i in drawn])
+    values = np.where(np.isfinite(values), values, np.nan) * signs
+    ranks = np.argsort(np.argsort(values, axis=0), axis=0).min(axis=1)  # of the worst metric
+    tail = (np.quantile(ranks, REFUSED) + 0.5) / DRAWS
+    bounds = {}
+    for place, name in enumerate(names):
+        sign = signs[place]
+        own = sign * float(SCORES[name](y_true, y_pred))
+        floor = sign * float(SCORES[name](y_true, constant))
+        bound = float(np.nanquantile(values[:, place], tail))
+        bound = _rounded_down(min(bound, own - SLACK * (own - floor)))
+        lowest = -_rounded_down(-floor)  # rounded up: a constant never meets it by rounding
+        bounds[name] = float(sign * max(bound, lowest))
+    return bounds
+
+
+def _rounded_down(value: float) -> float:
+    """Return three significant digits, never more than the value: 0.9996 is not 1."""
+    if value == 0:
+        return 0.0
+    unit = 10.0 ** (np.floor(np.log10(abs(value))) - 2)
+    return float(f"{np.floor(value / unit) * unit:.12g}")
+
+
+def _named(recipe: Model) -> str:
+    """Return the estimator, with the rate of boosted trees, of which several are tried."""
+    rate = recipe.params.get("learning_rate")
+    return f"{recipe.estimator} (rate {rate:g})" if rate else recipe.estimator
+
+
+def _explain(
+    tried: list[Tried],
+    best: Tried,
+    document: dict[str, Any],
+    bounds: dict[str, float],
+    holdout: int,
+    data: Data,
+    proved: bool,
+) -> dict[str, str]:
+    """Return a sentence on the estimator and one on the gate."""
+    name = "rmse" if data.task == "regression" else "log loss"
+    ranked = sorted(tried, key=lambda candidate: candidate.loss)
+    losses = ", ".join(f"{_named(candidate.model)} {candidate.loss:.4g}" for candidate in ranked)
+    metric = document["metric"]
+    value = document["metrics"][metric]["value"]
+    constant = document["baselines"]["constant"]["value"]
+    reached = f"{metric} {value:.4g} cross-validated, a constant {constant:.4g}"
+    asked = ", ".join(
+        f"{name} {'≥' if name in HIGHER_IS_BETTER else '≤'} {bound:.4g}"
+        for name, bound in bounds.items()
+    )
+    notes = {
+        "(estimator)": f"{_named(best.model)}: the lowest cross-validated {name} ({losses})",
+        "(gate)": f"{asked}: what such a model reaches on {holdout:,} rows; {reached}",
+    }
+    if not proved:
+        notes["(gate)"] = f"WARNING: {reached}: the columns tell next to nothing of the target"
+    return notes

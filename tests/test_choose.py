@@ -1,0 +1,192 @@
+"""`ml data use` chooses recipe and thresholds by cross-validation, and judges them rightly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import verdicts
+from sklearn.linear_model import LogisticRegression
+
+Module = Callable[[str], ModuleType]
+DAY = pl.datetime(2024, 1, 1)
+
+
+def table(rows: int, seed: int = 0) -> pl.DataFrame:
+    """Rows with a time (four of each), a group (of three) and a rare class."""
+    random = np.random.default_rng(seed)
+    number = pl.int_range(rows)
+    return verdicts.draw_rows("binary", rows, random).with_columns(
+        day=(DAY + pl.duration(days=number // 4)).cast(pl.Datetime("us")),
+        shop=(number % (rows // 3)).cast(pl.String),
+    )
+
+
+def contract(module: Module, by: str, column: str | None = None) -> Any:
+    config = module("config")
+    data = verdicts.contract("binary", module)
+    columns = data.columns | {
+        "day": config.Column(type="datetime"),
+        "shop": config.Column(type="category", open=True),
+    }
+    return data.model_copy(update={"columns": columns, "split": config.Split(by=by, column=column)})
+
+
+def test_folds_go_forward_in_time_and_no_instant_is_on_both_sides(module: Module) -> None:
+    rows = table(403).sample(fraction=1, shuffle=True, seed=1)
+    seen: list[int] = []
+    for fitted, test in module("pipeline.choose").folds(rows, contract(module, "time", "day")):
+        assert rows["day"][fitted].max() < rows["day"][test].min()
+        seen += test.tolist()
+    assert len(seen) == len(set(seen)) > 150
+
+
+def test_folds_keep_groups_whole(module: Module) -> None:
+    rows = table(300)
+    seen: list[int] = []
+    for fitted, test in module("pipeline.choose").folds(rows, contract(module, "group", "shop")):
+        assert not set(rows["shop"][fitted]) & set(rows["shop"][test])
+        seen += test.tolist()
+    assert sorted(seen) == list(range(300))
+
+
+def test_folds_at_random_are_equally_large_and_have_a_share_of_every_class(module: Module) -> None:
+    rows = table(400).with_columns(y=pl.Series(["yes"] * 20 + ["no"] * 380))
+    parts = list(module("pipeline.choose").folds(rows, contract(module, "stratified")))
+    assert [len(test) for _, test in parts] == [100] * 4
+    assert [rows["y"][test].eq("yes").sum() for _, test in parts] == [5] * 4
+
+
+def test_a_split_whose_parts_have_one_class_is_told(module: Module) -> None:
+    rows = table(400).sort("day").with_columns(y=pl.Series(["no"] * 390 + ["yes"] * 10))
+    with pytest.raises(module("config").BadInput, match="one class of 'y'"):
+        module("pipeline.choose").first_gate(rows, contract(module, "time", "day"))
+
+
+@pytest.mark.parametrize(
+    ("positives", "metric"), [(0.5, "roc_auc"), (0.06, "roc_auc"), (0.04, "average_precision")]
+)
+def test_rare_positives_are_judged_by_average_precision_and_log_loss(
+    module: Module, positives: float, metric: str
+) -> None:
+    y_true = (np.arange(1000) < positives * 1000).astype(int)
+    names = module("pipeline.choose").judged(y_true, verdicts.contract("binary", module))
+    assert names == [metric, "log_loss"]
+
+
+def out_of_fold(rows: pl.DataFrame, data: Any, module: Module) -> tuple[Any, Any, Any]:
+    """Cross-validate logistic regression; return y_true, y_pred and their rows."""
+    y = module("pipeline.ingest").labels(rows, data)
+    x = rows.select(verdicts.COLUMNS).to_numpy()
+    parts = list(module("pipeline.choose").folds(rows, data))
+    tested = np.concatenate([test for _, test in parts])
+    y_pred = [LogisticRegression().fit(x[a], y[a]).predict_proba(x[b]) for a, b in parts]
+    return y[tested], np.concatenate(y_pred), rows[tested]
+
+
+def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_columns(
+    module: Module,
+) -> None:
+    choose = module("pipeline.choose")
+    scores = module("pipeline.metrics").SCORES
+    data = verdicts.contract("binary", module)
+    trials = 20
+    refused = np.zeros(2)
+    for random in np.random.default_rng(3).spawn(trials):
+        rows = verdicts.draw_rows("binary", 1500, random)
+        train, holdout = rows[:1200], rows[1200:]
+        y_true, y_pred, tested = out_of_fold(train, data, module)
+        constant = np.tile([1 - y_true.mean(), y_true.mean()], (len(y_true), 1))
+        sample = choose.resampler(tested, [300] * 4, 300, data)
+        bounds = choose.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
+        y = module("pipeline.ingest").labels
+        for case, columns in enumerate([verdicts.COLUMNS, verdicts.COLUMNS[3:]]):
+            model = LogisticRegression().fit(train.select(columns), y(train, data))
+            given = model.predict_proba(holdout.select(columns))
+            found = {name: scores[name](y(holdout, data), given) for name in bounds}
+            met = found["roc_auc"] >= bounds["roc_auc"] and found["log_loss"] <= bounds["log_loss"]
+            refused[case] += not met
+    good, destroyed = refused / trials
+    assert good <= 0.05
+    assert destroyed >= 0.9
+
+
+def test_no_threshold_is_weaker_than_a_constant(module: Module) -> None:
+    choose = module("pipeline.choose")
+    data = verdicts.contract("binary", module)
+    random = np.random.default_rng(0)
+    y_true = random.integers(0, 2, 300)
+    positive = random.uniform(0, 1, 300)  # knows nothing, and is sure of it
+    y_pred = np.column_stack([1 - positive, positive])
+    constant = np.full((300, 2), 0.5)
+    sample = choose.resampler(verdicts.draw_rows("binary", 300, random), [75] * 4, 75, data)
+    bounds = choose.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
+    assert bounds["roc_auc"] >= 0.5
+    assert bounds["log_loss"] <= np.log(2)
+
+
+def test_a_perfect_model_leaves_room_for_one_that_is_nearly_so(module: Module) -> None:
+    choose = module("pipeline.choose")
+    data = verdicts.contract("binary", module)
+    y_true = np.arange(400) % 2
+    y_pred = np.column_stack([1 - y_true, y_true]).astype(float)
+    constant = np.full((400, 2), 0.5)
+    sample = choose.resampler(table(400), [100] * 4, 100, data)
+    bounds = choose.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
+    assert 0.95 < bounds["roc_auc"] < 0.99
+    assert 0.01 < bounds["log_loss"] < 0.05
+
+
+@pytest.mark.parametrize("value", [0.99996, 0.5004, -3.14159, 0.0, 123456.0, 1e-9])
+def test_a_threshold_is_rounded_to_the_lenient_side(module: Module, value: float) -> None:
+    rounded = module("pipeline.choose")._rounded_down(value)
+    assert rounded <= value
+    assert rounded == pytest.approx(value, rel=0.01)
+
+
+def test_a_straight_line_over_time_takes_the_linear_model(module: Module) -> None:
+    config = module("config")
+    random = np.random.default_rng(0)
+    day = pl.select(DAY + pl.duration(days=pl.int_range(400))).to_series().cast(pl.Datetime("us"))
+    price = 100 + np.arange(400) + random.normal(0, 5, 400)
+    rows = pl.DataFrame({"day": day, "price": price})
+    data = config.Data(
+        source="data/raw/t.csv",
+        target="price",
+        task="regression",
+        split=config.Split(by="time", column="day"),
+        columns={"day": config.Column(type="datetime"), "price": config.Column(type="number")},
+    )
+    model, gate, notes = module("pipeline.choose").first_gate(rows, data)
+    assert model.estimator == "linear"
+    assert "linear" in notes["(estimator)"]
+    train, holdout = module("pipeline.split").split(rows, data)
+    fitted = module("pipeline.train").fit(train, data, model)
+    y_pred = module("inference").predict(fitted, holdout, data, module("problem.features").features)
+    rmse = np.mean((y_pred - holdout["price"].to_numpy()) ** 2) ** 0.5
+    assert rmse < 10
+    assert rmse <= gate.thresholds["rmse"]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_a_forest_comes_back_from_its_file_as_it_was(
+    module: Module, tmp_path: Path, task: str
+) -> None:
+    config = module("config")
+    data = verdicts.contract(task, module)
+    rows = verdicts.draw_rows(task, 300, np.random.default_rng(0))
+    rows = rows.with_columns(x0=pl.when(rows["x1"] > 0).then("x0"))
+    recipe = config.Model(estimator="forest", params={"n_estimators": 5, "min_samples_leaf": 3})
+    fitted = module("pipeline.train").fit(rows, data, recipe)
+    module("pipeline.train").save(fitted, tmp_path / "model.skops")
+    loaded = module("inference").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
+    features = module("problem.features").features
+    before, after = (
+        module("inference").predict(model, rows, data, features) for model in (fitted, loaded)
+    )
+    assert (before == after).all()
