@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import verdicts_delivery
+import verdicts_drift
 import verdicts_monitoring
 from bench_service import Measure, Measures, say
 from conftest import copy
@@ -43,7 +44,8 @@ class Line:
         simulation: Measures it.
         trials: So many that a value that is as good as it should be meets the target.
         most, least: The target.
-        share: Whether the value is a share of the trials, so that it has a binomial interval.
+        cases: Of which the value is a share in each trial, for its binomial interval; 0: it is no
+            share.
     """
 
     what: str
@@ -52,7 +54,7 @@ class Line:
     trials: int
     most: float = math.inf
     least: float = -math.inf
-    share: bool = True
+    cases: int = 1
 
     @property
     def target(self) -> str:
@@ -92,11 +94,66 @@ def _category_shift(module: Import, trials: int, seed: int) -> float:
     )
 
 
+def _performance(holdout: int, change: str | None = None) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_monitoring.performance_alarm(
+            module, holdout, 20, trials, seed, change=change
+        )
+
+    return simulation
+
+
 LINES = [
+    Line(
+        "shift of .3 sd in one column of numbers, 2 of 5 windows",
+        "1.0",
+        lambda *at: verdicts_drift.number_shift(at[0], 0.3, *at[1:]),
+        100,
+        least=0.95,
+    ),
+    Line(
+        "nothing changed in 12 columns of numbers, 2 of 5 windows",
+        "0",
+        lambda *at: verdicts_drift.number_shift(at[0], 0.0, *at[1:]),
+        100,
+        0.02,
+    ),
     Line("shift of .3 sd in a category, 2 of 5 windows", "0", _category_shift, 100, least=0.8),
     Line(
+        "300 equal shops, 1,500 rows: windows with a sign",
+        ".93",
+        lambda *at: verdicts_drift.equal_shops(at[0], 1_500, *at[1:]),
+        40,
+        1 / 40,
+        cases=verdicts_drift.WINDOWS_OF_SHOPS,
+    ),
+    Line(
+        "300 equal shops, 12,000 rows: windows with a sign",
+        ".93",
+        lambda *at: verdicts_drift.equal_shops(at[0], 12_000, *at[1:]),
+        40,
+        1 / 40,
+        cases=verdicts_drift.WINDOWS_OF_SHOPS,
+    ),
+    Line("performance alarm in 20 windows, holdout 75", ".23", _performance(75), 100, 0.05),
+    Line("performance alarm in 20 windows, holdout 300", ".12", _performance(300), 100, 0.05),
+    Line(
+        "the same of a worthless model, whenever its labels arrive, 300",
+        "0",
+        _performance(300, "worthless"),
+        50,
+        least=0.95,
+    ),
+    Line(
+        "the same of probabilities one logit too high, 300",
+        ".02",
+        _performance(300, "logit"),
+        50,
+        least=0.8,
+    ),
+    Line(
         "shadow: equally good models refused, the worst of four kinds",
-        "1",
+        ".45",
         _shadow(verdicts_delivery.GOOD, max),
         40,
         0.05,
@@ -117,7 +174,7 @@ LINES = [
         _watch(0.03, requests=True),
         1_000,
         1_000,
-        share=False,
+        cases=0,
     ),
 ]
 
@@ -169,9 +226,9 @@ def trials(line: Line) -> int:
 
 def described(value: float, line: Line) -> str:
     """Return a value as text, with the Clopper-Pearson interval of a share."""
-    if not line.share:
+    if not line.cases:
         return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
-    count = trials(line)
+    count = trials(line) * line.cases
     hits = round(value * count)
     low = beta.ppf(0.025, hits, count - hits + 1) if hits else 0.0
     high = beta.ppf(0.975, hits + 1, count - hits) if hits < count else 1.0
