@@ -190,3 +190,40 @@ def test_a_forest_comes_back_from_its_file_as_it_was(
         module("inference").predict(model, rows, data, features) for model in (fitted, loaded)
     )
     assert (before == after).all()
+
+
+def reviews(rows: int) -> pl.DataFrame:
+    """Make texts of ten words, of which one in a good and another in a bad review says so."""
+    random = np.random.default_rng(0)
+    texts, stars = [], []
+    for number in range(rows):
+        words = random.choice(["fast", "refund", "size", "colour", "delivery", "works"], 10)
+        words[random.integers(10)] = ["bad", "superb"][number % 2]
+        texts.append(" ".join(words))
+        stars.append(["no", "yes"][number % 2])
+    return pl.DataFrame({"review": texts, "y": stars}).with_columns(
+        review=pl.when(pl.int_range(rows) % 50 > 0).then("review")
+    )
+
+
+@pytest.mark.parametrize("estimator", ["linear", "forest", "boosted"])
+def test_the_words_of_a_text_are_learned_and_saved(
+    module: Module, tmp_path: Path, estimator: str
+) -> None:
+    config, features = module("config"), module("problem.features").features
+    data = verdicts.contract("binary", module)
+    columns = {"review": config.Column(type="text", nullable=True), "y": data.columns["y"]}
+    data = data.model_copy(update={"columns": columns})
+    rows = reviews(400)
+    few = {"boosted": {"max_iter": 30}, "forest": {"n_estimators": 30}}
+    recipe = config.Model(estimator=estimator, params=few.get(estimator, {}))
+    fitted = module("pipeline.train").fit(rows[:300], data, recipe)
+    module("pipeline.train").save(fitted, tmp_path / "model.skops")
+    loaded = module("inference").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
+    y_pred = module("inference").predict(loaded, rows[300:], data, features)
+    y_true = module("pipeline.ingest").labels(rows[300:], data)
+    assert module("pipeline.metrics").SCORES["roc_auc"](y_true, y_pred) > 0.95
+    one_by_one = [
+        module("inference").predict(loaded, rows[n], data, features) for n in range(300, 305)
+    ]
+    assert np.allclose(np.concatenate(one_by_one), y_pred[:5])

@@ -18,7 +18,7 @@ from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
 from ..inference import predict
 from ..problem.features import features
 from .evaluate import judge, latency
-from .ingest import labels
+from .ingest import inputs, labels
 from .metrics import SCORES, Floats, calibration
 from .split import split
 from .train import fit
@@ -26,7 +26,10 @@ from .train import fit
 Indices = NDArray[np.int64]
 Progress = Callable[[str, float], None]
 
-MOST_ROWS = 20_000  # that are cross-validated; bounds the time of `ml data use`
+# What is cross-validated at most, which bounds the time of `ml data use`.
+MOST_ROWS = 20_000
+MOST_CELLS = 1_000_000  # rows × inputs
+FEWEST_ROWS = 2_000  # however many inputs there are
 FOLDS = 4
 FEWEST_TRAINED = 0.5  # the share of the rows before the first fold that is forward in time
 RARE = 0.05  # a positive class with a smaller share is judged by average precision
@@ -77,7 +80,9 @@ def first_gate(
         BadInput: No fold can be learned from.
     """
     train, holdout = split(rows, data, identity)
-    known = train.sample(min(train.height, MOST_ROWS), seed=0, shuffle=True)
+    width = features(inputs(train.head(1), data)).width
+    most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // width))
+    known = train.sample(min(train.height, most), seed=0, shuffle=True)
     parts = list(folds(known, data))
     if not parts:
         raise BadInput(

@@ -13,6 +13,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
 )
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -78,9 +79,10 @@ def forest(task: str, inputs: pl.DataFrame, seed: int, **params: Any) -> BaseEst
 
 
 def numeric(inputs: pl.DataFrame) -> ColumnTransformer:
-    """Make a transformer to numbers without gaps: scaled numbers, one-hot categories."""
+    """Make a transformer to numbers without gaps: scaled, one-hot categories, TF-IDF of words."""
     categories = inputs.select(cs.enum()).columns
-    numbers = [name for name in inputs.columns if name not in categories]
+    words = inputs.select(cs.matches(r" word \d+$")).columns
+    numbers = [name for name in inputs.columns if name not in {*categories, *words}]
     seen = OneHotEncoder(
         max_categories=30, handle_unknown="infrequent_if_exist", sparse_output=False
     )
@@ -92,5 +94,7 @@ def numeric(inputs: pl.DataFrame) -> ColumnTransformer:
                 numbers,
             ),
             ("categories", seen, categories),
-        ]
+            ("words", TfidfTransformer(sublinear_tf=True), words),
+        ],
+        sparse_threshold=0,
     )
