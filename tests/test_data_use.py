@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -39,6 +40,41 @@ def test_a_table_as_people_have_it_is_learned_at_once(
     answers = copy.ml("predict", str(table.file), exits=0).stdout.splitlines()
     assert len(answers) == copy.read("ingest")["rows"]
     assert "prediction" in json.loads(answers[0])
+
+
+def test_after_data_of_ones_own_nothing_speaks_of_the_example(fresh: Fresh, tmp_path: Path) -> None:
+    copy, table = fresh(), tables.german(tmp_path)
+    (copy.path / "README.md").write_text((copy.path / "README.md").read_text() + "Ours.\n")
+    copy.ml(*table.use, exits=0)
+    [schema] = copy.path.glob("src/*/problem/schema.py")
+    told = [copy.path / name for name in ("README.md", "pyproject.toml")]
+    assert not re.search(r"(?i)\bflights? |airport|New York", "".join(p.read_text() for p in told))
+    assert "flight" not in schema.read_text()
+    assert "Ours." in told[0].read_text()
+    assert not (copy.path / "data/raw/flights.csv").exists()
+    assert "Predicts Storno" in told[0].read_text()
+
+
+def test_an_example_that_somebody_edited_is_left_and_named(fresh: Fresh, tmp_path: Path) -> None:
+    copy, table = fresh(), tables.german(tmp_path)
+    [schema] = copy.path.glob("src/*/problem/schema.py")
+    flights = copy.path / "data/raw/flights.csv"
+    for path in (schema, flights):
+        path.write_text(path.read_text() + "\n")
+    before = schema.read_bytes(), flights.read_bytes()
+    printed = copy.ml(*table.use, exits=0).stdout
+    assert (schema.read_bytes(), flights.read_bytes()) == before
+    assert "schema.py was edited" in printed
+    assert "flights.csv was edited" in printed
+
+
+def test_a_file_that_git_would_not_take_is_told_of_at_once(fresh: Fresh, tmp_path: Path) -> None:
+    table = tables.german(tmp_path)
+    lines = table.file.read_text().splitlines()
+    long = f";{'x' * 5000}"
+    table.file.write_text("\n".join([f"{lines[0]};Notiz", *(line + long for line in lines[1:])]))
+    printed = " ".join(fresh().ml(*table.use, exits=0).stdout.split())
+    assert "keep files over 5 MB out of Git" in printed
 
 
 def test_a_coin_is_refused_in_plain_words(fresh: Fresh, tmp_path: Path) -> None:

@@ -211,6 +211,35 @@ def test_the_folder_here_will_do_if_it_is_empty(
     assert (here.stat().st_ino, here.stat().st_mode & 0o777) == (node, 0o700)
 
 
+@pytest.mark.parametrize(
+    ("folder", "options", "name", "package"),
+    [
+        ("late-trains", [], "Late trains", "late_trains"),
+        ("2024_churn", [], "Churn", "churn"),
+        ("mine", ["--data", "project_name=Other words"], "Other words", "other_words"),
+        ("2024", [], "Flight delays", "flight_delays"),
+    ],
+)
+def test_a_project_is_named_after_its_folder_unless_told(
+    rung: Callable[..., Made],
+    released: Path,
+    tmp_path: Path,
+    folder: str,
+    options: list[str],
+    name: str,
+    package: str,
+) -> None:
+    first = programs(
+        tmp_path / "bin", uv="case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; esac"
+    )
+    template = ["--template", str(released)]
+    done = rung("new", folder, "--defaults", *template, *options, first=first)
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "here" / folder
+    assert (project / "README.md").read_text().startswith(f"# {name}\n")
+    assert (project / "src" / package / "cli.py").exists()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 @pytest.mark.parametrize("when", ["lock", "sync"])
 def test_who_ends_it_has_nothing_or_a_project_that_is_whole(

@@ -450,7 +450,18 @@ def test_a_project_climbs_from_0_to_2_and_each_level_runs(
     tmp_path: Path,
 ) -> None:
     env = installed(tmp_path / "environment")
-    made = rung("new", "mine", "--defaults", "--template", str(two), "--to", "v1.1.0", **env)
+    made = rung(
+        "new",
+        "mine",
+        "--defaults",
+        "--template",
+        str(two),
+        "--to",
+        "v1.1.0",
+        "--data",
+        "project_name=Flight delays",
+        **env,
+    )
     assert made.returncode == 0, made.stderr
     mine = tmp_path / "here/mine"
     for level in (1, 2):

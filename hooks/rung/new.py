@@ -24,7 +24,7 @@ def new(folder: Path, template: source.Source, data: Mapping[str, Any], *, ask: 
     pre_gen.check(folder)
     where, folder = os.path.relpath(folder), folder.resolve()
     with whole(folder) as stage:
-        about = source.render(template, stage, data, ask=ask)
+        about = source.render(template, stage, data, ask=ask, likely=likely(folder))
         # What fails most easily, far away servers, comes before the project is in its place.
         if code := shown(stage, "uv", "lock", "--quiet"):
             raise RefusedError(f"uv lock ended with {code}, as said above: nothing was left")
@@ -41,6 +41,15 @@ def new(folder: Path, template: source.Source, data: Mapping[str, Any], *, ask: 
         say("\nIt is within another repository: commits and hooks are that one's.")
     if template.commit is None:
         say("\nIt came from a package: the first `rung update` needs --template URL.")
+
+
+def likely(folder: Path) -> dict[str, str]:
+    """Give the project's name that a folder suggests, if it suggests one."""
+    from .guess import Guess, named  # slow to import
+
+    if not any(letter.isalpha() for letter in folder.name):
+        return {}
+    return {"project_name": str(named(Guess(folder.name, "the folder")).value)}
 
 
 def place(stage: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ TIMES = _set(
     annee année opened closed begin began start started end ended seen joined signup arrival
     departure due expiry expires since until"""
 )
-ENDS = ("date", "datum", "datetime", "timestamp")  # of a word, as in saledate
+ENDS = ("date", "dates", "datum", "datetime", "timestamp")  # of a word, as in saledate
 NOT_DATES = _set("candidate mandate update validate consolidate accommodate")
 # Words that make of it how long something took, or what it is worth.
 DURATIONS = _set(

@@ -40,20 +40,23 @@ MAIL += ["%a %B %e %H:%M:%S %Y", "%a %B %e %H:%M:%S UTC %Y", "%d/%B/%Y:%H:%M:%S 
 MAIL += ["%a, %d %B %Y", "%a, %B %d, %Y"]
 LONG_DAYS = [*DAYS.split("|"), "%Y-%m-%d", "%Y/%m/%d"]
 # Of these a version or a ratio may be one by accident: read under a name of time alone.
-MONTHS = ["%Y-%m", "%Y/%m", "%m/%Y", "%B %Y", "%Y%m%d", "%Y%m", "%Y.%m.%d", QUARTER]
+DOUBTFUL = ["%Y-%m", "%Y/%m", "%m/%Y", "%Y%m", "%Y.%m.%d", "%m/%y", "%B-%y", "%B %y"]
+MONTHS = [*DOUBTFUL, "%Y%m%d", "%B %Y", "%B-%Y", "%Y %B", QUARTER]
 # Two-digit years first: %Y would read the 13 in 05/06/13 as the year 13.
 SURE = [*map("".join, product(LONG_DAYS, CLOCKS)), *MAIL]
-UNSURE = [*map("".join, product(SHORT_DAYS, CLOCKS)), *MONTHS]
-FORMATS = [*UNSURE[: -len(MONTHS)], *SURE, *MONTHS]
+SHORT = list(map("".join, product(SHORT_DAYS, CLOCKS)))
+UNSURE = [*SHORT, *MONTHS]
+FORMATS = [*SHORT, *SURE, *MONTHS]
 EPOCH = "%s"
 NUMBER, INTEGER = Column(type="number"), Column(type="integer")
 BOOLEAN, CATEGORY = Column(type="boolean"), Column(type="category")
-LIKE_TIMES = "WARNING: looks like times"
+LIKE_TIMES, NO_DAY = "WARNING: looks like times", "has no day"
 MONTH = "jan|feb|mar|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
 # What people write times like; whether one can be read is another question.
 TIMES = (
     r"(?i)^\W?(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ t,].*)?|\d{8}([ t_-]?\d{4,6})?"
     r"|\d{4}[-/ .]?[qw]\d{1,2}.*|[qw]\d{1,2}[-/ .]\d{4}|\d{4}[-/.]\d{1,2}|\d{1,2}[/.-]\d{4}"
+    r"|\d{1,2}/\d{2}"
     rf"|.*\b\d{{1,2}}:\d\d\b.*|.*\b({MONTH})[a-z]*\b.*\d.*|.*\d.*\b({MONTH})[a-z]*\b.*)$"
 )
 CLEAR_TIMES = rf"(?i)\b(1[6-9]|20)\d\d\b|\d:\d\d|\b({MONTH})"
@@ -388,7 +391,7 @@ def _unread(column: _Words, made: Draft) -> str | None:
         example = _example(column, times)
         if column.is_timely or times.str.contains(CLEAR_TIMES).sum() >= 0.8 * len(times):
             if times.str.contains(r"^\d{1,2}:\d\d").all():
-                return f"{LIKE_TIMES}, but {example} has no day: join the two in problem/data.py"
+                return f"{LIKE_TIMES}, but {example} {NO_DAY}: join the two in problem/data.py"
             return f"{LIKE_TIMES}, but {example} cannot be read: read it in problem/data.py"
         return f"read as words: {example} is a date only under a name such as date"
     odd, _ = unreadable(some, NUMBER, made.data)

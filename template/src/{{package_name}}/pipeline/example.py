@@ -22,6 +22,7 @@ NO_RULE = """    # Such as: {"begins before it ends": pl.col("begin") <= pl.col(
     return {}
 """
 OF_EXAMPLE = re.compile(r"The project trains on an example, [^:]*, until you bring a file:")
+DESCRIPTION = re.compile(r"Predicts whether a flight will arrive more than 15 minutes late\.")
 LARGEST = 5000 * 1024  # bytes of a file that the hooks let into Git
 
 
@@ -30,8 +31,12 @@ def is_schema() -> bool:
     return SCHEMA.is_file() and digest(SCHEMA) == UNTOUCHED[SCHEMA]
 
 
-def leave(source: Path) -> list[str]:
+def leave(source: Path, target: str) -> list[str]:
     """Take the example out of a project that trains on `source` from now on.
+
+    Args:
+        source: The file in `data/raw/`.
+        target: What is predicted, for the sentence that describes the project.
 
     Returns:
         What a person has to take out, because somebody has edited it.
@@ -49,12 +54,18 @@ def leave(source: Path) -> list[str]:
             new.write_text(EXAMPLE_RULE.sub(NO_RULE, SCHEMA.read_text("utf-8")), "utf-8")
     elif SCHEMA.is_file() and RULE in SCHEMA.read_text("utf-8", "replace"):
         messages.append("problem/schema.py was edited, so the example's rule stays in it")
-    if README.is_file():
-        text = README.read_text("utf-8", "replace")
-        now = f"The project trains on `{source}`. To train on another file:"
-        if OF_EXAMPLE.search(text):
-            with replacing(README) as new:
-                new.write_text(OF_EXAMPLE.sub(lambda _: now, text), "utf-8")
+    plain = re.sub(r'["\\`<>{}\x00-\x1f]', " ", f"{target}, from {source.name}")
+    sentences = {
+        OF_EXAMPLE: f"The project trains on `{source}`. To train on another file:",
+        DESCRIPTION: f"Predicts {plain}.",
+    }
+    for path in (README, Path("pyproject.toml")):
+        before = after = path.read_text("utf-8") if path.is_file() else ""
+        for example, sentence in sentences.items():
+            after = example.sub(sentence.replace("\\", r"\\"), after)
+        if after != before:
+            with replacing(path) as new:
+                new.write_text(after, "utf-8")
     return messages
 
 

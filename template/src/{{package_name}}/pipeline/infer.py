@@ -79,7 +79,8 @@ def infer(
     notes: dict[str, str] = {}
     for name, values in said.items():
         asked = name in (target, time, group)
-        reason = None if asked else _useless(values, name)
+        is_text = not asked and name not in made.unread and _is_text(values)
+        reason = None if asked or is_text else _useless(values, name)
         unique = values.drop_nulls().n_unique() == len(rows)
         if name in made.unread and reason and reason != ROW_NUMBER:
             reason = made.unread[name]
@@ -89,7 +90,7 @@ def infer(
             keys, reason = [name], None
         elif not asked and values.equals(said[target]):
             reason = "a copy of the target"
-        elif reason is None and not asked and _is_text(values):
+        elif is_text:
             columns[name] = columns[name].model_copy(update={"type": "text"})
         columns[name], notes[name] = _column(values, columns[name], name, name in (group, *keys))
         notes[name] = "; ".join([notes[name], *made.notes.get(name, [])])
@@ -200,13 +201,19 @@ def _doubts(split: dict[str, str], columns: dict[str, Column], made: column_type
     """What a split owes to a doubtful reading of times, or lost by one that failed."""
     column = split.get("column", "")
     if split["by"] == "time":
-        formats = [f for f in columns[column].formats if f in column_types.UNSURE]
+        doubtful = {*column_types.SHORT, *column_types.DOUBTFUL}
+        formats = [f for f in columns[column].formats if f in doubtful]
         doubt = f"; WARNING: {column!r} is a time if {_list(formats)} is how it was written"
-        return doubt if formats and formats != ["%Y%m%d"] else ""
-    lost = [name for name, why in made.unread.items() if why.startswith(column_types.LIKE_TIMES)]
+        return doubt if formats else ""
+    lost = [
+        name
+        for name, why in made.unread.items()
+        if why.startswith(column_types.LIKE_TIMES) and column_types.NO_DAY not in why
+    ]
     if not lost or split["by"] != "stratified":
         return ""
-    return f"; WARNING: {_list(lost)} looks like a time but is not read, so old and new rows mix"
+    verbs = "looks like a time but is" if len(lost) == 1 else "look like times but are"
+    return f"; WARNING: {_list(lost)} {verbs} not read, so old and new rows mix"
 
 
 def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[str]]:
@@ -219,9 +226,11 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
     task = asked or ("regression" if not discrete else "binary" if n == 2 else "multiclass")
     rare = int((counts["count"] < FEWEST).sum())
     few = (
-        f"has {n} classes, {rarest!r} in {least} rows only: bring {FEWEST} of each, "
-        f"or say --rare-classes drop or other for the {rare} with fewer"
+        f"has {n} classes, {rarest!r} in {least} row{'s' if least > 1 else ''} only: bring "
+        f"{FEWEST} of each, or say --rare-classes drop or other for the {rare} with fewer"
     )
+    if rare == n:
+        few = f"has {n} classes, none of them in {FEWEST} rows: predict something coarser"
     for refused, because in [
         (len(known) < 50, f"is known in {len(known)} rows, too few to learn from: bring 50"),
         (n < 2, f"is {rarest!r} in every row, so there is nothing to tell apart"),
@@ -249,10 +258,8 @@ def _useless(values: pl.Series, name: str) -> str | None:
         span = float(np.ptp(known.to_numpy()))
         if known.is_sorted() and n > 0.5 * (span + 1) and not timely(name):
             return ROW_NUMBER
-        return IDENTIFIER if span == n - 1 or ID.search(name) else None
+        return IDENTIFIER if ID.search(name) else None  # else a rank, perhaps
     if values.dtype != pl.String or n <= 20:
-        return None
-    if _is_text(known):
         return None
     if n > 0.5 * len(known):
         return IDENTIFIER
@@ -267,7 +274,7 @@ def _is_text(values: pl.Series) -> bool:
     known = values.drop_nulls()
     different = known.n_unique()
     many = different > 20 and (different > 0.3 * len(known) or different > MOST)
-    return many and known.str.count_matches(r"\s+").sum() >= 3 * len(known)
+    return many and known.str.count_matches(r"\s+").sum() >= 2 * len(known)
 
 
 def _column(values: pl.Series, column: Column, name: str, bare: bool) -> tuple[Column, str]:

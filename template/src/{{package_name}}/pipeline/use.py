@@ -76,7 +76,7 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     for path, content in files.items():
         with replacing(path) as new:
             new.write_text(f"# {ABOUT[path]}\n{as_yaml(content)}", "utf-8")
-    for message in example.leave(source):
+    for message in example.leave(source, data.target):
         console.print(message)
     console.print(f"\nWrote {', '.join(map(str, files))} and {source}. Next: ml run")
 
