@@ -299,6 +299,17 @@ def test_decimal_years_quarters_and_years_of_a_century_are_times(use: Use) -> No
     assert quarters.frame["Date"][1] == datetime(1920, 4, 1)
     short = use(lines(year=[63 + n // 20 for n in range(N)]))
     assert short.frame["year"][0] == datetime(1963, 1, 1)
+    padded = use(lines(year=[f"{(90 + n // 20) % 100:02}" for n in range(N)]))
+    assert (padded.frame["year"][0], padded.frame["year"][-1]) == (
+        datetime(1990, 1, 1),
+        datetime(2009, 1, 1),
+    )
+
+
+@pytest.mark.parametrize("name", ["year", "Year"])
+def test_the_years_of_a_study_are_no_calendar_years(use: Use, name: str) -> None:
+    found = use(lines(**{name: [1 + n % 15 for n in range(N)]}))
+    assert found.data.columns[name].type == "integer"
 
 
 @pytest.mark.parametrize("name", ["Year_Built", "construction_year", "yearVeh", "birth_year"])

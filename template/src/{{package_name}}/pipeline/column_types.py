@@ -29,6 +29,7 @@ from .ingest import (
 GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
 # Among numbers and dates.
 WORDS = ["none", "nil", "-", "--", ".", "missing", "unknown", "n.a.", "undefined", "not available"]
+MOST_GAPS = 5  # different words of a column, besides GAPS
 MAYBE_ZERO = {"none", "nil"}
 DAYS = "%d/%m/%Y|%m/%d/%Y|%d.%m.%Y|%d-%m-%Y|%m-%d-%Y|%d-%B-%Y|%d %B %Y|%B %d, %Y"
 SHORT_DAYS = DAYS.replace("%Y", "%y").split("|")
@@ -96,7 +97,7 @@ class _Words:
         known = odd.str.to_lowercase().is_in(WORDS).all()
         share = float(self.count(odd)) / float(self.rows.sum() or 1)
         digits = odd.str.contains(r"\d").any()
-        return len(odd) <= 5 and share <= (0.5 if known else 0.05) and not digits
+        return len(odd) <= MOST_GAPS and share <= (0.5 if known else 0.05) and not digits
 
     def count(self, words: pl.Series) -> int:
         """How many rows hold one of these words."""
@@ -276,6 +277,9 @@ def _decimal(
 def _as_numbers(column: _Words, made: Draft) -> tuple[Column, pl.Series] | None:
     """The type of words that are numbers, and the few that are not; None if they are not."""
     words = column.words
+    # A look at some: reading a million texts as numbers takes its time.
+    if len(unreadable(words.head(200), NUMBER, made.data)[0]) > MOST_GAPS:
+        return None
     odd, _ = unreadable(words, NUMBER, made.data)
     good = words.filter(~words.is_in(odd.implode()))
     coded = good.str.contains(r"^0\d").sum() > 0.01 * len(good)  # 0714 is a code, no number
@@ -360,6 +364,11 @@ def _as_years(column: _Words) -> Column | None:
     whole = bool((values % 1 == 0).all())
     every = len(words) >= 10 and high - low + 1 == values.n_unique()  # rows in every year
     bare = set(column_words(column.name)) <= {"time", "date", "period"}
+    padded = words.str.contains(r"^\d\d$").all() and words.str.contains("^0").any()
+    if padded and year_of_the_row(column.name):
+        ours = values.filter(values < 50).to_numpy().max()
+        late = ours > datetime.now(UTC).year % 100
+        return None if late else Column(type="datetime", formats=[YEAR_OF_CENTURY])
     if year_of_the_row(column.name) or not whole or (bare and every and low >= 1600):
         return _year(low, high, whole=whole)
     if low >= 1e8 and high < datetime.now(UTC).timestamp() and whole:
@@ -372,7 +381,7 @@ def _year(low: float, high: float, *, whole: bool) -> Column | None:
     this_year = datetime.now(UTC).year
     if low >= 1600 and high < this_year + 2:
         return Column(type="datetime", formats=[YEAR])
-    if whole and 0 <= low < high <= 99 and (low >= 50 or high <= this_year % 100):
+    if whole and 50 <= low < high <= 99:  # 1 to 15 may be the years of a study
         return Column(type="datetime", formats=[YEAR_OF_CENTURY])
     return None
 
