@@ -3,6 +3,7 @@
 import csv
 import gzip
 import shutil
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .choose import first_gate
 from .identity import identifying, identities
 from .infer import infer
 from .ingest import read, typed
+from .leaks import alone
 from .validate import check, tell
 
 ABOUT = {
@@ -48,7 +50,7 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
         rows = read(file, separator)
     with console.status(f"understanding {rows.height:,} rows of {rows.width} columns …"):
         data, notes = infer(rows, target, source=str(file.name), separator=separator, **asked)
-        data = data.model_copy(update={"source": str(source)})
+        data = data.model_copy(update={"source": str(source), "identity": recognised(rows, data)})
     with console.status("checking that the contract keeps the file …"):
         keeps(rows, data)
         notes |= example.size(file, source)
@@ -60,6 +62,8 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
             lambda what, share: bar.update(trying, description=what, completed=share),
             identities(rows, identifying(data)),
         )
+        # Each has its WARNING in the table: from now on a person knows of these, and of no others.
+        gate = gate.model_copy(update={"predicts_alone": alone(typed(rows, data), data)})
     table = Table("what", "decided", "why", box=None, pad_edge=False)
     for name, said in (notes | more).items():
         kind = data.columns[name].type if name in data.columns else ""
@@ -80,6 +84,23 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     for message in example.leave(source, data.target):
         console.print(message)
     console.print(f"\nWrote {', '.join(map(str, files))} and {source}. Next: ml run")
+
+
+def recognised(rows: pl.DataFrame, data: Data) -> list[str]:
+    """Return the columns that are to tell which row is which, where a split at random needs them.
+
+    They are written down, and kept when the file comes again with a further column, so that no row
+    changes its side for that.
+    """
+    if data.keys or data.split.by != "stratified":
+        return []
+    if config.DATA.exists():
+        with suppress(BadInput):
+            before = config.read(config.DATA, Data)
+            known = set(before.identity)
+            if known and before.target == data.target and known <= set(rows.columns):
+                return before.identity
+    return data.features
 
 
 def as_yaml(content: Strict) -> str:
