@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 from sklearn import metrics as sk
 
 Module = Callable[[str], ModuleType]
@@ -291,21 +292,99 @@ def test_a_slice_with_fewer_than_ten_of_a_class_is_not_judged(module: Module) ->
 
 
 def test_bins_that_are_right_have_no_error_and_shifted_ones_have_the_shift(module: Module) -> None:
-    calibration = module("pipeline.metrics").calibration
-    share = np.repeat(np.arange(1, 11) / 11, 110)  # ten bins of 110 rows
-    hit = np.concatenate([np.arange(110) < 10 * k for k in range(1, 11)]).astype(float)
+    calibration = module("pipeline.calibration").calibration
+    share = np.repeat(np.arange(1, 11) / 11, 1_100)  # ten bins of 1,100 rows
+    hit = np.concatenate([np.arange(1_100) < 100 * k for k in range(1, 11)]).astype(float)
     right = calibration(hit, np.column_stack([1 - share, share]))
-    assert right["error"] == pytest.approx(0, abs=1e-12)
-    assert [b["rows"] for b in right["bins"]] == [110] * 10
+    assert right["error"] == 0
+    assert [b["rows"] for b in right["bins"]] == [1_100] * 10
     moved = share + 0.05
-    assert calibration(hit, np.column_stack([1 - moved, moved]))["error"] == pytest.approx(0.05)
+    found = calibration(hit, np.column_stack([1 - moved, moved]))
+    # Both classes are as frequent, so the unit is that of the shares.
+    assert found["error"] == pytest.approx(0.05, rel=0.05)
+    assert 0.03 < found["low"] < 0.05
+
+
+def test_rows_that_are_predicted_alike_are_calibrated_in_any_order(module: Module) -> None:
+    y = (np.arange(3_000) < 90).astype(int)
+    share = np.full(3_000, 0.03)
+    found = module("pipeline.calibration").calibration(y, np.column_stack([1 - share, share]))
+    assert found["low"] == 0
+    assert found["error"] < 0.02
+
+
+RARE = 0.03
+
+
+def flawed(module: Module, random: Any, n: int, times: float, rare: float = RARE) -> Any:
+    """Calibrate probabilities that are some times too high."""
+    odds = random.normal(size=n)
+    share = 1 / (1 + np.exp(-(odds + np.log(rare / (1 - rare)) - 0.4)))
+    y = (random.random(n) < share).astype(int)
+    told = np.minimum(times * share, 1 - 1e-6)
+    return module("pipeline.calibration").calibration(y, np.column_stack([1 - told, told]))
+
+
+def surely_off(module: Module, found: Any) -> bool:
+    gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+    checks = module("pipeline.gate").calibrated(found, gate)
+    return any(check["verdict"] == "refused" for check in checks)
+
+
+@pytest.mark.parametrize(("n", "at_least"), [(300, 0.75), (1_200, 0.95), (5_000, 1.0)])
+def test_probabilities_three_times_too_high_are_refused_where_positives_are_rare(
+    module: Module, n: int, at_least: float
+) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random = np.random.default_rng(seed)
+    refused = [surely_off(module, flawed(module, random, n, 3.0)) for _ in range(60)]
+    assert np.mean(refused) >= at_least
+
+
+@pytest.mark.parametrize("n", [80, 300, 1_200])
+@pytest.mark.parametrize("rare", [0.003, 0.03, 0.5, 0.9])
+def test_a_perfectly_calibrated_model_is_hardly_ever_refused(
+    module: Module, n: int, rare: float
+) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random = np.random.default_rng(seed)
+    refused = [surely_off(module, flawed(module, random, n, 1.0, rare)) for _ in range(60)]
+    assert sum(refused) <= 2
+
+
+@quick
+@given(
+    observed=st.integers(0, 40),
+    shares=hnp.arrays(np.float64, st.integers(2, 40), elements=st.floats(0, 1)),
+)
+def test_an_interval_of_observed_to_expected_holds_its_value_and_is_finite(
+    module: Module, observed: int, shares: Any
+) -> None:
+    y = (np.arange(len(shares)) < observed).astype(int)
+    (found,) = module("pipeline.calibration").ratios(y, np.column_stack([1 - shares, shares]), 0.95)
+    assert found["ratio"]["low"] <= found["ratio"]["value"] <= found["ratio"]["high"]
+    assert np.isfinite(list(found["ratio"].values())).all()
+
+
+def test_of_equal_probabilities_the_ratios_ends_are_the_binomials(module: Module) -> None:
+    n, rows = 400, 30
+    y = (np.arange(n) < rows).astype(int)
+    share = np.full(n, 0.1)
+    (found,) = module("pipeline.calibration").ratios(y, np.column_stack([1 - share, share]), 0.95)
+    for end, tail in (("low", 0.975), ("high", 0.025)):
+        share_at_end = found["ratio"][end] * 0.1
+        at_most = stats.binom.cdf([rows - 1, rows], n, share_at_end)
+        assert at_most.mean() == pytest.approx(tail, abs=1e-6)
 
 
 def test_of_a_regression_the_error_is_in_standard_deviations(module: Module) -> None:
-    calibration, y = module("pipeline.metrics").calibration, np.arange(1000.0)
+    calibration, y = module("pipeline.calibration").calibration, np.arange(1000.0)
     assert calibration(y, y)["error"] == pytest.approx(0, abs=1e-12)
     assert calibration(y, y + y.std() / 2)["error"] == pytest.approx(0.5)
     assert calibration(1e6 * y, 1e6 * (y + y.std() / 2))["error"] == pytest.approx(0.5)
+    assert calibration(y, y)["ratios"] == []
 
 
 @quick
@@ -314,9 +393,10 @@ def test_of_several_classes_the_error_is_of_the_one_that_is_named(
     module: Module, case: Any
 ) -> None:
     y, p = case
-    found = module("pipeline.metrics").calibration(y, p)
-    assert 0 <= found["error"] <= 1
+    found = module("pipeline.calibration").calibration(y, p)
+    assert 0 <= found["low"] <= found["error"] <= 1
     assert sum(b["rows"] for b in found["bins"]) == len(y)
+    assert [ratio["observed"] for ratio in found["ratios"]] == np.bincount(y).tolist()
     if len(found["bins"]) == 1:
         right = (p.argmax(axis=1) == y).mean()
-        assert found["error"] == pytest.approx(abs(p.max(axis=1).mean() - right))
+        assert found["error"] <= abs(p.max(axis=1).mean() - right) + 1e-9

@@ -118,7 +118,9 @@ class Gate(Strict):
     slice_rows: int = Field(default=100, ge=2)  # a category with fewer is not judged by itself
     slice_skill: float = Field(default=0.0, lt=1)
     predicts_alone: list[str] = []  # columns that may tell the target alone, as known in time
-    max_calibration_error: float = Field(default=0.1, gt=0)
+    max_calibration_error: float = Field(default=0.1, gt=0)  # surely; see docs/gate.md
+    # The factor by which observed and expected rows of a class may surely differ.
+    max_observed_expected: float = Field(default=1.35, gt=1)
     max_megabytes: float = Field(default=20.0, gt=0)
     max_latency_ms: float = Field(default=50.0, gt=0)
 

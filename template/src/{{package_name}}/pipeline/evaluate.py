@@ -17,13 +17,13 @@ from ..inference import load, predict
 from ..problem.features import features
 from ..problem.model import TRUSTED, linear
 from . import report
+from .calibration import calibration
 from .ingest import inputs, labels
 from .leaks import alone, leaks
 from .metrics import (
     SCORES,
     Floats,
     Resampler,
-    calibration,
     curves,
     rarest,
     score,
@@ -105,7 +105,7 @@ def judge(
         "metrics": metrics,
         "baselines": baselines,
         "slices": sorted(slices, key=lambda s: (s["skill"]["high"] is None, s["skill"]["high"])),
-        "calibration": calibration(truth, given),
+        "calibration": calibration(truth, given, gate.confidence, data.classes),
         "curves": curves(truth, given),
     }
 

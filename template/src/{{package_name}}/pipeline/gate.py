@@ -135,14 +135,37 @@ def decide(
         worst = min(known, key=lambda part: float(part["skill"]["high"]))
         name = f"worst slice, {worst['column']} = {worst['value'] or '(gap)'}, upper end"
         checks.append(check("slice", name, worst["skill"]["high"], ">", gate.slice_skill))
-    error, model = metrics["calibration"]["error"], metrics["model"]
+    model = metrics["model"]
     checks += [
-        check("calibration", "calibration error", error, "≤", gate.max_calibration_error),
+        *calibrated(metrics["calibration"], gate),
         *leaks(metrics, gate),
         check("size", "model size, MB", model["megabytes"], "≤", gate.max_megabytes),
         check("latency", "latency of a row, ms", model["latency_ms"], "≤", slowest(model, gate)),
     ]
     return checks + against_champion(comparison)
+
+
+def calibrated(found: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
+    """Ask that probabilities are not surely wrong: of all rows, and of how many a class has."""
+    # Documents of before 0.3 have no lower end.
+    error = found.get("low", found["error"])
+    limit = gate.max_calibration_error
+    checks = [check("calibration", "calibration error, lower end", error, "≤", limit)]
+    if ratios := found.get("ratios"):
+        worst = max(ratios, key=surely_off)
+        name = (
+            f"factor between observed and expected rows of {worst['class']} "
+            f"({worst['observed']:,} and {report.short(worst['expected'])}), lower end"
+        )
+        limit = gate.max_observed_expected
+        checks.append(check("observed expected", name, surely_off(worst), "≤", limit))
+    return checks
+
+
+def surely_off(found: dict[str, Any]) -> float:
+    """Return the factor by which observed and expected rows of a class surely differ, 1 if none."""
+    low, high = found["ratio"]["low"], found["ratio"]["high"]
+    return float(max(low, 1 / max(high, 1e-9), 1.0))
 
 
 def slowest(model: dict[str, Any], gate: Gate) -> float:

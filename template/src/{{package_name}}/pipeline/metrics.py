@@ -456,30 +456,6 @@ def simultaneous(
     return intervals
 
 
-def calibration(truth: Floats, given: Floats) -> dict[str, Any]:
-    """How far predictions are from what happens, in up to ten bins of equally many rows.
-
-    Returns:
-        `error`: the mean distance (expected calibration error; Naeini et al., 2015), for a
-        regression in standard deviations of the target; `bins`: `predicted`, `observed`, `rows`.
-    """
-    predicted, observed, unit = given, truth, float(truth.std()) or 1.0
-    if given.ndim == 2:  # of the positive class; of the class that is named, if there are more
-        named = np.ones(len(truth), int) if given.shape[1] == 2 else given.argmax(axis=1)
-        predicted, observed = given[np.arange(len(truth)), named], (truth == named).astype(float)
-        unit = 1.0
-    parts = np.array_split(np.argsort(predicted, kind="stable"), np.clip(len(truth) // 50, 1, 10))
-    bins = [{"predicted": predicted[at].mean(), "observed": observed[at].mean()} for at in parts]
-    gaps = [
-        abs(b["predicted"] - b["observed"]) * len(at) for b, at in zip(bins, parts, strict=True)
-    ]
-    sizes = ({"rows": len(at)} for at in parts)
-    return {
-        "error": float(sum(gaps) / len(truth) / unit),
-        "bins": [b | size for b, size in zip(bins, sizes, strict=True)],
-    }
-
-
 def curves(truth: Floats, given: Floats) -> dict[str, list[Any]]:
     """The points of the report's plots, thinned to what a picture can show."""
 
