@@ -44,8 +44,7 @@ def calibration(
         observed = (y_true == named).astype(float)
         unit = 2 * float(observed.std()) if y_pred.shape[1] == 2 else 1.0
     count = int(np.clip(len(y_true) // BIN_ROWS, 1, BINS))
-    # Rows that are predicted alike are parted at random: in the order of the file they may be sorted
-    # by what happened.
+    # Rows that are predicted alike are parted at random: the file may be sorted by what happened.
     among_equals = np.random.default_rng(0).random(len(predicted))
     parts = np.array_split(np.lexsort((among_equals, predicted)), count)
     bins: list[dict[str, Any]] = []

@@ -17,9 +17,11 @@ from .. import BadInput
 from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
 from ..inference import predict
 from ..problem.features import features
+from .calibration import calibration
 from .evaluate import judge, latency
+from .gate import surely_off
 from .ingest import inputs, labels
-from .metrics import SCORES, Floats, calibration
+from .metrics import SCORES, Floats
 from .split import split
 from .train import fit
 
@@ -37,6 +39,7 @@ DRAWS = 500
 # Of models that are as good as the cross-validated one, the share that the thresholds refuse.
 REFUSED = 0.02
 SLACK = 0.03  # of the gain over a constant; luck of a seed, and errors too rare to be in the rows
+OBSERVED_EXPECTED = Gate.model_fields["max_observed_expected"].default
 SURE = 0.99  # confidence, where the training rows do not show that there is anything to learn
 
 SLOW = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}
@@ -116,10 +119,13 @@ def first_gate(
     slices = [s["skill"]["value"] for s in document["slices"] if s["skill"]["value"] is not None]
     proved = (gained["low"] or 0.0) > 0
     worst = 0.0
+    off = [surely_off(ratio) for ratio in document["calibration"]["ratios"]]
     if data.split.by == "time":  # a stretch of time may be off as a whole, and so may the holdout
         ends = np.cumsum([len(test) for _, test in parts])[:-1]
         stretches = zip(np.split(y_true, ends), np.split(best.y_pred, ends), strict=True)
-        worst = max(calibration(*stretch)["error"] for stretch in stretches)
+        calibrations = [calibration(*stretch) for stretch in stretches]
+        worst = max(found["error"] for found in calibrations)
+        off += [surely_off(ratio) for found in calibrations for ratio in found["ratios"]]
     gate = Gate(
         metric=metric,
         thresholds=bounds,
@@ -128,6 +134,7 @@ def first_gate(
             min([0.4 * max(gained["value"] or 0.0, 0.0), *(skill - 0.1 for skill in slices)]), 3
         ),
         max_calibration_error=round(max(0.1, 2 * document["calibration"]["error"], worst), 3),
+        max_observed_expected=round(max([1.0, *off]) * OBSERVED_EXPECTED, 2),
         max_latency_ms=max(50.0, round(5 * best.latency_ms)),
     )
     return best.model, gate, _explain(tried, best, document, bounds, holdout.height, data, proved)
