@@ -22,8 +22,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import verdicts
+import verdicts_champion
 import verdicts_delivery
 import verdicts_drift
+import verdicts_identity
 import verdicts_monitoring
 from bench_service import Measure, Measures, say
 from conftest import copy
@@ -103,7 +106,82 @@ def _performance(holdout: int, change: str | None = None) -> Simulation:
     return simulation
 
 
+def _on_holdout(simulation: Callable[..., float], rows: int) -> Simulation:
+    def on_holdout(module: Import, trials: int, seed: int) -> float:
+        return simulation(module, rows, trials=trials, seed=seed)
+
+    return on_holdout
+
+
+def _holdouts(
+    what: str, simulation: Callable[..., float], sizes: dict[int, tuple[str, int, float]]
+) -> list[Line]:
+    """Return a line for each size of the holdout, with what was before, trials and the target."""
+    return [
+        Line(f"{what}, holdout {rows:,}", before, _on_holdout(simulation, rows), count, most)
+        for rows, (before, count, most) in sizes.items()
+    ]
+
+
+def _challenger(better: float, holdout: int) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_champion.accepted(
+            module, better=better, holdout=holdout, trials=trials, seed=seed
+        )
+
+    return simulation
+
+
+def _rows_judged(module: Import, trials: int, seed: int) -> float:
+    return max(
+        verdicts_identity.champion_rows_judged(module, change, trials, seed)
+        for change in verdicts_identity.CHANGES
+    )
+
+
 LINES = [
+    *_holdouts(
+        "good model refused",
+        verdicts.good_model_refused,
+        {80: (".17", 60, 0.05), 300: ("0", 60, 0.05), 1_200: ("0", 40, 0.05)},
+    ),
+    *_holdouts(
+        "shuffled labels accepted",
+        verdicts.shuffled_labels_accepted,
+        {80: (".08", 80, 0.025), 300: ("0", 60, 0.025)},
+    ),
+    *_holdouts(
+        "three best columns destroyed, accepted",
+        verdicts.best_columns_destroyed_accepted,
+        {300: (".75", 60, 0.1), 1_200: (".90", 40, 0.05)},
+    ),
+    Line(
+        "truly better challenger (.02 skill), accepted, holdout 360",
+        ".275",
+        _challenger(0.02, 360),
+        200,
+        least=0.8,
+    ),
+    Line("worse by .10, accepted, holdout 360", "0", _challenger(-0.1, 360), 200, 0.025),
+    Line("worse by .10, accepted, holdout 1,440", "0", _challenger(-0.1, 1_440), 200, 0.025),
+    Line(
+        "six challengers each worse by .02, total loss at 10,000 rows",
+        "-.12",
+        lambda module, trials, seed: verdicts_champion.creep(
+            module, rows=10_000, trials=trials, seed=seed
+        ),
+        20,
+        least=-0.05,
+        cases=0,
+    ),
+    Line(
+        "champion's training rows among those it is judged on, worst of 7 changes",
+        ".80",
+        _rows_judged,
+        10,
+        0,
+        cases=0,
+    ),
     Line(
         "shift of .3 sd in one column of numbers, 2 of 5 windows",
         "1.0",
@@ -179,7 +257,7 @@ LINES = [
 ]
 
 
-def verdicts(template: Path, here: Path) -> Measures:
+def measure_all(template: Path, here: Path) -> Measures:
     """Measure the lines, two at a time, and print each as soon as it is known.
 
     Args:
