@@ -26,6 +26,7 @@ import verdicts
 import verdicts_champion
 import verdicts_delivery
 import verdicts_drift
+import verdicts_gate
 import verdicts_identity
 import verdicts_monitoring
 from bench_service import Measure, Measures, say
@@ -123,6 +124,16 @@ def _holdouts(
     ]
 
 
+def _miscalibrated(holdout: int, times: float, *, accepted: bool) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        refused = verdicts_gate.miscalibrated_refused(
+            module, holdout, times=times, trials=trials, seed=seed
+        )
+        return 1 - refused if accepted else refused
+
+    return simulation
+
+
 def _challenger(better: float, holdout: int) -> Simulation:
     def simulation(module: Import, trials: int, seed: int) -> float:
         return verdicts_champion.accepted(
@@ -154,6 +165,53 @@ LINES = [
         "three best columns destroyed, accepted",
         verdicts.best_columns_destroyed_accepted,
         {300: (".75", 60, 0.1), 1_200: (".90", 40, 0.05)},
+    ),
+    *(
+        Line(
+            f"probabilities 3 times too high at 3 % positives, accepted, holdout {rows:,}",
+            before,
+            _miscalibrated(rows, 3.0, accepted=True),
+            200,
+            most,
+        )
+        for rows, before, most in ((300, ".75", 0.25), (1_200, ".92", 0.05), (5_000, "1.0", 0))
+    ),
+    *(
+        Line(
+            f"right probabilities at 3 % positives, refused, holdout {rows:,}",
+            "-",
+            _miscalibrated(rows, 1.0, accepted=False),
+            200,
+            0.05,
+        )
+        for rows in (300, 5_000)
+    ),
+    Line(
+        "ROC AUC interval, 2 % positives, 1,200 rows: coverage",
+        ".945",
+        lambda module, trials, seed: verdicts_gate.auc_interval_covers(
+            module, rows=1_200, positives=0.02, trials=trials, seed=seed
+        ),
+        400,
+        least=0.93,
+    ),
+    Line(
+        "RMSE interval, lognormal, 300 rows: coverage",
+        ".65",
+        lambda module, trials, seed: verdicts_gate.rmse_interval_covers(
+            module, rows=300, trials=trials, seed=seed
+        ),
+        400,
+        least=0.9,
+    ),
+    Line(
+        "equal models refused by slices, 20 slices, 3 % positives",
+        ".175",
+        lambda module, trials, seed: verdicts_gate.equal_slices_refused(
+            module, trials=trials, seed=seed
+        ),
+        200,
+        0.025,
     ),
     Line(
         "truly better challenger (.02 skill), accepted, holdout 360",
