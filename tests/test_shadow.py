@@ -40,7 +40,7 @@ def compare(module: Module, shadow: ModuleType) -> Compare:
         replay = shadow.Replay(np.ones((1, 2)), candidate, champion, hashes)
         document: dict[str, Any] = {}
         limits = module("settings").Shadow()
-        return document, shadow._compare(new, served, replay, limits, document)
+        return document, shadow.compare_predictions(new, served, replay, limits, document)
 
     return compare
 

@@ -25,7 +25,7 @@ def watched(module: Module, service_watch: ModuleType, monkeypatch: pytest.Monke
     """Return a function: what is written down of a service with these totals, and the refusal."""
 
     def watched(
-        totals: Iterable[tuple[float, float, float]], seconds: float = 30, **limits: float
+        totals: Iterable[tuple[float, ...]], seconds: float = 30, **limits: float
     ) -> tuple[dict[str, Any], str | None]:
         clock = [0.0]
         counts = iter(totals)
@@ -147,6 +147,15 @@ def test_a_slow_service_is_taken_back_and_one_slow_second_is_not(watched: Watche
     assert refused is None
 
 
+def test_a_service_that_answers_nobody_is_not_one_that_nobody_asks(watched: Watched) -> None:
+    document, refused = watched([(0, 0, 0, 8)] * 30)
+    assert document["verdict"] == "slow"
+    assert refused == "requests wait, and none was answered for 6 s"
+    now_and_then = [(n // 4, 0, 0.01, 8 * (n % 4 > 0)) for n in range(30)]
+    document, refused = watched(now_and_then)
+    assert (document["verdict"], refused) == ("undecided", None)
+
+
 def test_the_first_requests_do_not_count_for_the_time(watched: Watched) -> None:
     document, refused = watched([(10 * n, 0, 60 + 0.01 * n) for n in range(1, 31)])
     assert refused is None
@@ -165,6 +174,8 @@ ml_requests_total{route="/v2",status="503"} 2.0
 ml_model_errors_total 1.0
 # TYPE ml_request_seconds histogram
 ml_request_seconds_sum{route="/predict"} 0.5
+# TYPE ml_queue_rows gauge
+ml_queue_rows 4.0
 """
     monkeypatch.setattr(service_watch, "http_json", lambda _: (200, text))
-    assert service_watch.scrape("http://service") == (12, 3, 0.5)
+    assert service_watch.scrape("http://service") == (12, 3, 0.5, 4)

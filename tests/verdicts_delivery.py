@@ -70,7 +70,7 @@ def shadow_refusals(shadow: ModuleType, limits: Any, trials: int, seed: int) -> 
             )
             model = SimpleNamespace(data=SimpleNamespace(classes=["no", "yes"], task="binary"))
             old = SimpleNamespace(model=model, profile={})
-            refused[name] += bool(shadow._compare(model, old, replay, limits, {}))
+            refused[name] += bool(shadow.compare_predictions(model, old, replay, limits, {}))
     return {name: refused[name] / trials for name in (*GOOD, *BAD)}
 
 

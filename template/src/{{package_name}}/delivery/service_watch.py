@@ -24,6 +24,7 @@ WARM_UP = 10  # requests whose time does not count: caches are cold
 ENOUGH_REQUESTS = 10  # for their mean time to be judged
 ENOUGH_LOOKS = 3  # with requests in them, at the end of the watch
 EARLY_LOOKS = 5  # the same, before the end of the watch
+STUCK = 10  # times the mean time that is allowed, without an answer
 Verdict = Literal["passed", "failed", "slow", "undecided", "not seen"]
 
 
@@ -33,12 +34,18 @@ class Totals(NamedTuple):
     requests: float
     errors: float  # 5xx, and requests that the model's code could not answer
     seconds: float  # that the requests took
+    waiting: float = 0.0  # rows at this moment that are not answered yet
 
     def since(self, earlier: "Totals") -> "Totals":
         """Return what came after an earlier count; a service that was restarted began at zero."""
         if self.requests < earlier.requests:
             return self
-        return Totals(*(now - before for now, before in zip(self, earlier, strict=True)))
+        return Totals(
+            self.requests - earlier.requests,
+            self.errors - earlier.errors,
+            self.seconds - earlier.seconds,
+            self.waiting,
+        )
 
 
 @dataclass
@@ -166,11 +173,12 @@ def watch(url: str, limits: "Watch", before: Totals, document: dict[str, Any]) -
             `slow`, `undecided` (too few requests to tell) or `not seen` (none).
 
     Raises:
-        Refused: It fails or is too slow, or does not answer.
+        Refused: It fails or is too slow, or answers no request, or not at all.
     """
     failures = FailureTest(limits.max_error_share)
     latency = LatencyTest(limits.max_latency_ms)
     all_seconds = 0.0
+    stuck_looks = 0
     document["seconds"] = 0.0
     _record(document, failures, 0.0)
     began = time.monotonic()
@@ -190,6 +198,10 @@ def watch(url: str, limits: "Watch", before: Totals, document: dict[str, Any]) -
             raise Refused(
                 f"{failures.errors:.0f} of {failures.requests:.0f} requests failed since the switch"
             )
+        stuck_looks = stuck_looks + 1 if fresh.waiting and not fresh.requests else 0
+        if stuck_looks >= EARLY_LOOKS and stuck_looks * 1e3 > STUCK * limits.max_latency_ms:
+            document["verdict"] = "slow"
+            raise Refused(f"requests wait, and none was answered for {stuck_looks} s")
         if latency.is_slow(ENOUGH_LOOKS if ended else EARLY_LOOKS):
             document["verdict"] = "slow"
             raise Refused(f"requests take {mean_ms:.0f} ms since the switch")
@@ -226,7 +238,7 @@ def scrape(url: str) -> Totals:
         text = http_json(f"{url}/metrics")[1]
     except OSError as error:
         raise Refused(f"{url} does not answer: {error}") from None
-    requests = errors = seconds = 0.0
+    requests = errors = seconds = waiting = 0.0
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.name == "ml_requests_total":
@@ -238,7 +250,9 @@ def scrape(url: str) -> Totals:
                 errors += sample.value
             elif sample.name == "ml_request_seconds_sum":
                 seconds += sample.value
-    return Totals(requests, errors, seconds)
+            elif sample.name == "ml_queue_rows":
+                waiting += sample.value
+    return Totals(requests, errors, seconds, waiting)
 
 
 def _record(document: dict[str, Any], failures: FailureTest, mean_ms: float) -> None:

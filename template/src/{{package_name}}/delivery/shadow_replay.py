@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ENOUGH_ROWS = 50  # for the predictions of two models to be compared
 REPEATS = 3  # of a replayed request; the fastest counts, as a busy machine only slows down
+ENOUGH_REPLIES = 30  # of all requests together: a few requests are repeated more often
 NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
 ONE_SIDED_95 = 1.645  # quantile of the normal distribution
 ARITHMETIC = 1e-9  # relative differences that come from the order of additions
@@ -98,7 +99,7 @@ def shadow(
         document["latency_ratio"] = p95 / champion_p95
         if document["latency_ratio"] > limits.latency_ratio:
             objections.append(f"it takes {p95 / champion_p95:.1f} times as long as the champion")
-        objections += _compare(new.model, old, replay, limits, document)
+        objections += compare_predictions(new.model, old, replay, limits, document)
     if objections:
         notes = [document["note"]] if "note" in document else []
         document["note"] = "; ".join([*notes, *objections])
@@ -112,9 +113,10 @@ def _replay(
     import numpy as np
 
     errors = 0
+    repeats = max(REPEATS, ENOUGH_REPLIES // max(len(requests), 1))
     seconds, mine, theirs, hashes = [], [], [], []
     for rows in requests:
-        tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(REPEATS)]
+        tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(repeats)]
         candidate, champion = (reply.predictions for reply in tries[0])
         if champion is None:
             continue
@@ -131,7 +133,7 @@ def _replay(
     return errors, Replay(np.array(seconds), *together)
 
 
-def _compare(
+def compare_predictions(
     model: "Model", old: "Served", replay: Replay, limits: "Shadow", document: dict[str, Any]
 ) -> list[str]:
     """Write down how far apart the predictions are, and return what is beyond the limits."""
