@@ -233,7 +233,9 @@ def test_versions_ratios_and_pressures_are_no_dates(use: Use) -> None:  # eviden
     assert found.data.split.by == "stratified"
     assert found.data.columns["ratio"].type == "category"
     for name in ("build", "bp", "code", "size", "lifetime_value"):
-        assert "numbers" not in found.notes[name]
+        assert "like numbers" not in found.notes[name]
+        assert "an identifier by its name" not in found.notes[name]
+    assert "holds two values" in found.notes["bp"]
 
 
 def test_dates_of_two_digit_years_need_a_name_and_bring_a_warning(use: Use) -> None:
@@ -289,6 +291,22 @@ def test_years_are_a_time(use: Use, style: str) -> None:
     assert found.data.columns["year"].formats == ["%Y"]
     assert found.data.split.column == "year"
     assert found.frame["year"].max() == datetime(1999, 1, 1)
+
+
+def test_numbers_under_a_name_of_time_are_pointed_out(use: Use) -> None:
+    found = use(
+        lines(date=[16_695 + n * 7 % 900 for n in range(N)], day=[n % 28 for n in range(N)])
+    )
+    assert "WARNING: numbers under a name of time" in found.notes["date"]  # days since 1960
+    assert not warned(found, "day")
+
+
+@pytest.mark.parametrize("form", ["%y%m%d", "%Y%m%d", "%b %Y", "%Y %b", "%Y-%m"])
+def test_compact_dates_under_a_name_of_time_are_read(use: Use, form: str) -> None:
+    days = [START - timedelta(days=40 * n) for n in range(N)]
+    found = use(lines(date=[f"{day:{form}}" for day in days]))
+    assert found.data.columns["date"].type == "datetime"
+    assert found.frame["date"].dt.year()[0] == START.year
 
 
 def test_decimal_years_quarters_and_years_of_a_century_are_times(use: Use) -> None:
@@ -358,6 +376,21 @@ def test_an_identifier_of_parquet_is_a_key(
     rows.write_parquet(tmp_path / "t.PARQUET")
     found = used(module, tmp_path / "t.PARQUET")
     assert found.data.keys == ["user_id"]
+
+
+def test_categories_of_parquet_are_read_as_the_words_they_are(
+    module: Module, tmp_path: Path
+) -> None:
+    r = random.Random(7)
+    rows = pl.DataFrame(
+        {
+            "cost": [f"(${r.randint(1, 30)}.50)" for _ in range(N)],
+            "y": [r.choice("ab") for _ in range(N)],
+        },
+        schema={"cost": pl.Categorical, "y": pl.Categorical},
+    )
+    rows.write_parquet(tmp_path / "t.parquet")
+    assert used(module, tmp_path / "t.parquet").frame["cost"].max() < 0
 
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "rownames", "obs", "count"])

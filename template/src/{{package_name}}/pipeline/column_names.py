@@ -57,6 +57,14 @@ def timely(name: str) -> bool:
     ) or bool(BIRTH.search(name))
 
 
+def dated(name: str) -> bool:
+    """Whether a name says that its values are dates, not merely something about time."""
+    return timely(name) and any(
+        word in {"date", "datetime", "timestamp", "datum"} or word.endswith(ENDS)
+        for word in words(name)
+    )
+
+
 def year_of_the_row(name: str) -> bool:
     """Whether a name says that its values are the years in which the rows came to be."""
     parts = {word for word in words(name) if not word.isdigit()}

@@ -41,7 +41,7 @@ MAIL += ["%a %B %e %H:%M:%S %Y", "%a %B %e %H:%M:%S UTC %Y", "%d/%B/%Y:%H:%M:%S 
 MAIL += ["%a, %d %B %Y", "%a, %B %d, %Y"]
 LONG_DAYS = [*DAYS.split("|"), "%Y-%m-%d", "%Y/%m/%d"]
 # Of these a version or a ratio may be one by accident: read under a name of time alone.
-DOUBTFUL = ["%Y-%m", "%Y/%m", "%m/%Y", "%Y%m", "%Y.%m.%d", "%m/%y", "%B-%y", "%B %y"]
+DOUBTFUL = ["%Y-%m", "%Y/%m", "%m/%Y", "%Y%m", "%Y.%m.%d", "%m/%y", "%B-%y", "%B %y", "%y%m%d"]
 MONTHS = [*DOUBTFUL, "%Y%m%d", "%B %Y", "%B-%Y", "%Y %B", QUARTER]
 # Two-digit years first: %Y would read the 13 in 05/06/13 as the year 13.
 SURE = [*map("".join, product(LONG_DAYS, CLOCKS)), *MAIL]
@@ -403,6 +403,9 @@ def _unread(column: _Words, made: Draft) -> str | None:
                 return f"{LIKE_TIMES}, but {example} {NO_DAY}: join the two in problem/data.py"
             return f"{LIKE_TIMES}, but {example} cannot be read: read it in problem/data.py"
         return f"read as words: {example} is a date only under a name such as date"
+    pairs = some.filter(some.str.contains(r"^\d+(\.\d+)?\s*/\s*\d+(\.\d+)?$"))
+    if len(pairs) >= 0.8 * len(some) and len(some) >= 20:
+        return f"WARNING: {pairs[0]!r} holds two values: part them in problem/data.py"
     odd, _ = unreadable(some, NUMBER, made.data)
     with_unit = odd.filter(odd.str.contains(NUMBER_WITH_UNIT))
     alike = len(some) - len(odd) + len(with_unit)

@@ -14,7 +14,7 @@ import polars as pl
 from .. import BadInput
 from ..config import Column, Data, Task
 from . import column_types
-from .column_names import BIRTH, ID, possible, timely
+from .column_names import BIRTH, ID, dated, possible, timely
 from .column_types import INTEGER
 from .ingest import merged, typed, unreadable
 from .leaks import telltales
@@ -23,7 +23,8 @@ DAY = timedelta(days=2)
 
 MOST = 200  # categories of a column; the boosted trees take at most 255
 FEWEST = 10  # rows of a class
-IDENTIFIER = "an identifier: most rows have one of their own"
+IDENTIFIER = "an identifier by its name, different in every row"
+UNIQUE = "most rows have a value of their own, as an identifier has"
 ROW_NUMBER = "the number of the row, an identifier"
 TEXT = "WARNING: read as text: hashed TF-IDF of its words"
 # Numbers that stand for "no value" in files without a word for it.
@@ -86,7 +87,7 @@ def infer(
             reason = made.unread[name]
         elif name in made.unread:
             made.note(name, made.unread[name])
-        if reason in (IDENTIFIER, ROW_NUMBER) and unique and not keys and ID.search(name):
+        if reason in (IDENTIFIER, UNIQUE, ROW_NUMBER) and unique and not keys and ID.search(name):
             keys, reason = [name], None
         elif not asked and values.equals(said[target]):
             reason = "a copy of the target"
@@ -262,7 +263,7 @@ def _useless(values: pl.Series, name: str) -> str | None:
     if values.dtype != pl.String or n <= 20:
         return None
     if n > 0.5 * len(known):
-        return IDENTIFIER
+        return IDENTIFIER if n == len(known) and ID.search(name) else UNIQUE
     covered = known.value_counts(sort=True)["count"].head(MOST).sum() / len(known)
     return f"{n} different values; the top {MOST} cover {covered:.0%}" if covered < 0.5 else None
 
@@ -305,6 +306,9 @@ def _column(values: pl.Series, column: Column, name: str, bare: bool) -> tuple[C
                 more["min"], more["max"] = limits
             note += f"; may be {more['min']:g} to {more['max']:g}"
         note += _sentinels(known)
+        if dated(name) and low >= 1000 and high >= 5000:
+            todo = "if they count days or seconds, turn them into dates in problem/data.py"
+            note += f"; WARNING: numbers under a name of time: {todo}"
     elif column.type == "datetime" and len(known):
         note += f"; read as {_list(column.formats)}" if column.formats else ""
         last = known.max()

@@ -138,7 +138,9 @@ def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.
     # costs is all that counts, and the service has a few rows at a time.
     table = pl.DataFrame([values.alias(str(at)) for at, (values, _) in enumerate(columns)])
     asked: list[pl.Expr] = []
-    for at, (values, contract) in enumerate(columns):
+    for at, (given, contract) in enumerate(columns):
+        of_words = given.dtype in (pl.Categorical, pl.Enum)
+        values = given.cast(pl.String) if of_words else given
         if values.dtype == pl.String and contract.type in ("number", "integer"):
             # Without its name, which a method of the series would take for a pattern, too.
             texts = values.alias(str(at)).str.strip_chars()
