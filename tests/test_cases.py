@@ -350,6 +350,61 @@ def test_times_that_cannot_be_read_are_pointed_out_and_what_that_costs(use: Use,
     assert "identifier" not in found.notes["time"]
 
 
+@pytest.mark.parametrize(
+    ("form", "texts"),
+    [
+        ("%Y", ["1999", "2000.5", "1949.083"]),
+        ("%y", ["63", "99", "07"]),
+        ("%Y Q%q", ["1998 Q1", "2001 Q4"]),
+        ("%a, %d %B %Y %H:%M:%S%.f %#z", ["Sun, 01 Jan 2017 00:00:00 -0500"]),
+    ],
+)
+def test_the_service_writes_a_time_as_it_reads_it(
+    module: Module, form: str, texts: list[str]
+) -> None:
+    config, ingest = module("config"), module("pipeline.ingest")
+    column = config.Column(type="datetime", formats=[form])
+    data = config.Data.model_construct(
+        columns={"when": column}, gaps=[""], decimal=".", left_out={}, rare_classes={}
+    )
+    times = ingest.typed(pl.DataFrame({"when": texts}), data)
+    assert times["when"].null_count() == 0
+    sent = module("serving.batch").as_json(times, data)
+    again = ingest.typed(module("serving.batch").frame(sent, data), data)
+    assert (again["when"] - times["when"]).dt.total_milliseconds().abs().max() <= 1
+
+
+def test_the_service_takes_texts_and_gaps_of_one_column(module: Module) -> None:
+    config, ingest = module("config"), module("pipeline.ingest")
+    columns = {
+        "note": config.Column(type="text", nullable=True),
+        "temp": config.Column(type="integer", nullable=True, gaps=["-999"]),
+        "code": config.Column(type="integer"),
+    }
+    data = config.Data.model_construct(
+        columns=columns, gaps=[""], decimal=".", left_out={}, rare_classes={}
+    )
+    rows = [
+        {"note": "all is well", "temp": -999, "code": -999},
+        {"note": None, "temp": 5, "code": 7},
+    ]
+    frame = ingest.typed(module("serving.batch").frame(rows, data), data)
+    assert frame.rows() == [("all is well", None, -999), (None, 5, 7)]
+    assert module("serving.describe").column(columns["note"])["type"] == ["string", "null"]
+
+
+def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module: Module) -> None:
+    r = random.Random(8)
+    remarks = [
+        " ".join(r.choices(["secret", "of", "ours", "here"], k=6)) + f" {n}" for n in range(N)
+    ]
+    found = use(lines(remark=remarks))
+    given = pl.DataFrame({"given": pl.Series([[0.5, 0.5]] * N, dtype=pl.Array(pl.Float64, 2))})
+    profile = module("pipeline.package").profile(found.frame, given, found.data)
+    assert "secret" not in str(profile)
+    assert profile["columns"]["remark"]["percentiles"][100] < 60
+
+
 # --- identifiers -----------------------------------------------------------------------------
 
 

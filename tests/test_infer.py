@@ -438,6 +438,11 @@ def test_a_continuous_target_may_differ_in_every_row(ml: Any) -> None:
     assert found.data.task == "regression"
 
 
+def test_a_price_in_whole_numbers_may_differ_in_every_row(ml: Any) -> None:
+    found = ml.contract(table(y=[str(900 + 37 * i + i * i % 31) for i in range(N)]))
+    assert found.data.task == "regression"
+
+
 def test_grades_with_rare_ones_are_a_regression_unless_asked(ml: Any) -> None:
     grades = ["5", "6"] * 190 + ["3"] * 2 + ["7"] * 18
     assert ml.contract(table(y=grades)).data.task == "regression"

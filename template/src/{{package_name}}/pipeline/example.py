@@ -21,7 +21,10 @@ EXAMPLE_RULE = re.compile(r"    found = \{\}\n    if \{.*?    return found\n", r
 NO_RULE = """    # Such as: {"begins before it ends": pl.col("begin") <= pl.col("end")}
     return {}
 """
-OF_EXAMPLE = re.compile(r"The project trains on an example, [^:]*, until you bring a file:")
+OF_EXAMPLE = re.compile(
+    r"The project trains on an example, [^:]*, until you bring a file:"
+    r"|The project trains on `data/raw/[^`]*`\. To train on another file:"
+)
 DESCRIPTION = re.compile(r"Predicts whether a flight will arrive more than 15 minutes late\.")
 LARGEST = 5000 * 1024  # bytes of a file that the hooks let into Git
 

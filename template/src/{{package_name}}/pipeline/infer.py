@@ -113,7 +113,8 @@ def infer(
         notes[target] += f"; WARNING: {len(rare)} rare classes in {rows_of} rows are {done}"
     said = {name: values.filter(known) for name, values in said.items()}
     time, split, notes["(split)"] = _split(said, target, classes, features, time, group)
-    told = {name: said[name] for name in features if name != time}
+    # Texts are told apart by their words; their order in the alphabet says nothing.
+    told = {n: said[n] for n in features if n != time and columns[n].type != "text"}
     for name in telltales(told, said[target], task):
         notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
     notes["(split)"] += _doubts(split, columns, made)
@@ -225,6 +226,9 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
     whole = numeric and not (known.cast(pl.Float64) % 1 != 0).any()
     discrete = not numeric or (whole and n <= 20 and (n == 2 or least >= FEWEST))
     task = asked or ("regression" if not discrete else "binary" if n == 2 else "multiclass")
+    named = n == len(known) and not known.dtype.is_float()
+    if named and known.dtype.is_integer():  # a price may differ in every row, a row number does
+        named = float(np.ptp(known.to_numpy())) == n - 1
     rare = int((counts["count"] < FEWEST).sum())
     few = (
         f"has {n} classes, {rarest!r} in {least} row{'s' if least > 1 else ''} only: bring "
@@ -236,7 +240,7 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
         (len(known) < 50, f"is known in {len(known)} rows, too few to learn from: bring 50"),
         (n < 2, f"is {rarest!r} in every row, so there is nothing to tell apart"),
         (known.dtype.is_temporal(), "is a datetime; predict a number, such as the days until then"),
-        (n == len(known) and not known.dtype.is_float(), "is different in every row, as a name is"),
+        (named, "is different in every row, as a name is"),
         (task == "regression" and not numeric, "is no number, so this is no regression"),
         ((task == "binary") != (n == 2) and task != "regression", f"has {n} values: not {task}"),
         (task != "regression" and least < FEWEST, few),
