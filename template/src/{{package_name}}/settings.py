@@ -37,7 +37,7 @@ class Shadow(Strict):
     requests: int = Field(default=500, ge=1)
     max_error_share: float = Field(default=0.0, ge=0, le=1)
     latency_ratio: float = Field(default=2.0, gt=0)  # candidate ÷ champion, 95th percentile
-    max_shift: float = Field(default=0.3, gt=0)  # mean difference of the predictions of a row
+    max_shift: float = Field(default=0.4, gt=0)  # mean difference of the predictions of a row
     min_agreement: float = Field(default=0.25, ge=-1, le=1)  # rank correlation with the champion's
 
 
