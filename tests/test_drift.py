@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -265,8 +266,9 @@ def test_time_goes_on_without_an_alarm(bench: Bench) -> None:
 @pytest.mark.parametrize("n", [3, 60, 101, 150, 4_800])
 @pytest.mark.parametrize("m", [5, 500, 3_000])
 def test_the_distance_is_a_lower_bound_of_the_one_between_the_values(
-    bench: Bench, n: int, m: int
+    bench: Bench, module: Callable[[str], ModuleType], n: int, m: int
 ) -> None:
+    differences = module("pipeline.differences")
     random = np.random.default_rng(SEED + n * m)
     print(f"seed {SEED + n * m}")
     makers: list[Callable[[int], Any]] = [
@@ -281,11 +283,137 @@ def test_the_distance_is_a_lower_bound_of_the_one_between_the_values(
         for shift in (0.0, 1.0):
             before, now = np.asarray(make(n), float), np.sort(np.asarray(make(m) + shift, float))
             seen = bench.package.summary(pl.Series(before))
-            change = bench.drift._numbers(now, seen["percentiles"], n)
+            change = differences._numbers(now, seen["percentiles"], n)
             exact = ks_2samp(before, now, method="asymp")
             assert exact.statistic - 1.5 / min(n, 100) <= change.distance <= exact.statistic + 1e-9
             assert change.psi >= 0
             assert 0 <= change.p <= 1
+
+
+class Year:
+    """A year of a place: seasons, weather that lasts some days, shops, and a profile of it."""
+
+    def __init__(self, module: Callable[[str], ModuleType], rows: int = 24_000) -> None:
+        random = np.random.default_rng(SEED)
+        print(f"seed {SEED}")
+        self.drift, self.settings = module("monitoring.drift"), module("settings").Drift()
+        day = np.sort(random.random(rows)) * 365
+        days = np.arange(400)
+        weather = np.convolve(random.normal(size=404), np.full(5, 0.2), "valid") * 8
+        mean = 50 - 20 * np.cos(2 * np.pi * days / 365) + weather
+        wind = np.exp(np.convolve(random.normal(size=402), np.full(3, 1 / 3), "valid"))
+        whole = day.astype(int)
+        self.rows = pl.DataFrame(
+            {
+                "at": (day * 8.64e10).astype(np.int64) + 1_672_531_200_000_000,
+                "temperature": mean[whole] + random.normal(0, 3, rows),
+                "wind": 10 * wind[whole] + random.normal(0, 1, rows),
+                "shop": random.choice(["north", "south", "west"], rows, p=[0.5, 0.3, 0.2]),
+                "y": random.choice(["no", "yes"], rows),
+            }
+        ).with_columns(pl.col("at").cast(pl.Datetime("us")))
+        shops = {"type": "category", "categories": ["north", "south", "west"]}
+        self.data = module("config").Data.model_validate(
+            {
+                "source": "year.csv",
+                "target": "y",
+                "task": "binary",
+                "classes": ["no", "yes"],
+                "split": {"by": "stratified"},
+                "time": "at",
+                "columns": {
+                    "at": {"type": "datetime"},
+                    "temperature": {"type": "number"},
+                    "wind": {"type": "number"},
+                    "shop": shops,
+                    "y": {"type": "category", "categories": ["no", "yes"]},
+                },
+            }
+        )
+        half = pl.Series(random.random(rows) < 0.5)
+        given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
+        profile = module("pipeline.package").profile(self.rows.filter(half), given, self.data)
+        self.references = {
+            name: self.drift.Reference(seen, profile["rows"])
+            for name, seen in profile["columns"].items()
+        }
+        self.live = self.rows.filter(~half)
+
+    def signs(self, days: int, *changes: pl.Expr) -> list[set[str]]:
+        """Return the columns that drift in each window of so many days, laid side by side."""
+        begin, found = self.live["at"][0], []
+        while begin + timedelta(days=days) <= self.live["at"][-1]:
+            end = begin + timedelta(days=days)
+            window = self.live.filter(pl.col("at").is_between(begin, end, closed="left"))
+            judged = self.drift.judge(window.with_columns(*changes), self.references, self.settings)
+            found.append({name for name, f in judged.items() if f["verdict"] == "drift"})
+            begin = end
+        return found
+
+
+@pytest.fixture(scope="module")
+def seasons(module: Callable[[str], ModuleType]) -> Year:
+    return Year(module)
+
+
+@pytest.mark.parametrize("days", [3, 14])
+def test_a_year_against_itself_has_hardly_a_sign(seasons: Year, days: int) -> None:
+    signs = seasons.signs(days)
+    assert sum(map(bool, signs)) <= 0.05 * len(signs)
+
+
+def test_a_day_of_a_year_is_compared_with_days(seasons: Year) -> None:
+    plain = {
+        name: known._replace(seen=dict(known.seen, usual=[]))
+        for name, known in seasons.references.items()
+    }
+    window = seasons.live.filter(pl.col("at").dt.ordinal_day() < 8)
+    for references, expected in ((plain, True), (seasons.references, False)):
+        found = seasons.drift.judge(window, references, seasons.settings)
+        assert (found["temperature"]["verdict"] == "drift") is expected
+    assert found["temperature"]["usual"]["distance"] > 0.5
+
+
+def test_what_no_season_explains_is_found(seasons: Year) -> None:
+    moved = pl.col("shop").replace("west", "south")
+    assert all("shop" in names for names in seasons.signs(14, moved))
+    hotter = seasons.signs(30, pl.col("temperature") + 20)
+    assert sum("temperature" in names for names in hotter) > 0.5 * len(hotter)
+    assert "from the same time of the year" in str(
+        [
+            finding["reason"]
+            for finding in seasons.drift.judge(
+                seasons.live.filter(pl.col("at").dt.month() == 10).with_columns(
+                    pl.col("temperature") + 20
+                ),
+                seasons.references,
+                seasons.settings,
+            ).values()
+        ]
+    )
+
+
+def test_rows_of_all_seasons_are_not_excused_by_them(seasons: Year) -> None:
+    window = seasons.live.sample(WINDOW, seed=SEED)
+    found = seasons.drift.judge(window, seasons.references, seasons.settings)
+    assert {f["verdict"] for f in found.values()} == {"quiet"}
+    hotter = window.with_columns(pl.col("temperature") + 15)
+    found = seasons.drift.judge(hotter, seasons.references, seasons.settings)
+    assert [name for name, f in found.items() if f["verdict"] == "drift"] == ["temperature"]
+
+
+@pytest.mark.parametrize("decimals", [1, 3])
+def test_single_precision_is_no_drift(bench: Bench, decimals: int) -> None:
+    random = np.random.default_rng(SEED)
+    values = pl.DataFrame({"x": random.normal(20, 5, TRAINED).round(decimals)})
+    references = bench.profile(values)
+    window = values.sample(WINDOW, seed=SEED)
+    single = window.with_columns(pl.col("x").cast(pl.Float32).cast(pl.Float64))
+    before, now = (bench.judge(rows, references)["x"] for rows in (window, single))
+    assert (now["psi"], now["distance"]) == (before["psi"], before["distance"])
+    fine = pl.DataFrame({"x": 1e9 + random.normal(size=TRAINED)})  # finer than that precision
+    moved = fine.tail(WINDOW).with_columns(pl.col("x") + 1)
+    assert bench.judge(moved, bench.profile(fine))["x"]["verdict"] == "drift"
 
 
 def test_nothing_is_said_of_nothing(bench: Bench) -> None:

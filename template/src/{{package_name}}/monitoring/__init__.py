@@ -30,6 +30,8 @@ NOTE, PAGE = "alarms", ARTIFACTS / "monitor.html"
 # What may alarm, and whether a training answers it: rows that break the contract need a person.
 KINDS = {"drift": True, "prediction": True, "performance": True, "violations": False, "age": True}
 SHOWN = 30  # windows, at most
+POOL = 14  # windows that are also judged together, against seasons
+POOL_ROWS = 20_000  # of these, at most
 TRAINED = "trained"
 SAME = "made the same model again, as there are no new rows to learn from"
 PATIENCE = timedelta(hours=24)  # a training that has not ended by then was killed, most likely
@@ -116,15 +118,18 @@ def observed(champion: Champion, log: str, until: datetime, settings: Drift) -> 
     waiting = int((times >= spans[-1][1]).sum()) if spans else len(times)
     if not spans:
         return [], waiting
-    since = datetime.fromtimestamp(spans[-SHOWN:][0][0] / 1e6, UTC).replace(tzinfo=None)
+    first = max(0, len(spans) - SHOWN)
+    spans = spans[max(0, first - POOL) :]
+    since = datetime.fromtimestamp(spans[0][0] / 1e6, UTC).replace(tzinfo=None)
     seen = joined(log, since, version.model_digest, arrival=True)
     rows, found = seen.sort("time", "request_id", "row").collect(), []
     at = rows["time"].to_physical()
-    for begin, end in spans[-SHOWN:]:
-        part = rows.filter((at >= begin) & (at < end))
-        ends = {key: _iso(time) for key, time in (("from", begin), ("to", end))}
+    parts = [rows.filter((at >= begin) & (at < end)) for begin, end in spans]
+    inputs = judged_inputs(parts, champion.references, settings)
+    for (begin, end), part, columns in list(zip(spans, parts, inputs, strict=True))[-SHOWN:]:
+        ends = {"from": _iso(begin), "to": _iso(end), "rows": len(part)}
         count = int(((bad >= begin) & (bad < end)).sum())
-        found.append(_window(part, ends | {"rows": len(part)}, count, champion, gate, settings))
+        found.append(_window(part, columns, ends, count, champion, gate, settings))
     return found, waiting
 
 
@@ -318,9 +323,14 @@ def _opened(version: registry.Version) -> Champion:
 
 
 def _window(
-    rows: pl.DataFrame, ends: dict[str, Any], bad: int, champion: Champion, gate: Gate, of: Drift
+    rows: pl.DataFrame,
+    inputs: dict[str, dict[str, Any]],
+    ends: dict[str, Any],
+    bad: int,
+    champion: Champion,
+    gate: Gate,
+    of: Drift,
 ) -> dict[str, Any]:
-    inputs = judge(rows, champion.references, of)
     prediction, share = inputs.pop(champion.answer, None), bad / max(1, bad + len(rows))
     columns = {name.removeprefix("x:"): one for name, one in inputs.items()}
     signs: dict[str, dict[str, str]] = {
@@ -345,6 +355,37 @@ def _window(
         "monitor": ends | facts,
         "drift": ends | {"columns": columns, "prediction": prediction},
     }
+
+
+def judged_inputs(
+    windows: list[pl.DataFrame], references: dict[str, Reference], settings: Drift
+) -> list[dict[str, dict[str, Any]]]:
+    """Judge each window by itself and, where seasons are known, with those before it.
+
+    The weather of a day says nothing; that of two weeks is compared with other two weeks. Windows
+    that have a sign themselves are left out, so that what is over is not found again and again.
+
+    Args:
+        windows: Rows of each, the oldest first; of the first 14 fewer are judged together.
+        references: By column, as `drift.judge` takes them.
+        settings: Of drift; both looks together have its significance.
+    """
+    if not any(reference.seen.get("usual") for reference in references.values()):
+        return [judge(rows, references, settings) for rows in windows]
+    half = settings.model_copy(update={"significance": settings.significance / 2})
+    results = [judge(rows, references, half) for rows in windows]
+    quiet = [all(found["verdict"] == "quiet" for found in result.values()) for result in results]
+    for last in [index for index, is_quiet in enumerate(quiet) if is_quiet]:
+        several = [k for k in range(max(0, last - POOL + 1), last + 1) if quiet[k]]
+        if len(several) < 2:
+            continue
+        together = pl.concat([windows[k] for k in several])
+        thinned = together.gather_every(1 + len(together) // POOL_ROWS)
+        for name, found in judge(thinned, references, half).items():
+            if found["reason"] and references[name].seen.get("usual"):
+                reason = f"{found['reason']}, over {len(several)} windows"
+                results[last][name] |= {"verdict": "drift", "reason": reason}
+    return results
 
 
 def _changed(

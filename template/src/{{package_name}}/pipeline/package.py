@@ -32,6 +32,7 @@ from . import identity
 from .gate import decide
 from .ingest import inputs
 from .report import render
+from .seasons import CLOCK, add_usual
 
 PROBLEM = Path(__file__).parents[1] / "problem"
 NEW = PACKAGE.with_name(".model.new")
@@ -126,7 +127,16 @@ def profile(
             share, weight = unlisted_share(pl.concat(parts), data.columns[name].categories)
             seen["unlisted"] = share
             seen["unlisted_rows"] = round(train.height * weight)
-    return {"rows": train.height, "columns": columns, "prediction": summary(given)}
+    prediction = summary(given)
+    if data.time and data.time in train.columns:
+        if data.time in columns:
+            columns[data.time][CLOCK] = True
+        frame = inputs(train, data)
+        add_usual(columns, frame, train[data.time], train.height)
+        if holdout is not None and holdout.height == given.len():
+            answers = {"prediction": prediction}
+            add_usual(answers, pl.DataFrame({"prediction": given}), holdout[data.time], given.len())
+    return {"rows": train.height, "columns": columns, "prediction": prediction}
 
 
 def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:

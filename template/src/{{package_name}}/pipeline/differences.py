@@ -1,0 +1,265 @@
+"""Differences: how the values of some rows differ from those of others, and whether by chance.
+
+Used when a package is made, to see how windows of the training rows differ among themselves, and by
+monitoring, to compare windows of predictions with the training rows.
+"""
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import chdtrc, kolmogorov
+from scipy.stats import ncx2, norm
+
+
+class Sizes(NamedTuple):
+    """How known values differ from those of a reference."""
+
+    known: int  # values that were compared
+    p: float  # of a test that both are of one distribution
+    psi: float
+    distance: float | None = None  # Kolmogorov-Smirnov, of numbers
+    cohens_w: float | None = None  # of categories, without what chance adds
+    total_variation: float | None = None  # of categories
+    weight: float = 0.0  # n * m / (n + m), of n values of the reference and m others
+    chi_square: float = 0.0  # of categories
+    freedom: int = 0
+
+    def __str__(self) -> str:
+        sizes = [f"PSI {self.psi:.2f}"]
+        if self.distance is not None:
+            sizes.append(f"distance {self.distance:.2f}")
+        if self.cohens_w is not None:
+            sizes.append(f"Cohen's w {self.cohens_w:.2f}")
+        return ", ".join(sizes)
+
+
+class Usual(NamedTuple):
+    """How far windows of the training rows were from all of these, at most."""
+
+    psi: float = 0.0
+    distance: float = 0.0
+    cohens_w: float = 0.0
+    gap_change: float = 0.0
+
+    def at_least(self, change: "Change") -> Self:
+        """Return what is usual if this change is, too."""
+        return type(self)(
+            psi=max(self.psi, change.sizes.psi),
+            distance=max(self.distance, change.sizes.distance or 0.0),
+            cohens_w=max(self.cohens_w, change.sizes.cohens_w or 0.0),
+            gap_change=max(self.gap_change, abs(change.gap_change)),
+        )
+
+
+class Change(NamedTuple):
+    """How a column of a window differs from a reference."""
+
+    sizes: Sizes
+    rows: int
+    gaps: float  # share, with categories that are not known
+    gap_change: float
+    new: float  # share of categories that are not known
+    p_gaps: float
+
+    def p_values(self, usual: Usual) -> float:
+        """Return the p-value of a test that values differ by no more than is usual."""
+        sizes = self.sizes
+        if sizes.distance is not None and usual.distance:
+            beyond = max(0.0, sizes.distance - usual.distance)
+            return float(kolmogorov(beyond * sizes.weight**0.5))
+        if sizes.cohens_w is not None and usual.cohens_w and sizes.freedom:
+            noncentral = sizes.weight * usual.cohens_w**2
+            return float(ncx2.sf(sizes.chi_square, sizes.freedom, noncentral))
+        return sizes.p
+
+    def p_of_gaps(self, usual: Usual) -> float:
+        """Return the p-value of a test that gaps differ by no more than is usual."""
+        if not usual.gap_change:
+            return self.p_gaps
+        error = (max(self.gaps * (1 - self.gaps), 1 / (self.rows + 1)) / max(1, self.rows)) ** 0.5
+        return float(2 * norm.sf(max(0.0, abs(self.gap_change) - usual.gap_change) / error))
+
+
+def compare(values: pl.Series, seen: dict[str, Any], rows: int) -> Change:
+    """Compare a column of a window with what a profile says of the same column.
+
+    Args:
+        values: (m,) numbers, booleans, datetimes or texts, gaps as null.
+        seen: `gaps`, and `percentiles` or `counts`, as `profile.json` has them.
+        rows: Of the reference, with gaps.
+    """
+    before, weight = _expected_gaps(seen, rows)
+    new = 0.0
+    if "counts" in seen:
+        sizes = _categories(values, seen["counts"], max(0.0, before - seen["gaps"]) * rows)
+        new = (len(values) - values.null_count() - sizes.known) / max(1, len(values))
+    else:
+        is_time = values.dtype == pl.Datetime
+        if values.dtype == pl.String:  # a text, of which the profile knows the length
+            values = values.str.len_chars()
+        numbers = (values.dt.epoch("s") if is_time else values).drop_nulls().cast(pl.Float64)
+        known = rows - round(rows * seen["gaps"])
+        sizes = _numbers(numbers.sort().to_numpy(), seen["percentiles"], known, coarse=not is_time)
+    gaps = 1 - sizes.known / len(values) if len(values) else before
+    lacked = round(weight * before)
+    return Change(
+        sizes=sizes,
+        rows=len(values),
+        gaps=gaps,
+        gap_change=gaps - before,
+        new=new,
+        p_gaps=_homogeneity([weight - lacked, lacked], [sizes.known, len(values) - sizes.known]),
+    )
+
+
+def _expected_gaps(seen: dict[str, Any], rows: int) -> tuple[float, int]:
+    """Return the share of gaps to expect, and the number of rows that it is worth.
+
+    Values that are not known as categories are among them. Where a package does not say how many to
+    expect (`unlisted`, from 0.3 on), there are as many as the categories that were seen once: I. J.
+    Good, Biometrika 40, 1953.
+    """
+    if "unlisted" in seen:
+        return min(1.0, seen["missing"] + seen["unlisted"]), seen["unlisted_rows"]
+    once = sum(count == 1 for count in seen.get("counts", {}).values())
+    return round(rows * seen["gaps"] + once) / max(1, rows), rows
+
+
+def _numbers(
+    values: NDArray[np.float64], percentiles: list[float], n: int, *, coarse: bool = True
+) -> Sizes:
+    """Compare numbers with the percentiles of a reference.
+
+    Of the n values of the reference only percentiles are known, so its distribution function is
+    only known to lie between bounds. The distance is the smallest that these allow: never more than
+    that of the values themselves, whatever their ties, and at most a hundredth less. Its p-value is
+    the asymptotic one of two samples (Smirnov, 1948), which ties make larger, not smaller.
+
+    Args:
+        values: (m,) sorted, without gaps.
+        percentiles: 0 to 100 by nearest rank: the value at rank round(q / 100 * (n - 1)).
+        coarse: Compare in single precision, as a caller may send FP32 tensors: 0.1 is then
+            0.10000000149, on the other side of an edge at 0.1.
+    """
+    m = len(values)
+    if not m or not n:
+        return Sizes(known=m, p=1.0, psi=0.0, distance=0.0)
+    known_edges = np.array(percentiles, dtype=np.float64)
+    if coarse:
+        values, known_edges = _in_single_precision(values, known_edges)
+    ranks = np.round(np.arange(101) / 100 * (n - 1))
+    edges, first, ties = np.unique(known_edges, return_index=True, return_counts=True)
+    last = first + ties - 1
+    # Shares of the reference that are at most, and that are below, each edge.
+    at_most = (ranks[last] + 1) / n, np.append(ranks[last[:-1] + 1], n) / n
+    below = np.append(0, ranks[first[1:] - 1] + 1) / n, ranks[first] / n
+    now_at_most = np.searchsorted(values, edges, "right") / m
+    now_below = np.searchsorted(values, edges, "left") / m
+    pairs = [(now_at_most, at_most), (now_below, below)]
+    away = [np.maximum(low - now, now - high) for now, (low, high) in pairs]
+    distance = max(0.0, float(np.max(away)))
+    tenths = np.searchsorted(edges, np.unique(known_edges[10:100:10]))
+    psi = _stability(
+        np.diff(at_most[0][tenths], prepend=0, append=1) * n,
+        np.diff(now_at_most[tenths], prepend=0, append=1) * m,
+    )
+    p = float(kolmogorov(distance * (n * m / (n + m)) ** 0.5))
+    return Sizes(known=m, p=p, psi=psi, distance=distance, weight=n * m / (n + m))
+
+
+def _in_single_precision(
+    values: NDArray[np.float64], edges: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Round both to float32, unless that would make different edges one."""
+    with np.errstate(over="ignore"):
+        rounded = edges.astype(np.float32).astype(np.float64)
+        if len(np.unique(rounded)) < len(np.unique(edges)):
+            return values, edges
+        return values.astype(np.float32).astype(np.float64), rounded
+
+
+def _categories(values: pl.Series, counts: dict[str, int], lost: float) -> Sizes:
+    """Compare categories with the counts of a reference; those it does not have are left out.
+
+    Categories of which fewer than five are to be expected are taken together, in the order of
+    their names, until there are five (Cochran, 1954) or a tenth of them.
+
+    Args:
+        lost: Of the rows that were counted, those in whose place others will come that are not
+            known; they are of rare categories.
+    """
+    found = values.drop_nulls().alias("value").cast(pl.String).value_counts().iter_rows()
+    seen = {name: count for name, count in found if name in counts}
+    m = sum(seen.values())
+    n = sum(counts.values())
+    if not m or not n:
+        return Sizes(known=m, p=1.0, psi=0.0, cohens_w=0.0, total_variation=0.0)
+    before: list[float] = []
+    now: list[int] = []
+    rare = [name for name, count in counts.items() if count * m < 5 * n]
+    for name in counts.keys() - set(rare):
+        before.append(counts[name])
+        now.append(seen.get(name, 0))
+    total = sum(counts[name] for name in rare)
+    kept = max(0.0, 1 - lost / total) if total else 1.0
+    enough = max(5 * n / m, kept * total / 10)
+    group_before, group_now = 0.0, 0
+    for name in sorted(rare):
+        group_before += counts[name] * kept
+        group_now += seen.get(name, 0)
+        if group_before >= enough:
+            before.append(group_before)
+            now.append(group_now)
+            group_before, group_now = 0.0, 0
+    before.append(group_before)
+    now.append(group_now)
+    p, chi_square, freedom = _chi_square(before, now, yates=False)
+    excess = max(0.0, chi_square - freedom) * (n + m) / (n * m)
+    moved = np.abs(np.array(before) / sum(before) - np.array(now) / m).sum() / 2
+    return Sizes(
+        known=m,
+        p=p,
+        psi=_stability(before, now),
+        cohens_w=float(excess**0.5),
+        total_variation=float(moved),
+        weight=n * m / (n + m),
+        chi_square=chi_square,
+        freedom=freedom,
+    )
+
+
+def _stability(before: ArrayLike, now: ArrayLike) -> float:
+    """Return the population stability index of counts, half a one added to each.
+
+    N. Siddiqi, Credit Risk Scorecards, 2006, chapter 9; it is Jeffreys' divergence.
+    """
+    p, q = (np.asarray(counts) + 0.5 for counts in (before, now))
+    p, q = p / p.sum(), q / q.sum()
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def _homogeneity(before: ArrayLike, now: ArrayLike) -> float:
+    """Return the p-value of the chi-square test that two rows of counts are of one distribution."""
+    return _chi_square(before, now)[0]
+
+
+def _chi_square(
+    before: ArrayLike, now: ArrayLike, *, yates: bool = True
+) -> tuple[float, float, int]:
+    """Return p-value, statistic and degrees of freedom; 1, 0 and 0 where nothing can be tested.
+
+    As `scipy.stats.chi2_contingency`, which takes ten times as long.
+    """
+    table = np.array([before, now], dtype=np.float64)
+    table = table[:, table.any(axis=0)]
+    freedom = table.shape[1] - 1
+    if freedom < 1 or not table.any(axis=1).all():
+        return 1.0, 0.0, 0
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    off = np.abs(table - expected)
+    if yates and freedom == 1:
+        off = off - np.minimum(0.5, off)
+    statistic = float((off**2 / expected).sum())
+    return float(chdtrc(freedom, statistic)), statistic, freedom
