@@ -76,6 +76,8 @@ class Draft:
     notes: dict[str, list[str]] = field(default_factory=dict)
     # By column: why its words are neither numbers nor times, though they look like it.
     unread: dict[str, str] = field(default_factory=dict)
+    # Of these, columns that are right as words: versions, ratios.
+    words: set[str] = field(default_factory=set)
 
     def note(self, name: str, message: str) -> None:
         """Add a sentence on a column."""
@@ -402,9 +404,11 @@ def _unread(column: _Words, made: Draft) -> str | None:
             if times.str.contains(r"^\d{1,2}:\d\d").all():
                 return f"{LIKE_TIMES}, but {example} {NO_DAY}: join the two in problem/data.py"
             return f"{LIKE_TIMES}, but {example} cannot be read: read it in problem/data.py"
+        made.words.add(column.name)
         return f"read as words: {example} is a date only under a name such as date"
     pairs = some.filter(some.str.contains(r"^\d+(\.\d+)?\s*/\s*\d+(\.\d+)?$"))
     if len(pairs) >= 0.8 * len(some) and len(some) >= 20:
+        made.words.add(column.name)
         return f"WARNING: {pairs[0]!r} holds two values: part them in problem/data.py"
     odd, _ = unreadable(some, NUMBER, made.data)
     with_unit = odd.filter(odd.str.contains(NUMBER_WITH_UNIT))

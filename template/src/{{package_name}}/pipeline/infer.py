@@ -83,6 +83,8 @@ def infer(
         is_text = not asked and name not in made.unread and _is_text(values)
         reason = None if asked or is_text else _useless(values, name)
         unique = values.drop_nulls().n_unique() == len(rows)
+        if name in made.words and reason == UNIQUE:
+            reason = None  # a version or a ratio is a category, however many there are
         if name in made.unread and reason and reason != ROW_NUMBER:
             reason = made.unread[name]
         elif name in made.unread:
