@@ -148,13 +148,19 @@ def main() -> None:
         _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
     except Exception as error:
         calls = traceback.extract_tb(error.__traceback__)
-        yours = [call for call in calls if Path(call.filename).parent.name == "problem"]
+        yours = [call for call in calls if _is_problem(Path(call.filename).parent)]
         if yours:
             where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
             said = str(error).strip().partition("\n")[0]
             _leave(2, f"{where}: {type(error).__name__}: {said}")
         traceback.print_exc()
         _leave(70, "this is a bug of ml, not of your input: please report the lines above")
+
+
+def _is_problem(folder: Path) -> bool:
+    """Tell whether a folder is the project's `problem/`, or the copy that a package brought."""
+    packaged = folder.name == "problem" and (folder.parent / "manifest.json").is_file()
+    return packaged or folder == Path(__file__).parent / "problem"
 
 
 def _root() -> Path:

@@ -60,6 +60,7 @@ class Tried:
     y_pred: Floats
     loss: float  # log loss or mean squared error, of all predicted rows
     latency_ms: float
+    error: str = ""  # why it could not be tried
 
 
 def first_gate(
@@ -103,14 +104,15 @@ def first_gate(
     best = min(tried, key=lambda candidate: candidate.loss)
     if not np.isfinite(best.loss):
         raise BadInput(
-            f"{DATA}: no estimator predicts {data.target!r} with a finite error: its values reach "
-            f"{np.abs(y_true).max():.3g}; bring it in a larger unit, or leave out extreme columns"
+            f"{DATA}: nothing can be learned of {data.target!r}, which reaches "
+            f"{np.abs(y_true).max():.3g}: {best.error or 'no error of a prediction is finite'}"
         )
     linear = next(candidate for candidate in tried if candidate.model.estimator == "linear")
 
     metric, *others = judged(y_true, data)
     judged_rows = known[tested]
-    baselines = {"constant": constant, "linear": linear.y_pred}
+    simple = constant if linear.error else linear.y_pred
+    baselines = {"constant": constant, "linear": simple}
     whole = Config(data=data, model=best.model, gate=Gate(metric=metric, thresholds={metric: 0.0}))
     document = judge(y_true, best.y_pred, baselines, judged_rows, whole)
     sample = resampler(judged_rows, [len(test) for _, test in parts], holdout.height, data)
@@ -238,8 +240,11 @@ def _try(
     predicted = []
     for number, (fitted, test) in enumerate(parts, start=1):
         show(number, len(parts))
-        model = fit(rows[fitted], data, recipe)
-        predicted.append(predict(model, rows[test], data, features))
+        try:
+            model = fit(rows[fitted], data, recipe)
+            predicted.append(predict(model, rows[test], data, features))
+        except (BadInput, ValueError, FloatingPointError) as error:
+            return Tried(recipe, np.empty(0), float("inf"), 0.0, str(error))
     y_pred = np.concatenate(predicted)
     y_true = labels(rows, data)[np.concatenate([test for _, test in parts])]
     taken = latency(model, rows[parts[-1][1]], data)

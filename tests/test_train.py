@@ -1,0 +1,97 @@
+"""Training: what is saved comes back, byte for byte the same, and what cannot be is told truly."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import verdicts
+from sklearn.dummy import DummyClassifier
+
+Module = Callable[[str], ModuleType]
+
+
+def rows_of(module: Module) -> tuple[Any, Any]:
+    data = verdicts.contract("binary", module)
+    return verdicts.draw_rows("binary", 300, np.random.default_rng(0)), data
+
+
+def test_files_with_random_names_are_renumbered_whole(module: Module, tmp_path: Path) -> None:
+    """XGBoost and others keep bytes, which skops writes to files named by a UUID."""
+    train, inference = module("pipeline.train"), module("inference")
+    for number in range(8):  # six in ten UUIDs begin with a digit
+        fitted = DummyClassifier().fit([[0], [1]], [0, 1])
+        fitted.first_ = b"one"
+        fitted.second_ = bytearray(b"two")
+        fitted.array_ = np.arange(3)
+        train.save(fitted, tmp_path / str(number))
+        loaded = inference.load(tmp_path / str(number), ())
+        assert (loaded.first_, bytes(loaded.second_)) == (b"one", b"two")
+        assert loaded.array_.tolist() == [0, 1, 2]
+        assert (tmp_path / str(number)).read_bytes() == (tmp_path / "0").read_bytes()
+    assert {name.partition(".")[0].isdigit() for name in names(tmp_path / "0")} == {True}
+
+
+def names(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as file:
+        return [name for name in file.namelist() if name != "schema.json"]
+
+
+def test_a_param_that_cannot_be_saved_is_named(module: Module, tmp_path: Path) -> None:
+    config, train = module("config"), module("pipeline.train")
+    rows, data = rows_of(module)
+    params = {"max_iter": 3, "early_stopping": True, "scoring": "roc_auc"}
+    model = config.Model(params=params)
+    fitted = train.fit(rows, data, model)
+    with pytest.raises(train.Unsavable) as caught:
+        train.save(fitted, tmp_path / "model.skops")
+    assert not list(tmp_path.iterdir())
+    gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+    whole = config.Config(data=data, model=model, gate=gate)
+    message = train._explain(caught.value, rows, whole)
+    assert "scoring" in message
+    assert "max_iter" not in message
+    assert "\n" not in message
+
+
+class Broken:
+    """An estimator whose library is not whole."""
+
+    def fit(self, x: Any, y: Any) -> None:
+        raise ImportError("libgomp.so.1 is missing\nand more")
+
+
+def test_an_estimator_that_fails_is_told_with_module_and_line(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = module("pipeline.train")
+    rows, data = rows_of(module)
+    monkeypatch.setattr(train, "estimator", lambda *_: Broken())
+    with pytest.raises(module("config").BadInput) as caught:
+        train.fit(rows, data, module("config").Model())
+    message = str(caught.value)
+    assert message.startswith("problem/model.py: estimator 'boosted'")
+    assert "ImportError: libgomp.so.1 is missing (test_train.py, line " in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("params", [{"max_iter": 1e300}, {"leaves": 3}, {"learning_rate": "fast"}])
+def test_a_param_that_is_wrong_is_told_in_a_sentence(
+    module: Module, params: dict[str, object]
+) -> None:
+    rows, data = rows_of(module)
+    with pytest.raises(module("config").BadInput, match=next(iter(params))):
+        module("pipeline.train").fit(rows, data, module("config").Model(params=params))
+
+
+def test_only_the_projects_own_problem_is_the_users(module: Module, tmp_path: Path) -> None:
+    cli = module("cli")
+    assert cli._is_problem(Path(cli.__file__).parent / "problem")
+    assert not cli._is_problem(tmp_path / "problem")
+    (tmp_path / "manifest.json").write_text("{}")
+    assert cli._is_problem(tmp_path / "problem")
