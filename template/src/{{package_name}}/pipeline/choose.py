@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.stats import norm, t
 
 from .. import BadInput
 from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
 from ..inference import predict
 from ..problem.features import features
 from .calibration import calibration
-from .evaluate import judge, latency
+from .evaluate import judge, latency, require_judgeable
 from .gate import surely_off
 from .ingest import inputs, labels
 from .metrics import SCORES, Floats
@@ -35,17 +36,18 @@ FEWEST_ROWS = 2_000  # however many inputs there are
 FOLDS = 4
 FEWEST_TRAINED = 0.5  # the share of the rows before the first fold that is forward in time
 RARE = 0.05  # a positive class with a smaller share is judged by average precision
-DRAWS = 500
+DRAWS = 1_000
 # Of models that are as good as the cross-validated one, the share that the thresholds refuse.
 REFUSED = 0.02
 SLACK = 0.03  # of the gain over a constant; luck of a seed, and errors too rare to be in the rows
 OBSERVED_EXPECTED = Gate.model_fields["max_observed_expected"].default
 SURE = 0.99  # confidence, where the training rows do not show that there is anything to learn
 
-SLOW = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15}
-FAST = {"max_iter": 300, "learning_rate": 0.1}
+# A penalty, as without one a leaf that is all but sure of a rare class overshoots by far.
+SLOW = {"max_iter": 300, "learning_rate": 0.03, "max_leaf_nodes": 15, "l2_regularization": 1.0}
+FAST = {"max_iter": 300, "learning_rate": 0.1, "l2_regularization": 1.0}
 # Each step takes a tree for every class, so that many classes get fewer steps.
-FEW = {"max_iter": 100, "learning_rate": 0.1}
+FEW = {"max_iter": 100, "learning_rate": 0.1, "l2_regularization": 1.0}
 MANY_CLASSES = 6
 SMALL = 1_000  # rows; with fewer, slow steps are better than fast ones
 MOST_LEAVES = 2_000  # of a tree of the forest, which keeps the model's file under 20 MB
@@ -95,6 +97,7 @@ def first_gate(
         )
     tested = np.concatenate([test for _, test in parts])
     y_true = labels(known, data)[tested]
+    require_judgeable(y_true, data)  # before an estimator stumbles over it
     constant = _constant(y_true, data)
     tried = []
     recipes = candidates(data, known.height)
@@ -319,6 +322,7 @@ def thresholds(
     values = np.where(np.isfinite(values), values, np.nan) * signs
     ranks = np.argsort(np.argsort(values, axis=0), axis=0).min(axis=1)  # of the worst metric
     tail = (np.quantile(ranks, REFUSED) + 0.5) / DRAWS
+    tail = _expanded(tail, _rarest(y_true, y_pred, len(drawn[0])))
     bounds = {}
     for place, name in enumerate(names):
         sign = signs[place]
@@ -329,6 +333,20 @@ def thresholds(
         lowest = -_rounded_down(-floor)  # rounded up: a constant never meets it by rounding
         bounds[name] = float(sign * max(bound, lowest))
     return bounds
+
+
+def _rarest(y_true: Floats, y_pred: Floats, rows: int) -> int:
+    """Return how many of so many rows are of the rarest class; all of them in a regression."""
+    if y_pred.ndim == 1:
+        return rows
+    counts = np.bincount(y_true.astype(int), minlength=y_pred.shape[1])
+    return round(rows * counts[counts > 0].min() / len(y_true))
+
+
+def _expanded(tail: float, n: int) -> float:
+    """Return the tail of a bootstrap of few rows, which is too narrow (Hesterberg, 2015, 3.3)."""
+    n = max(n, 3)
+    return float(norm.cdf(-((n / (n - 1)) ** 0.5) * t.ppf(1 - tail, n - 1)))
 
 
 def _rounded_down(value: float) -> float:
