@@ -97,7 +97,7 @@ def first_gate(
         )
     tested = np.concatenate([test for _, test in parts])
     y_true = labels(known, data)[tested]
-    require_judgeable(y_true, data)  # before an estimator stumbles over it
+    require_judgeable(y_true, data, "the training part")  # before an estimator stumbles over it
     constant = _constant(y_true, data)
     tried = []
     recipes = candidates(data, known.height)
@@ -340,7 +340,7 @@ def _rarest(y_true: Floats, y_pred: Floats, rows: int) -> int:
     if y_pred.ndim == 1:
         return rows
     counts = np.bincount(y_true.astype(int), minlength=y_pred.shape[1])
-    return round(rows * counts[counts > 0].min() / len(y_true))
+    return int(rows * counts[counts > 0].min() / len(y_true))
 
 
 def _expanded(tail: float, n: int) -> float:
