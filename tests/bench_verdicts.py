@@ -4,7 +4,8 @@ The simulations stand in `verdicts*.py`; they call the code that a project gets,
 imported. Here are the lines of the table: what is measured, what it was in 0.2.0, the target, and
 how many trials make the target decidable. Each line is printed as soon as it is measured.
 
-`RUNG_TRIALS` sets the trials of every line (a few show that it runs), `RUNG_SEED` the seed.
+`RUNG_TRIALS` sets the trials of every line (a few show that it runs), `RUNG_SEED` the seed, and
+`RUNG_LINES` is a regular expression that chooses lines by their names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -323,16 +325,23 @@ def measure_all(template: Path, here: Path) -> Measures:
         here: A folder for it.
     """
     seed = int(os.environ.get("RUNG_SEED", "0"))
+    chosen = [
+        index
+        for index, line in enumerate(LINES)
+        if re.search(os.environ.get("RUNG_LINES", ""), line.what)
+    ]
+    if not chosen:
+        raise SystemExit("RUNG_LINES chooses no line")
     project = copy(template, here / "verdicts", {"level": 2}, vcs_ref="HEAD")
     say(f"verdicts by simulation with known truth, seed {seed}")
-    width = max(len(line.what) for line in LINES)
+    width = max(len(LINES[index].what) for index in chosen)
     print(f"{'what':<{width}} |   0.2.0 | target | measured (95 % interval), trials, seconds")
     for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS"):  # a process for each core
         os.environ[name] = "1"
     found: dict[int, float] = {}
     context = get_context("spawn")  # threads of numeric libraries do not survive a fork
     with ProcessPoolExecutor(_workers(), context, _prepare, (str(project / "src"),)) as pool:
-        futures = {pool.submit(measure, index, seed): index for index in range(len(LINES))}
+        futures = {pool.submit(measure, index, seed): index for index in chosen}
         for future in as_completed(futures):
             index = futures[future]
             line = LINES[index]
@@ -343,7 +352,8 @@ def measure_all(template: Path, here: Path) -> Measures:
                 flush=True,
             )
     return [
-        Measure(line.what, found[index], line.most, line.least) for index, line in enumerate(LINES)
+        Measure(LINES[index].what, found[index], LINES[index].most, LINES[index].least)
+        for index in chosen
     ]
 
 
