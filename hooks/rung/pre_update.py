@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import BadInputError, source
-from .tools import asks, ended, git, names, unfinished
+from .tools import asks, ended, git, has_commit, names, unfinished
 
 RECORD = "rung"  # in Git's own folder
 
@@ -26,7 +26,7 @@ def check(project: Path) -> dict[str, Any]:
         BadInputError: It is no project, or something of it is not in Git yet.
     """
     known = source.answers(project)
-    if not asks(project, "rev-parse", "-q", "--verify", "HEAD"):
+    if not has_commit(project):
         raise BadInputError(f"{project} has no commit yet: run make setup, or commit what is there")
     if Path(git(project, "rev-parse", "--show-toplevel")).resolve() != project.resolve():
         raise BadInputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import BadInputError, pre_gen, source, target, told
 from .kept import blob
-from .tools import asks, git, names, unfinished
+from .tools import asks, git, has_commit, names, unfinished
 
 # Never looked into: what tools make, and environments.
 SKIPPED = ("__pycache__", "node_modules", "site-packages", "mlruns")
@@ -53,6 +53,7 @@ def looked(folder: Path) -> Repository:
         )
     if (folder / source.ANSWERS).exists():
         raise BadInputError(f"{folder} is a project already: rung update brings it what is new")
+    has_commit(folder)  # or the reason why Git does not look
     inside = asks(folder, "rev-parse", "--is-inside-work-tree")
     missing = [
         *pre_gen.programs(),
@@ -82,7 +83,7 @@ def state(folder: Path) -> Iterator[str]:
     if top.resolve() != folder.resolve():
         yield f"it is within the repository {top}: adopt that, or move the folder out"
         return
-    if not asks(folder, "rev-parse", "-q", "--verify", "HEAD"):
+    if not has_commit(folder):
         yield "it has no commit yet: git add --all && git commit"
         return
     if unfinished(folder):

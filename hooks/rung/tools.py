@@ -67,6 +67,22 @@ def asks(folder: Path, *args: str | Path) -> bool:
     )
 
 
+def has_commit(folder: Path) -> bool:
+    """Tell whether a repository has a commit.
+
+    Raises:
+        BadInputError: Git does not look into it, as it belongs to another user.
+    """
+    command = program("git").with_cwd(str(folder)).with_env(LC_ALL="C")
+    code, _, message = command["rev-parse", "-q", "--verify", "HEAD"].run(retcode=None)
+    if code and "dubious ownership" in message:
+        raise BadInputError(
+            f"Git does not trust {folder}, which belongs to another user: "
+            f"git config --global --add safe.directory {folder}"
+        )
+    return bool(code == 0)
+
+
 def names(listed: str) -> list[str]:
     """Split what git prints with `-z`."""
     return [name for name in listed.split("\0") if name]
