@@ -122,6 +122,11 @@ def test_the_plots_are_there_with_every_point_inside(ran: Ran, tmp_path: Path, t
         assert len(dots) > len(curve)
 
 
+def written(number: float) -> str:
+    """Write a number with four digits, and all of those before the point."""
+    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.4g}"
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_report_says_what_the_documents_say(ran: Ran, tmp_path: Path, task: str) -> None:
     copy = ran(0, task)
@@ -130,7 +135,8 @@ def test_the_report_says_what_the_documents_say(ran: Ran, tmp_path: Path, task: 
     metrics, gate = copy.read("evaluate"), copy.read("gate")
     assert f"passed, all {len(gate['checks'])} checks" in said
     for name, found in metrics["metrics"].items():
-        assert f"{name} {found['value']:.4g} {found['low']:.4g} to {found['high']:.4g}" in said
+        value, low, high = (written(found[end]) for end in ("value", "low", "high"))
+        assert f"{name} {value} {low} to {high}" in said
     for check in gate["checks"]:
         assert check["check"] in said
     for piece in metrics["slices"][:40]:

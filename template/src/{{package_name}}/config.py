@@ -103,6 +103,13 @@ class Model(Strict):
     params: dict[str, Any] = {}
 
 
+class Costs(Strict):
+    """What the two errors of a binary decision cost, in one unit."""
+
+    false_positive: float = Field(gt=0)
+    false_negative: float = Field(gt=0)
+
+
 class Gate(Strict):
     """What a model must reach. No check has a switch to turn it off."""
 
@@ -122,7 +129,8 @@ class Gate(Strict):
     # The factor by which observed and expected rows of a class may surely differ.
     max_observed_expected: float = Field(default=1.35, gt=1)
     max_megabytes: float = Field(default=20.0, gt=0)
-    max_latency_ms: float = Field(default=50.0, gt=0)
+    max_latency_ms: float = Field(default=50.0, gt=0)  # on a machine of ordinary speed
+    costs: Costs | None = None  # the report then shows a threshold, and what it is worth
 
 
 class Config(Strict):
@@ -193,4 +201,6 @@ def load() -> Config:
             raise BadInput(
                 f"{GATE}: '{name}' is no metric of a {data.task} task: {', '.join(known)}"
             )
+    if gate.costs and data.task != "binary":
+        raise BadInput(f"{GATE}: costs: a {data.task} task has no false positives")
     return Config(data=data, model=model, gate=gate)

@@ -42,7 +42,7 @@ def calibration(
         named = np.ones(len(y_true), int) if y_pred.shape[1] == 2 else y_pred.argmax(axis=1)
         predicted = y_pred[np.arange(len(y_true)), named]
         observed = (y_true == named).astype(float)
-        unit = 2 * float(observed.std()) if y_pred.shape[1] == 2 else 1.0
+        unit = 2 * float(observed.std()) or 1.0 if y_pred.shape[1] == 2 else 1.0
     count = int(np.clip(len(y_true) // BIN_ROWS, 1, BINS))
     # Rows that are predicted alike are parted at random: the file may be sorted by what happened.
     among_equals = np.random.default_rng(0).random(len(predicted))
@@ -51,8 +51,11 @@ def calibration(
     squared = 0.0
     variance = 0.0
     for rows in parts:
-        gap = predicted[rows].mean() - observed[rows].mean()
-        chance = _variance_of_gap(predicted[rows], observed[rows], y_pred.ndim == 2)
+        gap = (predicted[rows] / unit).mean() - (observed[rows] / unit).mean()
+        if y_pred.ndim == 2:
+            chance = _variance_of_shares(predicted[rows], observed[rows]) / unit**2
+        else:
+            chance = _variance_of_mean((observed[rows] - predicted[rows]) / unit)
         share = len(rows) / len(y_true)
         squared += share * (gap**2 - chance)
         variance += share**2 * (2 * chance**2 + 4 * max(gap**2 - chance, 0.0) * chance)
@@ -65,24 +68,25 @@ def calibration(
         )
     certain = squared - NormalDist().inv_cdf((1 + confidence) / 2) * variance**0.5
     return {
-        "error": max(squared, 0.0) ** 0.5 / (unit or 1.0),
-        "low": max(certain, 0.0) ** 0.5 / (unit or 1.0),
+        "error": float(max(squared, 0.0) ** 0.5),
+        "low": float(max(certain, 0.0) ** 0.5),
         "bins": bins,
         "ratios": ratios(y_true, y_pred, confidence, classes) if y_pred.ndim == 2 else [],
     }
 
 
-def _variance_of_gap(predicted: Floats, observed: Floats, shares: bool) -> float:
+def _variance_of_mean(errors: Floats) -> float:
+    return float(np.var(errors, ddof=1) / len(errors)) if len(errors) > 1 else 0.0
+
+
+def _variance_of_shares(predicted: Floats, observed: Floats) -> float:
     """Return what chance makes of the mean of predicted minus observed, squared.
 
-    Of probabilities the larger of what they imply and what was observed, as one of the two is
-    small by chance where few positives were, or would have been, expected.
+    The larger of what the probabilities imply and what was observed, as one of the two is small by
+    chance where few positives were, or would have been, expected.
     """
-    rows = len(observed)
-    if not shares:
-        return float(np.var(observed - predicted, ddof=1) / rows) if rows > 1 else 0.0
-    implied = (predicted * (1 - predicted)).mean() / rows
-    return float(max(implied, observed.var() / max(rows - 1, 1)))
+    implied = (predicted * (1 - predicted)).mean() / len(observed)
+    return float(max(implied, observed.var() / max(len(observed) - 1, 1)))
 
 
 def ratios(

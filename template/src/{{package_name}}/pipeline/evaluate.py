@@ -18,6 +18,7 @@ from ..problem.features import features
 from ..problem.model import TRUSTED, linear
 from . import report
 from .calibration import calibration
+from .decision import decision
 from .ingest import inputs, labels
 from .leaks import alone, leaks
 from .metrics import (
@@ -29,6 +30,7 @@ from .metrics import (
     score,
     simultaneous,
 )
+from .recipes import Recipe, out_of_fold
 
 # How often a prediction is timed: this often at least, then until one of the two is reached.
 MIN_REPEATS = 30
@@ -50,6 +52,12 @@ def step(config: Config) -> str:
         said["importance"] = importance(fitted, holdout, config)
         said["leaks"] = leaks(train, holdout, config.data, given)
         said["alone"] = alone(pl.concat([train, holdout]), config.data)
+        if config.gate.costs:
+            recipe = Recipe(fitted, features, config.data)
+            known, (out,) = out_of_fold([recipe], train, config.data)
+            said["decision"] = decision(
+                known, out[:, 1], truth, given[:, 1], config.gate.costs, config.gate
+            )
         size, times = MODEL.stat().st_size / 1e6, timed(fitted, holdout, config.data)
         said["model"] = {"digest": digest(MODEL), "megabytes": size, **times}
     report.write(config)

@@ -154,7 +154,7 @@ def calibrated(found: dict[str, Any], gate: Gate) -> list[dict[str, Any]]:
     if ratios := found.get("ratios"):
         worst = max(ratios, key=surely_off)
         name = (
-            f"factor between observed and expected rows of {worst['class']} "
+            f"factor between observed and expected rows of class {worst['class']} "
             f"({worst['observed']:,} and {report.short(worst['expected'])}), lower end"
         )
         limit = gate.max_observed_expected

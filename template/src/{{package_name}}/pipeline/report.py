@@ -1,5 +1,6 @@
 """Report: documents → `report.html`, and `report.md`: a summary, and the card of a package."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,19 @@ def render(template: str, config: Config) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number as a person reads it."""
-    return "unknown" if value is None else f"{value:.4g}"
+    """Return a number as people write it: 23,520, 0.7133 or 0.00012."""
+    if value is None:
+        return "unknown"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1e15 or size < 1e-6:
+        return f"{value:.3g}"
+    if size >= 999.95:
+        return f"{value:,.0f}"
+    decimals = 3 - math.floor(math.log10(size))
+    text = f"{value:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def ends(interval: dict[str, float | None]) -> str:
@@ -64,6 +76,10 @@ def versus(comparison: dict[str, Any]) -> str:
     return message
 
 
+def _openmetric(value: float | None) -> str:
+    return "NaN" if value is None else str(value)
+
+
 def write(config: Config) -> str:
     """Write `artifacts/report.md`, and return it.
 
@@ -72,7 +88,7 @@ def write(config: Config) -> str:
     text, files = render("report.md", config), dict[str, str]()
     if DOCUMENTS["evaluate"].exists():
         found = read("evaluate")["metrics"].items()
-        lines = [f"{name} {metric['value']}\n" for name, metric in found]
+        lines = [f"{name} {_openmetric(metric['value'])}\n" for name, metric in found]
         files = {"report.html": render("report.html", config), "metrics.txt": "".join(lines)}
     for name, content in {**files, "report.md": text}.items():
         with replacing(ARTIFACTS / name) as new:

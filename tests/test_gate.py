@@ -1,0 +1,271 @@
+"""What the gate reads is defined, and what it says is the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+Module = Callable[[str], ModuleType]
+GATE = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.6}}
+
+
+def config(module: Module, task: str = "binary", **gate: Any) -> Any:
+    """Configure a project with a target, a number and a place."""
+    c = module("config")
+    kind = c.Column(type="number" if task == "regression" else "category")
+    data = c.Data(
+        source="rows.csv",
+        target="y",
+        task=task,
+        classes={"binary": ["well", "sick"], "multiclass": ["a", "b", "c"]}.get(task, []),
+        split=c.Split(by="stratified"),
+        columns={"x": c.Column(type="number"), "place": c.Column(type="category"), "y": kind},
+    )
+    metric = c.METRICS[task][0]
+    asked = {"metric": metric, "thresholds": {metric: 0.0}} | gate
+    return c.Config(data=data, model=c.Model(), gate=c.Gate.model_validate(asked))
+
+
+def judged(module: Module, y: Any, p: Any, linear: Any = None, **gate: Any) -> dict[str, Any]:
+    """Judge probabilities of the second class, or values."""
+    task = "regression" if y.dtype == np.float64 else "binary"
+
+    def both(values: Any) -> Any:
+        return values if task == "regression" else np.column_stack([1 - values, values])
+
+    constant = np.full(len(y), y.mean())
+    others = {"constant": both(constant), "linear": both(constant if linear is None else linear)}
+    rows = pl.DataFrame({"place": ["a"] * len(y)})
+    whole = config(module, task, **gate)
+    document: dict[str, Any] = module("pipeline.evaluate").judge(y, both(p), others, rows, whole)
+    document |= {"leaks": {"rows": 0}, "model": {"megabytes": 1.0, "latency_ms": 1.0}}
+    return document
+
+
+def refused(module: Module, document: dict[str, Any], **gate: Any) -> list[dict[str, Any]]:
+    task = "regression" if document["task"] == "regression" else "binary"
+    checks = module("pipeline.gate").decide(document, config(module, task, **gate).gate)
+    return [check for check in checks if check["verdict"] == "refused"]
+
+
+def test_a_perfect_model_passes_beside_a_perfect_linear_one(module: Module) -> None:
+    y = np.arange(200) % 2
+    p = np.where(y == 1, 0.999, 0.001)
+    assert refused(module, judged(module, y, p, linear=p)) == []
+    # And so does one that is a hair behind it.
+    almost = p.copy()
+    almost[0] = 0.9995
+    document = judged(module, y, almost, linear=p)
+    assert document["metrics"]["roc_auc"]["value"] < 1
+    assert refused(module, document) == []
+
+
+def test_a_perfect_regression_passes_beside_a_perfect_linear_one(module: Module) -> None:
+    y = np.linspace(0, 1, 200)
+    assert refused(module, judged(module, y, y, linear=y), thresholds={"rmse": 1e-9}) == []
+    document = judged(module, y, y + 1e-6 * np.cos(np.arange(200)), linear=y)
+    assert refused(module, document, thresholds={"rmse": 1e-3}) == []
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (np.zeros(60, dtype=np.int64), "the holdout has a single value of y, well, in all 60 rows"),
+        (np.full(60, 2.5), "the holdout has a single value of y, 2.5, in all 60 rows"),
+        (np.linspace(-2e300, 1e300, 60), "column y has values such as 2e+300"),
+    ],
+    ids=["one class", "one number", "values near 1e300"],
+)
+def test_what_cannot_be_judged_is_a_sentence(module: Module, y: Any, words: str) -> None:
+    with pytest.raises(module("loop").BadInput, match=words.replace("+", r"\+")):
+        judged(module, y, np.full(60, 0.5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    rows=st.integers(2, 40),
+    scale=st.sampled_from([1e-300, 1e-9, 1.0, 1e9, 1e149]),
+)
+def test_no_regression_is_too_odd_for_a_verdict(
+    module: Module, seed: int, rows: int, scale: float
+) -> None:
+    random = np.random.default_rng(seed)
+    y = scale * random.integers(0, 3, rows).astype(float)
+    y[:2] = 0.0, scale
+    p = scale * random.integers(0, 3, rows).astype(float)
+    document = judged(module, y, p, linear=y)
+    for check in refused(module, document):
+        assert module("pipeline.gate").sentence(check)
+        assert check["value"] is None or np.isfinite(check["value"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), rows=st.integers(2, 40))
+def test_no_two_classes_are_too_odd_for_a_verdict(module: Module, seed: int, rows: int) -> None:
+    random = np.random.default_rng(seed)
+    y = random.integers(0, 2, rows)
+    y[:2] = 0, 1
+    document = judged(module, y, random.integers(0, 3, rows) / 2, linear=y * 1.0)
+    for check in refused(module, document):
+        assert module("pipeline.gate").sentence(check)
+        assert check["value"] is None or np.isfinite(check["value"])
+
+
+def test_the_reason_of_a_refusal_is_the_one_that_led_to_it(module: Module) -> None:
+    random = np.random.default_rng(1)
+
+    def reason(y: Any, p: Any, linear: Any = None, **gate: Any) -> str:
+        document = judged(module, y, p, linear)
+        failed = refused(module, document, **gate)
+        text: str = module("pipeline.gate").reason(document, failed)
+        return text
+
+    y = random.integers(0, 2, 1_000)
+    noise = random.random(1_000)
+    signal = np.clip(0.5 + 0.2 * (y - 0.5) + 0.2 * random.normal(size=1_000), 0, 1)
+    assert "do not carry enough signal" in reason(y, noise)
+    assert "although a linear model does" in reason(y, noise, linear=signal)
+    assert "worse than a constant" in reason(y, 1 - signal)
+    assert "less than min_skill" in reason(y, signal, min_skill=0.9)
+    few = np.array([0.1, 0.2, 0.45, 0.8, 0.3, 0.4, 0.6, 0.35, 0.5, 0.55])
+    assert "10 rows is too small" in reason(np.arange(10) % 2, few)
+    # Refused for something else: nothing is said of signal.
+    assert reason(y, signal, thresholds={"roc_auc": 0.99}) == ""
+
+
+def test_what_is_not_defined_is_refused_with_words(module: Module) -> None:
+    gate = module("pipeline.gate")
+    check = gate.check("linear", "skill over linear, upper end", None, "≥", -0.05)
+    assert check["verdict"] == "refused"
+    assert gate.sentence(check).endswith("not defined on this holdout, and must be ≥ -0.05")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (23_519.6, "23,520"),
+        (1_234_567.0, "1,234,567"),
+        (-2_352.4, "-2,352"),
+        (0.00012, "0.00012"),
+        (0.71333333, "0.7133"),
+        (0.1, "0.1"),
+        (100.0, "100"),
+        (999.96, "1,000"),
+        (0, "0"),
+        (3e-9, "3e-09"),
+        (1e300, "1e+300"),
+        (None, "unknown"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(
+    module: Module, number: float | None, text: str
+) -> None:
+    assert module("pipeline.report").short(number) == text
+
+
+# --- a decision and its costs ------------------------------------------------------------------
+
+
+def decided(module: Module, y: Any, p: Any, *, false_positive: float, false_negative: float) -> Any:
+    costs = module("config").Costs(false_positive=false_positive, false_negative=false_negative)
+    gate = module("config").Gate.model_validate(GATE)
+    return module("pipeline.decision").decision(y, p, y, p, costs, gate)
+
+
+@pytest.mark.parametrize("false_negative", [1 / 9, 1.0, 3.0, 9.0])
+def test_of_exact_probabilities_the_threshold_is_the_ratio_of_the_costs(
+    module: Module, false_negative: float
+) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random = np.random.default_rng(seed)
+    p = random.random(200_000)
+    y = (random.random(200_000) < p).astype(int)
+    found = decided(module, y, p, false_positive=1.0, false_negative=false_negative)
+    assert found["threshold"] == pytest.approx(1 / (1 + false_negative), abs=0.03)
+    assert found["worth"]["low"] > 0
+    assert found["cost"]["model"] < min(found["cost"]["never"], found["cost"]["always"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 999), rows=st.integers(1, 30))
+def test_no_other_threshold_is_cheaper(module: Module, seed: int, rows: int) -> None:
+    random = np.random.default_rng(seed)
+    y, p = random.integers(0, 2, rows), random.integers(0, 6, rows) / 5
+    false_positive, false_negative = random.integers(1, 9, 2) / 2
+    costs = module("config").Costs(
+        false_positive=float(false_positive), false_negative=float(false_negative)
+    )
+
+    def cost(threshold: float) -> float:
+        acts = p >= threshold
+        return float(
+            (acts & (y == 0)).sum() * false_positive + (~acts & (y == 1)).sum() * false_negative
+        )
+
+    chosen = module("pipeline.decision").cheapest(y, p, costs)
+    assert 0 <= chosen <= np.nextafter(1, 2)
+    assert cost(chosen) == pytest.approx(min(cost(t) for t in np.linspace(-0.01, 1.01, 103)))
+
+
+def test_a_worthless_model_is_worth_nothing(module: Module) -> None:
+    random = np.random.default_rng(0)
+    y, p = random.integers(0, 2, 4_000), random.random(4_000)
+    train, held = slice(0, 2_000), slice(2_000, None)
+    costs = module("config").Costs(false_positive=1.0, false_negative=5.0)
+    gate = module("config").Gate.model_validate(GATE)
+    found = module("pipeline.decision").decision(y[train], p[train], y[held], p[held], costs, gate)
+    assert found["against"] == "always"
+    assert found["worth"]["value"] < 0.02
+    assert sum(found["counts"].values()) == 2_000
+
+
+# --- a run that fails ---------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_the_failure_of_its_step_and_not_with_dvcs(module: Module) -> None:
+    failure = module("loop")._failure
+    package = module("loop")
+    ended = "ERROR: failed to reproduce 'gate': failed to run: ml gate, exited with {}\n"
+    found = failure(ended.format(1), "the gate refused this model:\n  rmse: 2 is not ≤ 1")
+    assert type(found) is package.Refused
+    assert str(found).endswith("rmse: 2 is not ≤ 1")
+    assert type(failure(ended.format(2), "rows.csv is missing")) is package.BadInput
+    assert failure(ended.format(70), "").code == 70
+    assert failure(ended.format(-9), "").code == -9
+    found = failure("ERROR: unable to lock dvc.lock\n", "")
+    assert type(found) is package.BadInput
+    assert str(found) == "DVC cannot run the pipeline: unable to lock dvc.lock"
+
+
+def test_a_conflict_in_dvcs_lock_is_told_as_that(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  a: 1\n=======\n>>>>>>> b\n")
+    with pytest.raises(module("loop").BadInput, match=r"dvc\.lock has a merge conflict"):
+        module("loop")._repro()
+
+
+@pytest.mark.parametrize(("check", "kept"), [("latency", False), ("size", True)])
+def test_a_refusal_for_latency_is_measured_again_by_the_next_run(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, kept: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loop, documents = module("loop"), module("documents")
+    path = documents.DOCUMENTS["evaluate"]
+    path.parent.mkdir()
+    path.write_text("{}")
+    verdicts = {"checks": [{"id": check, "verdict": "refused"}, {"verdict": "passed"}]}
+    monkeypatch.setattr(documents, "read", lambda step: verdicts)
+    loop._measure_again()
+    assert path.exists() == kept
