@@ -23,6 +23,7 @@ from pathlib import Path
 
 import bench_pipelines
 import bench_service
+import bench_tables
 import bench_verdicts
 import psutil
 from bench_service import Measure, Measures, done, say
@@ -30,7 +31,8 @@ from conftest import ROOT, Project, copy, git, snapshot
 from test_render import machinery
 
 ROWS = 300_000
-ON_REQUEST = {"verdicts"}  # half an hour of two cores, and no time is measured
+# Half an hour of two cores, and no time is measured; the tables come from PyPI.
+ON_REQUEST = {"verdicts", "tables"}
 BARE = Path(__file__).with_name("bare.py")
 COPIER, RUNG = (str(Path(sys.executable).with_name(name)) for name in ("copier", "rung"))
 
@@ -65,6 +67,7 @@ def main() -> int:
             "service": lambda: bench_service.speed(*apart()),
             "memory": lambda: bench_service.memory(*apart()),
             "environment": lambda: bench_service.environment(*apart()),
+            "tables": lambda: bench_tables.tables(here),
             "deployments": lambda: bench_service.deployments(*apart()),
             "verdicts": lambda: bench_verdicts.measure_all(template, here),
         }

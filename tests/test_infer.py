@@ -741,3 +741,29 @@ def test_two_hundred_columns_are_described(ml: Any) -> None:
     wide = {f"v {i}": [f"{r.random():.3f}" for _ in range(N)] for i in range(200)}
     found = ml.contract(table().with_columns(**{k: pl.Series(v) for k, v in wide.items()}))
     assert len(found.data.columns) == 203
+
+
+@pytest.mark.parametrize("name", ["district", "seqn", "studyid", "Order ID", "patient"])
+def test_numbers_that_stand_for_something_are_no_features(ml: Any, name: str) -> None:
+    """Different in every row, in no order, and not without gaps between them."""
+    r = random.Random(3)
+    numbers = r.sample(range(10_000, 90_000), N)
+    rows = {name: numbers, "x": [r.random() for _ in range(N)], "y": [r.random() for _ in range(N)]}
+    assert ml.contract(pl.DataFrame(rows)).data.features == ["x"]
+
+
+def test_names_of_rows_are_no_text_to_learn_from(ml: Any) -> None:
+    """As R writes them: of three words each, and different in every row."""
+    r = random.Random(5)
+    names = [f"Name{n}, Miss. {r.choice('ABC')} {r.choice('DEF')}" for n in range(N)]
+    rows = {"rownames": names, "x": [r.random() for _ in range(N)]}
+    rows["y"] = [r.random() for _ in range(N)]
+    assert ml.contract(pl.DataFrame(rows)).data.features == ["x"]
+
+
+def test_five_years_are_enough_to_split_by_time(ml: Any) -> None:
+    r = random.Random(4)
+    rows = {"year": [2015 + n * 5 // N for n in range(N)], "y": [r.random() for _ in range(N)]}
+    rows["x"] = [r.random() for _ in range(N)]
+    split = ml.contract(pl.DataFrame(rows)).data.split
+    assert (split.by, split.column) == ("time", "year")

@@ -114,7 +114,7 @@ def use(
     target: Annotated[str, Option(help="The column to predict.")],
     time: Annotated[str | None, Option(help="The column that says when a row came to be.")] = None,
     group: Annotated[
-        str | None, Option(help="Keep rows with the same value of it together.")
+        str | None, Option(help="Keep rows with the same value of it together; none: nobody's.")
     ] = None,
     task: Annotated[str | None, Option(help="binary, multiclass or regression.")] = None,
     rare_classes: Annotated[

@@ -34,8 +34,28 @@ BIRTH = re.compile(r"(?i)birth|born|dob")
 ID = re.compile(
     r"(?i:^(p?ids?|key|index|idx|unnamed.*|row[ _.]?(names?|id|nr|num(ber)?|no)?|)$"
     r"|^(obs(ervation)?|seq(uence)?|case|serial|rec(ord)?|line|sample|subject)"
-    r"[ _.]?(no|nr|num(ber)?|id|#)?$"
+    r"[ _.]?(no?|nr|num(ber)?|id|#)?$"
+    r"|^id(no|nr|num|code|case)$"
+    r"|^(u|case|pat|unit|dist|sch|sub|hh|stud|cust|rec|doc|inst|site)(id|no|nr|code)$"
+    r"|^\w{2,}[a-z](?<!pa)(?<!hum)(?<!val)(?<!ac)(?<!sol)id$"
     r"|^id[ _.-]|[ _.-](id|key|nr|no|number)$|uuid|guid)|[a-z](Id|ID)$"
+)
+
+# Alone as a name of whole numbers that differ in every row, what these numbers stand for.
+THINGS = _set(
+    """district school station store shop county municipality zip zipcode postcode fips code invoice
+    ticket order account booking transaction receipt document policy claim contract person patient
+    customer client user member student pupil employee passenger respondent participant woman man
+    child household family firm company plate phone isbn barcode sku"""
+)
+
+# Of places and things, which will be the same when a model is used, and of times.
+KNOWN_WHEN_USED = _set(
+    """flight fl tail zip zipcode postal postcode city town county country iso state region district
+    province area neighborhood neighbourhood address station site location branch store shop school
+    clinic hospital center centre team airline carrier route origin dest destination product item
+    sku brand mfr manufacturer maker model make type class category group level species genre plan
+    package industry sector occupation occ job status year month week day date time hour"""
 )
 
 

@@ -14,15 +14,18 @@ import polars as pl
 from .. import BadInput
 from ..config import Column, Data, Task
 from . import column_types
-from .column_names import BIRTH, ID, dated, possible, timely
+from .column_names import BIRTH, ID, THINGS, dated, possible, timely, words
 from .column_types import INTEGER
 from .ingest import merged, typed, unreadable
 from .leaks import telltales
+from .subjects import Subject, find_subject
 
 DAY = timedelta(days=2)
 
 MOST = 200  # categories of a column; the boosted trees take at most 255
 FEWEST = 10  # rows of a class
+TIMES = 5  # different ones, at least, to tell old rows from new ones
+NOBODY = "none"  # as a group: rows of one subject may be on both sides
 IDENTIFIER = "an identifier by its name, different in every row"
 UNIQUE = "most rows have a value of their own, as an identifier has"
 ROW_NUMBER = "the number of the row, an identifier"
@@ -49,7 +52,8 @@ def infer(
     _check_header(rows, source)
     target = _named(rows, target, source)
     time = _named(rows, time, source) if time else None
-    group = _named(rows, group, source) if group else None
+    alone = group == NOBODY and NOBODY not in rows.columns
+    group = _named(rows, group, source) if group and not alone else None
     made = column_types.draft(rows, target, separator, time)
     draft = made.data
     columns, left_out = draft.columns, draft.left_out
@@ -76,13 +80,19 @@ def infer(
         columns[target] = columns[target].model_copy(update={"type": "integer"})
         said[target] = said[target].cast(pl.Int64)
         classes = [name.removesuffix(".0") for name in classes]
+    subject = None
+    if not group and not alone:
+        labelled = {name: values.filter(known) for name, values in said.items()}
+        subject = find_subject(labelled, target, time, classified=bool(classes))
+        group = subject.column if subject else None
     keys: list[str] = []
     notes: dict[str, str] = {}
     for name, values in said.items():
         asked = name in (target, time, group)
-        is_text = not asked and name not in made.unread and _is_text(values)
-        reason = None if asked or is_text else _useless(values, name)
         unique = values.drop_nulls().n_unique() == len(rows)
+        is_text = not (asked or name in made.unread or (unique and ID.search(name)))
+        is_text = is_text and _is_text(values)
+        reason = None if asked or is_text else _useless(values, name)
         if name in made.words and reason == UNIQUE:
             reason = None  # a version or a ratio is a category, however many there are
         if name in made.unread and reason and reason != ROW_NUMBER:
@@ -114,7 +124,7 @@ def infer(
         done = "learned as " + repr(OTHER) if OTHER in rare.values() else "set aside"
         notes[target] += f"; WARNING: {len(rare)} rare classes in {rows_of} rows are {done}"
     said = {name: values.filter(known) for name, values in said.items()}
-    time, split, notes["(split)"] = _split(said, target, classes, features, time, group)
+    time, split, notes["(split)"] = _split(said, target, classes, features, time, subject or group)
     # Texts are told apart by their words; their order in the alphabet says nothing.
     told = {n: said[n] for n in features if n != time and columns[n].type != "text"}
     for name in telltales(told, said[target], task):
@@ -261,11 +271,15 @@ def _useless(values: pl.Series, name: str) -> str | None:
     n = known.n_unique()
     if n <= (len(known) == len(values)):
         return f"the same in every row, {known[0]!r}" if n else "without a value in any row"
-    if values.dtype.is_numeric() and n == len(values) and (known % 1 == 0).all():
+    if values.dtype.is_numeric() and n == len(values) and (known % 1 != 0).any():
+        return IDENTIFIER if ID.search(name) else None  # 1.1, 1.2, 2.1: a place in a place
+    if values.dtype.is_numeric() and n == len(values):
         span = float(np.ptp(known.to_numpy()))
         if known.is_sorted() and n > 0.5 * (span + 1) and not timely(name):
             return ROW_NUMBER
-        return IDENTIFIER if ID.search(name) else None  # else a rank, perhaps
+        stands_for = set(words(name))
+        thing = bool(stands_for) and stands_for <= THINGS
+        return IDENTIFIER if ID.search(name) or thing else None  # else a rank, perhaps
     if values.dtype != pl.String or n <= 20:
         return None
     if n > 0.5 * len(known):
@@ -344,7 +358,7 @@ def _sentinels(known: pl.Series) -> str:
 
 def _split(
     known: dict[str, pl.Series], target: str, classes: list[str], features: list[str],
-    time: str | None, group: str | None,
+    time: str | None, group: Subject | str | None,
 ) -> tuple[str | None, dict[str, str], str]:  # fmt: skip
     """The column that says when a row came to be, the split, and why."""
 
@@ -353,8 +367,12 @@ def _split(
 
     whens = [name for name in features if name and known[name].dtype == pl.Datetime]
     whens = [n for n in whens if not known[n].has_nulls() and not BIRTH.search(n)]
-    time = time or max((n for n in whens if rank(n)[2] >= 10), key=rank, default=None)
+    time = time or max((n for n in whens if rank(n)[2] >= TIMES), key=rank, default=None)
     random = {"by": "stratified"}
+    if isinstance(group, Subject):
+        why = f"WARNING: no {group.column!r} is on both sides, as rows of one are alike: "
+        why += f"{group.reason}; --group {NOBODY} parts them"
+        return time, {"by": "group", "column": group.column}, why
     if group:
         return time, {"by": "group", "column": group}, f"no {group!r} is on both sides, as asked"
     if time is None or known[time].has_nulls():

@@ -1,0 +1,268 @@
+"""What `ml data use` makes of public tables: the contract against the truth, the model's score.
+
+The score is ROC AUC for two classes (average precision where positives are under 5 %), accuracy for
+more, R² for numbers; that of the chosen estimator is divided by that of the better of two of
+scikit-learn's estimators as they are, on the same rows and inputs. On small holdouts the scores are
+means over several seeds of the split: a ratio of two scores on 40 rows says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import public_tables
+import sklearn
+from bench_service import Measure, Measures, say
+from conftest import ROOT
+from public_tables import Public
+from sklearn import metrics
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+
+DEFAULTS = {
+    "regression": [HistGradientBoostingRegressor, RandomForestRegressor],
+    "classification": [HistGradientBoostingClassifier, RandomForestClassifier],
+}
+BENCH = ROOT / ".tools/bench"
+PACKAGE = ROOT / "template/src/{{package_name}}"
+RARE = 0.05
+FEW, SEEDS = 400, 3  # rows held out, below which scores are means over so many splits
+
+
+@dataclass
+class Result:
+    """What was decided about a table, and what is wrong with it; empty is right."""
+
+    name: str
+    wrong_task: str = ""
+    lost: dict[str, str] = field(default_factory=dict)
+    ids_kept: list[str] = field(default_factory=list)
+    time_missed: str = ""
+    wrong_time: str = ""
+    subject_missed: str = ""
+    error: str = ""
+    split: str = ""
+    estimator: str = ""
+    score: str = ""
+    chosen: float = float("nan")
+    boosted: float = float("nan")
+    forest: float = float("nan")
+    ratio: float = float("nan")
+    seconds: float = 0.0
+
+
+def import_template(folder: Path) -> Any:
+    """Copy the package that a project gets to a name that can be imported."""
+    shutil.copytree(PACKAGE, folder / "of_the_template", dirs_exist_ok=True)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+    def module(name: str) -> ModuleType:
+        return importlib.import_module(f"of_the_template.{name}")
+
+    return module
+
+
+def measure(table: Public, file: Path, module: Any, *, scores: bool = True) -> Result:
+    """Propose a contract for a table, compare it with the truth, and score the chosen model."""
+    began, result = time.perf_counter(), Result(table.name)
+    use, ingest = module("pipeline.use"), module("pipeline.ingest")
+    separator = use.delimiter(file)
+    rows = ingest.read(file, separator)
+    try:
+        data, notes = module("pipeline.infer").infer(
+            rows, table.target, source=file.name, separator=separator
+        )
+        compare(table, rows, data, notes, result)
+        if scores:
+            score(table, ingest.typed(rows, data), data, module, result)
+    except Exception as error:  # every table is to be told of
+        result.error = f"{type(error).__name__}: {error}"[:300]
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def compare(
+    table: Public, rows: pl.DataFrame, data: Any, notes: dict[str, str], result: Result
+) -> None:
+    """Note where the contract differs from the truth."""
+    by, column = data.split.by, data.split.column
+    result.split = by if column is None else f"{by} {column}"
+    if data.task != table.task:
+        result.wrong_task = data.task
+    allowed = {*table.ids, *table.spare, table.target, *table.time}
+    allowed |= {name for name in table.warned if "WARNING" in notes.get(name, "")}
+    allowed |= {name for name in rows.columns if rows[name].n_unique() == 1}
+    taken = {*data.features}
+    if by == "group" and column in (*table.maybe, table.subject):
+        taken.add(column)
+    for name in {*data.columns, *data.left_out} - taken - allowed:
+        result.lost[name] = data.left_out.get(name, f"{by} {column}, no feature")
+    result.ids_kept = sorted(taken & set(table.ids))
+    noticed = {data.time, column if by == "time" else None}
+    if table.time and not noticed & set(table.time):
+        result.time_missed = ", ".join(table.time)
+    if by == "time" and column not in (*table.time, *table.maybe):
+        result.wrong_time = str(column)
+    if table.subject and (by, column) != ("group", table.subject):
+        result.subject_missed = table.subject
+
+
+def score(table: Public, rows: pl.DataFrame, data: Any, module: Any, result: Result) -> None:
+    """Score the chosen estimator and scikit-learn's two defaults on the same rows."""
+    split, fit = module("pipeline.split").split, module("pipeline.train").fit
+    predict, features = module("inference").predict, module("problem.features").features
+    labels, inputs = module("pipeline.ingest").labels, module("pipeline.ingest").inputs
+    model = module("pipeline.use").first_gate(rows, data)[0]
+    result.estimator = f"{model.estimator} {model.params or ''}".strip()
+    small = min(part.height for part in split(rows, data)) < FEW
+    seeds = SEEDS if small and data.split.by != "time" else 1
+    found: list[list[float]] = []
+    for seed in range(seeds):
+        moved = data.model_copy(update={"split": data.split.model_copy(update={"seed": seed})})
+        train, holdout = split(rows, moved)
+        y_train, y_true = labels(train, moved), labels(holdout, moved)
+        judge, result.score = judged_by(data.task, y_train)
+        y_pred = predict(fit(train, moved, model), holdout, moved, features)
+        x_train, x_test = (as_numbers(features(inputs(p, moved))) for p in (train, holdout))
+        references = score_defaults(data.task, judge, x_train, y_train, x_test, y_true)
+        found.append([judge(y_true, y_pred), *references])
+    result.chosen, result.boosted, result.forest = np.nanmean(found, axis=0).tolist()
+    result.ratio = ratio_of(result.chosen, max(result.boosted, result.forest), data.task)
+
+
+def judged_by(task: str, y: Any) -> tuple[Any, str]:
+    """The score of a task, and its name; all are better when higher, and 1 at best."""
+    if task == "regression":
+        return metrics.r2_score, "R²"
+    if task == "multiclass":
+        return (lambda y, p: float(np.mean(p.argmax(axis=1) == y))), "accuracy"
+    if min(y.mean(), 1 - y.mean()) < RARE and y.mean() < 0.5:
+        return (lambda y, p: metrics.average_precision_score(y, p[:, 1])), "average precision"
+    return (lambda y, p: metrics.roc_auc_score(y, p[:, 1])), "ROC AUC"
+
+
+def ratio_of(chosen: float, better: float, task: str) -> float:
+    """The ratio of two scores.
+
+    R² has no floor: where the better one is below 0.2, the ratio is that of the errors' sizes
+    (RMSE), the other way up.
+    """
+    if task == "regression" and better < 0.2:
+        return float(((1 - better) / (1 - chosen)) ** 0.5)
+    return float(chosen / better)
+
+
+def score_defaults(
+    task: str, judge: Any, x_train: Any, y_train: Any, x_test: Any, y_true: Any
+) -> list[float]:
+    """Score scikit-learn's two estimators with a seed and nothing else, once for the same data."""
+    digest = hashlib.blake2b(f"{task} {sklearn.__version__}".encode(), digest_size=16)
+    for part in (x_train, y_train, x_test, y_true):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    known = BENCH / "defaults" / digest.hexdigest()
+    if known.exists():
+        return list(json.loads(known.read_text()))
+    scores = []
+    for default in DEFAULTS["regression" if task == "regression" else "classification"]:
+        fitted = default(random_state=0).fit(x_train, y_train)
+        if task == "regression":
+            scores.append(float(judge(y_true, fitted.predict(x_test))))
+            continue
+        given = fitted.predict_proba(x_test)  # a column for each class that training rows have
+        whole = np.zeros((len(given), int(max(y_train.max(), y_true.max())) + 1))
+        whole[:, fitted.classes_.astype(int)] = given
+        scores.append(float(judge(y_true, whole)))
+    known.parent.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(scores))
+    return scores
+
+
+def as_numbers(rows: pl.DataFrame) -> Any:
+    """Inputs as numbers, (n, columns): categories by their place in the list, gaps as NaN.
+
+    Texts are left out: the defaults cannot read them.
+    """
+    numbers = [
+        (values.to_physical() if isinstance(values.dtype, pl.Enum) else values).cast(pl.Float64)
+        for values in rows.get_columns()
+        if values.dtype != pl.String
+    ]
+    if not numbers:
+        return np.zeros((rows.height, 1))
+    return np.column_stack([values.fill_null(float("nan")).to_numpy() for values in numbers])
+
+
+def tables(here: Path, only: Sequence[str] = (), *, scores: bool = True) -> Measures:
+    """Measure all tables, or those with a part of the name in `only`, and print a line for each."""
+    say("installing packages with public tables")
+    files = public_tables.export(BENCH / "tables")
+    module = import_template(here)
+    results: list[Result] = []
+    warnings.simplefilter("ignore")
+    for table in public_tables.TABLES:
+        if only and not any(part in table.name for part in only):
+            continue
+        result = measure(table, files / f"{table.name}.csv", module, scores=scores)
+        print(line_of(result), flush=True)
+        results.append(result)
+    (BENCH / "tables.json").write_text(json.dumps([asdict(one) for one in results], indent=1))
+    return measures(results)
+
+
+def measures(results: list[Result]) -> Measures:
+    """Count what is wrong in all tables."""
+    ratios = [one.ratio for one in results if np.isfinite(one.ratio)]
+    counts = {
+        "refused or failed": (sum(bool(one.error) for one in results), 0),
+        "wrong task": (sum(bool(one.wrong_task) for one in results), 0),
+        "useful columns lost": (sum(len(one.lost) for one in results), 0),
+        "row numbers kept": (sum(len(one.ids_kept) for one in results), 0),
+        "time columns missed": (sum(bool(one.time_missed) for one in results), 1),
+        "split by what is not a time": (sum(bool(one.wrong_time) for one in results), 0),
+        "subjects missed": (sum(bool(one.subject_missed) for one in results), 0),
+    }
+    worst = "worst score ÷ the better default's"
+    return [
+        Measure("public tables", len(results), least=40),
+        *(Measure(f"public tables: {what}", *values) for what, values in counts.items()),
+        Measure(f"public tables: {worst}", min(ratios, default=1.0), least=0.97),
+    ]
+
+
+def line_of(result: Result) -> str:
+    """One line for a person."""
+    wrong = [
+        f"{key}: {value}"
+        for key in ("wrong_task", "lost", "ids_kept", "time_missed", "wrong_time",
+                    "subject_missed", "error")
+        if (value := getattr(result, key))
+    ]  # fmt: skip
+    numbers = f"{result.chosen:.3f} ({result.boosted:.3f}, {result.forest:.3f}) {result.ratio:.3f}"
+    facts = f"{result.split} · {result.estimator} · {result.score} {numbers}"
+    return f"{result.name}: {facts} · {result.seconds:.0f} s · {'; '.join(wrong) or 'right'}"
+
+
+if __name__ == "__main__":
+    names = [name for name in sys.argv[1:] if name != "--contract"]
+    with tempfile.TemporaryDirectory() as folder:
+        for measured in tables(Path(folder), names, scores="--contract" not in sys.argv):
+            print(f"{measured.what}: {measured.measured:g}")
