@@ -416,6 +416,34 @@ def test_single_precision_is_no_drift(bench: Bench, decimals: int) -> None:
     assert bench.judge(moved, bench.profile(fine))["x"]["verdict"] == "drift"
 
 
+@pytest.mark.parametrize("gaps", [0.0, 0.3])
+def test_a_change_of_a_correlation_is_a_sign_and_chance_is_not(
+    module: Callable[[str], ModuleType], bench: Bench, gaps: float
+) -> None:
+    random = np.random.default_rng(SEED)
+    print(f"seed {SEED}")
+
+    def draw(rows: int, correlation: float) -> pl.DataFrame:
+        values = random.normal(size=(rows, 12))
+        values[:, 1] = correlation * values[:, 0] + (1 - correlation**2) ** 0.5 * values[:, 1]
+        values = np.where(random.random(values.shape) < gaps, np.nan, np.exp(values))
+        return pl.DataFrame(values, schema=[f"x{k}" for k in range(12)]).fill_nan(None)
+
+    trained = draw(TRAINED, 0.0)
+    references = bench.profile(trained)
+    seen = {name: reference.seen for name, reference in references.items()}
+    module("pipeline.correlations").add(seen, trained)
+    still = sum(
+        any(found["reason"] for found in bench.judge(draw(WINDOW, 0.0), references).values())
+        for _ in range(40)
+    )
+    assert still <= 1
+    for correlation in (0.9, 0.4):
+        found = bench.judge(draw(WINDOW, correlation), references)
+        assert [name for name, f in found.items() if f["verdict"] == "drift"] == ["x0"]
+        assert "correlation with x1 went from" in found["x0"]["reason"]
+
+
 def test_nothing_is_said_of_nothing(bench: Bench) -> None:
     empty = bench.judge(bench.rows.head(0))
     assert {f["verdict"] for f in empty.values()} == {"quiet"}

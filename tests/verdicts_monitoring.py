@@ -128,7 +128,7 @@ def performance_alarm(
                 "metric": "roc_auc",
                 "rows": holdout,
                 "metrics": dict(zip(names, metrics.bootstrap(values, holdout, gate), strict=True)),
-                "calibration": metrics.calibration(y_true, y_pred),
+                "calibration": module("pipeline.calibration").calibration(y_true, y_pred),
             }
         )
         outcomes: list[dict[str, Any]] = []

@@ -79,6 +79,7 @@ class Drift(Strict):
     min_distance: float = Field(default=0.1, gt=0)  # Kolmogorov-Smirnov
     min_cohens_w: float = Field(default=0.15, gt=0)  # of categories, together with
     min_moved: float = Field(default=0.05, gt=0)  # the share of rows that are of another category
+    min_correlation_change: float = Field(default=0.2, gt=0)  # of ranks, of two columns
     min_gap_change: float = Field(default=0.05, gt=0)
     max_violation_share: float = Field(default=0.01, ge=0, le=1)
     max_skill_loss: float = Field(default=0.1, gt=0)

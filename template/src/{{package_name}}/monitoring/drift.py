@@ -8,9 +8,11 @@ rows is a package's `profile.json`.
 from typing import Any, NamedTuple
 
 import polars as pl
+from scipy.stats import norm
 
+from ..pipeline.correlations import changes, error
 from ..pipeline.differences import Change, Sizes, Usual, compare
-from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual
+from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
 from ..settings import Drift
 
 TESTS = 2  # of a column: its values, and its gaps
@@ -45,12 +47,52 @@ def judge(
     """
     known = {name: known for name, known in references.items() if name in rows.columns}
     looks = 2 if any(reference.seen.get("parts") for reference in known.values()) else 1
-    level = settings.significance / max(1, TESTS * looks * len(known))
+    pairs = sum(len(reference.seen.get("correlations", {})) for reference in known.values())
+    shares = 2 if pairs else 1  # of the significance: for columns, and for their correlations
+    level = settings.significance / shares / max(1, TESTS * looks * len(known))
     times = _times(rows, known)
-    return {
+    result = {
         name: _column(rows[name], reference, times, level, settings)
         for name, reference in known.items()
     }
+    if pairs:
+        level = settings.significance / shares / pairs
+        for name, reason in _correlated(rows, known, times, level, settings):
+            joined = f"{before} and {reason}" if (before := result[name]["reason"]) else reason
+            result[name] |= {"verdict": "drift", "reason": joined}
+    return result
+
+
+def _correlated(
+    rows: pl.DataFrame,
+    references: dict[str, Reference],
+    times: pl.Series | None,
+    level: float,
+    settings: Drift,
+) -> list[tuple[str, str]]:
+    """Return the pairs whose correlation has changed: the first column, and why."""
+    known = {
+        name: reference.seen["correlations"]
+        for name, reference in references.items()
+        if reference.seen.get("correlations")
+    }
+    # Columns of the log are x:NAME, those of a profile are NAME.
+    prefix = "x:" if all(name.startswith("x:") for name in known) else ""
+    plain = rows.rename({name: name.removeprefix(prefix) for name in references})
+    found = changes(plain, {name.removeprefix(prefix): pairs for name, pairs in known.items()})
+    hours = 0.0 if times is None else hours_of(times)
+    reasons = []
+    for (name, other), pair in found.items():
+        reference, second = references[prefix + name], references[prefix + other]
+        before = reference.seen["correlations"][other]
+        both = (1 - reference.seen["gaps"]) * (1 - second.seen["gaps"]) * reference.rows
+        deviation = (error(pair.rows) ** 2 + error(round(both)) ** 2) ** 0.5
+        beyond = abs(pair.change) - usual_correlation(reference.seen, other, hours)
+        p = 2 * float(norm.sf(max(0.0, beyond) / deviation))
+        if abs(pair.correlation - before) >= settings.min_correlation_change and p < level:
+            reason = f"correlation with {other} went from {before:.2f} to {pair.correlation:.2f}"
+            reasons.append((prefix + name, reason))
+    return reasons
 
 
 def _times(rows: pl.DataFrame, references: dict[str, Reference]) -> pl.Series | None:

@@ -29,6 +29,7 @@ from ..documents import (
 )
 from ..inference import MANIFEST, OLD, package_digest, repair
 from . import identity
+from .correlations import add as add_correlations
 from .gate import decide
 from .ingest import inputs
 from .report import render
@@ -108,7 +109,9 @@ def profile(
         profile must not repeat) or the `counts` of its categories. The
         same of the predictions for the holdout: of the positive class's probability, of the
         classes that were named, or of the values. Categories have `missing` too, the share of real
-        gaps, and `unlisted`, the share of values to expect that the contract does not list.
+        gaps, and `unlisted`, the share of values to expect that the contract does not list. Numbers
+        have their `correlations` with the columns after them. Where the contract has a time, all
+        have what is `usual` of windows of the training rows (`seasons.add_usual`).
     """
     given = predictions["given"]
     if data.task == "multiclass":
@@ -127,6 +130,7 @@ def profile(
             share, weight = unlisted_share(pl.concat(parts), data.columns[name].categories)
             seen["unlisted"] = share
             seen["unlisted_rows"] = round(train.height * weight)
+    add_correlations(columns, inputs(train, data))
     prediction = summary(given)
     if data.time and data.time in train.columns:
         if data.time in columns:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .correlations import changes
 from .differences import Usual, compare
 
 CLOCK = "clock"  # marks the column that says when a row came to be
@@ -102,10 +103,26 @@ def add_usual(
             if whole_year and hours >= WEEK:
                 item["same_season"] = _usual_of_season(values, part, chosen, seen)._asdict()
             seen["usual"].append(item)
+        pairs = _usual_correlations(ordered, chosen, columns)
+        for name, seen in columns.items():
+            if "correlations" in seen:
+                seen["usual"][-1]["correlations"] = pairs[name]
     for seen in columns.values():
         if seen["usual"]:
             none = Usual()._asdict()  # a window as long as all training rows is all of them
             seen["usual"].append({"hours": whole, "windows": 1} | none)
+
+
+def _usual_correlations(
+    rows: pl.DataFrame, spans: list[tuple[int, int]], columns: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, float]]:
+    """Return the largest change of each correlation among windows, transformed."""
+    known = {name: seen["correlations"] for name, seen in columns.items() if "correlations" in seen}
+    largest = {name: dict.fromkeys(others, 0.0) for name, others in known.items()}
+    for begin, end in spans if known else []:
+        for (name, other), pair in changes(rows[begin:end], known).items():
+            largest[name][other] = max(largest[name][other], abs(pair.change))
+    return largest
 
 
 def _add_parts(
@@ -214,23 +231,38 @@ def hours_of(times: pl.Series) -> float:
 def usual(seen: dict[str, Any], hours: float) -> tuple[Usual, Usual | None]:
     """Return what is usual of windows as long as this one, or the next shorter that are known.
 
-    Shorter windows differ more. A window of a day has rows of 16 hours, perhaps, hence the margin.
-
     Returns:
         Against all training rows, and against the same time of the year, if that can be told.
     """
-    known = seen.get("usual") or []
-    if not known:
-        return Usual(), None
-    *lengths, whole = known
-    shorter = [item for item in lengths if item["hours"] <= 1.5 * hours]
-    item = shorter[-1] if shorter else lengths[0]
-    season = item.get("same_season") if shorter else None
-    part = 1.0
-    if item is lengths[-1] and hours > item["hours"]:  # less and less, until there is no other part
-        rest = whole["hours"] - item["hours"]
-        part = max(0.0, whole["hours"] - hours) / rest if rest > 0 else 0.0
+    item, part = _like(seen, hours)
+    season = item.get("same_season")
     return (
-        Usual(**{name: part * item[name] for name in Usual._fields}),
+        Usual(**{name: part * item.get(name, 0.0) for name in Usual._fields}),
         Usual(**season) if season else None,
     )
+
+
+def usual_correlation(seen: dict[str, Any], other: str, hours: float) -> float:
+    """Return the largest change that is usual of a correlation with another column, transformed."""
+    item, part = _like(seen, hours)
+    return part * float(item.get("correlations", {}).get(other, 0.0))
+
+
+def _like(seen: dict[str, Any], hours: float) -> tuple[dict[str, Any], float]:
+    """Return what is known of windows as long as this one, and how much of it holds.
+
+    Shorter windows differ more. A window of a day has rows of 16 hours, perhaps, hence the margin.
+    """
+    known = seen.get("usual") or []
+    if not known:
+        return {}, 1.0
+    *lengths, whole = known
+    shorter = [item for item in lengths if item["hours"] <= 1.5 * hours]
+    if not shorter:
+        return {k: v for k, v in lengths[0].items() if k != "same_season"}, 1.0
+    item = shorter[-1]
+    if item is not lengths[-1] or hours <= item["hours"]:
+        return item, 1.0
+    # Less and less, until there is no other part of the training rows.
+    rest = whole["hours"] - item["hours"]
+    return item, max(0.0, whole["hours"] - hours) / rest if rest > 0 else 0.0
