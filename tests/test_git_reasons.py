@@ -26,7 +26,9 @@ def foreign(tmp_path: Path) -> Iterator[Path]:
 def test_an_update_of_another_users_repository_says_that_git_does_not_trust_it(
     foreign: Path,
 ) -> None:
-    with pytest.raises(BadInputError, match=r"belongs to another user: git config .*safe.directory"):
+    with pytest.raises(
+        BadInputError, match=r"belongs to another user: git config .*safe.directory"
+    ):
         pre_update.check(foreign)
 
 

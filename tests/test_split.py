@@ -187,3 +187,47 @@ def test_digests_tell_which_rows_a_model_was_trained_on_and_nothing_else(
     other = training._replace(salt=b"another")
     assert not other.knows(rows).any()
     assert (tmp_path / identity.FILE).stat().st_size == 700 * 8
+
+
+# R's data set Titanic: died and survived, by class, sex and age (Dawson, Journal of Statistics
+# Education 3, 1995).
+TITANIC = {
+    ("1st", "Male", "Child"): (0, 5),
+    ("1st", "Female", "Child"): (0, 1),
+    ("2nd", "Male", "Child"): (0, 11),
+    ("2nd", "Female", "Child"): (0, 13),
+    ("3rd", "Male", "Child"): (35, 13),
+    ("3rd", "Female", "Child"): (17, 14),
+    ("1st", "Male", "Adult"): (118, 57),
+    ("1st", "Female", "Adult"): (4, 140),
+    ("2nd", "Male", "Adult"): (154, 14),
+    ("2nd", "Female", "Adult"): (13, 80),
+    ("3rd", "Male", "Adult"): (387, 75),
+    ("3rd", "Female", "Adult"): (89, 76),
+    ("Crew", "Male", "Adult"): (670, 192),
+    ("Crew", "Female", "Adult"): (3, 20),
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_titanic_has_the_roc_auc_of_independent_rows_and_no_leak(
+    module: Module, seed: int
+) -> None:
+    rows = [
+        (*cell, survived)
+        for cell, of in TITANIC.items()
+        for survived in (0, 1)
+        for _ in range(of[survived])
+    ]
+    frame = pl.DataFrame(rows, ["Class", "Sex", "Age", "y"], orient="row")
+    frame = frame.with_columns(pl.col("y") == 1)
+    columns = dict.fromkeys(("Class", "Sex", "Age"), "category")
+    data = contract(module, columns, split={"by": "stratified", "seed": seed})
+    train, holdout = module("pipeline.split").split(frame, data)
+    assert holdout.height / 2_201 == pytest.approx(0.2, abs=0.02)
+    means = train.group_by(*columns).agg(pl.col("y").mean().alias("p"))
+    scored = holdout.join(means, on=list(columns), how="left").fill_null(0.3)
+    found = roc_auc_score(scored["y"].to_numpy(), scored["p"].to_numpy())
+    assert found == pytest.approx(0.77, abs=0.06)
+    leaks = module("pipeline.leaks").leaks(train, holdout, data)
+    assert leaks == {"rows": 0, "encodings": 0}
