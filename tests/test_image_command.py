@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import shutil
 import stat
 from collections.abc import Callable
@@ -110,3 +112,27 @@ def test_a_jobs_token_goes_to_its_platforms_registry_alone(
     pushed = image._pushed(engine, "ghcr.io/team/project/service", "ghcr.io/team/project/service:1")
     assert pushed.endswith(digest)
     assert list(json.loads(seen.read_text())["auths"]) == ["ghcr.io"]
+
+
+def test_what_an_image_keeps_imports_nothing_that_it_leaves_out(render: Render) -> None:
+    """When it starts, that is: at the top of a module, types apart."""
+    project = render(level=2, ci=["github", "gitlab"])
+    kept = re.search(r'! -regex "(.*?)" -delete', (project / "Dockerfile").read_text(), re.DOTALL)
+    assert kept
+    pattern = re.compile(kept[1].replace("\\\n", ""))
+    modules = [
+        path
+        for path in (project / "src").rglob("*.py")
+        if pattern.fullmatch(path.relative_to(project).as_posix())
+    ]
+    assert len(modules) > 8
+    for path in modules:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                inside = [
+                    base.with_suffix(".py"),
+                    *(base / f"{name.name}.py" for name in node.names),
+                ]
+                lost = [module for module in inside if module.is_file() and module not in modules]
+                assert not lost, f"{path.name} imports {lost}"

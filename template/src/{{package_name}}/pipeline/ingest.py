@@ -15,7 +15,6 @@ import polars as pl
 from .. import BadInput
 from ..config import DATA, Column, Config, Data
 from ..documents import IDENTITY, ROWS, document, write_rows
-from .file_kind import not_a_table
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
 BOOLEANS = {word: word == pair[1] for pair in PAIRS for word in pair}
@@ -62,7 +61,9 @@ def read(source: Path, separator: str) -> pl.DataFrame:
     """
     if not source.is_file():
         raise BadInput(f"{source} is {'a folder' if source.is_dir() else 'missing'}: name a file")
-    from ..problem.data import load  # here: a package brings its own problem/, without this
+    # Here, as an image has neither: a package brings its own problem/, without this.
+    from ..problem.data import load
+    from .file_kind import not_a_table
 
     try:
         rows = load(source, separator)
