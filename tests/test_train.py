@@ -95,3 +95,22 @@ def test_only_the_projects_own_problem_is_the_users(module: Module, tmp_path: Pa
     assert not cli._is_problem(tmp_path / "problem")
     (tmp_path / "manifest.json").write_text("{}")
     assert cli._is_problem(tmp_path / "problem")
+
+
+def test_a_refit_learns_from_the_rows_that_were_held_out_too(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, train, documents = module("config"), module("pipeline.train"), module("documents")
+    rows, data = rows_of(module)
+    model = config.Model(estimator="linear", refit=True)
+    gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+    monkeypatch.chdir(tmp_path)
+    documents.write_rows(rows[:200], documents.TRAIN)
+    documents.write_rows(rows[200:], documents.HOLDOUT)
+    whole = config.Config(data=data, model=model, gate=gate)
+    module("pipeline.package").refit(tmp_path / "refitted", whole)
+    train.save(train.fit(rows, data, model), tmp_path / "of all")
+    train.save(train.fit(rows[:200], data, model), tmp_path / "of some")
+    refitted = (tmp_path / "refitted").read_bytes()
+    assert refitted == (tmp_path / "of all").read_bytes()
+    assert refitted != (tmp_path / "of some").read_bytes()

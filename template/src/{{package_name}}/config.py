@@ -101,6 +101,7 @@ class Model(Strict):
     estimator: str = "boosted"
     seed: int = 0
     params: dict[str, Any] = {}
+    refit: bool = False  # after the gate, on the holdout too; that very model is never measured
 
 
 class Costs(Strict):

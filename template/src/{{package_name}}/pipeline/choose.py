@@ -22,7 +22,7 @@ from .calibration import calibration
 from .evaluate import judge, latency, require_judgeable
 from .gate import surely_off
 from .ingest import inputs, labels
-from .metrics import SCORES, Floats
+from .metrics import SCORES, Floats, Resampler
 from .split import split
 from .train import fit
 
@@ -41,6 +41,10 @@ DRAWS = 1_000
 REFUSED = 0.02
 SLACK = 0.03  # of the gain over a constant; luck of a seed, and errors too rare to be in the rows
 OBSERVED_EXPECTED = Gate.model_fields["max_observed_expected"].default
+RACE_ROWS = 1_000  # predicted, before a candidate may be given up
+RACE_ERRORS = 4.0  # standard errors by which it must be worse
+BETTER = 0.02  # the skill of the challenger that is spoken of
+TOLERANCE = 0.05  # the default of config/delivery.yaml
 SURE = 0.99  # confidence, where the training rows do not show that there is anything to learn
 
 # A penalty, as without one a leaf that is all but sure of a rare class overshoots by far.
@@ -60,9 +64,16 @@ class Tried:
 
     model: Model
     y_pred: Floats
-    loss: float  # log loss or mean squared error, of all predicted rows
-    latency_ms: float
+    losses: Floats  # (n,) log loss or squared error; of the first folds only, if it was given up
+    latency_ms: float = 0.0
     error: str = ""  # why it could not be tried
+    given_up: bool = False
+
+    @property
+    def loss(self) -> float:
+        """The mean; infinite if there is none, or it is not finite."""
+        mean = self.losses.mean() if len(self.losses) else np.inf
+        return float(mean) if np.isfinite(mean) else np.inf
 
 
 def first_gate(
@@ -99,12 +110,12 @@ def first_gate(
     y_true = labels(known, data)[tested]
     require_judgeable(y_true, data, "the training part")  # before an estimator stumbles over it
     constant = _constant(y_true, data)
-    tried = []
+    tried: list[Tried] = []
     recipes = candidates(data, known.height)
     for place, recipe in enumerate(recipes):
         done = partial(_show, progress, recipe.estimator, place / len(recipes), len(recipes))
-        tried.append(_try(recipe, known, parts, data, done))
-    best = min(tried, key=lambda candidate: candidate.loss)
+        tried.append(_try(recipe, known, parts, data, tried, done))
+    best = _best(tried, sampled=train.height > known.height)
     if not np.isfinite(best.loss):
         raise BadInput(
             f"{DATA}: nothing can be learned of {data.target!r}, which reaches "
@@ -112,14 +123,15 @@ def first_gate(
         )
     linear = next(candidate for candidate in tried if candidate.model.estimator == "linear")
 
-    metric, *others = judged(y_true, data)
+    names = judged(y_true, data)
+    metric = names[0]
     judged_rows = known[tested]
     simple = constant if linear.error else linear.y_pred
     baselines = {"constant": constant, "linear": simple}
     whole = Config(data=data, model=best.model, gate=Gate(metric=metric, thresholds={metric: 0.0}))
     document = judge(y_true, best.y_pred, baselines, judged_rows, whole)
     sample = resampler(judged_rows, [len(test) for _, test in parts], holdout.height, data)
-    bounds = thresholds([metric, *others], y_true, best.y_pred, constant, sample)
+    bounds = thresholds(names, y_true, best.y_pred, constant, sample)
     gained = document["baselines"]["constant"]["skill"]
     slices = [s["skill"]["value"] for s in document["slices"] if s["skill"]["value"] is not None]
     proved = (gained["low"] or 0.0) > 0
@@ -142,7 +154,17 @@ def first_gate(
         max_observed_expected=round(max([1.0, *off]) * OBSERVED_EXPECTED, 2),
         max_latency_ms=max(50.0, round(5 * best.latency_ms)),
     )
-    return best.model, gate, _explain(tried, best, document, bounds, holdout.height, data, proved)
+    notes = _explain(tried, best, document, bounds, holdout.height, data, proved)
+    rivals = [rival for rival in tried if rival is not best and len(rival.y_pred)]
+    if rivals and proved:
+        rival = min(rivals, key=lambda candidate: candidate.loss)
+        total = min(train.height + holdout.height, MOST_ROWS)
+        share = power(best, rival, y_true, total, metric, data)
+        notes["(power)"] = (
+            f"a challenger better by {BETTER:g} skill is recognised in {share:.0%} of cases, as far "
+            f"as {_named(best.model)} against {_named(rival.model)} shows"
+        )
+    return best.model, gate, notes
 
 
 def candidates(data: Data, rows: int) -> list[Model]:
@@ -237,29 +259,78 @@ def _try(
     rows: pl.DataFrame,
     parts: list[tuple[Indices, Indices]],
     data: Data,
+    rivals: list[Tried],
     show: Callable[[int, int], None],
 ) -> Tried:
-    """Predict every fold with a model of the others."""
-    predicted = []
+    """Predict every fold with a model of the others; give up once a rival is surely better."""
+    predicted: list[Floats] = []
+    losses = np.empty(0)
     for number, (fitted, test) in enumerate(parts, start=1):
         show(number, len(parts))
         try:
             model = fit(rows[fitted], data, recipe)
             predicted.append(predict(model, rows[test], data, features))
         except (BadInput, ValueError, FloatingPointError) as error:
-            return Tried(recipe, np.empty(0), float("inf"), 0.0, str(error))
-    y_pred = np.concatenate(predicted)
-    y_true = labels(rows, data)[np.concatenate([test for _, test in parts])]
+            return Tried(recipe, np.empty(0), np.empty(0), error=str(error))
+        new = _losses(labels(rows[test], data), predicted[-1])
+        losses = np.concatenate([losses, new])
+        if number < len(parts) and any(_surely_better(rival, losses) for rival in rivals):
+            return Tried(recipe, np.empty(0), losses, given_up=True)
     taken = latency(model, rows[parts[-1][1]], data)
-    return Tried(recipe, y_pred, _loss(y_true, y_pred, data), taken)
+    return Tried(recipe, np.concatenate(predicted), losses, taken)
 
 
-def _loss(y_true: Floats, y_pred: Floats, data: Data) -> float:
-    """Return a strictly proper score (Gneiting and Raftery, 2007); infinite if not finite."""
-    name = "rmse" if data.task == "regression" else "log_loss"
+def _surely_better(rival: Tried, losses: Floats) -> bool:
+    """Tell whether the rival's losses are lower, by far, on the same first rows (a race).
+
+    Maron and Moore, Hoeffding races, 1994; by standard errors of the paired differences.
+    """
+    n = len(losses)
+    if rival.given_up or n < RACE_ROWS or len(rival.losses) < n:
+        return False
+    lost = losses - rival.losses[:n]
+    return bool(lost.mean() > RACE_ERRORS * lost.std() / n**0.5)
+
+
+def _best(tried: list[Tried], *, sampled: bool) -> Tried:
+    """Return the candidate with the lowest loss.
+
+    If there are more rows than were tried, boosted trees get the benefit of the doubt (one standard
+    error): of the three they gain most from more rows.
+    """
+    complete = [candidate for candidate in tried if not candidate.given_up]
+    best = min(complete, key=lambda candidate: candidate.loss)
+    if sampled and np.isfinite(best.loss):
+        for candidate in sorted(complete, key=lambda candidate: candidate.loss):
+            lost = candidate.losses - best.losses if len(candidate.losses) else np.array([np.inf])
+            if candidate.model.estimator == "boosted":
+                return candidate if lost.mean() <= lost.std() / len(lost) ** 0.5 else best
+    return best
+
+
+def _losses(y_true: Floats, y_pred: Floats) -> Floats:
+    """Return each row's squared error or log loss: strictly proper (Gneiting and Raftery, 2007)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        value = float(SCORES[name](y_true, y_pred))
-    return value if np.isfinite(value) else float("inf")
+        if y_pred.ndim == 1:
+            return np.asarray((y_true - y_pred) ** 2)
+        chance = y_pred[np.arange(len(y_true)), y_true.astype(int)]
+        return np.asarray(-np.log(np.clip(chance, 1e-15, 1)))
+
+
+def power(best: Tried, other: Tried, y_true: Floats, rows: int, metric: str, data: Data) -> float:
+    """Return how often a challenger with `BETTER` skill is accepted, by a normal approximation.
+
+    It is accepted if the lower end of its skill over the champion is not below −`TOLERANCE`, out
+    of fold on so many rows. How much a skill varies is that of one candidate over another.
+    """
+    gate = Gate(metric=metric, thresholds={metric: 0.0})
+    deviations = (
+        Resampler(y_true, metric, len(data.classes), gate)
+        .skill(best.y_pred, other.y_pred)
+        .deviations
+    )
+    error = float(np.nanstd(deviations)) * (len(y_true) / rows) ** 0.5
+    return float(norm.cdf((BETTER + TOLERANCE) / max(error, 1e-12) - norm.ppf(0.975)))
 
 
 def resampler(
@@ -375,7 +446,8 @@ def _explain(
     """Return a sentence on the estimator and one on the gate."""
     name = "rmse" if data.task == "regression" else "log loss"
     ranked = sorted(tried, key=lambda candidate: candidate.loss)
-    losses = ", ".join(f"{_named(candidate.model)} {candidate.loss:.4g}" for candidate in ranked)
+    root = 0.5 if data.task == "regression" else 1.0  # mean squared errors are shown as RMSE
+    losses = ", ".join(f"{_named(one.model)} {one.loss**root:.4g}" for one in ranked)
     metric = document["metric"]
     value = document["metrics"][metric]["value"]
     constant = document["baselines"]["constant"]["value"]
@@ -384,8 +456,11 @@ def _explain(
         f"{name} {'≥' if name in HIGHER_IS_BETTER else '≤'} {bound:.4g}"
         for name, bound in bounds.items()
     )
+    why = "the lowest"
+    if best is not ranked[0]:
+        why = "as more rows help it most, and it is within a standard error of the lowest"
     notes = {
-        "(estimator)": f"{_named(best.model)}: the lowest cross-validated {name} ({losses})",
+        "(estimator)": f"{_named(best.model)}: {why} cross-validated {name} ({losses})",
         "(gate)": f"{asked}: what such a model reaches on {holdout:,} rows; {reached}",
     }
     if not proved:

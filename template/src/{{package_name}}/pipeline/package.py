@@ -14,6 +14,7 @@ import polars as pl
 
 from .. import BadInput, Refused
 from ..config import DATA, Config, Data
+from ..config import MODEL as CONFIG
 from ..documents import (
     DOCUMENTS,
     HOLDOUT,
@@ -27,13 +28,15 @@ from ..documents import (
     document,
     read,
 )
-from ..inference import MANIFEST, OLD, package_digest, repair
+from ..inference import MANIFEST, OLD, package_digest, predict, repair
+from ..problem.features import features
 from . import identity
 from .correlations import add as add_correlations
 from .gate import decide
 from .ingest import inputs
 from .report import render
 from .seasons import CLOCK, add_usual
+from .train import fit, save
 
 PROBLEM = Path(__file__).parents[1] / "problem"
 NEW = PACKAGE.with_name(".model.new")
@@ -41,7 +44,9 @@ NEW = PACKAGE.with_name(".model.new")
 
 def step(config: Config) -> str:
     documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
-    with document("package", MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA) as said:
+    with document(
+        "package", MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA, CONFIG
+    ) as said:
         gate = read("gate")
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
             raise Refused("the gate has not passed this model: see artifacts/gate.json")
@@ -51,12 +56,15 @@ def step(config: Config) -> str:
         (NEW / "problem").mkdir(parents=True)
         for path in (MODEL, *documents):
             shutil.copy(path, NEW)
+        if config.model.refit:
+            refit(NEW / MODEL.name, config)
         for path in PROBLEM.glob("*.py"):
             shutil.copy(path, NEW / "problem")
         steps = {name: read(name) for name in STEPS if name != "package"}
         write(NEW, config, steps)
         sides = pl.read_parquet(SIDES)
-        trained_on = sides.filter(~pl.col("held"))["identity"]
+        learned = ~pl.col("held") | config.model.refit
+        trained_on = sides.filter(learned)["identity"]
         identity.write(NEW, identity.identifying(config.data), trained_on, gate["model_digest"])
         files = {
             path.relative_to(NEW).as_posix(): digest(path)
@@ -66,6 +74,8 @@ def step(config: Config) -> str:
         whole, trained = package_digest(files), datetime.fromisoformat(steps["train"]["ended"])
         said |= {"version": f"{trained:%Y%m%d-%H%M%S}-{whole[7:15]}", "package_digest": whole}
         said |= {"model_digest": gate["model_digest"], "files": files}
+        if config.model.refit:
+            said["refit_digest"] = files[MODEL.name]
         manifest = {"created": steps["train"]["ended"], **said}
         (NEW / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         # A kill between the two renames leaves no package; `repair` brings the old one back.
@@ -74,7 +84,25 @@ def step(config: Config) -> str:
             PACKAGE.rename(OLD)
         NEW.rename(PACKAGE)
         repair()
-    return f"{PACKAGE}/, {len(files) + 1} files, version {said['version']}"
+    more = (
+        ", trained once more on all rows, which nothing has measured"
+        if "refit_digest" in said
+        else ""
+    )
+    return f"{PACKAGE}/, {len(files) + 1} files, version {said['version']}{more}"
+
+
+def refit(path: Path, config: Config) -> None:
+    """Train the recipe that passed once more, on the rows that were held out as well.
+
+    Raises:
+        BadInput: It predicts values that are not finite.
+    """
+    rows = pl.concat([pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT)])
+    fitted = fit(rows, config.data, config.model)
+    if not np.isfinite(predict(fitted, rows, config.data, features)).all():
+        raise BadInput(f"{CONFIG}: refit: trained on all rows, the model predicts no finite values")
+    save(fitted, path)
 
 
 def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:

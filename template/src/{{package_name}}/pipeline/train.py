@@ -30,7 +30,7 @@ def step(config: Config) -> str:
             save(fitted, FILE)
         except Unsavable as error:
             raise BadInput(_explain(error, rows, config)) from error
-        said |= {"rows": rows.height, **config.model.model_dump()}
+        said |= {"rows": rows.height, **config.model.model_dump(exclude={"refit"})}
         said["model_inputs"] = features(inputs(rows.head(1), config.data)).columns
     return f"{config.model.estimator} on {rows.height:,} rows"
 
