@@ -161,8 +161,8 @@ def first_gate(
         total = min(train.height + holdout.height, MOST_ROWS)
         share = power(best, rival, y_true, total, metric, data)
         notes["(power)"] = (
-            f"a challenger better by {BETTER:g} skill is recognised in {share:.0%} of cases, as far "
-            f"as {_named(best.model)} against {_named(rival.model)} shows"
+            f"a challenger better by {BETTER:g} skill is recognised in {share:.0%} of cases, "
+            f"as far as {_named(best.model)} against {_named(rival.model)} shows"
         )
     return best.model, gate, notes
 
