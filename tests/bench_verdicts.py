@@ -100,6 +100,23 @@ def _category_shift(module: Import, trials: int, seed: int) -> float:
     )
 
 
+def _year(change: str, *, alarms: bool = False) -> Simulation:
+    """Return the share of daily windows with a sign, or with an alarm; a trial is a halving."""
+
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        config = module("config")
+        project = Path(str(config.__file__)).parents[2]
+        data = config.read(project / config.DATA, config.Data)
+        flights = verdicts_monitoring.year_of_flights()
+        shares = [
+            verdicts_monitoring.year_against_itself(module, data, flights, change, seed + trial)
+            for trial in range(trials)
+        ]
+        return sum(share[alarms] for share in shares) / trials
+
+    return simulation
+
+
 def _performance(holdout: int, change: str | None = None) -> Simulation:
     def simulation(module: Import, trials: int, seed: int) -> float:
         return verdicts_monitoring.performance_alarm(
@@ -240,6 +257,38 @@ LINES = [
         _rows_judged,
         10,
         0,
+        cases=0,
+    ),
+    Line(
+        "year of flights against itself: windows with a sign",
+        "1",
+        _year("nothing"),
+        1,
+        0.05,
+        cases=0,
+    ),
+    Line(
+        "year of flights against itself: windows with an alarm",
+        ".50",
+        _year("nothing", alarms=True),
+        1,
+        0,
+        cases=0,
+    ),
+    Line(
+        "year of flights, seats + 25 %: windows with a sign",
+        "1",
+        _year("seats"),
+        1,
+        least=0.95,
+        cases=0,
+    ),
+    Line(
+        "year of flights, one carrier for two: windows with a sign",
+        "1",
+        _year("merged carrier"),
+        1,
+        least=0.95,
         cases=0,
     ),
     Line(
