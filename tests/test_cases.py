@@ -293,6 +293,12 @@ def test_years_are_a_time(use: Use, style: str) -> None:
     assert found.frame["year"].max() == datetime(1999, 1, 1)
 
 
+def test_seconds_since_1970_are_a_time(use: Use) -> None:
+    found = use(lines(timestamp=[1_500_000_000 + 3600 * n for n in range(N)]))
+    assert found.frame["timestamp"][0] == datetime(2017, 7, 14, 2, 40)
+    assert found.data.split.column == "timestamp"
+
+
 def test_numbers_under_a_name_of_time_are_pointed_out(use: Use) -> None:
     found = use(
         lines(date=[16_695 + n * 7 % 900 for n in range(N)], day=[n % 28 for n in range(N)])
@@ -356,6 +362,7 @@ def test_times_that_cannot_be_read_are_pointed_out_and_what_that_costs(use: Use,
         ("%Y", ["1999", "2000.5", "1949.083"]),
         ("%y", ["63", "99", "07"]),
         ("%Y Q%q", ["1998 Q1", "2001 Q4"]),
+        ("%s", ["1500000000", "7"]),
         ("%a, %d %B %Y %H:%M:%S%.f %#z", ["Sun, 01 Jan 2017 00:00:00 -0500"]),
     ],
 )
@@ -403,6 +410,15 @@ def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module
     profile = module("pipeline.package").profile(found.frame, given, found.data)
     assert "secret" not in str(profile)
     assert profile["columns"]["remark"]["percentiles"][100] < 60
+
+
+def test_a_datetime_that_does_not_split_is_named_with_the_reason(use: Use) -> None:
+    few = use(lines(month=[f"2024-0{n % 3 + 1}-01" for n in range(N)]))
+    assert "'month' has 3 different values, too few" in few.notes["(split)"]
+    gaps = use(lines(seen=["" if n % 9 == 0 else START + timedelta(days=n) for n in range(N)]))
+    assert "'seen' has gaps" in gaps.notes["(split)"]
+    born = use(lines(birth_date=[START - timedelta(days=9 * n) for n in range(N)]))
+    assert "'birth_date' is a date of birth" in born.notes["(split)"]
 
 
 # --- identifiers -----------------------------------------------------------------------------
@@ -520,6 +536,11 @@ def test_in_a_file_with_such_a_field_the_wrong_line_is_named(use: Use, module: M
 def test_suffixes_in_capitals_are_the_same(use: Use, name: str) -> None:
     content = text().encode()
     assert use(gzip.compress(content) if name.endswith("GZ") else content, name).frame.height == N
+
+
+def test_separators_at_the_end_of_each_line_are_no_columns(use: Use) -> None:
+    found = use("".join(f"{line},,,\n" for line in text().splitlines()))
+    assert set(found.data.columns) == {"x", "z", "y"}
 
 
 def test_spaces_around_names_need_not_be_typed(use: Use) -> None:

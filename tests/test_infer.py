@@ -672,6 +672,21 @@ ODD = [
     "5%",
     " a ",
     "ß",
+    "($5.25)",
+    "-$7",
+    "7-",
+    "1'234",
+    "12,34,567",
+    "1.227,11",
+    "<0.1",
+    "84 kg",
+    "1998 Q1",
+    "1999",
+    "63",
+    "Jan 2020",
+    "Sun, 01 Jan 2017 00:00:00 -0500",
+    "-999",
+    "120/80",
 ]
 WORDS = st.sampled_from(ODD)
 NUMBERS = st.floats(width=64).map(repr) | st.integers(-(2**70), 2**70).map(str)
@@ -693,7 +708,8 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
     """A few pools of words; every row takes one of each at random."""
     r = random.Random(draw(st.integers(0, 2**32)))
     n = draw(st.sampled_from([80, 120, 300]))
-    names = draw(st.lists(st.text(max_size=3), min_size=1, max_size=5, unique=True))
+    known = st.sampled_from(["year", "date", "created_at", "id", "rownames", "month", "lat"])
+    names = draw(st.lists(st.text(max_size=3) | known, min_size=1, max_size=5, unique=True))
     columns = {}
     for name in [*names, "target"]:
         pool = draw(st.lists(draw(st.sampled_from(KINDS)), min_size=1, max_size=30))

@@ -79,10 +79,8 @@ def timely(name: str) -> bool:
 
 def dated(name: str) -> bool:
     """Whether a name says that its values are dates, not merely something about time."""
-    return timely(name) and any(
-        word in {"date", "datetime", "timestamp", "datum"} or word.endswith(ENDS)
-        for word in words(name)
-    )
+    known = {"date", "datetime", "timestamp", "datum", "ts", "created", "updated", "modified"}
+    return timely(name) and any(word in known or word.endswith(ENDS) for word in words(name))
 
 
 def year_of_the_row(name: str) -> bool:

@@ -359,6 +359,10 @@ def _as_years(column: _Words) -> Column | None:
     if column.is_target or not (column.is_timely or year_of_the_row(column.name)):
         return None
     words = column.words
+    if len(words) and column.is_timely and words.str.contains(r"^\d{9,10}$").all():
+        now = datetime.now(UTC).timestamp()
+        past = words.cast(pl.Float64).to_numpy().max() < now
+        return Column(type="datetime", formats=[EPOCH]) if past else None
     if not len(words) or not words.str.contains(r"^\d{1,4}(\.\d+)?$").all():
         return None
     values = words.cast(pl.Float64)
@@ -373,8 +377,6 @@ def _as_years(column: _Words) -> Column | None:
         return None if late else Column(type="datetime", formats=[YEAR_OF_CENTURY])
     if year_of_the_row(column.name) or not whole or (bare and every and low >= 1600):
         return _year(low, high, whole=whole)
-    if low >= 1e8 and high < datetime.now(UTC).timestamp() and whole:
-        return Column(type="datetime", formats=[EPOCH])
     return None
 
 

@@ -376,11 +376,8 @@ def _split(
     if group:
         return time, {"by": "group", "column": group}, f"no {group!r} is on both sides, as asked"
     if time is None or known[time].has_nulls():
-        return (
-            time,
-            random,
-            "at random: no datetime that has a name and no gaps says when a row came to be",
-        )
+        dates = {n: known[n] for n in features if n and known[n].dtype == pl.Datetime}
+        return time, random, _why_at_random(dates)
     # The first thresholds come from splitting the older part once more, so three parts matter.
     when = known[time].sort()
     first, second = when[int(0.64 * len(when))], when[int(0.8 * len(when))]
@@ -390,6 +387,21 @@ def _split(
         return time, random, f"WARNING: at random, as {time!r} would part whole classes"
     why = f"the newest fifth by {time!r}, from {second} on, is held out; --time names another"
     return time, {"by": "time", "column": time}, why
+
+
+def _why_at_random(dates: dict[str, pl.Series]) -> str:
+    """Why none of the datetimes tells old rows from new ones."""
+    reasons = []
+    for name, values in dates.items():
+        if values.has_nulls():
+            reasons.append(f"{name!r} has gaps")
+        elif BIRTH.search(name):
+            reasons.append(f"{name!r} is a date of birth")
+        else:
+            reasons.append(f"{name!r} has {values.n_unique()} different values, too few")
+    if reasons:
+        return f"at random: {', '.join(reasons)}; --time names a column"
+    return "at random: no datetime that has a name and no gaps says when a row came to be"
 
 
 def _list(words: Iterable[str]) -> str:

@@ -75,6 +75,9 @@ def read(source: Path, separator: str) -> pl.DataFrame:
     misread = rows.width < 2 or not rows.columns[0][:1].isalnum()
     if misread and (kind := not_a_table(source)):
         raise BadInput(f"{source} is {kind}")
+    # Separators at the end of each line, as spreadsheets leave them, make columns of nothing.
+    ends = [n for n in rows.columns if re.fullmatch(r"_duplicated_\d+", n)]
+    rows = rows.drop(n for n in ends if (rows[n].cast(pl.String).fill_null("") == "").all())
     for name in rows.columns:
         twice = re.fullmatch(r"(.*)_duplicated_\d+", name, re.DOTALL)  # as Polars renames it
         if twice and twice[1] in rows.columns:

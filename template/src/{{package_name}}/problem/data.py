@@ -65,8 +65,7 @@ def read_lines(source: Path, separator: str) -> pl.DataFrame:
         raise ValueError(f"it is not UTF-8 after line {line}; save it as UTF-8") from None
     except csv.Error as error:
         raise ValueError(f"after line {line}: {error}") from None
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise ValueError(f"two columns are called {twice!r}: rename one of them")
-    columns = dict.fromkeys(header, pl.String)
-    return pl.DataFrame(fields, schema=columns, orient="row")
+    # A name that is there twice is marked as Polars marks it.
+    again = [header[:place].count(name) for place, name in enumerate(header)]
+    names = [f"{n}_duplicated_{k - 1}" if k else n for n, k in zip(header, again, strict=True)]
+    return pl.DataFrame(fields, schema=dict.fromkeys(names, pl.String), orient="row")
