@@ -412,6 +412,13 @@ def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module
     assert profile["columns"]["remark"]["percentiles"][100] < 60
 
 
+def test_the_example_of_a_time_that_is_not_read_is_one_that_is_not(use: Use) -> None:
+    days = [f"{START + timedelta(days=n):%Y-%m-%d}" for n in range(N)]
+    days[40:90] = [f"{day} - {day}" for day in days[40:90]]
+    found = use(lines(visit_date=days))
+    assert "'2017-02-10 - 2017-02-10' (50 rows like it) cannot be read" in found.notes["visit_date"]
+
+
 def test_a_datetime_that_does_not_split_is_named_with_the_reason(use: Use) -> None:
     few = use(lines(month=[f"2024-0{n % 3 + 1}-01" for n in range(N)]))
     assert "'month' has 3 different values, too few" in few.notes["(split)"]

@@ -401,7 +401,7 @@ def _unread(column: _Words, made: Draft) -> str | None:
     some = words.head(2000)
     times = some.filter(some.str.contains(TIMES))
     if len(times) >= 0.8 * len(some):
-        example = _example(column, times)
+        example = _example(column, _not_read(times, column, made))
         if column.is_timely or times.str.contains(CLEAR_TIMES).sum() >= 0.8 * len(times):
             if times.str.contains(r"^\d{1,2}:\d\d").all():
                 return f"{LIKE_TIMES}, but {example} {NO_DAY}: join the two in problem/data.py"
@@ -420,6 +420,15 @@ def _unread(column: _Words, made: Draft) -> str | None:
     example = _example(column, odd if with_unit.is_empty() else with_unit)
     todo = "read it in problem/data.py, or list it under gaps of the column if it means no value"
     return f"WARNING: looks like numbers, but {example} cannot be read: {todo}"
+
+
+def _not_read(times: pl.Series, column: _Words, made: Draft) -> pl.Series:
+    """Those of the words that no known format reads, if the others can be read."""
+    formats = _formats(times, timely_name=column.is_timely)
+    if not formats:
+        return times
+    odd, _ = unreadable(times, Column(type="datetime", formats=formats), made.data)
+    return times if odd.is_empty() else odd
 
 
 def _example(column: _Words, words: pl.Series) -> str:
