@@ -227,3 +227,42 @@ def test_the_words_of_a_text_are_learned_and_saved(
         module("inference").predict(loaded, rows[n], data, features) for n in range(300, 305)
     ]
     assert np.allclose(np.concatenate(one_by_one), y_pred[:5])
+
+
+def test_a_text_that_the_projects_own_features_do_not_read_is_left_out_and_told(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose, config = module("pipeline.choose"), module("config")
+    data = verdicts.contract("binary", module)
+    columns = data.columns | {"review": config.Column(type="text", nullable=True)}
+    data = data.model_copy(update={"columns": columns})
+    rows = verdicts.draw_rows("binary", 400, np.random.default_rng(0))
+    rows = rows.with_columns(reviews(400)["review"])
+    assert choose.without_unread_texts(rows, data) == (data, {})
+    monkeypatch.setattr(choose, "features", lambda rows: rows)  # as before 0.3
+    changed, notes = choose.without_unread_texts(rows, data)
+    assert "review" not in changed.columns
+    assert "problem/features.py" in changed.left_out["review"]
+    assert notes["review"].startswith("WARNING")
+    alone = {"review": columns["review"], "y": columns["y"]}
+    with pytest.raises(config.BadInput, match="'review' is a text"):
+        choose.without_unread_texts(rows, data.model_copy(update={"columns": alone}))
+
+
+def test_an_estimator_that_the_projects_own_model_py_lacks_is_not_chosen(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = module("pipeline.train")
+    known = train.estimator
+
+    def old(name: str, *arguments: Any) -> Any:
+        if name != "linear":
+            raise ValueError(f"'{name}' is no estimator of problem/model.py")
+        return known(name, *arguments)
+
+    monkeypatch.setattr(train, "estimator", old)
+    rows = verdicts.draw_rows("binary", 400, np.random.default_rng(0))
+    data = verdicts.contract("binary", module)
+    model, _, notes = module("pipeline.choose").first_gate(rows, data)
+    assert model.estimator == "linear"
+    assert "forest" not in notes["(estimator)"]

@@ -167,6 +167,29 @@ def first_gate(
     return best.model, gate, notes
 
 
+def without_unread_texts(rows: pl.DataFrame, data: Data) -> tuple[Data, dict[str, str]]:
+    """Leave out the text columns that `features` hands on as text, which no estimator here reads.
+
+    A project of before 0.3 has a `problem/features.py` of its own that knows no texts.
+
+    Returns:
+        The contract, and a WARNING for each column.
+
+    Raises:
+        BadInput: No other column is left.
+    """
+    x = features(inputs(rows.head(1), data))
+    texts = [name for name in data.features if data.columns[name].type == "text"]
+    unread = [name for name in texts if name in x.columns and x[name].dtype == pl.String]
+    why = "a text, which features() in problem/features.py does not turn into numbers"
+    if unread and set(unread) == set(data.features):
+        raise BadInput(f"{unread[0]!r} is {why}, and no other column is left to learn from")
+    columns = {name: column for name, column in data.columns.items() if name not in unread}
+    left_out = data.left_out | dict.fromkeys(unread, why)
+    notes = {name: f"WARNING: left out: {why}" for name in unread}
+    return data.model_copy(update={"columns": columns, "left_out": left_out}), notes
+
+
 def candidates(data: Data, rows: int) -> list[Model]:
     """Return the recipes to try on so many rows: linear, boosted trees and a forest."""
     boosted = [SLOW] if rows < SMALL else [SLOW, FAST]
@@ -447,7 +470,9 @@ def _explain(
     name = "rmse" if data.task == "regression" else "log loss"
     ranked = sorted(tried, key=lambda candidate: candidate.loss)
     root = 0.5 if data.task == "regression" else 1.0  # mean squared errors are shown as RMSE
-    losses = ", ".join(f"{_named(one.model)} {one.loss**root:.4g}" for one in ranked)
+    losses = ", ".join(
+        f"{_named(one.model)} {one.loss**root:.4g}" for one in ranked if not one.error
+    )
     metric = document["metric"]
     value = document["metrics"][metric]["value"]
     constant = document["baselines"]["constant"]["value"]

@@ -19,7 +19,7 @@ from ..config import METRICS, Data, Strict
 from ..documents import digest, replacing
 from ..problem import schema
 from . import example
-from .choose import first_gate
+from .choose import first_gate, without_unread_texts
 from .identity import identifying, identities
 from .infer import infer
 from .ingest import read, typed
@@ -50,6 +50,8 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
         rows = read(file, separator)
     with console.status(f"understanding {rows.height:,} rows of {rows.width} columns …"):
         data, notes = infer(rows, target, source=str(file.name), separator=separator, **asked)
+        data, unread = without_unread_texts(typed(rows, data), data)
+        notes |= unread
         data = data.model_copy(update={"source": str(source), "identity": recognised(rows, data)})
     with console.status("checking that the contract keeps the file …"):
         keeps(rows, data)
