@@ -186,7 +186,7 @@ def without_unread_texts(rows: pl.DataFrame, data: Data) -> tuple[Data, dict[str
         raise BadInput(f"{unread[0]!r} is {why}, and no other column is left to learn from")
     columns = {name: column for name, column in data.columns.items() if name not in unread}
     left_out = data.left_out | dict.fromkeys(unread, why)
-    notes = {name: f"WARNING: left out: {why}" for name in unread}
+    notes = dict.fromkeys(unread, f"WARNING: left out: {why}")
     return data.model_copy(update={"columns": columns, "left_out": left_out}), notes
 
 
