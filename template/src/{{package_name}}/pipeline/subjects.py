@@ -116,7 +116,8 @@ def _alike(name: str, columns: dict[str, pl.Series], target: str, *, named: bool
             f"{_shown(steady)} hardly {'vary' if len(steady) > 1 else 'varies'} within it"
         )
     if rest <= OF_TARGET and surprise <= SURE:
-        reasons.append(f"the target varies {1 - rest:.0%} less within it than overall")
+        less = f"varies {1 - rest:.0%} less within it than overall"
+        reasons.append(f"the target {less if rest > ALIKE else 'hardly varies within it'}")
     return Subject(name, " and ".join(reasons), share + max(0.0, 1 - rest))
 
 
