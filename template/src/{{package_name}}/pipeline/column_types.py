@@ -122,7 +122,9 @@ def draft(rows: pl.DataFrame, target: str, separator: str, time: str | None = No
         name, dtype = column.name, column.dtype
         if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null):
             words = column.alias("word").cast(pl.String).str.strip_chars().drop_nulls()
-            seen[name] = words.value_counts()
+            # In the order of the file, so that examples and samples are the same in every run.
+            different = words.unique(maintain_order=True)
+            seen[name] = pl.DataFrame({"word": different, "count": words.unique_counts()})
         elif dtype.is_numeric():
             columns[name] = _of_numbers(column, name, target, time)
         elif dtype in (pl.Boolean, pl.Date, pl.Datetime):
