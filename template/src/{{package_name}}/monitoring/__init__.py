@@ -380,7 +380,8 @@ def judged_inputs(
         if len(several) < 2:
             continue
         together = pl.concat([windows[k] for k in several])
-        thinned = together.gather_every(1 + len(together) // POOL_ROWS)
+        # At random, as rows may come in a rhythm.
+        thinned = together.sample(min(len(together), POOL_ROWS), seed=0)
         for name, found in judge(thinned, references, half).items():
             if found["reason"] and references[name].seen.get("usual"):
                 reason = f"{found['reason']}, over {len(several)} windows"

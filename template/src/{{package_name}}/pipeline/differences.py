@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc, kolmogorov
 from scipy.stats import ncx2, norm
 
+FEWEST = 10  # rows of a category, of which a reference has a share that means something
+
 
 class Sizes(NamedTuple):
     """How known values differ from those of a reference."""
@@ -93,7 +95,9 @@ def compare(values: pl.Series, seen: dict[str, Any], rows: int) -> Change:
     before, weight = _expected_gaps(seen, rows)
     new = 0.0
     if "counts" in seen:
-        sizes = _categories(values, seen["counts"], max(0.0, before - seen["gaps"]) * rows)
+        outside = max(0.0, seen["gaps"] - seen.get("missing", seen["gaps"])) * rows
+        lost = max(0.0, before - seen["gaps"]) * rows
+        sizes = _categories(values, seen["counts"], lost, outside)
         new = (len(values) - values.null_count() - sizes.known) / max(1, len(values))
     else:
         is_time = values.dtype == pl.Datetime
@@ -180,15 +184,17 @@ def _in_single_precision(
         return values.astype(np.float32).astype(np.float64), rounded
 
 
-def _categories(values: pl.Series, counts: dict[str, int], lost: float) -> Sizes:
+def _categories(values: pl.Series, counts: dict[str, int], lost: float, outside: float) -> Sizes:
     """Compare categories with the counts of a reference; those it does not have are left out.
 
-    Categories of which fewer than five are to be expected are taken together, in the order of
-    their names, until there are five (Cochran, 1954) or a tenth of them.
+    Categories of which fewer than five are to be expected (Cochran, 1954), or that the reference
+    has seldom, are taken together in the order of their names, up to a tenth of them in a group.
 
     Args:
         lost: Of the rows that were counted, those in whose place others will come that are not
-            known; they are of rare categories.
+            known; they are of rare categories. If most of these are lost, rare categories and
+            those that are not known count as one.
+        outside: Rows of the reference with categories that are not known.
     """
     found = values.drop_nulls().alias("value").cast(pl.String).value_counts().iter_rows()
     seen = {name: count for name, count in found if name in counts}
@@ -198,13 +204,20 @@ def _categories(values: pl.Series, counts: dict[str, int], lost: float) -> Sizes
         return Sizes(known=m, p=1.0, psi=0.0, cohens_w=0.0, total_variation=0.0)
     before: list[float] = []
     now: list[int] = []
-    rare = [name for name, count in counts.items() if count * m < 5 * n]
-    for name in counts.keys() - set(rare):
-        before.append(counts[name])
-        now.append(seen.get(name, 0))
+    fewest = max(5 * n / m, FEWEST)
+    rare = [name for name, count in counts.items() if count < fewest]
+    for name, count in counts.items():
+        if count >= fewest:
+            before.append(count)
+            now.append(seen.get(name, 0))
     total = sum(counts[name] for name in rare)
     kept = max(0.0, 1 - lost / total) if total else 1.0
-    enough = max(5 * n / m, kept * total / 10)
+    if kept < 0.5:
+        unknown = len(values) - values.null_count() - m
+        before.append(total + outside)
+        now.append(sum(seen.get(name, 0) for name in rare) + unknown)
+        rare = []
+    enough = max(fewest, kept * total / 10)
     group_before, group_now = 0.0, 0
     for name in sorted(rare):
         group_before += counts[name] * kept
@@ -215,16 +228,18 @@ def _categories(values: pl.Series, counts: dict[str, int], lost: float) -> Sizes
             group_before, group_now = 0.0, 0
     before.append(group_before)
     now.append(group_now)
+    reference_rows, rows = sum(before), sum(now)
     p, chi_square, freedom = _chi_square(before, now, yates=False)
-    excess = max(0.0, chi_square - freedom) * (n + m) / (n * m)
-    moved = np.abs(np.array(before) / sum(before) - np.array(now) / m).sum() / 2
+    weight = reference_rows * rows / (reference_rows + rows)
+    excess = max(0.0, chi_square - freedom) / weight
+    moved = np.abs(np.array(before) / reference_rows - np.array(now) / rows).sum() / 2
     return Sizes(
         known=m,
         p=p,
         psi=_stability(before, now),
         cohens_w=float(excess**0.5),
         total_variation=float(moved),
-        weight=n * m / (n + m),
+        weight=weight,
         chi_square=chi_square,
         freedom=freedom,
     )
