@@ -243,3 +243,74 @@ def year_against_itself(
         for k in range(len(signs))
     ]
     return float(np.mean([bool(names) for names in signs])), float(np.mean(alarms))
+
+
+def number_shift(module: Any, size: float, trials: int, seed: int) -> float:
+    """Return how often at least 2 of 5 windows have a sign in one of twelve normal columns.
+
+    Args:
+        module: Imports a module of a project's package by its name.
+        size: Of the shift of its mean, in standard deviations; 0 for false alarms of all columns.
+        trials: How many references are drawn.
+        seed: Of all that is drawn.
+    """
+    drift, package, settings = map(module, ("monitoring.drift", "pipeline.package", "settings"))
+    random = np.random.default_rng(seed)
+    names = [f"x{k}" for k in range(COLUMNS)]
+    alarms = 0
+    for _ in range(trials):
+        trained = pl.DataFrame(random.normal(size=(ROWS, COLUMNS)), schema=names)
+        seen = {name: package.summary(trained[name]) for name in names}
+        module("pipeline.correlations").add(seen, trained)
+        references = {name: drift.Reference(seen[name], ROWS) for name in names}
+        signs = 0
+        for _ in range(5):
+            values = random.normal(size=(WINDOW, COLUMNS))
+            values[:, 0] += size
+            found = drift.judge(pl.DataFrame(values, schema=names), references, settings.Drift())
+            signs += any(finding["reason"] for finding in found.values())
+        alarms += signs >= 2
+    return alarms / trials
+
+
+def equal_shops(module: Any, shops: int, trials: int, seed: int) -> float:
+    """Return the share of windows with a sign, of a column of equally frequent categories.
+
+    The contract lists the 200 most frequent of 5,000 rows, as `ml data use` does.
+
+    Args:
+        module: Imports a module of a project's package by its name.
+        shops: How many categories there are.
+        trials: How many contracts are judged by, each in 10 windows.
+        seed: Of all that is drawn.
+    """
+    drift, config, settings = map(module, ("monitoring.drift", "config", "settings"))
+    random = np.random.default_rng(seed)
+    names = np.array([f"store{k:03}" for k in range(shops)])
+    given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
+    signs = 0
+    for _ in range(trials):
+        rows = pl.DataFrame({"store": random.choice(names, ROWS), "y": ["no"] * ROWS})
+        counts = rows["store"].value_counts().sort(-pl.col("count").cast(pl.Int64), "store")
+        listed = sorted(counts["store"].head(200))
+        data = config.Data.model_validate(
+            {
+                "source": "stores.csv",
+                "target": "y",
+                "task": "binary",
+                "classes": ["no", "yes"],
+                "split": {"by": "stratified"},
+                "columns": {
+                    "store": {"type": "category", "categories": listed, "open": True},
+                    "y": {"type": "category", "categories": ["no", "yes"]},
+                },
+            }
+        )
+        held = ROWS // 5
+        profile = module("pipeline.package").profile(rows[held:], given, data, rows[:held])
+        references = {"store": drift.Reference(profile["columns"]["store"], profile["rows"])}
+        for _ in range(10):
+            window = pl.DataFrame({"store": random.choice(names, WINDOW)})
+            found = drift.judge(window, references, settings.Drift())["store"]
+            signs += found["verdict"] == "drift"
+    return signs / (10 * trials)
