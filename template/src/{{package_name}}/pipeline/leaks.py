@@ -73,8 +73,12 @@ def copies(
         return 0
     coarse = [name for name in names if before[name].n_unique() <= COARSE]
     expected = np.full(holdout.height, float(train.height))
-    for part in ([coarse] if coarse else []) + [[name] for name in names if name not in coarse]:
-        expected *= _share(before.select(part), after.select(part))
+    if coarse:
+        expected *= _share(before.select(coarse), after.select(coarse))
+    for name in (name for name in names if name not in coarse):
+        # Less the row that it equals, which would explain itself.
+        share = _share(before.select(name), after.select(name)) - 1 / train.height
+        expected *= np.maximum(share, 0)
     unlikely = equal.to_numpy() & (expected < BY_CHANCE)
     twins = _share(before.select(names), after.select(names))
     explained = _explained(before, after, data, y_pred, ~equal.to_numpy())
