@@ -17,6 +17,7 @@ LEAST = 0.01  # of the holdout: fewer copies change no metric
 ALONE = 0.99  # ROC AUC, or R² of ranks, of one column
 RARE, RARE_ALONE = 0.05, 0.5  # below such a share of positives: average precision of one column
 CELLS = 20  # values, at least, of a column that may encode the target
+EXACT = 0.2  # of its standard deviation, that it may be away from what it encodes
 Floats = NDArray[np.float64]
 
 
@@ -125,9 +126,9 @@ def _explained(
 def encodings(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> list[str]:
     """Name the columns that hold the mean target of a category, the holdout's rows included.
 
-    Rows with one value of such a column are one category. Among categories the column follows the
-    mean over all rows where that differs from the mean over training rows; a column that knows
-    nothing of the holdout cannot.
+    Rows with one value of such a column are one category. The column is the mean over all rows,
+    smoothed or not, to a fifth of its standard deviation, and half as far from it as from the
+    mean over training rows alone.
     """
     found = []
     for name in data.features:
@@ -162,20 +163,30 @@ def _follows(x: pl.Series, y: pl.Series, x_held: pl.Series, y_held: pl.Series) -
     both = means(x, y).join(means(x_held, y_held), on="x", suffix=" held").sort("x")
     if both.height < CELLS or both.height > 0.5 * len(x):
         return False
-    encoded, before, weight = (both[name].to_numpy() for name in ("x", "y", "n"))
-    total = weight + both["n held"].to_numpy()
-    overall = (weight * before + both["n held"].to_numpy() * both["y held"].to_numpy()) / total
-    # Encodings are often smoothed, the more the fewer rows there are.
-    design = np.column_stack([np.ones(len(before)), before, total, total * before])
-    residuals = [v - design @ np.linalg.lstsq(design, v, rcond=None)[0] for v in (encoded, overall)]
-    # What is left of a column that is the training rows' mean itself is rounding.
-    if min(float(r.std()) for r in residuals) < 1e-6 * max(float(overall.std()), 1e-300):
-        return False
-    # A calibrated score comes to the root of the holdout's share, as it differs from the training
-    # rows' mean where that is off by chance. Surely more (Fisher's z, three sigma) is knowledge.
-    correlation = np.clip(np.corrcoef(*residuals)[0, 1], -1 + 1e-9, 1 - 1e-9)
-    honest = np.arctanh((len(x_held) / (len(x) + len(x_held))) ** 0.5)
-    return bool(np.arctanh(correlation) - 3 / (both.height - 3) ** 0.5 > honest)
+    encoded, before, count = (both[name].to_numpy() for name in ("x", "y", "n"))
+    held = both["n held"].to_numpy()
+    overall = (count * before + held * both["y held"].to_numpy()) / (count + held)
+    known = _distance(encoded, before, count)
+    whole = _distance(encoded, overall, count + held)
+    return whole <= EXACT * float(encoded.std()) and whole <= known / 2
+
+
+def _distance(encoded: Floats, mean: Floats, count: Floats) -> float:
+    """Return how far values are from means that are drawn to the grand mean.
+
+    That is (n · mean + k · grand) / (n + k) with the k that fits best (Micci-Barreca, SIGKDD
+    Explorations 3, 2001), or all by one share, as categories with equal means have one value; the
+    root of the mean square.
+    """
+    grand = float(np.average(mean, weights=count))
+    away = encoded - grand
+    square = float((away**2).sum())
+    smoothing = max(0.0, float((count * (mean - encoded) * away).sum()) / square) if square else 0.0
+    drawn = (count * mean + smoothing * grand) / (count + smoothing)
+    centred = mean - grand
+    spread = float((centred**2).sum())
+    shared = grand + centred * (float((centred * away).sum()) / spread if spread else 0.0)
+    return min(float(((guess - encoded) ** 2).mean() ** 0.5) for guess in (drawn, shared))
 
 
 def alone(rows: pl.DataFrame, data: Data) -> list[str]:
