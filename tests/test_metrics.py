@@ -247,6 +247,44 @@ def test_a_resampled_metric_is_as_wide_as_that_of_new_rows(
     assert 0.7 < np.mean(widths) / (2 * 1.96 * np.std(values)) < 1.5
 
 
+def rmse_interval(module: Module, random: Any, *, skewed: bool) -> dict[str, float]:
+    """Return the interval of 300 rows; the true RMSE is 1."""
+    error = random.normal(size=300)
+    if skewed:  # lognormal, less its mean, in its standard deviations
+        error = (np.exp(error) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
+    y = np.arange(300.0)
+    score = resampler(module, y, "rmse", 0).score("rmse", y - error)
+    found: dict[str, float] = score.interval(0.95)
+    return found
+
+
+def test_the_interval_of_rmse_holds_the_truth_where_errors_are_skewed(module: Module) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random = np.random.default_rng(seed)
+    found = [rmse_interval(module, random, skewed=True) for _ in range(60)]
+    assert np.mean([ends["low"] <= 1 <= ends["high"] for ends in found]) >= 0.88
+
+
+def test_and_is_hardly_wider_where_they_are_normal(module: Module) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random = np.random.default_rng(seed)
+    found = [rmse_interval(module, random, skewed=False) for _ in range(40)]
+    assert np.mean([ends["low"] <= 1 <= ends["high"] for ends in found]) >= 0.85
+    width = np.mean([ends["high"] - ends["low"] for ends in found])
+    assert width == pytest.approx(2 * 1.96 / (2 * 300) ** 0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("error", [0.0, 1.0, 1e-300, 1e140])
+def test_of_equal_errors_the_interval_is_that_error(module: Module, error: float) -> None:
+    y = np.arange(100) * max(error, 1.0)
+    for name in ("rmse", "mae"):
+        found = resampler(module, y, name, 0).score(name, y + error).interval(0.95)
+        assert found["low"] == pytest.approx(error, rel=1e-5, abs=1e-9)
+        assert found["high"] == pytest.approx(error, rel=1e-5, abs=1e-9)
+
+
 def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> list[Any]:
     """Compare two equally good models in slices; one of them may know nothing of the first."""
     truth = random.normal(size=n)

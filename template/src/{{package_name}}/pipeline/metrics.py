@@ -296,10 +296,73 @@ class Resampled(NamedTuple):
 
     value: float
     deviations: Floats  # (resamples,) from the value, as far apart as resamples of all rows are
+    beyond: Floats | None = None  # the same, if errors may be larger than any that was seen
 
     def interval(self, confidence: float) -> Interval:
         """Return the percentile interval (Efron and Tibshirani, 1993, chapter 13)."""
-        return _percentiles(self.value, self.deviations, 1.0, confidence)
+        found = _percentiles(self.value, self.deviations, 1.0, confidence)
+        if self.beyond is not None and found["high"] is not None:
+            farther = self.value + float(np.quantile(self.beyond, (1 + confidence) / 2))
+            found["high"] = max(found["high"], farther)
+        return found
+
+
+# Metrics that are means of errors to some power, of which a few may weigh as much as all others.
+POWERS = {"rmse": 2, "mae": 1}
+# The share of the largest errors that the tail is fitted to, and its heaviest shape.
+TAIL = 0.1
+HEAVIEST = 0.9
+LEAST_FOR_TAIL = 40  # rows
+TAIL_RESAMPLES = 200
+
+
+def means_beyond(errors: Floats, power: int) -> Floats:
+    """Resample a mean of errors as if larger ones than were seen could come.
+
+    Where errors are skewed, most samples lack the few that make up much of the mean, and no
+    resample has what its sample lacks: percentile intervals end too low. So the largest tenth of
+    the errors of each resample is replaced by the mean of a generalized Pareto distribution that is
+    fitted to it (Zhang and Stephens, A new and efficient estimation method for the generalized
+    Pareto distribution, 2009). For errors that are normal this changes next to nothing.
+
+    Args:
+        errors: (n,) absolute errors, at least `LEAST_FOR_TAIL` of them.
+        power: 2 for a root mean square, 1 for a mean.
+
+    Returns:
+        The metric of each of `TAIL_RESAMPLES` resamples.
+    """
+    largest = float(errors.max())
+    if largest == 0:
+        return np.zeros(TAIL_RESAMPLES)
+    random = np.random.default_rng(2)
+    n = len(errors)
+    k = int(TAIL * n)
+    losses = (errors / largest) ** power
+    drawn = np.sort(losses[random.integers(0, n, (TAIL_RESAMPLES, n))], axis=1)
+    edge = drawn[:, -k - 1]
+    # Of errors that are all equal there is no tail; a speck of one keeps the logarithms finite.
+    above = np.maximum(drawn[:, -k:] - edge[:, None], 1e-12)
+    shape, scale = _pareto(above)
+    shape = np.minimum(shape, HEAVIEST)
+    means = (drawn[:, :-k].sum(axis=1) + k * (edge + scale / (1 - shape))) / n
+    return np.asarray(largest * means ** (1 / power))
+
+
+def _pareto(values: Floats) -> tuple[Floats, Floats]:
+    """Fit generalized Pareto distributions to rows of (m, k) sorted values: shapes and scales."""
+    k = values.shape[1]
+    points = 20 + int(k**0.5)
+    quartile = values[:, int(k / 4 + 0.5) - 1]
+    steps = 1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))
+    # Candidates of -shape ÷ scale, weighted by their profile likelihood.
+    theta = 1 / values[:, -1:] + steps / (3 * quartile[:, None])
+    shapes = np.log1p(-theta[:, :, None] * values[:, None, :]).mean(axis=2)
+    likelihood = k * (np.log(-theta / shapes) - shapes - 1)
+    weights = np.exp(likelihood - likelihood.max(axis=1, keepdims=True))
+    best = (weights * theta).sum(axis=1) / weights.sum(axis=1)
+    shape = np.log1p(-best[:, None] * values).mean(axis=1)
+    return shape, -shape / best
 
 
 class Resampler:
@@ -339,7 +402,11 @@ class Resampler:
         values = of_part(self._weights(part))
         exact = score(metric, *self._rows(y_pred, rows))
         centre = of_part(part.weights[:, None])[0]
-        return Resampled(exact, (values - centre) * part.shrink)
+        beyond = None
+        if metric in POWERS and len(part.rows) >= LEAST_FOR_TAIL:
+            errors = np.abs(self.y_true[part.rows] - y_pred[part.rows])
+            beyond = (means_beyond(errors, POWERS[metric]) - centre) * part.shrink
+        return Resampled(exact, (values - centre) * part.shrink, beyond)
 
     def skill(
         self,
