@@ -308,7 +308,7 @@ def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
     assert run.jobs["rehearsal"] == "skipped"
     (comment,) = world.host.comments_on("faster")
     assert "❌ The gate refused this model" in comment
-    assert "skill over the champion, lower end" in comment
+    assert re.search("skill (of the recipe )?over the champion, (low|upp)er end", comment)
     assert "| this model | champion |" in comment
     assert "| candidate | ❌ failure |" in comment
 
