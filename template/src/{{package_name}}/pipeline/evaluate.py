@@ -35,7 +35,7 @@ from .recipes import Recipe, out_of_fold
 # How often a prediction is timed: this often at least, then until one of the two is reached.
 MIN_REPEATS = 30
 MAX_REPEATS = 300
-MAX_SECONDS = 1.0
+MAX_SECONDS = 0.5
 LARGEST = 1e150  # beyond it the square of a number is not one
 
 
