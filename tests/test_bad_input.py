@@ -144,7 +144,7 @@ def test_config_is_refused_for(wine: Copy, case: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"estimator": "forest"}, ["'forest'", "boosted"]),
+        ({"estimator": "woods"}, ["'woods'", "boosted"]),
         ({"params": {"depth": 3}}, ["depth"]),
         ({"params": {"max_iter": "many"}}, ["max_iter"]),
     ],

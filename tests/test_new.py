@@ -319,7 +319,7 @@ def test_a_package_brings_the_template_and_is_told_its_address_later(
     done = run(*command, cwd=here, home=home)
     assert done.returncode == 0, done.stderr
     assert "--template URL" in done.stdout
-    mine, fresh = here / "mine", copy(released, tmp_path / "fresh", {})
+    mine, fresh = here / "mine", copy(released, tmp_path / "fresh", {"project_name": "Mine"})
     same = {p.relative_to(fresh) for p in fresh.rglob("*") if p.is_file()}
     differ = {p for p in same if (mine / p).read_bytes() != (fresh / p).read_bytes()}
     assert differ == {Path(".copier-answers.yml")}
