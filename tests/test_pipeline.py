@@ -27,7 +27,15 @@ slow = pytest.mark.slow
 Ran = Callable[[int, str], Copy]
 TASKS = ["binary", "multiclass", "regression"]
 corners = pytest.mark.parametrize(("level", "task"), [*itertools.product([0, 1], TASKS)])
-PACKAGE = {"contract", "gate", "lineage", "metrics", "profile", "signature"}
+PACKAGE = {
+    "contract",
+    "gate",
+    "lineage",
+    "metrics",
+    "profile",
+    "signature",
+    "training_rows",
+}
 
 
 # --- what a run leaves -----------------------------------------------------------------------
@@ -77,7 +85,8 @@ def test_the_package_is_whole_and_predicts_identically(
     files = {path.relative_to(package).as_posix(): digest(path) for path in found}
     del files["manifest.json"]
     own = {f"problem/{path.name}" for path in copy.path.glob("src/*/problem/*.py")}
-    assert set(files) == {"model.skops", "MODEL_CARD.md", *(f"{n}.json" for n in PACKAGE)} | own
+    own |= {"model.skops", "MODEL_CARD.md", "training_rows.bin"}
+    assert set(files) == {f"{name}.json" for name in PACKAGE} | own
     assert copy.read("package")["files"] == files
     # Copied to where nothing else is, as a service would have it.
     shutil.copytree(copy.path / "artifacts/model", tmp_path / "model")
@@ -131,6 +140,10 @@ def test_another_seed_gives_another_model_and_level_1_the_same_as_level_0(
     copy = ran(0, "binary").again(tmp_path / "copy")
     before = digest(copy.path / "artifacts/model.skops")
     assert digest(ran(1, "binary").path / "artifacts/model.skops") == before
+    # Of an estimator that has a seed, whichever was chosen.
+    edit(copy.path / "config/model.yaml", estimator="forest", params={"n_estimators": 5})
+    copy.ml("train", exits=0)
+    before = digest(copy.path / "artifacts/model.skops")
     edit(copy.path / "config/model.yaml", seed=1)
     copy.ml("train", exits=0)
     assert digest(copy.path / "artifacts/model.skops") != before
