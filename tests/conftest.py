@@ -20,6 +20,7 @@ from typing import Any
 
 import durations
 import environments
+import hypothesis
 import leftovers
 import pytest
 import tables
@@ -234,6 +235,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tier", choices=list(TIERS), default="test", help=text)
     text = "print at the end this many of the slowest tests, and what all took"
     parser.addoption("--slowest", type=int, default=0, metavar="N", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Hypothesis draw the same in each run that a landing waits for, and anew in `nightly`."""
+    hypothesis.settings.register_profile("landing", derandomize=True)
+    if config.getoption("tier") != "nightly":
+        hypothesis.settings.load_profile("landing")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

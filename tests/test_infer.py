@@ -645,6 +645,28 @@ def test_a_format_that_is_none_is_named(ml: Any) -> None:
         ml.frames.typed(rows, data.model_copy(update={"columns": wrong}))
 
 
+@pytest.mark.parametrize("how", [None, "drop"])
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("0", "9007199254740993"),  # 2**53 + 1, which no float holds
+        ("1.0", "9007199254740993"),
+        ("-9223372036854775807", "0.0"),
+        ("9007199254740992", "9007199254740993"),  # one and the same, as floats
+        ("1.0", "2.00"),
+    ],
+)
+def test_classes_that_are_whole_numbers_are_read_to_the_last_digit(
+    ml: Any, spellings: tuple[str, str], how: str | None
+) -> None:
+    y = [spellings[i % 2] for i in range(N)] + (["7"] * 2 if how else [])
+    found = ml.contract(table(n=len(y), y=y), rare_classes=how)
+    assert found.data.classes == sorted(
+        (str(int(word.split(".")[0])) for word in spellings), key=int
+    )
+    assert sorted(set(found.y.tolist())) == [0, 1]
+
+
 # --- any table -------------------------------------------------------------------------------
 
 ODD = [

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from .. import BadInput
-from ..config import Column, Data, Task
+from ..config import Column, Data, Kind, Task
 from . import column_types
 from .column_names import BIRTH, ID, THINGS, dated, possible, timely, words
 from .column_types import INTEGER
@@ -65,21 +65,28 @@ def infer(
     # Without their names: Polars takes one such as * or ^a$ for a pattern, in a series as well.
     said = {name: frame[name].alias("values") for name in frame.columns}
     where = f"{source}: the target {target!r}"
+    whole = (
+        columns[target].type == "number" and unreadable(rows[target], INTEGER, draft)[0].is_empty()
+    )
+
+    def read_as(kind: Kind) -> None:
+        columns[target] = columns[target].model_copy(update={"type": kind})
+        said[target] = typed(rows.select(rows[target]), draft)[target].alias("values")
+
     rare: dict[str, str | None] = {}
     if rare_classes:
+        if whole:  # 0.0 and 1.0 are classes 0 and 1
+            read_as("integer")
         rare = _rare(said[target].drop_nulls(), where, rare_classes)
         if columns[target].type == "integer" and OTHER in rare.values():
-            columns[target] = columns[target].model_copy(update={"type": "category"})
-            said[target] = typed(rows.select(rows[target]), draft)[target].alias("values")
+            read_as("category")
         said[target] = merged(said[target], rare)
         task = task or ("binary" if said[target].drop_nulls().n_unique() == 2 else "multiclass")
     known = said[target].is_not_null()
     task, classes = _task(said[target].filter(known), where, task)
-    fractions = unreadable(rows[target], INTEGER, draft)[0]
-    if classes and columns[target].type == "number" and fractions.is_empty():  # 0.0 and 1.0
-        columns[target] = columns[target].model_copy(update={"type": "integer"})
-        said[target] = said[target].cast(pl.Int64)
-        classes = [name.removesuffix(".0") for name in classes]
+    if classes and whole and columns[target].type == "number":
+        read_as("integer")  # anew: what is beyond 2**53 was rounded as a float
+        task, classes = _task(said[target].filter(known), where, task)
     subject = None
     if not group and not alone:
         labelled = {name: values.filter(known) for name, values in said.items()}
