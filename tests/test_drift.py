@@ -283,7 +283,7 @@ def test_the_distance_is_a_lower_bound_of_the_one_between_the_values(
         for shift in (0.0, 1.0):
             before, now = np.asarray(make(n), float), np.sort(np.asarray(make(m) + shift, float))
             seen = bench.package.summary(pl.Series(before))
-            change = differences._numbers(now, seen["percentiles"], n)
+            change = differences.compare(pl.Series(now), seen, n).sizes
             exact = ks_2samp(before, now, method="asymp")
             assert exact.statistic - 1.5 / min(n, 100) <= change.distance <= exact.statistic + 1e-9
             assert change.psi >= 0

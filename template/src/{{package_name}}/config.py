@@ -10,7 +10,7 @@ from . import BadInput
 
 DATA, MODEL, GATE = (Path("config") / f"{name}.yaml" for name in ("data", "model", "gate"))
 Task = Literal["binary", "multiclass", "regression"]
-Kind = Literal["number", "integer", "boolean", "category", "text", "datetime"]
+ColumnType = Literal["number", "integer", "boolean", "category", "text", "datetime"]
 # The first metric of a task is the one that `ml data use` chooses for the gate.
 METRICS: dict[Task, list[str]] = {
     "binary": ["roc_auc", "average_precision", "log_loss", "brier", "accuracy"],
@@ -25,7 +25,7 @@ class Strict(BaseModel):
 
 
 class Column(Strict):
-    type: Kind
+    type: ColumnType
     nullable: bool = False
     gaps: list[str] = []  # texts that mean "no value" in this column, besides Data.gaps
     min: float | None = None

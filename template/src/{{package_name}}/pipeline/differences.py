@@ -84,6 +84,154 @@ class Change(NamedTuple):
         return float(2 * norm.sf(max(0.0, abs(self.gap_change) - usual.gap_change) / error))
 
 
+class Values(NamedTuple):
+    """A column's values, as they are compared: numbers, or which category each is."""
+
+    gaps: NDArray[np.bool_]
+    numbers: NDArray[np.float64]  # 0 where there is a gap; all of them are, of categories
+    places: NDArray[np.int64]  # in `names`, 0 where there is a gap
+    names: list[str]
+    is_time: bool
+
+    @classmethod
+    def of(cls, values: pl.Series, *, categories: bool) -> Self:
+        """Take numbers, booleans, datetimes or texts, (m,), gaps as null."""
+        gaps = values.is_null().to_numpy()
+        is_time = values.dtype == pl.Datetime
+        if categories:
+            text = values.cast(pl.String)
+            names = text.drop_nulls().unique().to_list()
+            places = text.replace_strict(
+                names, range(len(names)), default=0, return_dtype=pl.Int64
+            ).to_numpy()
+            return cls(gaps, np.zeros(len(values)), places, names, is_time)
+        if values.dtype == pl.String:  # a text, of which the profile knows the length
+            values = values.str.len_chars()
+        numbers = (values.dt.epoch("s") if is_time else values).cast(pl.Float64).fill_null(0.0)
+        return cls(gaps, numbers.to_numpy(), np.zeros(len(values), np.int64), [], is_time)
+
+    def window(self, begin: int, end: int) -> Self:
+        """Return some of them."""
+        return self._replace(
+            gaps=self.gaps[begin:end],
+            numbers=self.numbers[begin:end],
+            places=self.places[begin:end],
+        )
+
+
+class Reference:
+    """A column of a profile, made ready for windows to be compared with it.
+
+    Values become codes once, so that a window costs no more than to count its codes. Of numbers, a
+    code says between which edges a value is, or on which; of categories, which one it is.
+
+    Args:
+        seen: `gaps`, and `percentiles` or `counts`, as `profile.json` has them.
+        rows: Of the reference, with gaps.
+        of_times: Whether datetimes will be compared.
+    """
+
+    def __init__(self, seen: dict[str, Any], rows: int, *, of_times: bool) -> None:
+        self._seen = seen
+        self._rows = rows
+        self._before, self._weight = _expected_gaps(seen, rows)
+        self._n = rows - round(rows * seen["gaps"])
+        if "counts" in seen:
+            self._size = len(seen["counts"]) + 1  # and those that are not known
+            return
+        edges = np.array(seen["percentiles"], dtype=np.float64)
+        # In single precision, as a caller may send FP32 tensors: 0.1 is then 0.10000000149, on the
+        # other side of an edge at 0.1.
+        rounded = _to_single_precision(edges)
+        self._coarse = not of_times and len(np.unique(rounded)) == len(np.unique(edges))
+        if self._coarse:
+            edges = rounded
+        self._edges, first, ties = np.unique(edges, return_index=True, return_counts=True)
+        self._size = 2 * len(self._edges) + 1
+        if not self._n or not len(edges):
+            return
+        n = self._n
+        ranks = np.round(np.arange(101) / 100 * (n - 1))
+        last = first + ties - 1
+        # Shares of the reference that are at most, and that are below, each edge.
+        self._at_most = (ranks[last] + 1) / n, np.append(ranks[last[:-1] + 1], n) / n
+        self._below = np.append(0, ranks[first[1:] - 1] + 1) / n, ranks[first] / n
+        self._tenths = np.searchsorted(self._edges, np.unique(edges[10:100:10]))
+        self._by_tenth = np.diff(self._at_most[0][self._tenths], prepend=0, append=1) * n
+
+    def codes(self, values: Values) -> NDArray[np.int64]:
+        """Return a code for each value, (m,)."""
+        gap = self._size
+        if "counts" in self._seen:
+            place = {name: number for number, name in enumerate(self._seen["counts"])}
+            codes = np.array([place.get(name, len(place)) for name in values.names] or [gap])
+            return np.where(values.gaps, gap, codes[values.places])
+        numbers = _to_single_precision(values.numbers) if self._coarse else values.numbers
+        below = np.searchsorted(self._edges, numbers, "left")
+        at_most = np.searchsorted(self._edges, numbers, "right")
+        return np.where(values.gaps, gap, below + at_most)
+
+    def change(self, codes: NDArray[np.int64]) -> Change:
+        """Return how a window differs from the reference.
+
+        Args:
+            codes: (m,) of its values.
+        """
+        counted = np.bincount(codes, minlength=self._size + 1)[: self._size].tolist()
+        rows = len(codes)
+        new = 0.0
+        if "counts" in self._seen:
+            seen, rows_before = self._seen, self._rows
+            outside = max(0.0, seen["gaps"] - seen.get("missing", seen["gaps"])) * rows_before
+            lost = max(0.0, self._before - seen["gaps"]) * rows_before
+            *of_known, unknown = counted
+            sizes = _categories(of_known, unknown, seen["counts"], lost, outside)
+            new = unknown / max(1, rows)
+        else:
+            sizes = self._numbers(np.array(counted, dtype=np.int64))
+        gaps = 1 - sizes.known / rows if rows else self._before
+        lacked = round(self._weight * self._before)
+        return Change(
+            sizes=sizes,
+            rows=rows,
+            gaps=gaps,
+            gap_change=gaps - self._before,
+            new=new,
+            p_gaps=_homogeneity([self._weight - lacked, lacked], [sizes.known, rows - sizes.known]),
+        )
+
+    def _numbers(self, counts: NDArray[np.int64]) -> Sizes:
+        """Compare numbers with the percentiles of a reference.
+
+        Of the n values of the reference only percentiles are known, so its distribution function is
+        only known to lie between bounds. The distance is the smallest that these allow: never more
+        than that of the values themselves, whatever their ties, and at most a hundredth less. Its
+        p-value is the asymptotic one of two samples (Smirnov, 1948), which ties make larger, not
+        smaller.
+
+        Args:
+            counts: (2 * edges + 1,) of each code.
+        """
+        m = int(counts.sum())
+        n = self._n
+        if not m or not n:
+            return Sizes(known=m, p=1.0, psi=0.0, distance=0.0)
+        shares = np.cumsum(counts) / m
+        now_at_most = shares[1::2]
+        now_below = shares[:-1:2]
+        pairs = [(now_at_most, self._at_most), (now_below, self._below)]
+        away = [np.maximum(low - now, now - high) for now, (low, high) in pairs]
+        distance = max(0.0, float(np.max(away)))
+        by_tenth = np.diff(now_at_most[self._tenths], prepend=0, append=1) * m
+        return Sizes(
+            known=m,
+            p=float(kolmogorov(distance * (n * m / (n + m)) ** 0.5)),
+            psi=_stability(self._by_tenth, by_tenth),
+            distance=distance,
+            weight=n * m / (n + m),
+        )
+
+
 def compare(values: pl.Series, seen: dict[str, Any], rows: int) -> Change:
     """Compare a column of a window with what a profile says of the same column.
 
@@ -92,30 +240,9 @@ def compare(values: pl.Series, seen: dict[str, Any], rows: int) -> Change:
         seen: `gaps`, and `percentiles` or `counts`, as `profile.json` has them.
         rows: Of the reference, with gaps.
     """
-    before, weight = _expected_gaps(seen, rows)
-    new = 0.0
-    if "counts" in seen:
-        outside = max(0.0, seen["gaps"] - seen.get("missing", seen["gaps"])) * rows
-        lost = max(0.0, before - seen["gaps"]) * rows
-        sizes = _categories(values, seen["counts"], lost, outside)
-        new = (len(values) - values.null_count() - sizes.known) / max(1, len(values))
-    else:
-        is_time = values.dtype == pl.Datetime
-        if values.dtype == pl.String:  # a text, of which the profile knows the length
-            values = values.str.len_chars()
-        numbers = (values.dt.epoch("s") if is_time else values).drop_nulls().cast(pl.Float64)
-        known = rows - round(rows * seen["gaps"])
-        sizes = _numbers(numbers.sort().to_numpy(), seen["percentiles"], known, coarse=not is_time)
-    gaps = 1 - sizes.known / len(values) if len(values) else before
-    lacked = round(weight * before)
-    return Change(
-        sizes=sizes,
-        rows=len(values),
-        gaps=gaps,
-        gap_change=gaps - before,
-        new=new,
-        p_gaps=_homogeneity([weight - lacked, lacked], [sizes.known, len(values) - sizes.known]),
-    )
+    taken = Values.of(values, categories="counts" in seen)
+    reference = Reference(seen, rows, of_times=taken.is_time)
+    return reference.change(reference.codes(taken))
 
 
 def _expected_gaps(seen: dict[str, Any], rows: int) -> tuple[float, int]:
@@ -131,73 +258,29 @@ def _expected_gaps(seen: dict[str, Any], rows: int) -> tuple[float, int]:
     return round(rows * seen["gaps"] + once) / max(1, rows), rows
 
 
-def _numbers(
-    values: NDArray[np.float64], percentiles: list[float], n: int, *, coarse: bool = True
-) -> Sizes:
-    """Compare numbers with the percentiles of a reference.
-
-    Of the n values of the reference only percentiles are known, so its distribution function is
-    only known to lie between bounds. The distance is the smallest that these allow: never more than
-    that of the values themselves, whatever their ties, and at most a hundredth less. Its p-value is
-    the asymptotic one of two samples (Smirnov, 1948), which ties make larger, not smaller.
-
-    Args:
-        values: (m,) sorted, without gaps.
-        percentiles: 0 to 100 by nearest rank: the value at rank round(q / 100 * (n - 1)).
-        coarse: Compare in single precision, as a caller may send FP32 tensors: 0.1 is then
-            0.10000000149, on the other side of an edge at 0.1.
-    """
-    m = len(values)
-    if not m or not n:
-        return Sizes(known=m, p=1.0, psi=0.0, distance=0.0)
-    known_edges = np.array(percentiles, dtype=np.float64)
-    if coarse:
-        values, known_edges = _in_single_precision(values, known_edges)
-    ranks = np.round(np.arange(101) / 100 * (n - 1))
-    edges, first, ties = np.unique(known_edges, return_index=True, return_counts=True)
-    last = first + ties - 1
-    # Shares of the reference that are at most, and that are below, each edge.
-    at_most = (ranks[last] + 1) / n, np.append(ranks[last[:-1] + 1], n) / n
-    below = np.append(0, ranks[first[1:] - 1] + 1) / n, ranks[first] / n
-    now_at_most = np.searchsorted(values, edges, "right") / m
-    now_below = np.searchsorted(values, edges, "left") / m
-    pairs = [(now_at_most, at_most), (now_below, below)]
-    away = [np.maximum(low - now, now - high) for now, (low, high) in pairs]
-    distance = max(0.0, float(np.max(away)))
-    tenths = np.searchsorted(edges, np.unique(known_edges[10:100:10]))
-    psi = _stability(
-        np.diff(at_most[0][tenths], prepend=0, append=1) * n,
-        np.diff(now_at_most[tenths], prepend=0, append=1) * m,
-    )
-    p = float(kolmogorov(distance * (n * m / (n + m)) ** 0.5))
-    return Sizes(known=m, p=p, psi=psi, distance=distance, weight=n * m / (n + m))
-
-
-def _in_single_precision(
-    values: NDArray[np.float64], edges: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Round both to float32, unless that would make different edges one."""
+def _to_single_precision(values: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):
-        rounded = edges.astype(np.float32).astype(np.float64)
-        if len(np.unique(rounded)) < len(np.unique(edges)):
-            return values, edges
-        return values.astype(np.float32).astype(np.float64), rounded
+        return values.astype(np.float32).astype(np.float64)
 
 
-def _categories(values: pl.Series, counts: dict[str, int], lost: float, outside: float) -> Sizes:
+def _categories(
+    now_known: list[int], unknown: int, counts: dict[str, int], lost: float, outside: float
+) -> Sizes:
     """Compare categories with the counts of a reference; those it does not have are left out.
 
     Categories of which fewer than five are to be expected (Cochran, 1954), or that the reference
     has seldom, are taken together in the order of their names, up to a tenth of them in a group.
 
     Args:
+        now_known: How many values are each category of the reference.
+        unknown: How many values are none of them.
+        counts: Rows of each category of the reference, by name.
         lost: Of the rows that were counted, those in whose place others will come that are not
             known; they are of rare categories. If most of these are lost, rare categories and
             those that are not known count as one.
         outside: Rows of the reference with categories that are not known.
     """
-    found = values.drop_nulls().alias("value").cast(pl.String).value_counts().iter_rows()
-    seen = {name: count for name, count in found if name in counts}
+    seen = dict(zip(counts, now_known, strict=True))
     m = sum(seen.values())
     n = sum(counts.values())
     if not m or not n:
@@ -209,19 +292,18 @@ def _categories(values: pl.Series, counts: dict[str, int], lost: float, outside:
     for name, count in counts.items():
         if count >= fewest:
             before.append(count)
-            now.append(seen.get(name, 0))
+            now.append(seen[name])
     total = sum(counts[name] for name in rare)
     kept = max(0.0, 1 - lost / total) if total else 1.0
     if kept < 0.5:
-        unknown = len(values) - values.null_count() - m
         before.append(total + outside)
-        now.append(sum(seen.get(name, 0) for name in rare) + unknown)
+        now.append(sum(seen[name] for name in rare) + unknown)
         rare = []
     enough = max(fewest, kept * total / 10)
     group_before, group_now = 0.0, 0
     for name in sorted(rare):
         group_before += counts[name] * kept
-        group_now += seen.get(name, 0)
+        group_now += seen[name]
         if group_before >= enough:
             before.append(group_before)
             now.append(group_now)

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from .. import BadInput
-from ..config import Column, Data, Kind, Task
+from ..config import Column, ColumnType, Data, Task
 from . import column_types
 from .column_names import BIRTH, ID, THINGS, dated, possible, timely, words
 from .column_types import INTEGER
@@ -69,7 +69,7 @@ def infer(
         columns[target].type == "number" and unreadable(rows[target], INTEGER, draft)[0].is_empty()
     )
 
-    def read_as(kind: Kind) -> None:
+    def read_as(kind: ColumnType) -> None:
         columns[target] = columns[target].model_copy(update={"type": kind})
         said[target] = typed(rows.select(rows[target]), draft)[target].alias("values")
 

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .correlations import changes
-from .differences import Usual, compare
+from .differences import Reference, Usual, Values
 
 CLOCK = "clock"  # marks the column that says when a row came to be
 HOURS = [1, 6, 24, 72, 168, 336, 720, 2_160]  # an hour to a season
@@ -87,6 +87,13 @@ def add_usual(
     if len(moments) < ROWS:
         return
     whole = hours_of(known)
+    values: dict[str, Values] = {}
+    references: dict[str, Reference] = {}
+    codes: dict[str, NDArray[np.int64]] = {}
+    for name, seen in columns.items():
+        values[name] = Values.of(ordered[name], categories="counts" in seen)
+        references[name] = Reference(seen, count, of_times=values[name].is_time)
+        codes[name] = references[name].codes(values[name])
     for hours in HOURS:
         spans = windows(moments, hours)
         if not spans:
@@ -94,14 +101,14 @@ def add_usual(
         evenly = np.unique(np.linspace(0, len(spans) - 1, MOST).astype(int)).tolist()
         chosen = [spans[index] for index in evenly]
         for name, seen in columns.items():
-            values = ordered[name]
             item: dict[str, Any] = {"hours": hours, "windows": len(spans)}
             largest = Usual()
             for begin, end in chosen:
-                largest = largest.at_least(compare(values[begin:end], seen, count))
+                largest = largest.at_least(references[name].change(codes[name][begin:end]))
             item |= largest._asdict()
             if whole_year and hours >= WEEK:
-                item["same_season"] = _usual_of_season(values, part, chosen, seen)._asdict()
+                of_season = _usual_of_season(values[name], part, chosen, seen)
+                item["same_season"] = of_season._asdict()
             seen["usual"].append(item)
         pairs = _usual_correlations(ordered, chosen, columns)
         for name, seen in columns.items():
@@ -157,7 +164,7 @@ def _percentiles(known: pl.Series) -> list[float]:
 
 
 def _usual_of_season(
-    values: pl.Series, part: NDArray[np.int64], spans: list[tuple[int, int]], seen: dict[str, Any]
+    values: Values, part: NDArray[np.int64], spans: list[tuple[int, int]], seen: dict[str, Any]
 ) -> Usual:
     """Return how far windows are from the parts of the year beside theirs.
 
@@ -165,9 +172,11 @@ def _usual_of_season(
     """
     largest = Usual()
     for begin, end in spans:
+        window = values.window(begin, end)
         for shift in (-1, 1):
             local, rows = same_season(seen, (part[begin:end] + shift) % PARTS)
-            largest = largest.at_least(compare(values[begin:end], local, rows))
+            reference = Reference(local, rows, of_times=values.is_time)
+            largest = largest.at_least(reference.change(reference.codes(window)))
     return largest
 
 
