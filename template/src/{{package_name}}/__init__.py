@@ -8,6 +8,7 @@ from pathlib import Path
 
 # From level 1 there is more than the pipeline: registry, service, deployment, monitoring.
 LOOP = (Path(__file__).parent / "loop.py").exists()
+STEP_RUNNER = "ML_STEP_RUNNER"  # the variable with the address of what runs the steps of `ml run`
 # Threads that wait without spinning: scikit-learn's trees are twice as fast on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from . import LOOP, BadInput, Refused
+from . import LOOP, STEP_RUNNER, BadInput, Refused
 
 # In the order of the pipeline.
 STEPS = {
@@ -139,6 +139,9 @@ def main() -> None:
     try:
         if len(sys.argv) > 1 and "--help" not in sys.argv:
             os.chdir(_root())
+        is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
+        if is_step and STEP_RUNNER in os.environ:  # in `ml run`
+            import_module(".step_runner", __package__).attempt()
         app()
     except Refused as refused:
         _leave(1, refused)

@@ -45,12 +45,15 @@ def _load(name: str) -> ModuleType:
 
 def run() -> None:
     """Run what is stale of the pipeline, and record the run, passed or refused."""
-    _load("registry").look()  # a new champion makes the comparison stale
-    _measure_again()
-    try:
-        _repro()
-    finally:
-        typer.echo(_load("tracking").record())
+    from .cli import main
+
+    with _load("step_runner").started(main) as variables:
+        _load("registry").look()  # a new champion makes the comparison stale
+        _measure_again()
+        try:
+            _repro(variables)
+        finally:
+            typer.echo(_load("tracking").record())
 
 
 def _measure_again() -> None:
@@ -68,8 +71,11 @@ def _measure_again() -> None:
         documents.DOCUMENTS["evaluate"].unlink(missing_ok=True)
 
 
-def _repro() -> None:
+def _repro(variables: dict[str, str]) -> None:
     """Run `dvc repro`, and end as the step that ended it: with its message, after all of DVC's.
+
+    Args:
+        variables: To add to the environment of the steps.
 
     Raises:
         Refused, BadInput, SystemExit: The step did, or DVC cannot run.
@@ -79,7 +85,8 @@ def _repro() -> None:
         raise BadInput(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
     command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
     # The stages say `ml`, which is on the PATH only where the environment is active.
-    env = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
+    path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = os.environ | {"PATH": path} | variables
     output = ""
     message: list[str] = []  # of the step that failed
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:

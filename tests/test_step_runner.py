@@ -1,0 +1,109 @@
+"""The process that performs the steps of `ml run`: a step is as one that was started by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Render
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+
+# What a step does here, by its argument.
+RUNNER = """
+import os, sys, time
+from pathlib import Path
+from flight_delays import step_runner
+step_runner.SLOW = ()
+def main():
+    match sys.argv[1]:
+        case "tell":
+            print(os.getcwd(), os.environ["COLOUR"], "ML_STEP_RUNNER" in os.environ)
+            print("a warning", file=sys.stderr)
+        case "refuse": sys.exit(1)
+        case "break": raise ValueError("a fault")
+        case "die": os.kill(os.getpid(), 9)
+        case "wait":
+            Path("pid").write_text(str(os.getpid()))
+            time.sleep(600)
+with step_runner.started(main) as variables:
+    print(variables["ML_STEP_RUNNER"], flush=True)
+    sys.stdin.read()
+"""
+CLIENT = "from flight_delays import step_runner; step_runner.attempt(); print('by itself')"
+Step = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def runner(render: Render, sources: Render, tmp_path: Path) -> Iterator[tuple[Step, Path]]:
+    """Start a runner; give what starts a step that asks it, and the runner's address."""
+    path = {"PYTHONPATH": str(sources(level=1)), "COLOUR": "blue"}
+    command = [sys.executable, "-c", RUNNER]
+    with subprocess.Popen(
+        command,
+        env=os.environ | path,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        address = Path(process.stdout.readline().strip())
+
+        def step(name: str, **more: str) -> subprocess.Popen[str]:
+            env = os.environ | path | {"ML_STEP_RUNNER": str(address)} | more
+            return subprocess.Popen(
+                [sys.executable, "-c", CLIENT, name],
+                cwd=tmp_path,
+                env=env,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+
+        yield step, address
+        process.communicate()
+    assert not address.exists()
+
+
+def test_a_step_has_the_folder_environment_and_output_of_its_client(
+    runner: tuple[Step, Path], tmp_path: Path
+) -> None:
+    step, _ = runner
+    for colour in ("red", "green"):
+        process = step("tell", COLOUR=colour)
+        assert process.communicate() == (f"{tmp_path} {colour} False\n", "a warning\n")
+        assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("name", "code"), [("refuse", 1), ("break", 1), ("die", -signal.SIGKILL)])
+def test_a_client_ends_as_its_step_does(runner: tuple[Step, Path], name: str, code: int) -> None:
+    step, _ = runner
+    process = step(name)
+    assert ("ValueError: a fault" in process.communicate()[1]) == (name == "break")
+    assert process.returncode == code
+
+
+def test_a_step_ends_with_its_client_and_the_next_one_runs(
+    runner: tuple[Step, Path], tmp_path: Path
+) -> None:
+    step, _ = runner
+    process = step("wait")
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert step("tell").communicate()[0].endswith("False\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_step_whose_runner_is_gone_runs_by_itself(runner: tuple[Step, Path]) -> None:
+    step, address = runner
+    elsewhere = str(address.parent / "nothing")
+    assert step("tell", ML_STEP_RUNNER=elsewhere).communicate()[0] == "by itself\n"
