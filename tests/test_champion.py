@@ -111,11 +111,12 @@ def test_each_row_is_predicted_once_by_models_that_had_not_seen_it(
     rows = pl.DataFrame({"who": draw.integers(0, 40, 600).astype(str)}).with_columns(when=when)
     column = {"time": "when", "group": "who", "stratified": None}[kind]
     data = config.Data.model_construct(
-        split=config.Split(by=kind, column=column), task=task, target="y"
+        split=config.Split(by=kind, column=column), task=task, target="y", classes=["no", "yes"]
     )
-    y_true = draw.integers(0, 2, 600) if task == "binary" else draw.normal(size=600)
+    y = draw.choice(["no", "yes"], 600) if task == "binary" else draw.normal(size=600)
+    rows = rows.with_columns(y=pl.Series(y))
     seen = np.zeros(600, int)
-    for train, held in recipes.folds(rows, y_true, data):
+    for train, held in recipes.folds(rows, data, recipes.FOLDS, 1 / 6):
         assert not set(train) & set(held)
         seen[held] += 1
         if kind == "time":

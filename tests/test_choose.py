@@ -37,10 +37,16 @@ def contract(module: Module, by: str, column: str | None = None) -> Any:
     return data.model_copy(update={"columns": columns, "split": config.Split(by=by, column=column)})
 
 
+def folds(module: Module, rows: pl.DataFrame, data: Any) -> Any:
+    """Return the folds that an estimator is chosen by."""
+    choose = module("pipeline.choose")
+    return choose.folds(rows, data, choose.FOLDS, choose.FEWEST_TRAINED)
+
+
 def test_folds_go_forward_in_time_and_no_instant_is_on_both_sides(module: Module) -> None:
     rows = table(403).sample(fraction=1, shuffle=True, seed=1)
     seen: list[int] = []
-    for fitted, test in module("pipeline.choose").folds(rows, contract(module, "time", "day")):
+    for fitted, test in folds(module, rows, contract(module, "time", "day")):
         assert rows["day"][fitted].max() < rows["day"][test].min()
         seen += test.tolist()
     assert len(seen) == len(set(seen)) > 150
@@ -49,7 +55,7 @@ def test_folds_go_forward_in_time_and_no_instant_is_on_both_sides(module: Module
 def test_folds_keep_groups_whole(module: Module) -> None:
     rows = table(300)
     seen: list[int] = []
-    for fitted, test in module("pipeline.choose").folds(rows, contract(module, "group", "shop")):
+    for fitted, test in folds(module, rows, contract(module, "group", "shop")):
         assert not set(rows["shop"][fitted]) & set(rows["shop"][test])
         seen += test.tolist()
     assert sorted(seen) == list(range(300))
@@ -57,7 +63,7 @@ def test_folds_keep_groups_whole(module: Module) -> None:
 
 def test_folds_at_random_are_equally_large_and_have_a_share_of_every_class(module: Module) -> None:
     rows = table(400).with_columns(y=pl.Series(["yes"] * 20 + ["no"] * 380))
-    parts = list(module("pipeline.choose").folds(rows, contract(module, "stratified")))
+    parts = list(folds(module, rows, contract(module, "stratified")))
     assert [len(test) for _, test in parts] == [100] * 4
     assert [rows["y"][test].eq("yes").sum() for _, test in parts] == [5] * 4
 
@@ -83,7 +89,7 @@ def out_of_fold(rows: pl.DataFrame, data: Any, module: Module) -> tuple[Any, Any
     """Cross-validate logistic regression; return y_true, y_pred and their rows."""
     y = module("pipeline.ingest").labels(rows, data)
     x = rows.select(verdicts.COLUMNS).to_numpy()
-    parts = list(module("pipeline.choose").folds(rows, data))
+    parts = list(folds(module, rows, data))
     tested = np.concatenate([test for _, test in parts])
     y_pred = [LogisticRegression().fit(x[a], y[a]).predict_proba(x[b]) for a, b in parts]
     return y[tested], np.concatenate(y_pred), rows[tested]

@@ -4,14 +4,13 @@ Only rows that training may see are looked at, never the holdout: of it, only th
 is known. Folds honour the kind of the split: forward in time, whole groups, or at random.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from scipy.stats import norm, t
 
 from .. import BadInput
@@ -19,6 +18,7 @@ from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
 from ..inference import predict
 from ..problem.features import features
 from .calibration import calibration
+from .cross_validation import Indices, folds
 from .evaluate import judge, latency, require_judgeable
 from .gate import surely_off
 from .ingest import inputs, labels
@@ -26,7 +26,6 @@ from .metrics import SCORES, Floats, Resampler
 from .split import split
 from .train import fit
 
-Indices = NDArray[np.int64]
 Progress = Callable[[str, float], None]
 
 # What is cross-validated at most, which bounds the time of `ml data use`.
@@ -100,7 +99,7 @@ def first_gate(
     width = features(inputs(train.head(1), data)).width
     most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // width))
     known = train.sample(min(train.height, most), seed=0, shuffle=True)
-    parts = list(folds(known, data))
+    parts = list(folds(known, data, FOLDS, FEWEST_TRAINED))
     if not parts:
         raise BadInput(
             f"{DATA}: split: by {data.split.by} gives no part of the training rows with more than "
@@ -216,49 +215,6 @@ def judged(y_true: Floats, data: Data) -> list[str]:
         rare = y_true.mean() < RARE
         return ["average_precision" if rare else "roc_auc", "log_loss"]
     return METRICS[data.task][:2]
-
-
-def folds(rows: pl.DataFrame, data: Data) -> Iterator[tuple[Indices, Indices]]:
-    """Yield the indices of rows to fit and to predict, for each fold that can be learned from.
-
-    By time, each part is predicted from all rows before it (Hyndman and Athanasopoulos,
-    Forecasting: Principles and Practice, 5.10); by group, no group is on both sides; else the
-    parts are stratified by the target.
-    """
-    y_true = labels(rows, data)
-    random = np.random.default_rng(0)
-    column = data.split.column
-    if data.split.by == "time" and column is not None:
-        # Rows of one instant are not parted.
-        place = rows[column].rank("max").to_numpy() / rows.height
-        edges = np.linspace(FEWEST_TRAINED, 1.0, FOLDS + 1)
-        part = np.searchsorted(edges, place, side="left")  # 0: fitted only
-    elif data.split.by == "group" and column is not None:
-        part = _whole_groups(rows[column], random) + 1
-    else:
-        part = np.empty(rows.height, dtype=np.int64)
-        order = np.lexsort((random.random(rows.height), y_true))
-        # Each run of as many neighbours as there are folds gives one row to every fold.
-        runs = [random.permutation(FOLDS) for _ in range(0, rows.height, FOLDS)]
-        part[order] = np.concatenate(runs)[: rows.height] + 1
-    for fold in range(1, FOLDS + 1):
-        test = np.flatnonzero(part == fold)
-        fitted = np.flatnonzero(part < fold if data.split.by == "time" else part != fold)
-        learnable = data.task == "regression" or len(np.unique(y_true[fitted])) > 1
-        if len(test) and len(fitted) and learnable:
-            yield fitted, test
-
-
-def _whole_groups(groups: pl.Series, random: np.random.Generator) -> Indices:
-    """Deal groups to folds, the largest first, each to the fold with the fewest rows."""
-    codes = groups.rank("dense").fill_null(0).to_numpy()
-    values, inverse, sizes = np.unique(codes, return_inverse=True, return_counts=True)
-    chosen = np.zeros(len(values), dtype=np.int64)
-    filled = np.zeros(FOLDS)
-    for group in np.lexsort((random.random(len(values)), -sizes)):
-        chosen[group] = filled.argmin()
-        filled[chosen[group]] += sizes[group]
-    return chosen[inverse]
 
 
 def _constant(y_true: Floats, data: Data) -> Floats:

@@ -5,23 +5,21 @@ little worse. Cross-fitted, every row is evidence: five times as many. Champion 
 trained anew on the same folds, so neither has seen a row that it is judged on.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
 
 from ..config import Data
 from ..inference import Features, predict
+from .cross_validation import Indices, folds
 from .ingest import inputs, labels
 
 FOLDS = 5
 MOST = 20_000  # rows, of which there is evidence enough
 Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 
 class Recipe(NamedTuple):
@@ -54,32 +52,11 @@ def out_of_fold(
     if rows.height > MOST:
         rows = rows.sample(MOST, seed=0)
     y_true = labels(rows, data)
-    places: list[Rows] = []
+    places: list[Indices] = []
     parts: list[list[Floats]] = [[] for _ in recipes]
-    for train, held in folds(rows, y_true, data):
-        if data.task != "regression" and len(np.unique(y_true[train])) < 2:
-            continue
+    for train, held in folds(rows, data, FOLDS, 1 / (FOLDS + 1)):
         places.append(held)
         for recipe, part in zip(recipes, parts, strict=True):
             fitted = recipe.trained(rows[train], y_true[train])
             part.append(predict(fitted, rows[held], recipe.data, recipe.features))
     return y_true[np.concatenate(places)], [np.concatenate(part) for part in parts]
-
-
-def folds(rows: pl.DataFrame, y_true: NDArray[Any], data: Data) -> Iterator[tuple[Rows, Rows]]:
-    """Yield places of rows to train on and to predict, as the split of the project has them."""
-    places = np.arange(rows.height)
-    column = data.split.column or ""
-    if data.split.by == "time":
-        ranks = rows[column].rank("min").to_numpy()
-        blocks = np.minimum((ranks - 1) * (FOLDS + 1) // rows.height, FOLDS).astype(int)
-        for block in range(1, FOLDS + 1):
-            if (blocks < block).any() and (blocks == block).any():
-                yield places[blocks < block], places[blocks == block]
-    elif data.split.by == "group":
-        groups = rows[column].cast(pl.String).fill_null("").to_numpy()
-        yield from GroupKFold(min(FOLDS, len(np.unique(groups)))).split(places, y_true, groups)
-    elif data.task == "regression" or np.bincount(y_true).min() < FOLDS:
-        yield from KFold(FOLDS, shuffle=True, random_state=0).split(places)
-    else:
-        yield from StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(places, y_true)
