@@ -310,7 +310,7 @@ def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
     assert "❌ The gate refused this model" in comment
     assert re.search("skill (of the recipe )?over the champion, (low|upp)er end", comment)
     assert "| this model | champion |" in comment
-    assert "| candidate | ❌ failure |" in comment
+    assert "| `candidate` | ❌ failure |" in comment
 
 
 @on("github")

@@ -51,6 +51,7 @@ class Comment:
     body: str
     edits: int = 0
     human: bool = False
+    another: bool = False  # of another bot
 
     def shown(self) -> dict[str, Any]:
         """As both APIs show it."""
@@ -80,6 +81,7 @@ class Api:
     packages: dict[str, bytes] = field(default_factory=dict)
     vulnerable: dict[str, str] = field(default_factory=dict)  # package -> what is known of it
     may_write: bool = True  # a fork's token may not
+    locked: bool = False  # the conversation: none but members may write
     jobs: Callable[[], dict[str, str]] = dict  # of GitLab's pipeline that runs now: their status
     unknown: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -111,7 +113,10 @@ class Api:
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        # Looks that often whether it is to stop, for which each test would wait.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -191,6 +196,9 @@ class Api:
     def comment(self, call: Call, repository: str, issue: str) -> Answer:
         """Add a comment to a pull request."""
         self.github(call, write=True)
+        if self.locked:
+            raise RefusedError(403, "Unable to create comment because issue is locked.")
+        fits(call, 65_536, 422, "Body is too long (maximum is 65536 characters)")
         return 201, self.add(f"{repository}/pull/{issue}", call.body)
 
     def commented(self, call: Call, repository: str, issue: str) -> Answer:
@@ -199,8 +207,11 @@ class Api:
         return 200, self.paged(f"{repository}/pull/{issue}", call)
 
     def edit(self, call: Call, repository: str, number: str) -> Answer:
-        """Change a comment."""
+        """Change a comment; that of another app is not this one's to change."""
         self.github(call, write=True)
+        if self.note(number).another:
+            raise RefusedError(403, "Resource not accessible by integration")
+        fits(call, 65_536, 422, "Body is too long (maximum is 65536 characters)")
         return 200, self.change(number, call.body)
 
     def event(self, call: Call, repository: str) -> Answer:
@@ -217,6 +228,9 @@ class Api:
     def add_note(self, call: Call, project: str, request: str) -> Answer:
         """Add a note to a merge request."""
         self.gitlab(call)
+        if self.locked:
+            raise RefusedError(403, "403 Forbidden")
+        fits(call, 1_000_000, 400, "note is too long (maximum is 1000000 characters)")
         return 201, self.add(f"{project}/merge_requests/{request}", call.body)
 
     def list_notes(self, call: Call, project: str, request: str) -> Answer:
@@ -227,6 +241,7 @@ class Api:
     def edit_note(self, call: Call, project: str, request: str, number: str) -> Answer:
         """Change a note."""
         self.gitlab(call)
+        fits(call, 1_000_000, 400, "note is too long (maximum is 1000000 characters)")
         return 200, self.change(number, call.body)
 
     def trigger(self, call: Call, project: str) -> Answer:
@@ -251,6 +266,11 @@ class Api:
         """Show the project."""
         self.gitlab(call)
         return 200, {"id": 1, "default_branch": "main", "path_with_namespace": unquote(project)}
+
+    def request(self, call: Call, project: str, number: str) -> Answer:
+        """Show a merge request."""
+        self.gitlab(call)
+        return 200, {"iid": int(number), "discussion_locked": self.locked}
 
     def list_jobs(self, call: Call, project: str, pipeline: str) -> Answer:
         """Show how the jobs of the pipeline are."""
@@ -341,6 +361,12 @@ class Api:
         return [note.shown() for note in self.notes if note.of == of][start : start + size]
 
 
+def fits(call: Call, most: int, status: int, message: str) -> None:
+    """Refuse a comment that is too long."""
+    if len(call.body.get("body", "")) > most:
+        raise RefusedError(status, message)
+
+
 def read(content: bytes, kind: str) -> dict[str, Any]:
     """Read a body that is JSON, a form or the parts of one; else there is nothing to read."""
     if "json" in kind:
@@ -367,6 +393,7 @@ ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
     ("GET", r"/api/v4/user", Api.user),
     ("GET", PROJECT, Api.project),
     ("GET", rf"{PROJECT}/pipelines/(\d+)/jobs", Api.list_jobs),
+    ("GET", rf"{PROJECT}/merge_requests/(\d+)", Api.request),
     ("GET", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.list_notes),
     ("POST", rf"{PROJECT}/merge_requests/(\d+)/notes", Api.add_note),
     ("PUT", rf"{PROJECT}/merge_requests/(\d+)/notes/(\d+)", Api.edit_note),

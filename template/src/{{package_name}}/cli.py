@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from . import LOOP, STEP_RUNNER, BadInput, Refused
+from . import LOOP, STEP_RUNNER, BadInput, Refused, runner_log
+from .escaping import visible
 
 # In the order of the pipeline.
 STEPS = {
@@ -29,6 +30,7 @@ STEPS = {
 if not LOOP:
     del STEPS["compare"]
 START = Path.cwd()
+NEWLINE = "\n"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring your own data.")
@@ -46,7 +48,7 @@ def perform(name: str) -> None:
     with console.status(f"{name} …"):
         said = import_module(f".pipeline.{name}", __package__).step(config.load())
     taken = f"[dim]{time.monotonic() - began:4.1f} s[/]"
-    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(said)}")
+    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(visible(said, keep=NEWLINE))}")
 
 
 def _command(name: str) -> Callable[[], None]:
@@ -136,6 +138,11 @@ if LOOP:
 
 def main() -> None:
     """Run `ml` in the project that the current folder is in."""
+    with runner_log.filtered():
+        _main()
+
+
+def _main() -> None:
     try:
         if len(sys.argv) > 1 and "--help" not in sys.argv:
             os.chdir(_root())
@@ -174,5 +181,5 @@ def _root() -> Path:
 
 
 def _leave(code: int, said: object) -> None:
-    typer.echo(f"ml: {said}", err=True)
+    typer.echo(f"ml: {visible(said, keep=NEWLINE)}", err=True)
     sys.exit(code)

@@ -262,14 +262,18 @@ def _unserved() -> bool:
 def comment() -> None:
     """Write the report as the one comment of the pull request that this job is for."""
     from .config import load
+    from .escaping import cell
     from .pipeline import report
 
     at = _load("forge").there()
     jobs, text = at.jobs(), report.write(load())
     marks = {"success": "✅", "skipped": "not run"}
-    rows = [f"| {name} | {marks.get(end, f'❌ {end}')} |" for name, end in jobs.items()]
+    rows = []
+    for name, result in jobs.items():
+        mark = f"❌ {result if result.isalpha() else cell(result)}"
+        rows.append(f"| {cell(name)} | {marks.get(result, mark)} |")
     table = "\n".join(["", "## Jobs", "", "| | |", "|---|---|", *rows, ""]) if jobs else ""
-    why = at.comment(f"{text}{table}")
+    why = at.comment(text, table)
     typer.echo(f"no comment: {why}" if why else "the comment is up to date")
 
 

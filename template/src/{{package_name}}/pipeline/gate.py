@@ -10,6 +10,7 @@ from typing import Any
 from .. import Refused
 from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
 from ..documents import DOCUMENTS, MODEL, STEPS, document, read
+from ..escaping import visible
 from . import report
 
 RULES = {"≥": ge, ">": gt, "≤": le}
@@ -44,10 +45,11 @@ def step(config: Config) -> str:
 def sentence(check: dict[str, Any]) -> str:
     """Return a check and its outcome as a person reads it."""
     rule, threshold = check["rule"], report.short(check["threshold"])
+    name = visible(check["check"])
     if check["value"] is None:
-        return f"{check['check']}: not defined on this holdout, and must be {rule} {threshold}"
+        return f"{name}: not defined on this holdout, and must be {rule} {threshold}"
     negation = "is not " if check["verdict"] == "refused" else ""
-    return f"{check['check']}: {report.short(check['value'])} {negation}{rule} {threshold}"
+    return f"{name}: {report.short(check['value'])} {negation}{rule} {threshold}"
 
 
 def reason(metrics: dict[str, Any], failed: list[dict[str, Any]]) -> str:

@@ -1,6 +1,7 @@
 """Report: documents → `report.html`, and `report.md`: a summary, and the card of a package."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..config import Config
 from ..documents import ARTIFACTS, DOCUMENTS, STEPS, read, replacing
+from ..escaping import cell, code, listed
 
 
 def render(template: str, config: Config) -> str:
@@ -16,8 +18,9 @@ def render(template: str, config: Config) -> str:
     environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True)
     environment.undefined, environment.autoescape = StrictUndefined, template.endswith(".html")
     environment.filters |= {"short": short, "ends": ends, "versus": versus}
-    # What comes from the data must not end a cell or a line of a Markdown table.
-    environment.filters["cell"] = lambda text: " ".join(str(text).replace("|", "\\|").split())
+    # What comes from data is quoted, so that it is read as nothing else.
+    environment.filters |= {"code": code, "cell": cell, "listed": listed}
+    environment.filters["compared"] = lambda comparison: versus(comparison, code)
     steps = {name: read(name) for name, (path, *_) in STEPS.items() if path.exists()}
     judged = steps.get("gate", {}).get("model_digest")
     if judged and judged != steps.get("evaluate", {}).get("model", {}).get("digest"):
@@ -46,19 +49,25 @@ def ends(interval: dict[str, float | None]) -> str:
     return " to ".join(short(interval[end]) for end in ("low", "high"))
 
 
-def versus(comparison: dict[str, Any]) -> str:
-    """How a model compares with the champion, in a sentence."""
-    version = (comparison["champion"] or {}).get("version")
+def versus(comparison: dict[str, Any], quote: Callable[[object], str] = str) -> str:
+    """How a model compares with the champion, in a sentence.
+
+    Args:
+        quote: What to do with names and reasons, which may come from data.
+    """
+    version = quote((comparison["champion"] or {}).get("version"))
     if comparison["kind"] == "first":
         return "There is no champion: this would be the first model."
     if comparison["kind"] == "same":
         return f"This is the champion, {version}, trained again: there is nothing to compare."
     if comparison["kind"] == "unreadable":
-        return f"The champion, {version}, cannot predict this data: {comparison['reason']}."
+        reason = quote(comparison["reason"])
+        return f"The champion, {version}, cannot predict this data: {reason}."
     if comparison["kind"] in ("unrecognised", "seen"):
+        reason = quote(comparison["reason"])
         return (
-            f"The champion, {version}, cannot be compared with: {comparison['reason']}. Bring rows"
-            " that are new to it, or name it in replaces of config/delivery.yaml."
+            f"The champion, {version}, cannot be compared with: {reason}. Bring"
+            " rows that are new to it, or name it in replaces of config/delivery.yaml."
         )
     ours, theirs, over = (ends(comparison[name]) for name in ("challenger", "own", "skill"))
     message = (
@@ -72,7 +81,8 @@ def versus(comparison: dict[str, Any]) -> str:
         )
     if best := comparison.get("best"):
         skill = (best.get("recipes") or best)["skill"]
-        message += f" Over {best['champion']['version']}, the best champion so far: {ends(skill)}."
+        name = quote(best["champion"]["version"])
+        message += f" Over {name}, the best champion so far: {ends(skill)}."
     return message
 
 

@@ -13,6 +13,7 @@ import polars as pl
 from .. import Refused
 from ..config import DATA, Config, Data
 from ..documents import ROWS, document
+from ..escaping import visible
 from .ingest import unreadable
 
 DTYPES = {
@@ -141,11 +142,15 @@ def failures(rows: pl.DataFrame, data: Data, more: Rules) -> list[dict[str, Any]
 
 
 def tell(failures: list[dict[str, Any]]) -> list[str]:
-    """A line a failure, for a person."""
+    """A line a failure, for a person: whatever the data hold, it is one line."""
     return [
-        f"{f['column'] or 'table'}: {f['rule']}, {f['count']:,} × ({', '.join(f['samples'])})"
+        visible(f"{f['column'] or 'table'}: {f['rule']}, {f['count']:,} × ({_samples(f)})")
         for f in failures
     ]
+
+
+def _samples(failure: dict[str, Any]) -> str:
+    return ", ".join(failure["samples"])
 
 
 def _failure(

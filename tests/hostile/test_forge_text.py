@@ -1,0 +1,333 @@
+"""What data hold is read as data: in a comment, in a model card and in the log of a runner."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+Import = Callable[[str], ModuleType]
+# Each has the mark zq, which must be found within code spans and nowhere else.
+ATTACKS = [
+    "@zq",
+    "@team/zq everybody",
+    "#1 zq",
+    "!1 zq",
+    "zq/repository#1",
+    "GH-1 zq",
+    "$1 %1 ~bug &1 zq",
+    "![zq](https://192.0.2.1/pixel.png)",
+    "[zq](https://192.0.2.1/)",
+    "<https://192.0.2.1/zq>",
+    "https://192.0.2.1/zq www.zq.example zq@mail.example",
+    "<details><summary>zq</summary>",
+    "<!-- zq",
+    "--> zq <!--",
+    "<!-- ml report -->\nzq",
+    "<img src=x onerror=alert(1)> zq",
+    "&#64;zq &lt;b&gt;",
+    "`zq`",
+    "`` zq ```",
+    "`",
+    "zq\\",
+    "\\`zq",
+    "a|b zq",
+    "zq \\| c",
+    "|---|---| zq",
+    "zq\n| a | b |",
+    "zq\n\n/close\n/assign @zq",
+    "zq\r\n# A heading",
+    "zq\u2028/merge",
+    "zq\x85- [x] done",
+    "**zq** _zq_ ~~zq~~ :boom: $\\alpha$ [^zq] {+zq+} [[zq]]",
+    "```\nzq\n```",
+    "zq\x1b[8m hidden \x1b]8;;http://192.0.2.1\x07",
+    "zq\u202egnp.exe",
+    "zq\u200b\ufeff\U000e0041",
+    "zq \ud800",
+    "zq" + "x" * 10_000,
+    "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef zq",
+]
+
+
+@pytest.fixture
+def escaping(module: Import) -> ModuleType:
+    return module("escaping")
+
+
+def parsed(text: str) -> list[Token]:
+    """The inline tokens and the blocks of a text, as CommonMark with tables has them."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    return [inner for token in tokens for inner in [token, *(token.children or [])]]
+
+
+def test_a_value_in_a_span_is_one_span_and_nothing_else(escaping: ModuleType) -> None:
+    for value in ATTACKS:
+        (_, _, *inner, _) = parsed(escaping.code(value))
+        assert [token.type for token in inner] == ["code_inline"], value
+        assert len(inner[0].content) <= escaping.LONGEST
+        assert inner[0].content.isprintable()
+
+
+TEXT = st.text(st.sampled_from("`|\\ab @#<!-\n\r\t*_[]()&;\x1b\u202e\u2028"), max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT, TEXT)
+def test_any_value_is_itself_in_a_cell_of_its_own(first: str, second: str) -> None:
+    escaping = importlib.import_module("flight_delays.escaping")  # by the fixture `imported`
+    shown = [escaping.visible(" ".join(text.split())) or "(empty)" for text in (first, second)]
+    cells = " | ".join(map(escaping.cell, (first, second)))
+    table = f"| a | b | c |\n|---|---|---|\n| {cells} | last |\n"
+    row = [token for token in parsed(table) if token.type == "inline"][3:]
+    assert [token.content for token in row][2:] == ["last"]
+    for token, value in zip(row, shown, strict=False):
+        (only,) = token.children or []
+        assert (only.type, only.content) in {("code_inline", value), ("text", "(empty)")}
+
+
+@pytest.fixture(autouse=True)
+def imported(module: Import) -> None:
+    module("escaping")
+
+
+def interval(value: float = 0.5) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
+def steps(attack: str, kind: str) -> dict[str, Any]:
+    """Documents of a run in which whatever may come from data is an attack."""
+    comparison = {
+        "kind": kind,
+        "reason": attack,
+        "champion": {"version": attack},
+        "metric": "rmse",
+        "unseen": 10,
+        "confidence": 0.9,
+        **{name: interval() for name in ("challenger", "own", "skill")},
+        "slices": [{"column": attack, "value": attack, "rows": 3, "skill": interval()}],
+        "best": {"champion": {"version": attack}, "skill": interval()},
+    }
+    check = {"check": f"worst slice, {attack} = {attack}", "rule": ">", "verdict": "refused"}
+    metrics = {
+        "rows": 10,
+        "metric": "rmse",
+        "metrics": {"rmse": interval()},
+        "baselines": {name: interval() for name in ("constant", "linear")},
+        "calibration": {"error": 0.1},
+        "importance": [{"column": attack, "loss": 0.1}],
+        "slices": [{"column": attack, "value": attack, "rows": 3, "metric": interval()}],
+        "model": {"digest": "sha256:0", "megabytes": 1.0},
+    }
+    return {
+        "gate": {
+            "verdict": "refused",
+            "comparison": comparison,
+            "checks": [{**check, "value": 0.1, "threshold": 0.2}],
+            "notes": [f"note: {attack}"],
+        },
+        "validate": {"failures": [failure(attack)] * 3},
+        "evaluate": metrics,
+        "train": {
+            "estimator": attack,
+            "seed": 0,
+            "params": {attack: attack},
+            "commit": None,
+            "data_digest": "sha256:1",
+            "config_digest": "sha256:2",
+            "started": "now",
+            "executor": attack,
+        },
+        "split": {"train": 10, "holdout": 10, "by": "time"},
+    }
+
+
+def failure(attack: str) -> dict[str, Any]:
+    return {"column": attack, "rule": attack, "count": 1, "samples": [attack] * 5, "rows": []}
+
+
+@pytest.fixture
+def written(
+    module: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[dict[str, Any], str], str]:
+    """Render the report of documents."""
+    report = module("pipeline.report")
+    monkeypatch.setattr(report, "DOCUMENTS", {}, raising=False)
+
+    def written(documents: dict[str, Any], attack: str) -> str:
+        monkeypatch.setattr(report, "STEPS", {name: [tmp_path] for name in documents})
+        monkeypatch.setattr(report, "read", documents.__getitem__)
+        names = [attack] * 3
+        data = {"target": attack, "task": "multiclass", "classes": names, "source": attack}
+        data |= {"features": names, "left_out": names}
+        config = SimpleNamespace(data=SimpleNamespace(**data), gate=SimpleNamespace(confidence=0.9))
+        return str(report.render("report.md", config))
+
+    return written
+
+
+@pytest.mark.parametrize("kind", ["compared", "unreadable", "refused rows"])
+def test_no_name_no_category_and_no_reason_leaves_its_place_in_a_report(
+    written: Callable[..., str], kind: str
+) -> None:
+    for attack in ATTACKS:
+        documents = steps(attack, kind)
+        if kind == "refused rows":
+            documents = {"validate": documents["validate"]}
+        text = written(documents, attack)
+        assert "❌" in text.encode()[:2_000].decode("utf-8", "ignore"), "the verdict comes first"
+        assert not [line for line in text.splitlines() if line.startswith("/")]
+        tokens = parsed(text)
+        for token in tokens:
+            kinds = ("code_inline", "inline")
+            assert token.type in kinds or "zq" not in token.content, (attack, token)
+            assert not re.search("image|link|html|fence|code_block", token.type), (attack, token)
+        headings = [token.tag for token in tokens if token.type == "heading_open"]
+        assert headings == ["h1", "h2", "h2"] if len(documents) > 1 else ["h1"]
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            rows = [len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()]
+            assert len(set(rows)) == 1, table
+
+
+def test_a_report_is_short_whatever_breaks_the_contract(written: Callable[..., str]) -> None:
+    documents = {"validate": {"failures": [failure("a" * 300)] * 10_000}}
+    text = written(documents, "target")
+    assert len(text.encode()) < 100_000
+    assert "And 9,900 more" in text
+
+
+def test_what_breaks_the_contract_is_one_line_each(module: Import) -> None:
+    for attack in ATTACKS:
+        lines = module("pipeline.validate").tell([failure(attack)] * 2)
+        assert len("\n".join(lines).splitlines()) == 2
+        assert all(line.isprintable() for line in lines)
+
+
+# --- logs ------------------------------------------------------------------------------------
+
+REGISTERED = {"error", "warning", "notice", "debug", "group", "stop-commands", "add-mask", "echo"}
+WHITE = "".join(map(chr, [*range(9, 14), 32, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)]))
+WHITE += "\u2028\u2029\u202f\u205f\u3000"  # char.IsWhiteSpace of .NET
+
+
+def commands(log: str) -> list[str]:
+    """The lines that GitHub's runner obeys, by its ActionCommand.cs, and GitLab's sections."""
+    found = []
+    for line in re.split(r"\r\n|\r|\n", log):
+        text = line.lstrip(WHITE)
+        if text.startswith("::") and "::" in text[2:]:
+            found.append(line)
+        if re.search(r"##(vso)?\[[^\]]*\]", line):
+            found.append(line)
+    return found + re.findall(r"section_(?:start|end):\d+:[\w.-]+(?:\[[\w=,]*\])?\r\x1b\[0K", log)
+
+
+LOGS = [
+    "::error::owned",
+    "  \t::stop-commands::token",
+    "\u00a0\u3000::add-mask::a",
+    "harmless\n::error file=a.py,line=1::owned",
+    "harmless\r::warning::owned",
+    "harmless\x85::notice::owned",
+    "harmless ##[error]owned",
+    "harmless ##vso[task.setvariable variable=a]b",
+    "###[group]x",
+    "section_start:1700000000:a[collapsed=true]\r\x1b[0Kfolded",
+    "\x1b[2K\x1b[1A::error::over the last line",
+    ":" * 7 + "error::",
+    "\ufeff::error::x",
+]
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+
+@pytest.mark.parametrize("attack", LOGS)
+def test_no_line_of_a_log_is_a_command_wherever_it_is_cut(module: Import, attack: str) -> None:
+    assert commands(
+        attack.replace("\x85", "\n").replace("\ufeff", "").replace("\x1b[2K\x1b[1A", "")
+    )
+    for first in range(len(attack) + 1):
+        for second in (first, first + 1, first + 2):
+            stream = Kept()
+            log = module("runner_log").RunnerLog(stream)
+            for part in (attack[:first], attack[first:second], attack[second:], "\n"):
+                log.write(part)
+            assert commands(stream.text) == []
+            assert "\x1b" not in stream.text
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.text(st.sampled_from(":#[]\n\r e\t\u00a0\x1bv"), max_size=6), max_size=8))
+def test_no_pieces_make_a_command_together(parts: list[str]) -> None:
+    stream = Kept()
+    log = importlib.import_module("flight_delays.runner_log").RunnerLog(stream)
+    for part in parts:
+        log.write(part)
+    assert commands(stream.text) == []
+    plain = "".join(part.replace("\r\n", "\n") for part in parts)
+    if not re.search(r"::|##|[\r\x1b]", plain):
+        assert stream.text == plain, "what is no command stays as it is"
+
+
+@pytest.mark.parametrize("platform", ["GITHUB_ACTIONS", "GITLAB_CI"])
+def test_whatever_ml_prints_on_a_runner_is_no_command(
+    module: Import, platform: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    import typer
+
+    cli = module("cli")
+    for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(platform, "true")
+    monkeypatch.setattr(sys, "argv", ["ml"])
+
+    def app() -> None:
+        print("::error::printed")
+        typer.echo("::error::echoed", err=True)
+        sys.stderr.writelines(["##[", "error]written"])
+        raise LookupError("a bug\n::stop-commands::token")
+
+    monkeypatch.setattr(cli, "app", app)
+    before = sys.stdout
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert sys.stdout is before
+    done = capsys.readouterr()
+    assert commands(done.out) + commands(done.err) == []
+    assert "printed" in done.out
+    assert "a bug" in done.err
+
+
+def test_a_refusal_shows_what_it_cannot_print(
+    module: Import, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = module("cli")
+    monkeypatch.setattr(sys, "argv", ["ml"])
+
+    def app() -> None:
+        raise module("cli").BadInput("column a\x1b]0;owned\x07\u202e is missing:\n  ml data use")
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    said = "ml: column a\\x1b]0;owned\\x07\\u202e is missing:\n  ml data use\n"
+    assert capsys.readouterr().err == said
