@@ -60,6 +60,38 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
     return to
 
 
+def variant(
+    module: Callable[[str], ModuleType],
+    folder: Path,
+    to: Path,
+    texts: dict[str, str],
+    hour: str = "000000",
+    **manifest: Any,
+) -> dict[str, Any]:
+    """Copy a package with other texts of files, whole in itself, and return its manifest.
+
+    Args:
+        module: Imports a project's modules.
+        folder: Of the package that is copied.
+        to: Where there is none yet.
+        texts: By the name of a file, what is put before its own text.
+        hour: The six digits of its version by which versions are sorted.
+        manifest: Keys of its manifest that are not what they should be.
+    """
+    shutil.copytree(folder, to)
+    for name, text in texts.items():
+        own = (to / name).read_text() if (to / name).exists() else ""
+        (to / name).write_text(text + own)
+    whole: dict[str, Any] = json.loads((to / "manifest.json").read_text())
+    names = {*whole["files"], *texts}
+    whole["files"] = {name: module("documents").digest(to / name) for name in sorted(names)}
+    whole["package_digest"] = module("inference").package_digest(whole["files"])
+    whole["version"] = f"20260101-{hour}-{whole['package_digest'][7:15]}"
+    whole |= manifest
+    (to / "manifest.json").write_text(json.dumps(whole))
+    return whole
+
+
 class Server:
     """A service in a process of its own."""
 

@@ -77,15 +77,20 @@ class Model:
         ]
 
 
-def opened(folder: Path = PACKAGE) -> Model:
+def opened(folder: Path = PACKAGE, package_digest: str | None = None) -> Model:
     """Open a package.
 
+    Args:
+        package_digest: That of the package which it must be; None: whichever is there.
+
     Raises:
-        BadInput: There is none, or it is damaged.
+        BadInput: There is none, or it is damaged, or another one. Nothing of it has run then.
     """
     if folder == PACKAGE:
         repair()
     manifest = verified(folder)
+    if package_digest not in (None, manifest["package_digest"]):
+        raise BadInput(f"{folder}/ is not the package that was deployed: `ml deploy` it again")
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
     code = _code(folder / "problem", manifest["package_digest"])
     fitted = load(folder / MODEL.name, code("model").TRUSTED)
@@ -104,7 +109,7 @@ def verified(folder: Path) -> dict[str, Any]:
     """The manifest of a package, of which each file was found to be what the manifest says.
 
     Raises:
-        BadInput: There is no package, or it is damaged.
+        BadInput: There is no package, or it is damaged, or its manifest names another model.
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
@@ -114,6 +119,12 @@ def verified(folder: Path) -> dict[str, Any]:
                 raise ValueError(name)
         if package_digest(files) != manifest["package_digest"]:
             raise ValueError(MANIFEST)
+        # Python would import a file that is only here, be it the bytecode of another.
+        code = (path for path in (folder / "problem").rglob("*") if path.is_file())
+        if not {path.relative_to(folder).as_posix() for path in code} <= files.keys():
+            raise ValueError("problem")
+        if manifest["model_digest"] != _model_digest(folder, manifest):
+            raise ValueError(MODEL.name)
     except FileNotFoundError as error:
         if Path(error.filename).name == MANIFEST:
             raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
@@ -122,6 +133,20 @@ def verified(folder: Path) -> dict[str, Any]:
         said = "is damaged, or was changed by hand: run `ml package` again"
         raise BadInput(f"{folder}/ {said}") from None
     return manifest
+
+
+def _model_digest(folder: Path, manifest: dict[str, Any]) -> str:
+    """The digest of the model that was measured: that of the file, unless it was refitted.
+
+    Raises:
+        LookupError, ValueError: The files of the package do not say it.
+    """
+    files: dict[str, str] = manifest["files"]
+    if "refit_digest" not in manifest:
+        return files[MODEL.name]
+    if manifest["refit_digest"] != files[MODEL.name] or "gate.json" not in files:
+        raise ValueError(MODEL.name)
+    return str(json.loads((folder / "gate.json").read_text("utf-8"))["model_digest"])
 
 
 def package_digest(files: dict[str, str]) -> str:

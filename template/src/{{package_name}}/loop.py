@@ -17,7 +17,10 @@ from . import BadInput, Refused
 
 START = Path.cwd()
 labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What really happened.")
-Version = Annotated[str | None, Argument(help="A version, or a part of one that only it has.")]
+Version = Annotated[
+    str | None,
+    Argument(help="A version, a part of one that only it has, or VERSION@sha256:DIGEST."),
+]
 
 Target = Annotated[
     str | None, Option(help="local; with Kubernetes, kubernetes/production or kubernetes/staging.")
@@ -27,8 +30,8 @@ Target = Annotated[
 def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
-        track, register, models, fetch, promote, rollback, serve, parity, deploy, smoke, status,
-        stop, monitor, retrain, comment,
+        track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
+        status, stop, monitor, retrain, comment,
     ):  # fmt: skip
         app.command()(command)
     if (Path(__file__).parent / "delivery/image.py").exists():  # from level 2
@@ -126,9 +129,24 @@ def track() -> None:
     typer.echo(_load("tracking").record())
 
 
-def register() -> None:
-    """Put the package that passed into the registry."""
-    typer.echo(_load("registry").register().version)
+def register(
+    pinned: Annotated[bool, Option("--pinned", help="Print VERSION@sha256:DIGEST.")] = False,
+) -> None:
+    """Put the package that passed into the registry, and print its version."""
+    version = _load("registry").register()
+    typer.echo(version.reference if pinned else version.version)
+
+
+def resolve(
+    version: Annotated[
+        str | None, Argument(help="A version, a part of one, champion, or previous.")
+    ] = None,
+) -> None:
+    """Print VERSION@sha256:DIGEST, which means the same package in each later command."""
+    registry = _load("registry")
+    if version == registry.CHAMPION and registry.champion() is None:
+        raise BadInput("there is no champion yet: `ml deploy` makes one")
+    typer.echo(registry.find(version).reference)
 
 
 def models() -> None:
@@ -137,12 +155,17 @@ def models() -> None:
 
 
 def fetch(
-    version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
-    to: Annotated[Path, Option(help="The folder to bring it to.")],
+    version: Annotated[
+        str, Argument(help="A version, a part of one, champion, or VERSION@sha256:DIGEST.")
+    ],
+    to: Annotated[Path, Option(help="The folder to bring it to: none, or one with a package.")],
 ) -> None:
     """Bring a package from the registry, found whole."""
-    registry = _load("registry")
-    typer.echo(registry.opened().fetch(registry.find(version).version, START / to))
+    registry, folder = _load("registry"), START / to
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / "manifest.json").is_file():
+        raise BadInput(f"{folder} is no package, and would be replaced: name another folder")
+    typer.echo(registry.fetched(registry.find(version), folder))
 
 
 def image(
@@ -159,7 +182,10 @@ def promote(version: Version = None) -> None:
 
 
 def rollback(
-    to: Annotated[str | None, Option(help="A champion of before.")] = None, target: Target = None
+    to: Annotated[
+        str | None, Option(help="A champion of before, or its VERSION@sha256:DIGEST.")
+    ] = None,
+    target: Target = None,
 ) -> None:
     """Return to the champion before, in the registry and in the service."""
     typer.echo(_load("delivery").rollback(to, target))
@@ -191,8 +217,9 @@ def parity(
     champion, service = registry.champion(), settings.delivery().service
     if champion is None:
         raise BadInput("there is no champion: run `ml deploy` first")
+    registry.require_expected(champion)
     folder = documents.ARTIFACTS / "champion" / champion.version
-    model = inference.opened(registry.opened().fetch(champion.version, folder))
+    model = inference.opened(registry.fetched(champion, folder), champion.digest)
     if file:
         rows = ingest.read(START / file, model.data.separator)
     else:
@@ -212,9 +239,12 @@ def deploy(
     typer.echo(_load("delivery").deploy(version, target))
 
 
-def smoke(url: Annotated[str | None, Option(help="Of the service.")] = None) -> None:
+def smoke(
+    version: Annotated[str | None, Argument(help="Another version than the champion.")] = None,
+    url: Annotated[str | None, Option(help="Of the service.")] = None,
+) -> None:
     """See that the champion answers, and answers right."""
-    typer.echo(_load("delivery").smoke(url))
+    typer.echo(_load("delivery").smoke(url, version))
 
 
 def status(target: Target = None) -> None:

@@ -4,6 +4,7 @@
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +30,7 @@ class Service(Strict):
     log_seconds: float = Field(default=5.0, gt=0)  # of predictions that a kill -9 may lose
     log_rows: int = Field(default=200_000, ge=1)  # in memory, while the log cannot be written
     private: list[str] = Field(default=[])  # columns that the log leaves out
+    variables: list[str] = Field(default=[])  # of the environment, that it gets besides the plain
 
 
 class Shadow(Strict):
@@ -110,6 +112,19 @@ def drift() -> Drift:
         BadInput: As `config.read`.
     """
     return read(DRIFT, Drift)
+
+
+def service_environment() -> dict[str, str]:
+    """Return what of the environment a service gets: no token of a job, and no key of a cloud.
+
+    That is the plain part, what sets keys of `Service`, and what `service.variables` names.
+    """
+    from .isolation.environment import passed_on
+
+    names = [f"ML_{key.upper()}" for key in Service.model_fields]
+    with suppress(BadInput):  # while the file is broken, the service goes on without
+        names += delivery().service.variables
+    return passed_on(names)
 
 
 def _from_environment(service: Service) -> Service:

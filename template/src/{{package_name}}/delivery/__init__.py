@@ -71,6 +71,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
     """Deploy a registered version, the newest if none is named.
 
     Args:
+        version: What `registry.find` knows it by: of VERSION@sha256:DIGEST no other package.
         target: `local`, `local/staging` or `kubernetes/OVERLAY`; `staging` or `production`, those
             of Kubernetes if the project has it, else the local ones.
 
@@ -91,14 +92,14 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
             before = champion
         with _journal(new, before, store, to) as at:
             at("fetch")
-            model = _fetched(store, new.version)
+            model = _fetched(new)
             _private_is_known(model.model.data.columns.keys() | model.model.data.left_out)
             # One that was promoted by hand is judged beside what serves until now.
             rival = champion if champion != new.version else before
             if champion != new.version or rival not in (None, new.version):
                 said: dict[str, Any] = {}
                 at("shadow")["shadow"] = said
-                old = _fetched(store, rival) if rival else None
+                old = _fetched(_rival(rival, champion)) if rival else None
                 shadow(model, old, settings.delivery(), said)
             if to.promotes and champion != new.version:
                 at("promote")
@@ -120,17 +121,14 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
     from .. import registry
 
     with _alone(target) as (to, store, _):
-        last, *before = [e["version"] for e in reversed(registry.history(store))] or [""]
-        new = next((name for name in before if back_to is None or back_to in name), None)
-        if new is None:
-            raise Refused(f"no champion before {last or 'the first'} is {back_to or 'known'}")
+        last, new = store.alias("champion"), registry.champion_before(back_to)
         to.check(store.get(f"image-{new}"))
-        with _journal(registry.find(new), last if to.promotes else to.asked(), store, to) as at:
+        with _journal(new, last if to.promotes else to.asked(), store, to) as at:
             at("fetch")
-            model = _fetched(store, new)
+            model = _fetched(new)
             if to.promotes:
                 at("promote")
-                registry.rollback(new)
+                registry.rollback(new.reference)
             warning = _serve(model, to, at)
     done = "serves again" if to.promotes else f"passed {to.name}"
     return _with_warning(f"{new} {done}, after {last}", warning)
@@ -177,16 +175,25 @@ def stop() -> str:
         return "the service has ended" if Local().stop() else "no service was running"
 
 
-def smoke(url: str | None = None) -> str:
-    """Ask a service, the local one if none is named, whether it answers as the champion does.
+def smoke(url: str | None = None, version: str | None = None) -> str:
+    """Ask a service, the local one if none is named, whether it answers as a version does.
+
+    Args:
+        version: What `registry.find` knows it by; None: the champion.
 
     Raises:
         Refused: It does not.
     """
-    with _alone(None) as (to, store, _):
-        if (version := store.alias("champion")) is None:
-            raise BadInput("there is no champion yet: `ml deploy` makes one")
-        served = _fetched(store, version)
+    from .. import registry
+
+    with _alone(None) as (to, _, _):
+        if version is None:
+            champion = registry.champion()
+            if champion is None:
+                raise BadInput("there is no champion yet: `ml deploy` makes one")
+            served = _fetched(registry.require_expected(champion))
+        else:
+            served = _fetched(registry.find(version))
         with nullcontext(url) if url else to.opened() as at:
             return str(smoke_test(served, at)["parity"])
 
@@ -233,6 +240,8 @@ def rehearsal() -> "Forge | None":
 
 def _repair(store: "Registry", target: Target) -> str | None:
     """Finish the deployment of one that was killed, if what it deployed serves; else undo it."""
+    from .. import registry
+
     for left in [*STATE.glob(".desired.*"), *MODELS.glob(".*")]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     used = {champion := store.alias("champion"), serving := target.asked()}
@@ -248,7 +257,8 @@ def _repair(store: "Registry", target: Target) -> str | None:
             raise Refused("it did not serve yet")
         target.switch(version, said["package_digest"])
         with target.opened() as url:
-            said["smoke"] = smoke_test(_fetched(store, version), url)
+            new = registry.find(f"{version}@{said['package_digest']}")
+            said["smoke"] = smoke_test(_fetched(new), url)
         came = "finished"
     except Refused as error:
         _undo(said, store, target)
@@ -319,17 +329,29 @@ def _private_is_known(columns: Collection[str]) -> None:
         raise BadInput(f"{DELIVERY}, service.private: {sorted(odd)[0]} is no column of this model")
 
 
-def _fetched(store: "Registry", version: str) -> "Served":
-    from ..inference import verified
+def _rival(name: str, champion: str | None) -> "Version":
+    """The version beside which another one is judged: the champion, or what still serves.
+
+    Raises:
+        Refused: It is not what was verified (`registry.require_expected`), nor was it champion.
+    """
+    from .. import registry
+
+    if name == champion:
+        return registry.require_expected(registry.named_exactly(name))
+    if os.environ.get("ML_CHAMPION"):
+        return registry.champion_before(name)
+    return registry.named_exactly(name)
+
+
+def _fetched(version: "Version") -> "Served":
+    """Open the very package of a version, which is fetched unless its copy is here already."""
+    from .. import registry
     from ..serving.batch import load
 
-    folder = MODELS / version
-    try:
-        verified(folder)
-    except BadInput:  # it is not there yet, or damaged
-        store.fetch(version, folder)
+    folder = registry.fetched(version, MODELS / version.version)
     os.utime(folder)  # the last ones used are kept
-    return load(folder)
+    return load(folder, version.digest)
 
 
 def _serve(served: "Served", target: Target, at: Stage) -> str | None:

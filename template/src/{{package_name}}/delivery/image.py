@@ -1,14 +1,19 @@
 """Image: a package → an image of the service with it, which answers as it does; `image.json`.
 
 Built by docker where its daemon runs, else by buildah. A version's image is built once: the
-registry has its digest from then on.
+registry has its digest from then on. That note is a claim: it counts if the image of that digest is
+where images are pushed to, and its label names the package.
+
+Nothing of the package is imported here. What it would answer is asked of a process of its own.
 """
 
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +22,16 @@ from tempfile import TemporaryDirectory
 from .. import BadInput, Refused, forge, registry
 from ..documents import ARTIFACTS, PACKAGE, now, write
 from ..inference import verified
-from ..serving.batch import load
+from ..isolation import model as isolated
+from ..serving.batch import Served
+from ..serving.describe import Spreads
 from ..settings import delivery
 from . import smoke_test
 from .staging import free_port, started
 
+# The digest of the package that is in an image; its version has the standard's own label.
+LABEL = "vnd.rung.package-digest"
+PINNED = re.compile(r"(?P<name>[^\s@]+)@sha256:[0-9a-f]{64}")
 NEEDED = ("Dockerfile", "pyproject.toml", "uv.lock", "README.md", "src", "config")
 
 
@@ -42,27 +52,35 @@ def image(version: str | None = None, push: bool = False) -> str:
     found = registry.find(version) if version else None
     if push and not found:
         raise BadInput("name a version of `ml models`: what is pushed is registered first")
-    if push and found and (before := store.get(f"image-{found.version}")):
-        return before
     engine, place = _engine(), _place(push)
+    if push and found and (noted := store.get(f"image-{found.version}")):
+        reason = _is_no_image_of(engine, place, noted, found)
+        if reason is None:
+            return noted
+        sys.stderr.write(f"ml: the image noted for {found}, {noted}, {reason}: it is built anew\n")
     ARTIFACTS.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=".image-", dir=ARTIFACTS) as folder:
         package = Path(folder, "artifacts/model")
         if found:
-            store.fetch(found.version, package)
+            registry.fetched(found, package)
         else:
             verified(PACKAGE)
             shutil.copytree(PACKAGE, package)
+        manifest = verified(package)
         for name in NEEDED:
             (shutil.copytree if Path(name).is_dir() else shutil.copy)(name, Path(folder, name))
-        served = load(package)
-        tag = f"{place}:{served.model.version}"
-        options = [f"--build-arg=VERSION={served.model.version}", f"--tag={tag}"]
-        # What docker does unasked: its format, for the health check, and steps that are kept.
-        options += ["--format=docker", "--layers"] * (engine == "buildah")
+        tag = f"{place}:{manifest['version']}"
+        options = [f"--build-arg=VERSION={manifest['version']}", f"--tag={tag}"]
+        options.append(f"--label={LABEL}={manifest['package_digest']}")
+        if engine == "buildah":
+            # What docker does unasked: its format, for the health check, and steps that are kept.
+            options += ["--format=docker", "--layers"]
         _run(engine, "build", *options, folder)
-        with _container(engine, tag) as url:
-            answered = str(smoke_test(served, url)["parity"])
+        with isolated.opened(package, manifest["package_digest"]) as model:
+            profile = json.loads((package / "profile.json").read_text("utf-8"))
+            served = Served(model, profile, Spreads(profile, model.data))
+            with _container(engine, tag) as url:
+                answered = str(smoke_test(served, url)["parity"])
     if not push or not found:
         return tag
     pinned = _pushed(engine, place, tag)
@@ -70,6 +88,49 @@ def image(version: str | None = None, push: bool = False) -> str:
     said = {"image": pinned, "version": found.version, "package_digest": found.digest}
     write("image", said | {"parity": answered}, begun, found.facts["data_digest"], {})
     return pinned
+
+
+def _is_no_image_of(engine: str, place: str, noted: str, version: "registry.Version") -> str | None:
+    """Return why what the registry notes is not an image of a version; None if it is one."""
+    pinned = PINNED.fullmatch(noted)
+    if pinned is None:
+        return "is not NAME@sha256:DIGEST"
+    if pinned["name"] != place:
+        return f"is not in {place}"
+    plain = ["--tls-verify=false"] if engine == "buildah" and _is_local(place) else []
+    try:
+        with _logged_in(place) as login:
+            _run(engine, "pull", *plain, noted, **login)
+        if engine == "docker":
+            form = ["image", "inspect", "--format", "{{json .Config.Labels}}"]
+        else:
+            form = ["inspect", "--type=image", "--format", "{{json .OCIv1.Config.Labels}}"]
+        labels = json.loads(_run(engine, *form, noted)) or {}
+        digest = labels.get(LABEL)
+    except (Refused, ValueError, AttributeError) as error:
+        return f"cannot be inspected ({str(error).splitlines()[-1].strip()})"
+    if digest is None:
+        return f"has no label {LABEL}"
+    return None if digest == version.digest else f"has the package {digest}"
+
+
+def _is_local(place: str) -> bool:
+    """Tell whether images are pushed to this machine itself, where docker encrypts nothing."""
+    return place.partition("/")[0].partition(":")[0] in ("localhost", "127.0.0.1")
+
+
+@contextmanager
+def _logged_in(place: str) -> Iterator[dict[str, str]]:
+    """Yield the environment by which a builder is logged in to the platform's own registry."""
+    host, at = place.partition("/")[0], forge.here()
+    with TemporaryDirectory() as folder:
+        if at and at.place().partition("/")[0] == host and (own := at.credentials()):
+            known = base64.b64encode(":".join(own).encode()).decode()
+            file = Path(folder, "config.json")
+            file.write_text(json.dumps({"auths": {host: {"auth": known}}}), "utf-8")
+            yield {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(file)}
+        else:
+            yield {}
 
 
 def _place(push: bool) -> str:
@@ -110,32 +171,26 @@ def _container(engine: str, tag: str) -> Iterator[str]:
     port = free_port()
     how = ["--network=host", "--env=ML_HOST=127.0.0.1", f"--env=ML_PORT={port}", "--env=ML_LOG="]
     if engine == "docker":
-        with started(["docker", "run", "--rm", *how, tag], port) as url:
+        with started(["docker", "run", "--rm", *how, tag], port, os.environ) as url:
             yield url
         return
     name = _run("buildah", "from", "--pull-never", tag)
     try:
         command = ["buildah", "run", *how, name, "--", "ml-serve", "/model"]
-        with started(command, port) as url:
+        with started(command, port, os.environ) as url:
             yield url
     finally:
         _run("buildah", "rm", name)
 
 
 def _pushed(engine: str, place: str, tag: str) -> str:
-    host, at = place.partition("/")[0], forge.here()
-    with TemporaryDirectory() as folder:
-        more = {}
-        if at and at.place().partition("/")[0] == host and (own := at.credentials()):
-            known = base64.b64encode(":".join(own).encode()).decode()
-            file = Path(folder, "config.json")
-            file.write_text(json.dumps({"auths": {host: {"auth": known}}}), "utf-8")
-            more = {"DOCKER_CONFIG": folder, "REGISTRY_AUTH_FILE": str(file)}
+    with _logged_in(place) as login, TemporaryDirectory() as folder:
         if engine == "docker":
-            _run("docker", "push", tag, **more)
+            _run("docker", "push", tag, **login)
             return _run("docker", "inspect", "--format", "{{index .RepoDigests 0}}", tag)
-        plain, digest = host.partition(":")[0] in ("localhost", "127.0.0.1"), Path(folder, "digest")
+        digest = Path(folder, "digest")
         how = [f"--digestfile={digest}"]
-        how += ["--tls-verify=false"] * plain  # as docker does, on this machine itself
-        _run("buildah", "push", *how, tag, f"docker://{tag}", **more)
+        if _is_local(place):
+            how.append("--tls-verify=false")
+        _run("buildah", "push", *how, tag, f"docker://{tag}", **login)
         return f"{place}@{digest.read_text('utf-8').strip()}"

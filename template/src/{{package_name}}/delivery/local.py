@@ -66,8 +66,10 @@ class Local:
         """
         before = read(DESIRED)
         if before.get("version") != version:
-            now = {"folder": str(MODELS / version), "version": version}
-            _write(DESIRED, now | {"previous": before.get("folder")})
+            now: dict[str, Any] = {"folder": str(MODELS / version), "version": version}
+            now["package_digest"] = digest
+            now |= {"previous": before.get("folder")}
+            _write(DESIRED, now | {"previous_digest": before.get("package_digest")})
         until, said = time.monotonic() + PATIENCE, "no answer"
         while time.monotonic() < until and version not in said:
             self.ensure()
@@ -206,8 +208,8 @@ def _start(role: str, *fds: int, beside: int = 0) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", f"{__package__}.local", role, str(beside), *map(str, fds)]
     path = STATE / f"{role}.log"
     mode = "ab" if not path.exists() or path.stat().st_size < 10_000_000 else "wb"
-    # GitHub's runner ends at the end of a job whatever carries its mark.
-    env = {name: text for name, text in os.environ.items() if name != "RUNNER_TRACKING_ID"}
+    # Neither a job's token, nor the mark by which GitHub's runner ends all of a job with it.
+    env = settings.service_environment()
     with path.open(mode) as log:
         # A session of its own: the Ctrl-C of a deployer is not theirs.
         return subprocess.Popen(

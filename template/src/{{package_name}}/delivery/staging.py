@@ -6,11 +6,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import Refused
+from .. import Refused, settings
 from . import MODELS, STATE, ask
 
 LOG = STATE / "staging.log"
@@ -54,19 +54,23 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(command: list[str], port: int) -> Iterator[str]:
+def started(command: list[str], port: int, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """Start a service that will listen to a port, yield its address once it is ready, and end it.
+
+    Args:
+        env: Of the command; None: what a service gets, which is no token and no key.
 
     Raises:
         Refused: It ends, or is not ready in time.
     """
     own = {"ML_HOST": "127.0.0.1", "ML_PORT": str(port), "ML_LOG": ""}
+    whole = {**(settings.service_environment() if env is None else env), **own}
     url, until = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("wb") as log:
         # A session of its own, so that what it starts can be ended with it.
         process = subprocess.Popen(
-            command, env=os.environ | own, stdout=log, stderr=log, start_new_session=True
+            command, env=whole, stdout=log, stderr=log, start_new_session=True
         )
     try:
         while not _ready(url):

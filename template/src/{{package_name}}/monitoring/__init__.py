@@ -309,7 +309,7 @@ def _missing(alarm: str) -> str:
 
 
 def _opened(version: registry.Version) -> Champion:
-    folder = registry.opened().fetch(version.version, ARTIFACTS / "champion" / version.version)
+    folder = registry.fetched(version, ARTIFACTS / "champion" / version.version)
     contract, profile, metrics = (
         json.loads((folder / f"{name}.json").read_text("utf-8"))
         for name in ("contract", "profile", "metrics")

@@ -7,6 +7,8 @@ do not add up. A model is never compared with itself.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +17,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import BadInput, registry
-from ..config import DATA, GATE, Config
+from ..config import DATA, GATE, Config, Data
 from ..documents import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, document
-from ..inference import Model, load, opened
+from ..inference import Model, load
+from ..isolation import model as isolated
 from ..problem.features import features
 from ..problem.model import TRUSTED
 from ..settings import DELIVERY, Delivery, delivery
@@ -50,14 +53,20 @@ class Rival(NamedTuple):
 
 
 def step(config: Config) -> str:
-    champion = registry.named(registry.look())
+    found = registry.look()
+    champion = registry.named(found)
     source = Path(config.data.source)
     rows = (MODEL, source, TRAIN, HOLDOUT, SIDES, PREDICTIONS)
-    with document("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as message:
+    with (
+        document("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as message,
+        ExitStack() as processes,
+    ):
         comparison: dict[str, Any] = {"kind": "first", "champion": champion}
-        if champion and champion["model_digest"] == digest(MODEL):
+        if found and champion:
+            # Before anything is believed of it: that it is the same model, above all.
+            registry.fetched(registry.require_expected(found), FOLDER / found.version)
             comparison["kind"] = "same"
-        elif champion:
+        if found and champion and found.model_digest != digest(MODEL):
             came = ingest.read(source, config.data.separator)
             held = pl.read_parquet(SIDES)["held"].fill_null(False).to_numpy()
             if len(held) != came.height:
@@ -68,12 +77,15 @@ def step(config: Config) -> str:
                 pl.read_parquet(PREDICTIONS)["given"].to_numpy(),
                 Recipe(load(MODEL, TRUSTED), features, config.data),
             )
-            rival = fetch(champion["version"], came, held, challenger.holdout)
+            rival = processes.enter_context(opened(found, came, held, challenger.holdout))
             comparison |= compare(challenger, rival, config, delivery())
             best = anchor(champion)
             if comparison["kind"] == "compared" and best["version"] != champion["version"]:
                 try:
-                    earlier = fetch(best["version"], came, held, challenger.holdout)
+                    version = registry.find(f"{best['version']}@{best['package_digest']}")
+                    earlier = processes.enter_context(
+                        opened(version, came, held, challenger.holdout)
+                    )
                 except BadInput:  # it is no longer in the registry
                     best = champion
                 else:
@@ -93,24 +105,32 @@ def step(config: Config) -> str:
     return versus(comparison)
 
 
-def fetch(version: str, rows: pl.DataFrame, held: Any, holdout: pl.DataFrame) -> Rival:
+@contextmanager
+def opened(
+    version: registry.Version, rows: pl.DataFrame, held: Any, holdout: pl.DataFrame
+) -> Iterator[Rival]:
     """Bring a model from the registry, and find the rows of the holdout that it has not seen.
 
+    Its code runs in a process of its own, so that it can answer and do nothing else.
+
     Args:
+        version: Of the registry.
         rows: (n, …) all rows of the source as it is.
         held: (n,) whether a row is held out.
         holdout: (m, …) the typed rows that are.
 
     Raises:
         BadInput: The registry does not have it, or it is damaged.
+        Refused: The registry has another package now, or its code changed files of the project.
     """
-    folder = registry.opened().fetch(version, FOLDER / version)
-    model = opened(folder)
-    training = identity.read(folder)
-    if training is not None:
-        known = training.knows(rows)
-        return Rival(model, None if known is None else ~known[held])
-    return Rival(model, _newer(model, folder, holdout))
+    folder = registry.fetched(version, FOLDER / version.version)
+    with isolated.opened(folder, version.digest) as model:
+        training = identity.read(folder)
+        if training is None:
+            yield Rival(model, _newer(model, folder, holdout))
+        else:
+            known = training.knows(rows)
+            yield Rival(model, None if known is None else ~known[held])
 
 
 def _newer(model: Model, folder: Path, holdout: pl.DataFrame) -> NDArray[np.bool_] | None:
@@ -164,7 +184,11 @@ def compare(
     if (data.task, data.classes) != (model.data.task, model.data.classes):
         return found | {"kind": "unreadable", "reason": "it predicts other classes"}
     seen = model.read(challenger.holdout)
-    broken = [f for f in model.failures(seen) if f["rule"].startswith(("missing", "not of"))]
+    try:
+        failures = model.failures(seen)
+    except Exception as error:  # of the code that it brought, which these rows are new to
+        return found | {"kind": "unreadable", "reason": f"its rules fail, {_told(error)}"}
+    broken = [f for f in failures if f["rule"].startswith(("missing", "not of"))]
     if broken:
         reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
         return found | {"kind": "unreadable", "reason": reason}
@@ -182,8 +206,7 @@ def compare(
     try:
         theirs = model.predict(seen[unseen])
     except Exception as error:  # of the code that it brought, which these rows are new to
-        reason = f"its features fail, {type(error).__name__}: {str(error)[:200]}"
-        return found | {"kind": "unreadable", "reason": reason}
+        return found | {"kind": "unreadable", "reason": f"its features fail, {_told(error)}"}
     rows = challenger.holdout[unseen]
     y_true = labels(rows, data)
     ours = challenger.y_pred[unseen]
@@ -198,17 +221,35 @@ def compare(
     found["skill"] = resampler.skill(ours, theirs).interval(settings.confidence)
     found["slices"] = _slices(rows, resampler, ours, theirs, config, settings)
     if undecided(found["skill"], settings.tolerance):
-        recipes = [challenger.recipe, Recipe(model.fitted, model.features, model.asked)]
         every = pl.concat([challenger.train, challenger.holdout])
         try:
-            y_true, (ours, theirs) = out_of_fold(recipes, every, data)
+            y_true, ours, theirs = _both_recipes(challenger.recipe, model, every, data)
         except Exception as error:  # of either's code, which was not made to be trained here
-            found["recipes_failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            found["recipes_failed"] = _told(error)
         else:
             resampler = Resampler(y_true, metric, len(data.classes), config.gate)
             over = resampler.skill(ours, theirs).interval(settings.confidence)
             found["recipes"] = {"skill": over, "rows": len(y_true)}
     return found
+
+
+def _both_recipes(
+    recipe: Recipe, rival: Model, rows: pl.DataFrame, data: Data
+) -> tuple[NDArray[Any], Floats, Floats]:
+    """Return the labels of (m,) rows, and what each recipe predicts of them out of fold."""
+    if isinstance(rival, isolated.IsolatedModel):
+        y_true, (ours,) = out_of_fold([recipe], rows, data)
+        return y_true, ours, rival.out_of_fold(rows, data, len(y_true))
+    recipes = [recipe, Recipe(rival.fitted, rival.features, rival.asked)]
+    y_true, (ours, theirs) = out_of_fold(recipes, rows, data)
+    return y_true, ours, theirs
+
+
+def _told(error: Exception) -> str:
+    """Return what failed, in a line; of an isolated package it is one already."""
+    if isinstance(error, isolated.PackageError):
+        return str(error)
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def undecided(over: Interval, tolerance: float) -> bool:

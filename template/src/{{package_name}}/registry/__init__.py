@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -27,7 +28,9 @@ from ..settings import Delivery, delivery
 
 ADAPTER = next(n for n in ("oci", "mlflow") if (Path(__file__).parent / f"{n}.py").exists())
 CHAMPION, HISTORY, LOCK = "champion", "history", "lock"
+PREVIOUS = "previous"  # as the name of a version: the champion before
 POINTER = ARTIFACTS / "champion.json"  # who it was when the pipeline last looked
+REFERENCE = re.compile(r"(?P<version>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII)
 # Seconds. Whoever holds a lease starts no write after WRITES of it, as a write with all its
 # retries ends before the rest is over. D: the longest a write to the lock may take.
 D, LEASE, WRITES, PATIENCE = 2.0, 60.0, 15.0, 90.0
@@ -55,6 +58,11 @@ class Version:
 
     def __str__(self) -> str:
         return self.version
+
+    @property
+    def reference(self) -> str:
+        """VERSION@DIGEST: what a job hands on to the next, so that both mean the same package."""
+        return f"{self.version}@{self.digest}"
 
 
 class Registry(Protocol):
@@ -103,9 +111,11 @@ def register() -> Version:
 
     Raises:
         BadInput: A document or a file of the package is missing or damaged.
-        Refused: The gate did not pass it, or passed another one.
+        Refused: The gate did not pass it, or passed another one; or this is a runner, and it was
+            not made of what is committed.
     """
     from ..inference import verified
+    from . import checkout
 
     gate, package, metrics = read("gate"), read("package"), read("evaluate")
     if gate["verdict"] != "passed":
@@ -116,10 +126,12 @@ def register() -> Version:
         raise Refused(f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again")
     if compared is None:
         raise Refused("artifacts/gate.json is from level 0, without a champion: run `ml run` again")
+    if checkout.on_a_runner():
+        checkout.require_clean(manifest)
     if compared["kind"] == "same" and (now := champion()):
         # The champion, trained again: what differs is when. A version of its own would be
         # deployed, compared with and monitored anew, each time that the pipeline runs.
-        there = opened().fetch(now.version, ARTIFACTS / CHAMPION / now.version)
+        there = fetched(now, ARTIFACTS / CHAMPION / now.version)
         if _served(verified(there)) == _served(manifest):
             return now
     rival = compared["champion"]
@@ -134,7 +146,7 @@ def register() -> Version:
         **{end: f"{metrics['metrics'][name][end]:.6g}" for end in ("value", "low", "high")},
     }
     opened().push(PACKAGE, manifest, facts)
-    return find(manifest["version"])
+    return find(f"{manifest['version']}@{manifest['package_digest']}")
 
 
 def _served(manifest: dict[str, Any]) -> dict[str, str]:
@@ -144,11 +156,20 @@ def _served(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def find(part: str | None = None) -> Version:
-    """A version by a part of its name that only it has, or `champion`; without, the newest.
+    """A version by what a person or a job calls it; without a name, the newest.
+
+    Args:
+        part: A part of its name that only it has, `champion`, `previous` (the champion before), or
+            a reference, VERSION@sha256:DIGEST.
 
     Raises:
-        BadInput: There is none, or more than one.
+        BadInput: There is none, or more than one, or it is no reference.
+        Refused: The registry has another package than a reference names.
     """
+    if part and "@" in part:
+        return _referenced(part)
+    if part == PREVIOUS:
+        return champion_before()
     known = opened().versions()
     if part == CHAMPION and (now := champion()):
         return now
@@ -158,6 +179,106 @@ def find(part: str | None = None) -> Version:
     if not known:
         raise BadInput("the registry holds no version yet: `ml register` puts one there")
     raise BadInput(f"{part} is a part of {len(found)} versions: `ml models` lists them")
+
+
+def named_exactly(name: str) -> Version:
+    """A version by its whole name.
+
+    Raises:
+        BadInput: There is none.
+    """
+    for found in opened().versions():
+        if found.version == name:
+            return found
+    raise BadInput(f"the registry has no version {name}: `ml models` lists them")
+
+
+def _referenced(reference: str) -> Version:
+    name, digest = _parts(reference)
+    found = named_exactly(name)
+    if found.digest != digest:
+        raise Refused(
+            f"{found} is in the registry as {found.digest}, and {digest} was asked for: it is"
+            " another package than the one that was resolved or verified"
+        )
+    return found
+
+
+def _parts(reference: str) -> tuple[str, str]:
+    parts = REFERENCE.fullmatch(reference)
+    if parts is None:
+        raise BadInput(f"{reference} is no VERSION@sha256:DIGEST: `ml resolve VERSION` prints one")
+    return parts["version"], parts["digest"]
+
+
+def require_expected(version: Version) -> Version:
+    """Return a champion whose code is about to be imported, if it is the one that was verified.
+
+    Args:
+        version: The champion as the registry has it now.
+
+    Raises:
+        BadInput: ML_CHAMPION is no reference.
+        Refused: ML_CHAMPION is set, and names another one.
+    """
+    expected = os.environ.get("ML_CHAMPION", "")
+    if expected and not REFERENCE.fullmatch(expected):
+        raise BadInput(f"ML_CHAMPION: {expected} is no VERSION@sha256:DIGEST: see `ml resolve`")
+    if expected not in ("", version.reference):
+        raise Refused(
+            f"the champion is {version.reference}, and ML_CHAMPION names {expected}, which was"
+            " verified: if another one became the champion meanwhile, start the pipeline again"
+        )
+    return version
+
+
+def fetched(version: Version, to: Path) -> Path:
+    """Bring the very package of a version into a folder; a copy that is there counts if it is it.
+
+    Raises:
+        BadInput: It is no longer in the registry, or it is damaged there.
+        Refused: It is another package there than it was. What was in the folder is kept.
+    """
+    if _holds(to, version):
+        return to
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
+        new = opened().fetch(version.version, Path(folder, "new"))
+        if not _holds(new, version):
+            raise Refused(f"{version} is no longer {version.digest} in the registry")
+        if to.exists():
+            to.rename(Path(folder, "old"))
+        new.rename(to)
+    return to
+
+
+def _holds(folder: Path, version: Version) -> bool:
+    """Tell whether a folder has this very package and nothing else."""
+    try:
+        _require(folder, version)
+    except BadInput:
+        return False
+    return True
+
+
+def _require(folder: Path, version: Version) -> None:
+    """See that a folder has the package of a version: its files, its name and its model.
+
+    Raises:
+        BadInput: It has another one, or a damaged one, or files besides those of its manifest.
+    """
+    from ..inference import MANIFEST, verified
+
+    manifest = verified(folder)
+    paths = list(folder.rglob("*"))
+    if any(path.is_symlink() for path in [folder, *paths]):
+        raise BadInput(f"{folder}/ has links to files elsewhere, which may change at any time")
+    there = {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
+    inside = manifest["package_digest"], manifest["version"], manifest["model_digest"]
+    if inside != (version.digest, version.version, version.model_digest):
+        raise BadInput(f"{version} in the registry is another package, of another name or model")
+    if there != {*manifest["files"], MANIFEST}:
+        raise BadInput(f"{version} has files that its manifest does not name")
 
 
 def champion() -> Version | None:
@@ -215,6 +336,7 @@ def promote(part: str | None = None) -> Version:
             raise Refused(f"{new} was compared with another champion than {at}: run `ml run` again")
         who = f"{getpass.getuser()}@{platform.node()}"
         entry = {"version": new.version, "at": now(), "by": who, "commit": new.facts["commit"]}
+        entry["package_digest"] = new.digest
         still()
         registry.set(HISTORY, json.dumps([*entries[-199:], entry]))
         still()
@@ -233,13 +355,54 @@ def rollback(to: str | None = None) -> tuple[str, str]:
     """
     registry = opened()
     with registry.lock() as still:
-        *before, last = [entry["version"] for entry in history(registry)] or [""]
-        found = [name for name in before if to is None or to in name]
-        if not found:
-            raise Refused(f"the registry knows no champion {to or ''} before {last or 'this'}")
+        last, back_to = registry.alias(CHAMPION) or "", champion_before(to)
         still()
-        registry.point(CHAMPION, found[-1])
-    return last, found[-1]
+        registry.point(CHAMPION, back_to.version)
+    return last, back_to.version
+
+
+def champion_before(to: str | None = None) -> Version:
+    """The champion before, or an earlier one: a version that surely was champion.
+
+    The note of who was champion is a claim: whoever can write to the registry can write it. An
+    entry counts if the registry has that version with the digest that its promotion wrote down, and
+    if each champion from the present one back to it was compared with the one before.
+
+    Args:
+        to: A part of its name, or its reference; None: the last one.
+
+    Raises:
+        Refused: There was none before, or not that one, or the note does not hold.
+    """
+    registry = opened()
+    *earlier, last = history(registry) or [{"version": ""}]
+    if to and "@" in to:
+        _parts(to)
+    name, _, digest = (to or "").partition("@")
+    names = [entry["version"] for entry in earlier]
+    places = [n for n, at in enumerate(names) if at == name or (not digest and name in at)]
+    if not places:
+        raise Refused(f"the registry knows no champion {name} before {last['version'] or 'this'}")
+    known = {version.version: version for version in registry.versions()}
+    for entry in [*earlier[places[-1] :], last]:
+        found = known.get(entry["version"])
+        if found is None:
+            raise Refused(f"{entry['version']}, which was champion, is gone from the registry")
+        if entry.get("package_digest", found.digest) != found.digest:
+            raise Refused(
+                f"{found} was promoted as {entry['package_digest']}, and is {found.digest} in the"
+                " registry now: somebody has changed the one or the other"
+            )
+    if digest:  # whoever names it has verified it
+        return find(to)
+    for older, newer in pairwise([*names[places[-1] :], last["version"]]):
+        if known[newer].facts.get("compared_with") != known[older].digest:
+            raise Refused(
+                f"the registry's history says that {newer} came after {older}, and {newer} was"
+                f" compared with another champion: `ml resolve {older}`, and if that is the right"
+                " one, `ml rollback --to` what it prints"
+            )
+    return known[names[places[-1]]]
 
 
 def history(registry: Registry) -> list[dict[str, str]]:
@@ -248,7 +411,13 @@ def history(registry: Registry) -> list[dict[str, str]]:
     An entry is written before the alias moves. What comes after the champion's never came true, or
     was taken back.
     """
-    entries: list[dict[str, str]] = json.loads(registry.get(HISTORY) or "[]")
+    try:
+        entries: list[dict[str, str]] = json.loads(registry.get(HISTORY) or "[]")
+        damaged = not all(isinstance(entry["version"], str) for entry in entries)
+    except (ValueError, LookupError, TypeError):
+        damaged = True
+    if damaged:
+        raise BadInput(f"the registry is damaged: its note {HISTORY!r} is no list of champions")
     at = registry.alias(CHAMPION)
     while entries and entries[-1]["version"] != at:
         entries.pop()
@@ -274,8 +443,6 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
     Raises:
         BadInput: It is damaged, or another one, or has files besides those of its manifest.
     """
-    from ..inference import MANIFEST, verified
-
     to.parent.mkdir(parents=True, exist_ok=True)
     for left in to.parent.glob(f".{to.name}.*"):  # by one that was killed
         if left.stat().st_mtime < time.time() - 3_600:
@@ -285,14 +452,7 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
         new = folder / "new"
         new.mkdir()
         yield new
-        try:
-            found = verified(new)
-            there = {p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file()}
-            whole = found["package_digest"] == version.digest
-            whole = whole and there == {*found["files"], MANIFEST}
-        except BadInput:
-            whole = False
-        if not whole:
+        if not _holds(new, version):
             raise BadInput(f"{version} in the registry is damaged: it is not what was registered")
         if to.exists():
             to.rename(folder / "old")

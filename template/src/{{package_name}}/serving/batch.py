@@ -94,13 +94,16 @@ class Asked:
     answer: "asyncio.Future[Answer]"
 
 
-def load(folder: Path) -> Served:
+def load(folder: Path, digest: str | None = None) -> Served:
     """Open a package, and let it answer once, for what is done only once to be done.
 
+    Args:
+        digest: That of the package which it must be; None: whichever is there.
+
     Raises:
-        BadInput: There is none, or it is damaged.
+        BadInput: There is none, or it is damaged, or another one. Nothing of it has run then.
     """
-    model = opened(folder)
+    model = opened(folder, digest)
     profile = json.loads((folder / "profile.json").read_text("utf-8"))
     served = Served(model, profile, Spreads(profile, model.data))
     with suppress(Exception):  # of problem/, with a row that no one has sent
@@ -216,7 +219,7 @@ class Batcher:
                 try:
                     wanted = json.loads(DESIRED.read_text("utf-8"))
                     if wanted.get("version") != self.served.model.version:
-                        self.served = load(Path(wanted["folder"]))
+                        self.served = load(Path(wanted["folder"]), wanted.get("package_digest"))
                     say(None)
                 except WRONG as error:  # whatever is wrong with it, the model before serves on
                     say(f"{wanted.get('version')}: {error}")
@@ -241,9 +244,15 @@ def desired() -> tuple[Served, str | None]:
     except (OSError, ValueError):
         raise BadInput(f"{DESIRED} names no package: run `ml deploy`") from None
     error = None
-    for folder in filter(None, (wanted["folder"], wanted.get("previous"))):
+    choices = [
+        (wanted["folder"], wanted.get("package_digest")),
+        (wanted.get("previous"), wanted.get("previous_digest")),
+    ]
+    for folder, digest in choices:
+        if folder is None:
+            continue
         try:
-            return load(Path(folder)), error
+            return load(Path(folder), digest), error
         except BadInput as wrong:
             error = error or f"{wanted.get('version')}: {wrong}"
     raise BadInput(error or f"{DESIRED} names no package")

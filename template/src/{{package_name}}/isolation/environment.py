@@ -1,0 +1,56 @@
+"""Environment: what of ours the programs get that we start and that run a model's code.
+
+A list of what is passed on, not of what is held back: a token that nobody has thought of yet has
+a name that is not in it. A job's tokens and a cloud's keys stay with the command that needs them.
+"""
+
+import os
+from collections.abc import Iterable
+
+PLAIN = {
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TERM",
+    "TMPDIR",
+    "TEMP",
+    "TMP",
+    "SYSTEMROOT",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPYCACHEPREFIX",
+    "PYTHONUNBUFFERED",
+    "PYTHONUTF8",
+    "PYTHONIOENCODING",
+    "PYTHONHASHSEED",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+}
+PREFIXES = ("LC_", "OMP_")
+
+
+def passed_on(more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the part of the environment that holds no token and no key.
+
+    Args:
+        more: Names of further variables, as far as they are set.
+    """
+    names = PLAIN | {*more}
+    return {
+        name: text
+        for name, text in os.environ.items()
+        if name in names or name.startswith(PREFIXES)
+    }

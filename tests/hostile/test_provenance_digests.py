@@ -1,0 +1,377 @@
+"""What was verified is what runs: a registry that somebody else can write to changes nothing.
+
+Each attack puts a package with a payload where a good one was. The payload writes a file as soon as
+it is imported, and no such file may ever be there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import packages
+import pytest
+
+Module = Callable[[str], ModuleType]
+CODE = "problem/features.py"
+FACTS = {"commit": "c0ffee", "data_digest": "sha256:0123456789", "task": "binary"}
+
+
+@pytest.fixture(scope="session")
+def good(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a package that only predicts."""
+    return packages.package(module, tmp_path_factory.mktemp("good") / "model")
+
+
+@dataclass
+class Place:
+    """A project's folder with a registry, and a payload that marks it when it is imported."""
+
+    path: Path
+    module: Module
+    good: Path
+    count: int = 0
+
+    @property
+    def marker(self) -> Path:
+        """The file that the payload writes."""
+        return self.path / "the-payload-ran"
+
+    @property
+    def store(self) -> Any:
+        """The registry."""
+        return self.module("registry").opened()
+
+    def package(self, name: str, *, evil: bool = False, **manifest: Any) -> dict[str, Any]:
+        """Make a package in a folder of this name; no two are alike."""
+        texts = {"MODEL_CARD.md": name}
+        if evil:
+            texts[CODE] = f"open({str(self.marker)!r}, 'w').close()\n"
+        self.count += 1
+        return packages.variant(
+            self.module, self.good, self.path / name, texts, f"{self.count:06}", **manifest
+        )
+
+    def push(self, name: str, compared_with: str = "first", **manifest: Any) -> Any:
+        """Register a good package, and return its version."""
+        made = self.package(name, **manifest)
+        self.store.push(self.path / name, made, FACTS | {"compared_with": compared_with})
+        return self.module("registry").named_exactly(made["version"])
+
+    def champions(self, count: int) -> list[Any]:
+        """Promote so many versions, each compared with the one before."""
+        versions: list[Any] = []
+        for number in range(count):
+            before = versions[-1].digest if versions else "first"
+            versions.append(self.push(f"champion-{number}", before))
+            self.module("registry").promote(versions[-1].version)
+        return versions
+
+    def move(self, version: str, name: str, **manifest: Any) -> dict[str, Any]:
+        """Let a version's name stand for an evil package, as whoever may write can."""
+        made = self.package(name, evil=True, **{"version": version} | manifest)
+        index = self.path / "registry/index.json"
+        layout = json.loads(index.read_text())
+        of_version = "org.opencontainers.image.ref.name"
+        layout["manifests"] = [
+            entry for entry in layout["manifests"] if entry["annotations"][of_version] != version
+        ]
+        index.write_text(json.dumps(layout))
+        self.store.push(self.path / name, made, FACTS | {"compared_with": "first"})
+        return made
+
+
+@pytest.fixture
+def place(module: Module, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    for name in ("CI", "GITHUB_ACTIONS", "CI_API_V4_URL", "ML_REGISTRY", "ML_CHAMPION", "ML_IMAGE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/delivery.yaml").write_text("registry: registry\nservice: {port: 0}\n")
+    return Place(tmp_path, module, good)
+
+
+COMMANDS: dict[str, Callable[[Module, str], object]] = {
+    "resolve": lambda module, name: module("loop").resolve(name),
+    "fetch": lambda module, name: module("loop").fetch(name, Path("fetched")),
+    "deploy": lambda module, name: module("delivery").deploy(name),
+    "deploy to staging": lambda module, name: module("delivery").deploy(name, "local/staging"),
+    "smoke": lambda module, name: module("delivery").smoke("http://127.0.0.1:9", name),
+    "promote": lambda module, name: module("registry").promote(name),
+    "rollback": lambda module, name: module("delivery").rollback(name),
+    "image": lambda module, name: module("delivery.image").image(name, push=True),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_tag_that_moved_after_it_was_verified_is_refused_before_its_code_is_imported(
+    place: Place, command: str
+) -> None:
+    version, _ = place.champions(2)
+    place.move(version.version, "evil")
+    with pytest.raises(place.module("registry").Refused, match=r"another package|somebody has"):
+        COMMANDS[command](place.module, version.reference)
+    assert not place.marker.exists()
+    assert not (place.path / "fetched").exists()
+
+
+def test_what_is_no_reference_is_never_taken_for_a_part_of_a_name(place: Place) -> None:
+    registry = place.module("registry")
+    version, _ = place.champions(2)
+    for form in "{0}@", "{0}@sha256:", "{0}@{1}0", "@{1}", "champion@{1}", "{0}@md5:00", "{0}@@{1}":
+        called = form.format(version.version, version.digest)
+        for command in COMMANDS.values():
+            with pytest.raises((registry.BadInput, registry.Refused)):
+                command(place.module, called)
+
+
+def test_what_is_resolved_names_its_package_and_each_kind_of_name_resolves(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = place.champions(2)
+    newest = place.push("newest")
+    resolve = place.module("loop").resolve
+    for name, version in {
+        None: newest,
+        "champion": second,
+        "previous": first,
+        first.version: first,
+        first.version[-8:]: first,
+        first.reference: first,
+    }.items():
+        resolve(name)
+        assert capsys.readouterr().out == f"{version.version}@{version.digest}\n"
+
+
+def test_a_registry_that_moves_a_tag_between_two_requests_leaves_the_copy_of_before(
+    place: Place,
+) -> None:
+    registry = place.module("registry")
+    version = place.push("first")
+    folder = registry.fetched(version, place.path / "service/models" / version.version)
+    (folder / "MODEL_CARD.md").unlink()  # so that it is fetched again
+    place.move(version.version, "evil")
+    with pytest.raises(registry.Refused, match="no longer"):
+        registry.fetched(version, folder)
+    assert "the-payload-ran" not in (folder / CODE).read_text()
+    assert [path.name for path in folder.parent.iterdir()] == [version.version]
+
+
+def test_an_evil_copy_in_the_cache_is_replaced_by_what_the_registry_has(place: Place) -> None:
+    registry = place.module("registry")
+    version = place.push("first")
+    place.package("evil", evil=True, version=version.version)
+    for cache in ("service/models", "artifacts/champion"):
+        shutil.copytree(place.path / "evil", place.path / cache / version.version)
+        folder = registry.fetched(version, place.path / cache / version.version)
+        assert (
+            json.loads((folder / "manifest.json").read_text())["package_digest"] == version.digest
+        )
+    place.module("delivery")._fetched(version)
+    assert not place.marker.exists()
+
+
+@pytest.mark.parametrize("planted", ["problem/__pycache__/x.pyc", "problem/__init__.py", "a/b.so"])
+def test_a_file_that_is_planted_beside_a_package_is_no_part_of_it(
+    place: Place, planted: str
+) -> None:
+    version = place.push("first")
+    fetched = place.module("registry").fetched
+    folder = fetched(version, place.path / "cache")
+    (folder / planted).parent.mkdir(exist_ok=True)
+    (folder / planted).write_text(f"open({str(place.marker)!r}, 'w').close()")
+    if planted.startswith("problem"):  # which is all that Python would import
+        with pytest.raises(place.module("inference").BadInput, match="damaged"):
+            place.module("inference").opened(folder)
+    assert not (fetched(version, folder) / planted).exists()
+
+
+def test_a_link_in_the_cache_is_no_copy(place: Place) -> None:
+    version = place.push("first")
+    fetched = place.module("registry").fetched
+    folder = fetched(version, place.path / "cache")
+    (folder / CODE).rename(place.path / "elsewhere.py")
+    (folder / CODE).symlink_to(place.path / "elsewhere.py")
+    assert not (fetched(version, folder) / CODE).is_symlink()
+
+
+def test_an_old_package_under_a_new_name_is_refused(place: Place) -> None:
+    registry = place.module("registry")
+    made = place.package("old")
+    renamed = made | {"version": "20990101-000000-ffffffff"}
+    place.store.push(place.path / "old", renamed, FACTS | {"compared_with": "first"})
+    version = registry.find("2099")
+    assert version.digest == made["package_digest"]
+    with pytest.raises(registry.BadInput, match="damaged"):
+        place.store.fetch(version.version, place.path / "fetched")
+    with pytest.raises(registry.BadInput):
+        registry.fetched(version, place.path / "fetched")
+
+
+@pytest.mark.parametrize("key", ["model_digest", "refit_digest"])
+def test_the_digest_of_the_model_is_that_of_its_file(place: Place, key: str) -> None:
+    inference = place.module("inference")
+    place.package("made", evil=True, **{key: "sha256:" + "0" * 64})
+    with pytest.raises(inference.BadInput, match="damaged"):
+        inference.opened(place.path / "made")
+    assert not place.marker.exists()
+
+
+def test_a_refitted_package_names_the_model_that_its_gate_judged(place: Place) -> None:
+    inference, digest = place.module("inference"), place.module("documents").digest
+    own = digest(place.good / "model.skops")
+    judged = "sha256:" + "1" * 64
+    gate = json.dumps({"model_digest": judged})
+    for number, (text, of, passes) in enumerate(
+        [(gate, judged, True), (gate, "sha256:" + "2" * 64, False), ("{}", judged, False)]
+    ):
+        folder = place.path / f"refitted-{number}"
+        more = {"refit_digest": own, "model_digest": of}
+        packages.variant(place.module, place.good, folder, {"gate.json": text}, **more)
+        if passes:
+            assert inference.verified(folder)["model_digest"] == of
+        else:
+            with pytest.raises(inference.BadInput, match="damaged"):
+                inference.verified(folder)
+
+
+def test_a_registry_that_names_another_model_is_refused(place: Place) -> None:
+    """Else a champion that claims to be the candidate would be compared with nothing."""
+    made = place.package("made")
+    claimed = made | {"model_digest": "sha256:" + "0" * 64}
+    place.store.push(place.path / "made", claimed, FACTS | {"compared_with": "first"})
+    registry = place.module("registry")
+    with pytest.raises(registry.BadInput):
+        registry.fetched(registry.find(), place.path / "fetched")
+
+
+def test_a_service_opens_the_package_that_was_deployed_and_no_other(place: Place) -> None:
+    batch = place.module("serving.batch")
+    made = place.package("good")
+    place.package("evil", evil=True)
+    desired = {"folder": "evil", "version": "v", "package_digest": made["package_digest"]}
+    (place.path / "service").mkdir()
+    (place.path / "service/desired.json").write_text(json.dumps(desired))
+    with pytest.raises(batch.BadInput, match="not the package that was deployed"):
+        batch.desired()
+    back = {"previous": "good", "previous_digest": made["package_digest"]}
+    (place.path / "service/desired.json").write_text(json.dumps(desired | back))
+    served, error = batch.desired()
+    assert served.model.manifest["package_digest"] == made["package_digest"]
+    assert "not the package that was deployed" in error
+    assert not place.marker.exists()
+
+
+# --- the champion, and who was champion before -------------------------------------------------
+
+
+def test_a_champion_that_is_not_the_one_that_was_verified_is_refused_before_its_import(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, delivery = place.module("registry"), place.module("delivery")
+    first, second = place.champions(2)
+    monkeypatch.setenv("ML_CHAMPION", first.reference)
+    with pytest.raises(registry.Refused, match="ML_CHAMPION"):
+        delivery.smoke("http://127.0.0.1:9")
+    with pytest.raises(registry.Refused, match="ML_CHAMPION"):
+        delivery._rival(second.version, second.version)
+    monkeypatch.setenv("ML_CHAMPION", second.reference)
+    assert delivery._rival(second.version, second.version) == second
+    monkeypatch.setenv("ML_CHAMPION", second.version)
+    with pytest.raises(registry.BadInput, match="ML_CHAMPION"):
+        delivery._rival(second.version, second.version)
+
+
+def forged(place: Place, kind: str) -> None:
+    """Write a note of who was champion, with an evil version before the champion."""
+    made = place.package("evil", evil=True)
+    place.store.push(place.path / "evil", made, FACTS | {"compared_with": "first"})
+    entries = json.loads(place.store.get("history"))
+    entry = entries[-1] | {"version": made["version"], "package_digest": made["package_digest"]}
+    if kind == "without a digest":
+        del entry["package_digest"]
+    if kind == "with another digest":
+        entry["package_digest"] = "sha256:" + "0" * 64
+    if kind == "before all":
+        entries.insert(0, entry)
+    elif kind == "alone":
+        entries = [entry, entries[-1]]
+    else:
+        entries.insert(-1, entry)
+    place.store.set("history", json.dumps(entries))
+
+
+KINDS = ["with its digest", "without a digest", "with another digest", "alone", "before all"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forged_history_sends_no_rollback_to_a_version_that_was_never_champion(
+    place: Place, kind: str
+) -> None:
+    registry, delivery = place.module("registry"), place.module("delivery")
+    *_, first, second = place.champions(3)
+    forged(place, kind)
+    names = [json.loads((place.path / "evil/manifest.json").read_text())["version"]]
+    if kind != "before all":  # then the last champion is who it was
+        names += [None, "previous"]
+    for name in names:
+        with pytest.raises(registry.Refused, match=r"compared with another|promoted as"):
+            registry.find(name) if name == "previous" else delivery.rollback(name)
+    assert registry.champion() == second
+    assert not place.marker.exists()
+    if kind == "before all":
+        assert registry.champion_before() == first
+
+
+@pytest.mark.parametrize(
+    "note", ["{}", "[1]", '[{"at": "now"}]', "nothing", '[{"version": 1}]', "[null]", '"x"']
+)
+def test_a_note_that_is_no_history_is_said_to_be_damaged(place: Place, note: str) -> None:
+    registry = place.module("registry")
+    place.champions(2)
+    place.store.set("history", note)
+    with pytest.raises((registry.BadInput, registry.Refused), match=r"damaged|no champion"):
+        registry.champion_before()
+
+
+def test_a_champion_of_before_that_is_gone_or_another_is_refused(place: Place) -> None:
+    registry = place.module("registry")
+    first, _ = place.champions(2)
+    place.move(first.version, "evil")
+    with pytest.raises(registry.Refused, match="promoted as"):
+        registry.champion_before()
+    with pytest.raises(registry.Refused, match="promoted as"):
+        place.module("delivery").rollback()
+    assert not place.marker.exists()
+
+
+def test_rollback_goes_to_the_version_that_was_verified_by_its_digest(place: Place) -> None:
+    registry = place.module("registry")
+    first, second, _ = place.champions(3)
+    assert registry.champion_before() == second
+    assert registry.champion_before(first.reference) == first
+    other = f"{first.version}@sha256:{'0' * 64}"
+    with pytest.raises(registry.Refused, match="another package"):
+        registry.champion_before(other)
+    never = place.push("never")
+    with pytest.raises(registry.Refused, match="no champion"):
+        registry.champion_before(never.reference)
+
+
+def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> None:
+    version = place.push("first")
+    (place.path / "mine").mkdir()
+    (place.path / "mine/thesis.txt").write_text("years of work")
+    fetch, start = place.module("loop").fetch, place.module("loop").START
+    with pytest.raises(place.module("registry").BadInput, match="no package"):
+        fetch(version.version, place.path / "mine")
+    assert (place.path / "mine/thesis.txt").exists()
+    assert isinstance(start, Path)
+    fetch(version.version, place.path / "new")
+    fetch(version.version, place.path / "new")
+    assert (place.path / "new/manifest.json").exists()

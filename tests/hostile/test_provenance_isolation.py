@@ -1,0 +1,352 @@
+"""A champion is scored where its code can only answer: no token, no network, no file of ours.
+
+The attacks run in a package's own code, in a real process with the kernel's own means. What each of
+them reached comes back in the message of an exception, the one way out that a package has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import packages
+import polars as pl
+import pytest
+
+Module = Callable[[str], ModuleType]
+FEATURES = "problem/features.py"
+SECRET = "glpat-of-the-job"
+ATTACKS = """
+import ctypes, os, signal, socket, subprocess, sys
+from pathlib import Path
+
+def attempt(attack):
+    try:
+        attack()
+        return True
+    except BaseException:
+        return False
+
+def connect(kind, address):
+    with socket.socket(kind, socket.SOCK_STREAM) as own:
+        own.settimeout(2)
+        own.connect(address)
+
+def looking(path):
+    return path.read_bytes().decode(errors="replace").count(SECRET) or 1 / 0
+
+def child():
+    code = f"open({str(PROJECT / 'src/child.py')!r}, 'w').write('x')"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True) and ""
+
+def everywhere():
+    return [k for k, v in os.environ.items() if SECRET in v][0]
+
+def io_uring():
+    libc = ctypes.CDLL(None, use_errno=True)
+    return "a ring" if libc.syscall(425, 8, ctypes.create_string_buffer(120)) >= 0 else 1 / 0
+
+def truncate():
+    libc = ctypes.CDLL(None, use_errno=True)
+    return "cut" if libc.truncate(str(PROJECT / "src/model.py").encode(), 0) == 0 else 1 / 0
+
+attacks = {
+    "write": lambda: (PROJECT / "src/model.py").write_text("evil") and "",
+    "create": lambda: (PROJECT / "src/new.py").write_text("evil") and "",
+    "remove": lambda: (PROJECT / "artifacts/metrics.json").unlink(),
+    "rename": lambda: (PROJECT / "src").rename(PROJECT / "gone") and "",
+    "link": lambda: os.symlink(PROJECT, PROJECT / "artifacts/link"),
+    "truncate": truncate,
+    "temporary": lambda: (PROJECT.parent / "outside").write_text("evil") and "",
+    "child": child,
+    "home": lambda: looking(PROJECT / "home/.docker/config.json"),
+    "git": lambda: looking(PROJECT / ".git/config"),
+    "environment": everywhere,
+    "parent": lambda: looking(Path(f"/proc/{os.getppid()}/environ")),
+    "memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb").read(1) and "",
+    "kill": lambda: os.kill(os.getppid(), signal.SIGUSR1),
+    "tcp": lambda: connect(socket.AF_INET, ("127.0.0.1", PORT)),
+    "unix": lambda: connect(socket.AF_UNIX, str(PROJECT / "docker.sock")),
+    "datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
+    "io_uring": io_uring,
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def good(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packages.package(module, tmp_path_factory.mktemp("good") / "model")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with what a champion would like to change, and secrets in reach."""
+    folder = tmp_path / "project"
+    for name in (
+        "src/model.py",
+        "artifacts/metrics.json",
+        ".git/config",
+        "home/.docker/config.json",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(SECRET)
+    for name in ("GITHUB_TOKEN", "CI_JOB_TOKEN", "AWS_SECRET_ACCESS_KEY", "SOMETHING_NEW", "ML_X"):
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@contextmanager
+def isolated(
+    module: Module, good: Path, to: Path, code: str, file: str = FEATURES
+) -> Iterator[Any]:
+    """Open a package with code of an attacker's before its own."""
+    made = packages.variant(module, good, to / "package", {file: code})
+    opened = module("isolation.model").opened
+    with opened(to / "package", made["package_digest"]) as model:
+        yield model
+
+
+def rows(module: Module, good: Path, count: int = 50) -> pl.DataFrame:
+    """Return typed rows of the example."""
+    inference, ingest = module("inference"), module("pipeline.ingest")
+    project = Path(next(iter(module("problem").__path__))).parents[2]
+    source = ingest.read(project / "data/raw/flights.csv", ",").head(count)
+    typed: pl.DataFrame = inference.opened(good).read(source)
+    return typed
+
+
+def confined(module: Module, good: Path) -> bool:
+    """Check whether this machine's kernel has what confinement needs."""
+    manifest = json.loads((good / "manifest.json").read_text())
+    with module("isolation.model").opened(good, manifest["package_digest"]) as model:
+        return not model.unconfined
+
+
+@contextmanager
+def listeners(project: Path) -> Iterator[int]:
+    """Listen to a port and to a socket in the project, as docker's daemon does."""
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(project / "docker.sock"))
+        unix.listen()
+        yield tcp.getsockname()[1]
+
+
+def test_an_isolated_package_answers_what_it_answers_here(
+    module: Module, good: Path, project: Path
+) -> None:
+    typed, here = rows(module, good), module("inference").opened(good)
+    recipe = module("pipeline.recipes").Recipe(here.fitted, here.features, here.asked)
+    out_of_fold = module("pipeline.recipes").out_of_fold
+    source = module("pipeline.ingest").typed(
+        module("pipeline.ingest")
+        .read(Path(next(iter(module("problem").__path__))).parents[2] / "data/raw/flights.csv", ",")
+        .head(400),
+        here.data,
+    )
+    y_true, (expected,) = out_of_fold([recipe], source, here.data)
+    digest = here.manifest["package_digest"]
+    for name in [name for name in sys.modules if digest[-12:] in name]:
+        del sys.modules[name]
+    with module("isolation.model").opened(good, digest) as model:
+        assert not [name for name in sys.modules if digest[-12:] in name]
+        assert np.array_equal(model.predict(typed), here.predict(typed))
+        assert model.failures(typed) == here.failures(typed)
+        broken = typed.with_columns(pl.lit(None).cast(pl.Float64).alias("distance_km"))
+        assert model.failures(broken) == here.failures(broken)
+        assert np.array_equal(model.out_of_fold(source, here.data, len(y_true)), expected)
+        assert (model.version, model.digest, model.data) == (here.version, here.digest, here.data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux' own means")
+def test_what_a_champion_tries_reaches_nothing(
+    module: Module, good: Path, project: Path, tmp_path: Path
+) -> None:
+    if not confined(module, good):
+        pytest.skip(f"{platform.release()} has no Landlock, or no seccomp")
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    tell = "reached = [name for name, attack in attacks.items() if attempt(attack)]\n"
+    tell += "raise KeyError(f'{len(attacks)} tried, reached {reached}')\n"
+    with listeners(project) as port:
+        code = f"from pathlib import Path\nSECRET = {SECRET!r}\nPORT = {port}\n"
+        code += f"PROJECT = Path({str(project)!r})\n{ATTACKS}\n{tell}"
+        with (
+            pytest.raises(module("registry").BadInput) as caught,
+            isolated(module, good, tmp_path, code),
+        ):
+            pass
+    assert "18 tried, reached []" in str(caught.value)
+    after = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    assert after == before
+    assert not (tmp_path / "outside").exists()
+
+
+# What a package does instead of predicting so many rows, and what is told of it.
+FAILURES = [
+    ("return np.zeros((2, 1))", "another shape"),
+    ("raise ValueError('first\\n::error::second')", "ValueError: first"),
+    ("raise ValueError('::set-output ' + chr(27) + '[2J' + 'x' * 9_999)", "ValueError: ::set"),
+    ("raise SystemExit(0)", "SystemExit"),
+    ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    ("os._exit(0)", "has ended"),
+]
+
+
+def test_an_answer_that_is_none_is_a_package_that_fails(
+    module: Module, good: Path, project: Path, tmp_path: Path
+) -> None:
+    package = module("inference").__name__.partition(".")[0]
+    code = f"import os, numpy as np, {package}.inference as inference\n"
+    code += "def predict(fitted, rows, *_):\n"
+    for count, (does, _) in enumerate(FAILURES, 1):
+        code += f"    if rows.height == {count}:\n        {does}\n"
+    code += "inference.predict = predict\n"
+    typed = rows(module, good)
+    with isolated(module, good, tmp_path, code) as model:
+        for count, (_, reason) in enumerate(FAILURES, 1):
+            with pytest.raises(module("isolation.model").PackageError, match=reason) as caught:
+                model.predict(typed.head(count))
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) <= 200
+
+
+def answering(line: bytes) -> Any:
+    """Return a process that has answered so."""
+
+    class Process:
+        stdin = Path(os.devnull).open("wb")  # noqa: SIM115
+
+        def __init__(self) -> None:
+            read, write = os.pipe()
+            self.stdout = os.fdopen(read, "rb")
+            self.kill = lambda: None
+            threading.Thread(target=lambda: os.fdopen(write, "wb").write(line)).start()
+
+    return Process()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"null\n",
+        b"[]\n",
+        b'{"bytes": -1}\n',
+        b'{"bytes": 1e99}\n',
+        b'{"bytes": "many"}\n',
+        b'{"bytes": 99999999999999}\n',
+        b'{"shape": [50, 2]}\n',
+        b'{"bytes": 800, "shape": [2, 50]}\n' + b"x" * 800,
+        b'{"bytes": 800, "shape": [50, 2]}\n' + b"x" * 10,
+        b"[" * 100_000 + b"\n",
+        b'{"failures": 7, "bytes": 0}\n',
+        b'{"failures": [{"column": 1, "rule": "x"}], "bytes": 0}\n',
+    ],
+)
+def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
+    module: Module, good: Path, line: bytes
+) -> None:
+    own, here = module("isolation.model"), module("inference").opened(good)
+    for ask in ("predict", "failures"):
+        model = own.IsolatedModel(
+            here.manifest, here.data, here.asked, None, None, None, answering(line), ""
+        )
+        with pytest.raises(own.PackageError):
+            getattr(model, ask)(rows(module, good))
+
+
+def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_project(
+    module: Module, good: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a kernel without Landlock: there the process may write, and is found out."""
+    broken = tmp_path / "lib/sitecustomize.py"
+    broken.parent.mkdir()
+    name = module("isolation").__name__
+    broken.write_text(
+        f"import {name}.confinement as own\nown.confine = lambda *_: 'this is a test'\n"
+    )
+    monkeypatch.syspath_prepend(str(broken.parent))
+    monkeypatch.setenv("CI", "true")
+    target = project / "src/model.py"
+    code = f"open({str(target)!r}, 'a').write('evil')\n"
+    with (
+        pytest.raises(module("registry").Refused, match=r"changed: src/model\.py"),
+        isolated(module, good, tmp_path, code) as model,
+    ):
+        assert model.unconfined == "this is a test"
+
+
+# --- environment -------------------------------------------------------------------------------
+
+TOKENS = [
+    "GITHUB_TOKEN",
+    "GH_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_RUNTIME_TOKEN",
+    "CI_JOB_TOKEN",
+    "CI_REGISTRY_PASSWORD",
+    "CI_JOB_JWT_V2",
+    "SIGSTORE_ID_TOKEN",
+    "GITLAB_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "DOCKER_AUTH_CONFIG",
+    "MLFLOW_TRACKING_PASSWORD",
+    "DVC_S3_KEY",
+    "ML_REGISTRY",
+    "ML_JOBS",
+    "UV_INDEX_PRIVATE_PASSWORD",
+    "HTTPS_PROXY",
+    "POLARS_CLOUD_ACCESS_TOKEN",
+    "SSH_AUTH_SOCK",
+    "KUBECONFIG",
+    "A_TOKEN_OF_TOMORROW",
+    "ml_port",
+]
+
+
+@pytest.mark.parametrize("target", ["local", "local/staging"])
+def test_a_service_gets_no_token_and_no_key(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/delivery.yaml").write_text("service: {variables: [ALLOWED, MISSING]}\n")
+    (tmp_path / "service").mkdir()
+    monkeypatch.chdir(tmp_path)
+    plain = {"ALLOWED", "ML_PORT", "LC_ALL", "OMP_NUM_THREADS", "LD_LIBRARY_PATH"}
+    for name in [*TOKENS, *plain]:
+        monkeypatch.setenv(name, "1")
+
+    class StartedError(Exception):
+        """Carries the environment that a process would get."""
+
+    def start(*_: Any, env: dict[str, str], **__: Any) -> None:
+        raise StartedError(env)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    staging = module("delivery.staging").started
+    starts = {
+        "local": lambda: module("delivery.local")._start("serve"),
+        "local/staging": lambda: staging(["ml-serve"], 1).__enter__(),
+    }
+    with pytest.raises(StartedError) as caught:
+        starts[target]()
+    (env,) = caught.value.args
+    assert not set(TOKENS) & set(env)
+    assert plain | {"PATH"} <= set(env)
+    assert "MISSING" not in env
