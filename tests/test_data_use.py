@@ -19,7 +19,19 @@ pytestmark = pytest.mark.slow
 Fresh = Callable[..., Copy]
 
 
-@pytest.mark.parametrize("make", PEOPLES, ids=lambda make: str(make.__name__))
+# What each holds that the others do not is read in process too: test_infer.py, test_cases.py.
+LATER = {tables.sensors, tables.survey, tables.fraud, tables.wide}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(
+            make, id=str(make.__name__), marks=[pytest.mark.nightly] if make in LATER else []
+        )
+        for make in PEOPLES
+    ],
+)
 def test_a_table_as_people_have_it_is_learned_at_once(
     fresh: Fresh, tmp_path: Path, make: Callable[[Path], Table]
 ) -> None:

@@ -31,9 +31,15 @@ NAMES: list[dict[str, str]] = [
 ]
 # A report's own template and a format string have braces too; only ours name an answer.
 JINJA = rf"\{{[{{%][^}}%]*\b({'|'.join(QUESTIONS)}|_copier_\w+)\b"
-# Few enough that every combination is rendered, not only every pair.
+# Every pair of answers is rendered in each tier, every combination in `make nightly`.
 COMBINATIONS = [
-    {"level": level, "ci": ci, **names} for level, ci, names in itertools.product(LEVELS, CI, NAMES)
+    pytest.param(
+        {"level": level, "ci": ci, **names},
+        marks=[] if level == (row + column) % len(LEVELS) else [pytest.mark.nightly],
+    )
+    for level, (row, ci), (column, names) in itertools.product(
+        LEVELS, enumerate(CI), enumerate(NAMES)
+    )
 ]
 ADAPTERS = [
     {"level": 1, "registry": registry, "deployment": deployment}
