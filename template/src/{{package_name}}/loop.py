@@ -31,7 +31,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
         track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
-        status, stop, monitor, retrain, comment,
+        status, stop, monitor, retrain, comment, sign, verify,
     ):  # fmt: skip
         app.command()(command)
     if (Path(__file__).parent / "delivery/image.py").exists():  # from level 2
@@ -174,6 +174,36 @@ def image(
 ) -> None:
     """Build the image of a version, once, and see that it answers as its package does."""
     typer.echo(_load("delivery.image").image(version, push))
+
+
+def sign(
+    version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
+    key: Annotated[
+        Path | None, Option(help="A private key, PEM; ML_SIGNING_PASSWORD opens a locked one.")
+    ] = None,
+    bundle: Annotated[Path | None, Option(help="A signature that was made elsewhere.")] = None,
+    unsigned: Annotated[
+        Path | None, Option(help="Sign nothing: write what is to be signed to this folder.")
+    ] = None,
+) -> None:
+    """Sign a registered version, in the format of OpenSSF Model Signing."""
+    signature = _load("registry.signature")
+    if sum(option is not None for option in (key, bundle, unsigned)) != 1:
+        raise BadInput("name one of --key, --bundle and --unsigned")
+    if unsigned:
+        typer.echo(signature.unsigned(version, START / unsigned))
+    else:
+        typer.echo(signature.sign(version, key and START / key, bundle and START / bundle))
+
+
+def verify(
+    version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
+    key: Annotated[
+        Path | None, Option(help="A public key, PEM; else signed_by of delivery.yaml.")
+    ] = None,
+) -> None:
+    """See that a registered version is what was signed, and by whom."""
+    typer.echo(_load("registry.signature").verify(version, key and START / key))
 
 
 def promote(version: Version = None) -> None:

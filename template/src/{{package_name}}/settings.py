@@ -57,6 +57,7 @@ class Delivery(Strict):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     replaces: str | None = None  # a champion that cannot be compared with, to be replaced even so
     image: str = ""  # for kubernetes: NAME@sha256:DIGEST, with the model in it; ML_IMAGE goes first
+    signed_by: str = ""  # a public key, PEM, that each version must be signed with: `ml sign`
     images: str = ""  # HOST/NAME where `ml image --push` puts them; on a runner the platform's own
     service: Service = Service()
     shadow: Shadow = Shadow()

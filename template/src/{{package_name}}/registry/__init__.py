@@ -237,10 +237,19 @@ def fetched(version: Version, to: Path) -> Path:
 
     Raises:
         BadInput: It is no longer in the registry, or it is damaged there.
-        Refused: It is another package there than it was. What was in the folder is kept.
+        Refused: It is another package there than it was, and what was in the folder is kept; or it
+            is not signed as `signed_by` of config/delivery.yaml asks for.
     """
+    from . import signature
+
+    _bring(version, to)
+    signature.require(opened(), version.version, to)
+    return to
+
+
+def _bring(version: Version, to: Path) -> None:
     if _holds(to, version):
-        return to
+        return
     to.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
         new = opened().fetch(version.version, Path(folder, "new"))
@@ -249,7 +258,6 @@ def fetched(version: Version, to: Path) -> Path:
         if to.exists():
             to.rename(Path(folder, "old"))
         new.rename(to)
-    return to
 
 
 def _holds(folder: Path, version: Version) -> bool:
