@@ -179,15 +179,70 @@ def test_a_straight_line_over_time_takes_the_linear_model(module: Module) -> Non
     assert rmse <= gate.thresholds["rmse"]
 
 
+def steps_on_a_slope() -> pl.DataFrame:
+    """Rows of which a line explains one part, trees another, and neither both."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 6))
+    y = 4 * x[:, :5].sum(axis=1) + 5 * np.sign(x[:, 0] * x[:, 1]) + random.normal(0, 2, 200)
+    return pl.DataFrame({f"x{number}": x[:, number] for number in range(6)}).with_columns(y=y)
+
+
+@pytest.mark.parametrize("knows_mean", [True, False])
+def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
+    module: Module, monkeypatch: pytest.MonkeyPatch, knows_mean: bool
+) -> None:
+    choose, infer, train = (module(f"pipeline.{name}") for name in ("choose", "infer", "train"))
+    known = train.estimator
+
+    def estimator(name: str, *arguments: Any) -> Any:
+        if name == "mean" and not knows_mean:
+            raise ValueError("'mean' is no estimator of problem/model.py")
+        return known(name, *arguments)
+
+    monkeypatch.setattr(train, "estimator", estimator)
+    rows = steps_on_a_slope()
+    data, _ = infer.infer(rows, "y", source="data/raw/t.csv", separator=",")
+    model, _, notes = choose.first_gate(rows, data)
+    assert (model.estimator == "mean") == knows_mean
+    assert ("mean of" in notes["(estimator)"]) == knows_mean
+    if not knows_mean:
+        return
+    assert set(model.params) <= {"linear", "boosted", "forest"}
+    # It predicts the mean of its parts.
+    features = module("problem.features").features
+    make = module("config").Model
+    recipes = [make(estimator=part, params=of) for part, of in model.params.items()]
+    whole, *parts = (
+        module("inference").predict(train.fit(rows, data, recipe), rows, data, features)
+        for recipe in (model, *recipes)
+    )
+    assert np.allclose(whole, np.mean(parts, axis=0))
+
+
+def test_a_mean_that_gains_next_to_nothing_is_left_out(module: Module) -> None:
+    rows = steps_on_a_slope().with_columns(y=2 * pl.col("x0") + pl.col("x1"))
+    data, _ = module("pipeline.infer").infer(rows, "y", source="data/raw/t.csv", separator=",")
+    model, _, notes = module("pipeline.choose").first_gate(rows, data)
+    assert model.estimator == "linear"
+    assert "mean of" not in notes["(estimator)"]
+
+
+FEW: dict[str, dict[str, Any]] = {
+    "forest": {"n_estimators": 5, "min_samples_leaf": 3},
+    "mean": {"linear": {}, "forest": {"n_estimators": 5}, "boosted": {"max_iter": 5}},
+}
+
+
+@pytest.mark.parametrize("estimator", FEW)
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
-def test_a_forest_comes_back_from_its_file_as_it_was(
-    module: Module, tmp_path: Path, task: str
+def test_a_forest_and_a_mean_come_back_from_their_file_as_they_were(
+    module: Module, tmp_path: Path, task: str, estimator: str
 ) -> None:
     config = module("config")
     data = verdicts.contract(task, module)
     rows = verdicts.draw_rows(task, 300, np.random.default_rng(0))
     rows = rows.with_columns(x0=pl.when(rows["x1"] > 0).then("x0"))
-    recipe = config.Model(estimator="forest", params={"n_estimators": 5, "min_samples_leaf": 3})
+    recipe = config.Model(estimator=estimator, params=FEW[estimator])
     fitted = module("pipeline.train").fit(rows, data, recipe)
     module("pipeline.train").save(fitted, tmp_path / "model.skops")
     loaded = module("inference").load(tmp_path / "model.skops", module("problem.model").TRUSTED)

@@ -5,8 +5,9 @@ is known. Folds honour the kind of the split: forward in time, whole groups, or 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ OBSERVED_EXPECTED = Gate.model_fields["max_observed_expected"].default
 RACE_ROWS = 1_000  # predicted, before a candidate may be given up
 RACE_ERRORS = 4.0  # standard errors by which it must be worse
 BETTER = 0.02  # the skill of the challenger that is spoken of
+MEAN_GAIN = 0.01  # of the loss, which a mean of candidates has to save to be worth its price
 TOLERANCE = 0.05  # the default of config/delivery.yaml
 SURE = 0.99  # confidence, where the training rows do not show that there is anything to learn
 
@@ -114,6 +116,8 @@ def first_gate(
     for place, recipe in enumerate(recipes):
         done = partial(_show, progress, recipe.estimator, place / len(recipes), len(recipes))
         tried.append(_try(recipe, known, parts, data, tried, done))
+    if mean := _mean(tried, known, parts, data):
+        tried.append(mean)
     best = _best(tried, sampled=train.height > known.height)
     if not np.isfinite(best.loss):
         raise BadInput(
@@ -256,6 +260,37 @@ def _try(
         if number < len(parts) and any(_surely_better(rival, losses) for rival in rivals):
             return Tried(recipe, np.empty(0), losses, given_up=True)
     return Tried(recipe, np.concatenate(predicted), losses, model)
+
+
+def _mean(
+    tried: list[Tried], rows: pl.DataFrame, parts: list[tuple[Indices, Indices]], data: Data
+) -> Tried | None:
+    """Return the mean of two or three candidates that is best; None if it gains next to nothing.
+
+    Errors of models that work differently partly cancel out (Perrone and Cooper, 1993). What one
+    does as well is left to one.
+    """
+    complete = [candidate for candidate in tried if len(candidate.y_pred)]
+    best: dict[str, Tried] = {}  # of each estimator
+    for candidate in sorted(complete, key=lambda candidate: candidate.loss):
+        best.setdefault(candidate.model.estimator, candidate)
+    if len(best) < 2:
+        return None
+    y_true = labels(rows, data)[np.concatenate([test for _, test in parts])]
+    means: list[Tried] = []
+    for count in (2, 3):
+        for some in combinations(best.values(), count):
+            y_pred = np.mean([candidate.y_pred for candidate in some], axis=0)
+            params = {candidate.model.estimator: candidate.model.params for candidate in some}
+            recipe = Model(estimator="mean", params=params)
+            means.append(Tried(recipe, y_pred, _losses(y_true, y_pred)))
+    chosen = min(means, key=lambda mean: mean.loss)
+    if not chosen.loss < (1 - MEAN_GAIN) * min(candidate.loss for candidate in complete):
+        return None
+    try:
+        return replace(chosen, fitted=fit(rows[parts[-1][0]], data, chosen.model))
+    except (BadInput, ValueError):  # problem/model.py, which is the user's, does not know it
+        return None
 
 
 def _surely_better(rival: Tried, losses: Floats) -> bool:
@@ -408,6 +443,8 @@ def _rounded_down(value: float) -> float:
 
 def _named(recipe: Model) -> str:
     """Return the estimator, with the rate of boosted trees, of which several are tried."""
+    if recipe.estimator == "mean":
+        return f"mean of {' and '.join(recipe.params)}"
     rate = recipe.params.get("learning_rate")
     return f"{recipe.estimator} (rate {rate:g})" if rate else recipe.estimator
 

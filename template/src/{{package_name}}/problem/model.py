@@ -12,6 +12,8 @@ from sklearn.ensemble import (
     ExtraTreesRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    VotingClassifier,
+    VotingRegressor,
 )
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.impute import SimpleImputer
@@ -25,6 +27,7 @@ TRUSTED = (
     "numpy.dtype",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
+    "sklearn.utils._bunch.Bunch",
     "sklearn.utils.validation.check_array",
 )
 
@@ -35,11 +38,11 @@ def estimator(
     """Make an unfitted scikit-learn estimator.
 
     Args:
-        name: `estimator` of `config/model.yaml`: `boosted`, `forest` or `linear`.
+        name: `estimator` of `config/model.yaml`: `boosted`, `forest`, `linear` or `mean`.
         task: `binary`, `multiclass` or `regression`.
         inputs: What `features` returned for the training rows; only its columns matter.
         seed: Of everything random.
-        params: `params` of `config/model.yaml`.
+        params: `params` of `config/model.yaml`; of `mean` those of each of its parts, by name.
 
     Raises:
         ValueError: The name is not known here.
@@ -56,8 +59,13 @@ def estimator(
         return forest(task, inputs, seed, **params)
     if name == "linear":
         return linear(task, inputs, **params)
+    if name == "mean":
+        parts = [(part, estimator(part, task, inputs, seed, p)) for part, p in params.items()]
+        if task == "regression":
+            return VotingRegressor(parts)
+        return VotingClassifier(parts, voting="soft")
     raise ValueError(
-        f"unknown estimator '{name}'; problem/model.py defines boosted, forest, linear"
+        f"unknown estimator '{name}'; problem/model.py defines boosted, forest, linear, mean"
     )
 
 
