@@ -31,7 +31,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
         track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
-        status, stop, monitor, retrain, comment, sign, verify,
+        status, stop, monitor, retrain, comment, sign, verify, sbom,
     ):  # fmt: skip
         app.command()(command)
     if (Path(__file__).parent / "delivery/image.py").exists():  # from level 2
@@ -204,6 +204,11 @@ def verify(
 ) -> None:
     """See that a registered version is what was signed, and by whom."""
     typer.echo(_load("registry.signature").verify(version, key and START / key))
+
+
+def sbom(version: Version = None) -> None:
+    """Write artifacts/sbom.json: requirements, model and data of the service, as CycloneDX 1.6."""
+    typer.echo(_load("delivery.sbom").sbom(version))
 
 
 def promote(version: Version = None) -> None:

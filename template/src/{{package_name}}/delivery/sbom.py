@@ -1,0 +1,165 @@
+"""The bill of materials of a service: its requirements, its model and the data it learned from.
+
+CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/. The requirements are what `uv export` knows of
+uv.lock, each with the hashes of its files; the model is a component `machine-learning-model` with
+the model card of its package. Nothing of the package is imported.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .. import BadInput, registry
+from ..documents import ARTIFACTS, PACKAGE, replacing
+from ..escaping import visible
+from ..inference import verified
+
+SBOM = ARTIFACTS / "sbom.json"
+SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
+EXPORT = ("uv", "export", "--quiet", "--locked", "--no-default-groups", "--format", "cyclonedx1.5")
+TASKS = {
+    "binary": "binary classification",
+    "multiclass": "multiclass classification",
+    "regression": "regression",
+}
+LIMITS = (
+    "It was judged on rows like those it was trained on. Of rows beyond the ranges and categories"
+    " of its contract nothing is known, and the contract refuses them."
+)
+
+
+def sbom(version: str | None = None) -> Path:
+    """Write `artifacts/sbom.json` for a registered version; without one, for `artifacts/model/`.
+
+    Raises:
+        BadInput: There is no such version or package, or the lock file is missing or stale.
+    """
+    ARTIFACTS.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix=".sbom-", dir=ARTIFACTS) as folder:
+        package = PACKAGE
+        if version:
+            package = registry.fetched(registry.find(version), Path(folder, "model"))
+        try:
+            bill = described(package, _requirements())
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            reason = f"is not what `ml package` writes ({visible(error)[:100]})"
+            raise BadInput(f"the package of {version or PACKAGE} {reason}") from None
+    with replacing(SBOM) as new:
+        new.write_text(json.dumps(bill, indent=2, ensure_ascii=False), "utf-8")
+    return SBOM
+
+
+def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
+    """Return a bill of materials with the model of a package in it.
+
+    Args:
+        package: A folder that `ml package` wrote, by this version or an earlier one.
+        bill: The requirements, CycloneDX 1.5 or newer.
+    """
+    manifest = verified(package)
+    contract, metrics = _document(package, "contract"), _document(package, "metrics")
+    model, data = f"model@{manifest['version']}", f"data@{manifest['version']}"
+    components = [
+        {
+            "type": "machine-learning-model",
+            "bom-ref": model,
+            "name": f"model of {contract.get('target', 'unknown')}",
+            "version": manifest["version"],
+            "hashes": [_hash(manifest["model_digest"])],
+            "modelCard": _card(package, metrics, data),
+            "components": [
+                {"type": "file", "name": name, "hashes": [_hash(digest)]}
+                for name, digest in manifest["files"].items()
+            ],
+            "properties": [_property("package_digest", manifest["package_digest"])],
+        },
+        {
+            "type": "data",
+            "bom-ref": data,
+            "name": str(contract.get("source", "training data")),
+            "data": [{"type": "dataset"}],
+        },
+    ]
+    if metrics.get("data_digest"):
+        components[1]["hashes"] = [_hash(metrics["data_digest"])]
+    service = bill["metadata"]["component"] | {"type": "application"}
+    edges = {edge["ref"]: list(edge.get("dependsOn", [])) for edge in bill.get("dependencies", [])}
+    edges.setdefault(service["bom-ref"], []).append(model)
+    edges |= {model: [data], data: []}
+    return bill | {
+        "$schema": SCHEMA,
+        "specVersion": "1.6",
+        "metadata": bill["metadata"] | {"component": service},
+        "components": [*bill.get("components", []), *components],
+        "dependencies": [{"ref": ref, "dependsOn": on} for ref, on in edges.items()],
+    }
+
+
+def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
+    """Return the model card: what it does, how well and where not; of what the package knows."""
+    signature, gate = _document(package, "signature"), _document(package, "gate")
+    task = signature.get("task")
+    card: dict[str, Any] = {
+        "modelParameters": {
+            "approach": {"type": "supervised"},
+            "datasets": [{"ref": data}],
+            "inputs": [
+                {"format": visible(f"{name}: {column.get('type', 'unknown')}")}
+                for name, column in signature.get("inputs", {}).items()
+            ],
+        },
+        "considerations": {"technicalLimitations": [LIMITS]},
+    }
+    if task in TASKS:
+        card["modelParameters"]["task"] = TASKS[task]
+    found = [_metric(name, value) for name, value in metrics.get("metrics", {}).items()]
+    for part in metrics.get("slices", []):
+        value = "(gap)" if part["value"] is None else part["value"]
+        slice_name = visible(f"{part['column']} is {value}")
+        found.append(_metric(metrics["metric"], part["metric"]) | {"slice": slice_name})
+    if found:
+        card["quantitativeAnalysis"] = {"performanceMetrics": found}
+    if gate:
+        card["properties"] = [_property("gate", gate.get("verdict", "unknown"))]
+    return card
+
+
+def _metric(name: str, metric: dict[str, Any]) -> dict[str, Any]:
+    interval = {"lowerBound": metric.get("low"), "upperBound": metric.get("high")}
+    return {
+        "type": name,
+        "value": "unknown" if metric.get("value") is None else str(metric["value"]),
+        "confidenceInterval": {end: str(at) for end, at in interval.items() if at is not None},
+    }
+
+
+def _hash(digest: str) -> dict[str, str]:
+    return {"alg": "SHA-256", "content": digest.removeprefix("sha256:")}
+
+
+def _property(name: str, value: str) -> dict[str, str]:
+    return {"name": f"rung:{name}", "value": value}
+
+
+def _document(package: Path, name: str) -> dict[str, Any]:
+    """Return a document of a package; {} if one of an earlier version has none."""
+    path = package / f"{name}.json"
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text("utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def _requirements() -> dict[str, Any]:
+    """Return what uv knows of the requirements of the service."""
+    try:
+        done = subprocess.run(EXPORT, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BadInput(f"uv cannot be started: {error.strerror or error}") from None
+    if done.returncode:
+        reason = visible(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
+        raise BadInput(f"uv.lock has no requirements to list: {reason or 'run `uv lock`'}")
+    bill: dict[str, Any] = json.loads(done.stdout)
+    return bill
