@@ -36,7 +36,7 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PAYLOAD = "application/vnd.in-toto+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 SERIALIZATION = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
-PASSWORD = "ML_SIGNING_PASSWORD"
+VARIABLE = "ML_SIGNING_PASSWORD"
 
 
 def sign(version: str, key: Path | None, bundle: Path | None = None) -> str:
@@ -290,12 +290,12 @@ def _private(path: Path) -> "ec.EllipticCurvePrivateKey":
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    password = os.environ.get(PASSWORD)
+    password = os.environ.get(VARIABLE)
     try:
         key = load_pem_private_key(_bytes(path), password.encode() if password else None)
     except TypeError:
         said = "is locked: set" if not password else "is not locked: unset"
-        raise BadInput(f"{path} {said} {PASSWORD}") from None
+        raise BadInput(f"{path} {said} {VARIABLE}") from None
     except (ValueError, UnsupportedAlgorithm):
         reason = "or its password is another" if password else "PEM"
         raise BadInput(f"{path} is no private key, {reason}") from None
