@@ -75,7 +75,7 @@ attacks = {
     "environment": everywhere,
     "parent": lambda: looking(Path(f"/proc/{os.getppid()}/environ")),
     "memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb").read(1) and "",
-    "kill": lambda: os.kill(os.getppid(), signal.SIGUSR1),
+    "kill": lambda: os.kill(os.getppid(), signal.SIGCONT),
     "tcp": lambda: connect(socket.AF_INET, ("127.0.0.1", PORT)),
     "unix": lambda: connect(socket.AF_UNIX, str(PROJECT / "docker.sock")),
     "datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
