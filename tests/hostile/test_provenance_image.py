@@ -107,6 +107,24 @@ def test_a_noted_image_that_is_not_of_the_package_is_not_believed(place: SimpleN
         assert place.image._is_no_image_of("docker", PLACE, note, place.version), forged
 
 
+def test_the_image_that_a_version_has_is_printed_only_if_it_is_one(
+    place: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = {"vnd.rung.package-digest": place.version.digest}
+    place.engine(right)
+    assert place.image.noted(place.version.reference) is None
+    for forged, (note, labels, pull) in FORGED.items():
+        place.image.registry.opened().set(f"image-{place.version}", note)
+        place.engine(right if labels == "right" else labels, pull)
+        with pytest.raises(place.image.Refused, match="builds it anew"):
+            print(forged, place.image.noted(place.version.reference))
+    place.image.registry.opened().set(f"image-{place.version}", PINNED)
+    place.engine(right)
+    assert place.image.noted(place.version.reference) == PINNED
+    assert "build" not in place.log.read_text()
+    assert capsys.readouterr().out == ""
+
+
 def test_instead_of_a_forged_note_an_image_is_built_without_importing_its_package(
     place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,7 +65,6 @@ attacks = {
     "write": lambda: (PROJECT / "src/model.py").write_text("evil") and "",
     "create": lambda: (PROJECT / "src/new.py").write_text("evil") and "",
     "remove": lambda: (PROJECT / "artifacts/metrics.json").unlink(),
-    "rename": lambda: (PROJECT / "src").rename(PROJECT / "gone") and "",
     "link": lambda: os.symlink(PROJECT, PROJECT / "artifacts/link"),
     "truncate": truncate,
     "temporary": lambda: (PROJECT.parent / "outside").write_text("evil") and "",
@@ -73,13 +72,14 @@ attacks = {
     "home": lambda: looking(PROJECT / "home/.docker/config.json"),
     "git": lambda: looking(PROJECT / ".git/config"),
     "environment": everywhere,
-    "parent": lambda: looking(Path(f"/proc/{os.getppid()}/environ")),
-    "memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb").read(1) and "",
+    "parent": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
+    "memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb").close(),
     "kill": lambda: os.kill(os.getppid(), signal.SIGCONT),
     "tcp": lambda: connect(socket.AF_INET, ("127.0.0.1", PORT)),
     "unix": lambda: connect(socket.AF_UNIX, str(PROJECT / "docker.sock")),
     "datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
     "io_uring": io_uring,
+    "rename": lambda: (PROJECT / "src").rename(PROJECT / "gone") and "",
 }
 """
 

@@ -60,10 +60,15 @@ for _name, _about in STEPS.items():
 
 
 @app.command()
-def run() -> None:
+def run(
+    base: Annotated[
+        str | None,
+        Option(envvar="ML_BASE", help="A commit whose gate must pass the model, too (level 1)."),
+    ] = None,
+) -> None:
     """Run the whole pipeline; from level 1, only what is stale."""
     if LOOP:
-        import_module(".loop", __package__).run()
+        import_module(".loop", __package__).run(base or None)
     else:
         for name in STEPS:
             perform(name)

@@ -37,6 +37,7 @@ STEPS: dict[str, list[Path]] = {
     "package": [ARTIFACTS / "package.json"],
 }
 DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
+    "controls": ARTIFACTS / "controls.json",
     "deploy": ARTIFACTS / "deployment.json",
     "drift": ARTIFACTS / "drift.json",
     "image": ARTIFACTS / "image.json",

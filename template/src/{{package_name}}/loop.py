@@ -5,10 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -34,6 +35,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
         status, stop, monitor, retrain, comment, sign, verify, sbom,
     ):  # fmt: skip
         app.command()(command)
+    app.command("controls")(show_controls)
     if (Path(__file__).parent / "delivery/image.py").exists():  # from level 2
         app.command()(image)
     labels_app.command("add")(add_labels)
@@ -46,17 +48,52 @@ def _load(name: str) -> ModuleType:
     return import_module(f".{name}", __package__)
 
 
-def run() -> None:
-    """Run what is stale of the pipeline, and record the run, passed or refused."""
+def run(base: str | None = None) -> None:
+    """Run what is stale of the pipeline, and record the run, passed or refused.
+
+    Args:
+        base: A commit by whose gate and delivery settings the model is judged, too.
+    """
     from .cli import main
 
+    controls = _load("controls")
+    controls.forget()
+    found = controls.compared(base) if base else None
     with _load("step_runner").started(main) as variables:
         _load("registry").look()  # a new champion makes the comparison stale
         _measure_again()
         try:
             _repro(variables)
+            if found:
+                controls.judge(found)
         finally:
+            if found:
+                _report(found)
             typer.echo(_load("tracking").record())
+
+
+def _report(found: Any) -> None:
+    """Have the report tell how the controls differ, also of a model that its own gate refused."""
+    from .config import load
+    from .pipeline import report
+
+    controls, documents = _load("controls"), _load("documents")
+    with suppress(BadInput):  # nothing was judged at all
+        if not documents.DOCUMENTS["controls"].exists():
+            controls.record(found, None, [])
+        report.write(load())
+
+
+def show_controls(
+    base: Annotated[str, Option(envvar="ML_BASE", help="A commit of this clone, to compare with.")],
+    head: Annotated[
+        str | None, Option(envvar="ML_HEAD", help="Another commit, instead of this checkout.")
+    ] = None,
+) -> None:
+    """Print how gate and delivery settings differ from those of another commit, as Markdown."""
+    controls = _load("controls")
+    if table := controls.table(controls.compared(base, head or None).changes):
+        typer.echo(table)
 
 
 def _measure_again() -> None:
@@ -171,9 +208,18 @@ def fetch(
 def image(
     version: Version = None,
     push: Annotated[bool, Option("--push", help="Bring it to the registry of images.")] = False,
+    noted: Annotated[
+        bool, Option("--noted", help="Print the image that it has, and build none.")
+    ] = False,
 ) -> None:
     """Build the image of a version, once, and see that it answers as its package does."""
-    typer.echo(_load("delivery.image").image(version, push))
+    images = _load("delivery.image")
+    if not noted:
+        typer.echo(images.image(version, push))
+    elif push or version is None:
+        raise BadInput("--noted prints the image that a version has: name one, without --push")
+    elif found := images.noted(version):
+        typer.echo(found)
 
 
 def sign(
@@ -338,6 +384,12 @@ def comment() -> None:
         mark = f"❌ {result if result.isalpha() else cell(result)}"
         rows.append(f"| {cell(name)} | {marks.get(result, mark)} |")
     table = "\n".join(["", "## Jobs", "", "| | |", "|---|---|", *rows, ""]) if jobs else ""
+    base, head = os.environ.get("ML_BASE"), os.environ.get("ML_HEAD")
+    if base and head:  # told by this job, and not by documents of the request
+        controls = _load("controls")
+        changes = controls.table(controls.compared(base, head).changes)
+        about = "\n## What models are judged by\n\nThis request changes it, says Git:"
+        table += f"{about}\n\n{changes}\n" if changes else ""
     why = at.comment(text, table)
     typer.echo(f"no comment: {why}" if why else "the comment is up to date")
 

@@ -53,11 +53,11 @@ def image(version: str | None = None, push: bool = False) -> str:
     if push and not found:
         raise BadInput("name a version of `ml models`: what is pushed is registered first")
     engine, place = _engine(), _place(push)
-    if push and found and (noted := store.get(f"image-{found.version}")):
-        reason = _is_no_image_of(engine, place, noted, found)
+    if push and found and (note := store.get(f"image-{found.version}")):
+        reason = _is_no_image_of(engine, place, note, found)
         if reason is None:
-            return noted
-        sys.stderr.write(f"ml: the image noted for {found}, {noted}, {reason}: it is built anew\n")
+            return note
+        sys.stderr.write(f"ml: the image noted for {found}, {note}, {reason}: it is built anew\n")
     ARTIFACTS.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=".image-", dir=ARTIFACTS) as folder:
         package = Path(folder, "artifacts/model")
@@ -90,9 +90,27 @@ def image(version: str | None = None, push: bool = False) -> str:
     return pinned
 
 
-def _is_no_image_of(engine: str, place: str, noted: str, version: "registry.Version") -> str | None:
+def noted(version: str) -> str | None:
+    """Return the image that the registry notes for a version, if it is one of its package.
+
+    Nothing is built or pushed.
+
+    Raises:
+        BadInput: There is no builder to look into it with, or no such version.
+        Refused: What is noted is no image of this package.
+    """
+    found = registry.find(version)
+    note = registry.opened().get(f"image-{found.version}")
+    if not note:
+        return None
+    if reason := _is_no_image_of(_engine(), _place(push=True), note, found):
+        raise Refused(f"the image noted for {found}, {note}, {reason}: `ml image` builds it anew")
+    return note
+
+
+def _is_no_image_of(engine: str, place: str, note: str, version: "registry.Version") -> str | None:
     """Return why what the registry notes is not an image of a version; None if it is one."""
-    pinned = PINNED.fullmatch(noted)
+    pinned = PINNED.fullmatch(note)
     if pinned is None:
         return "is not NAME@sha256:DIGEST"
     if pinned["name"] != place:
@@ -100,12 +118,12 @@ def _is_no_image_of(engine: str, place: str, noted: str, version: "registry.Vers
     plain = ["--tls-verify=false"] if engine == "buildah" and _is_local(place) else []
     try:
         with _logged_in(place) as login:
-            _run(engine, "pull", *plain, noted, **login)
+            _run(engine, "pull", *plain, note, **login)
         if engine == "docker":
             form = ["image", "inspect", "--format", "{{json .Config.Labels}}"]
         else:
             form = ["inspect", "--type=image", "--format", "{{json .OCIv1.Config.Labels}}"]
-        labels = json.loads(_run(engine, *form, noted)) or {}
+        labels = json.loads(_run(engine, *form, note)) or {}
         digest = labels.get(LABEL)
     except (Refused, ValueError, AttributeError) as error:
         return f"cannot be inspected ({str(error).splitlines()[-1].strip()})"

@@ -1,7 +1,9 @@
 """Confinement: on Linux, a process gives up network, and files outside of a folder, for good.
 
-By two means of the kernel that need no privileges, which its children inherit and nobody can undo:
+By means of the kernel that need no privileges, which its children inherit and nobody can undo:
 
+- No capabilities: root of a container is a user like others. (With CAP_PERFMON, the environment of
+  any process could be read.)
 - Landlock, from Linux 5.13: nothing is written but below one folder, nothing is read but there and
   what Python needs, and the memory and environment of processes outside cannot be looked into.
   https://docs.kernel.org/userspace-api/landlock.html
@@ -31,6 +33,7 @@ RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 # Where Python, its libraries, and what the kernel says of the machine are.
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/opt", "/nix", "/etc", "/proc", "/sys")
 DEVICES = ("null", "zero", "full", "random", "urandom", "dri", "kfd")
+CAPABILITY_VERSION = 0x20080522
 SET_NO_NEW_PRIVS, SET_SECCOMP, FILTER = 38, 22, 2
 # socket, connect, ptrace, process_vm_readv, process_vm_writev, truncate; then those whose numbers
 # are the same everywhere: io_uring_setup, pidfd_getfd.
@@ -57,8 +60,15 @@ def confine(own: Path, readable: Iterable[Path] = ()) -> str:
         return f"{platform.system()} has no Landlock"
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    reasons = [_landlock(libc, own, readable), _seccomp(libc)]
+    reasons = [_no_capabilities(libc), _landlock(libc, own, readable), _seccomp(libc)]
     return "; ".join(filter(None, reasons))
+
+
+def _no_capabilities(libc: ctypes.CDLL) -> str:
+    # struct __user_cap_header_struct and twice __user_cap_data_struct, all of whose sets are empty.
+    if libc.capset(struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24)):
+        return f"capabilities: {os.strerror(ctypes.get_errno())}"
+    return ""
 
 
 def _landlock(libc: ctypes.CDLL, own: Path, readable: Iterable[Path]) -> str:

@@ -25,7 +25,10 @@ def render(template: str, config: Config) -> str:
     judged = steps.get("gate", {}).get("model_digest")
     if judged and judged != steps.get("evaluate", {}).get("model", {}).get("digest"):
         del steps["gate"]  # the verdict on an earlier model
-    return environment.get_template(template).render(steps=steps, config=config)
+    controls = read("controls") if DOCUMENTS["controls"].exists() else None
+    if controls and controls["model_digest"] != judged:
+        controls = None
+    return environment.get_template(template).render(steps=steps, config=config, controls=controls)
 
 
 def short(value: float | None) -> str:

@@ -1,0 +1,195 @@
+"""A request is judged by the gate of the branch it would change, whatever it makes of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Copy, Render, git
+
+Module = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def controls(
+    module: Module, render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """Return the module, in a clone whose branch main has the template's own settings."""
+    project = tmp_path / "project"
+    shutil.copytree(render(level=2, ci=["github", "gitlab"]) / "config", project / "config")
+    git(project, "init", "-q", "-b", "main")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "base")
+    git(project, "checkout", "-qb", "request")
+    monkeypatch.chdir(project)
+    return module("controls")
+
+
+def change(file: str, **keys: Any) -> dict[str, Any]:
+    """Write other values of keys into a file of config/; None removes a key."""
+    path = Path("config") / file
+    found: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    for name, value in keys.items():
+        found[name] = value
+        if value is None:
+            del found[name]
+    path.write_text(yaml.safe_dump(found))
+    return found
+
+
+def keys(controls: ModuleType, base: str = "main") -> dict[str, tuple[str, str]]:
+    changes = controls.compared(base).changes
+    return {change["key"]: (change["before"], change["after"]) for change in changes}
+
+
+def test_settings_that_mean_the_same_are_no_change(controls: ModuleType) -> None:
+    for file in ("gate.yaml", "delivery.yaml"):
+        change(file)  # in another order, without comments
+    change("gate.yaml", min_skill=0.0, resamples=200)  # the defaults
+    change("delivery.yaml", service={"port": 9000})  # decides on no model
+    assert keys(controls) == {}
+    assert controls.table([]) == ""
+
+
+def test_each_change_is_shown_before_and_after(controls: ModuleType) -> None:
+    before = yaml.safe_load(Path("config/gate.yaml").read_text())["thresholds"]
+    metric, value = next(iter(before.items()))
+    change("gate.yaml", thresholds={metric: 0.01, "accuracy": 0.5}, judge="value", slice_rows=10**6)
+    change("delivery.yaml", tolerance=99.0, replaces="20260101-000000-00000000")
+    found = keys(controls)
+    assert found[f"thresholds.{metric}"] == (str(value), "0.01")
+    assert found["thresholds.accuracy"] == (str(before.get("accuracy", controls.ABSENT)), "0.5")
+    assert found["slice_rows"] == ("100", "1000000")
+    assert found["tolerance"] == ("0.05", "99.0")
+    assert found["replaces"] == ("None", "20260101-000000-00000000")
+    table = controls.table(controls.compared("main").changes)
+    assert "`0.01` ⚠ asks for less" in table
+    assert table.count("\n") == len(found) + 1
+
+
+def test_a_threshold_that_is_gone_asks_for_less(controls: ModuleType) -> None:
+    looser = controls.looser
+    one = {"key": "thresholds.roc_auc", "before": "0.7", "after": "0.6"}
+    assert looser(one)
+    assert not looser(one | {"after": "0.8"})
+    assert looser(one | {"after": controls.ABSENT})
+    assert not looser(one | {"before": controls.ABSENT})
+    assert looser(one | {"key": "thresholds.log_loss", "after": "0.8"})
+    assert not looser(one | {"key": "confidence"})
+
+
+def test_the_base_may_be_a_commit_and_nothing_else(controls: ModuleType) -> None:
+    commit = git(Path(), "rev-parse", "main")
+    assert controls.compared(commit).base == commit
+    for wrong in ("", "nothing", "0" * 40, "--all", "--output=evil", "main:config", "main main"):
+        with pytest.raises(controls.BadInput, match="no commit"):
+            controls.compared(wrong)
+    assert not Path("evil").exists()
+
+
+def test_a_job_of_the_base_sees_what_the_request_changes_without_its_files(
+    controls: ModuleType,
+) -> None:
+    change("gate.yaml", slice_rows=10**6)
+    git(Path(), "commit", "-qam", "looser")
+    git(Path(), "checkout", "-q", "main")
+    assert keys(controls) == {}
+    (one,) = controls.compared("main", "request").changes
+    assert (one["key"], one["before"], one["after"]) == ("slice_rows", "100", "1000000")
+    with pytest.raises(controls.BadInput, match="no commit"):
+        controls.compared("main", "--all")
+
+
+def test_a_base_without_the_files_is_judged_by_nothing_but_shown(controls: ModuleType) -> None:
+    git(Path(), "checkout", "-q", "--orphan", "empty")
+    git(Path(), "rm", "-q", "--cached", "-r", ".")
+    git(Path(), "commit", "-q", "--allow-empty", "-m", "nothing")
+    found = controls.compared("empty")
+    assert found.texts == {}
+    assert found.unfit == "it has none"
+    assert {change["before"] for change in found.changes} == {controls.ABSENT}
+
+
+def test_a_file_of_the_base_that_cannot_be_read_is_said(controls: ModuleType) -> None:
+    for text in ("thresholds: [", "thresholds: {roc_auc: yes}\nmetric: roc_auc", "- 1", "null"):
+        before = Path("config/gate.yaml").read_text()
+        Path("config/gate.yaml").write_text(text)
+        git(Path(), "commit", "-qam", "broken")
+        broken = git(Path(), "rev-parse", "HEAD")
+        Path("config/gate.yaml").write_text(before)
+        with pytest.raises(controls.BadInput, match=r"config/gate\.yaml of"):
+            controls.compared(broken)
+
+
+def test_another_task_is_judged_by_the_requests_own_gate_and_that_is_said(
+    controls: ModuleType,
+) -> None:
+    """Its champion still counts: delivery.yaml, which names what may be replaced, is the base's."""
+    text = Path("config/data.yaml").read_text()
+    data = yaml.safe_load(text) | {"task": "regression", "classes": []}
+    Path("config/data.yaml").write_text(yaml.safe_dump(data))
+    change("gate.yaml", metric="rmse", thresholds={"rmse": 9e9})
+    found = controls.compared("main")
+    assert "no metric of a regression task" in found.unfit
+    folder = Path("copy")
+    folder.mkdir()
+    Path("artifacts").mkdir()
+    controls._copied(folder, found)
+    assert "rmse" in (folder / "config/gate.yaml").read_text()
+    assert (folder / "config/delivery.yaml").read_text() == found.texts[controls.DELIVERY]
+
+
+def test_the_copy_that_is_judged_has_the_bases_settings_and_writes_into_itself(
+    controls: ModuleType,
+) -> None:
+    change("gate.yaml", min_skill=0.0, slice_rows=10**6)
+    for name in ("src/a.py", "artifacts/metrics.json", "artifacts/champion/v/gate.json"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+    found = controls.compared("main")
+    folder = Path("artifacts/.base-1")
+    folder.mkdir()
+    controls._copied(folder, found)
+    assert (folder / "config/gate.yaml").read_text() == found.texts[controls.GATE]
+    assert (folder / "src/a.py").read_text() == "src/a.py"
+    (folder / "artifacts/metrics.json").write_text("judged again")
+    assert Path("artifacts/metrics.json").read_text() == "artifacts/metrics.json"
+    assert (folder / "artifacts/champion/v/gate.json").exists()
+
+
+@pytest.mark.slow
+def test_a_request_that_lowers_its_own_gate_is_refused_by_the_bases(
+    ran: Callable[[int, str], Copy], tmp_path: Path
+) -> None:
+    """Its own gate passes the model, that of the base does not: the run ends with exit code 1."""
+    copy = ran(1, "multiclass").again(tmp_path / "copy")
+    gate = copy.path / "config/gate.yaml"
+    own = yaml.safe_load(gate.read_text())
+    strict = own | {"thresholds": own["thresholds"] | {"log_loss": 0.0001}}
+    gate.write_text(yaml.safe_dump(strict))
+    git(copy.path, "add", "-A")
+    git(copy.path, "commit", "-qm", "base")
+    base = git(copy.path, "rev-parse", "HEAD")
+    gate.write_text(yaml.safe_dump(own))
+    done = copy.ml("run", "--base", base, exits=1)
+    assert f"by the controls of {base[:8]}" in done.stderr
+    assert copy.read("gate")["verdict"] == "passed"
+    document = json.loads((copy.path / "artifacts/controls.json").read_text())
+    assert document["verdict"] == "refused"
+    assert [change["key"] for change in document["changes"]] == ["thresholds.log_loss"]
+    judged = json.loads((copy.path / "artifacts/base/gate.json").read_text())
+    assert judged["verdict"] == "refused"
+    report = copy.ml("report", exits=0).stdout
+    assert "The gate of the base branch refuses this model" in report
+    assert "| `config/gate.yaml` | `thresholds.log_loss` | `0.0001` |" in report
+    gate.write_text(yaml.safe_dump(strict))
+    assert "thresholds" not in copy.ml("controls", "--base", base, exits=0).stdout
+    gate.write_text(yaml.safe_dump(own))
+    copy.ml("run", exits=0)
+    assert not (copy.path / "artifacts/controls.json").exists()
