@@ -19,14 +19,28 @@ import yaml
 README = Path(__file__).resolve().parent.parent / "ci/README.md"
 COLUMNS = ["pipeline", "level", "job", "needs", "triggers", "environment", "deploys", "gate"]
 CLICK = "vars.ML_APPROVAL != 'click' || github.event_name == 'workflow_dispatch'"
-ALIASES = {"build": "image"}  # GitLab's word: its own `image` is a keyword
-DEFAULT = "github.ref_name == github.event.repository.default_branch"
+# GitLab's words: its own `image` is a keyword, and all pipelines share one list of names.
+ALIASES = {
+    "build": "image",
+    **{f"verify-{of}": "verify" for of in ("rollback", "drill", "monitor")},
+}
+SCOPES = {"comment"}  # environments of GitLab's that only say which job sees a token
+# Of the branch, not of its name: a tag may have the same.
+DEFAULT = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
+TIMED = f"github.event_name == 'schedule' || {DEFAULT}"
 STATUS = re.compile(r"\b(always|cancelled|failure|success)\(")
 DEPLOYS = re.compile(r"\bml (deploy|rollback|promote|retrain(?!.*--dispatch))\b")
+# What has come by the gate, or from the job that verifies; or is a rehearsal of the job before.
+DELIVERS = re.compile(
+    r'\bml (deploy "\$(VERSION|ML_CHAMPION)" --target [\w/]+'
+    r'|rollback --target [\w/]+ --to "\$(VERSION|PREVIOUS)"|deploy --target local/staging)$'
+)
 GATES = re.compile(r"uv run (--no-sync )?ml run")
-VERIFIES = re.compile(r"(gh attestation verify|sh \.gitlab/provenance verify) ")
+# Where a package comes from; an image is asked for besides.
+VERIFIES = re.compile(r'(gh attestation verify "artifacts/verified/|sh \.gitlab/verify )')
 DECIDES = re.compile(
-    r"\bml (ingest|validate|run|gate|register|promote|image|fetch|deploy|rollback|monitor|retrain)"
+    r"\bml (ingest|validate|run|gate|register|resolve|promote|image|fetch|deploy|rollback|monitor"
+    r"|retrain)"
     r"\b"
 )
 BYPASSES = {
@@ -44,8 +58,8 @@ PIPE = re.compile(r"\bml\s[^|;&]*\|(?!\|)")
 # A plain assignment ends as the command does; anywhere else the command around it decides.
 INSIDE = re.compile(r"\$\([^)]*\bml\s")
 ASSIGNMENT = re.compile(r"(^|;)\s*\w+=\$\([^()]*\)\s*(?=;|$)")
-# What says that there is nothing to do, and then leaves the rest out.
-MAY_END = "update"
+# What say that there is nothing to do, and then leave the rest out.
+MAY_END = {"update", "propose"}
 
 Files = dict[str, Any]  # path in the project -> what is in it
 
@@ -280,13 +294,13 @@ def guard(name: str, tasks: Tasks) -> str:
         return "runs it"
     if not task.deploys:
         return ""
+    lines = [line for line in task.lines if DEPLOYS.search(line)]
+    if not all(DELIVERS.search(line) for line in lines):
+        return "nothing"
     known = {one: tasks[one] for one in sorted(before(name, tasks, sure=True)) if one in tasks}
     for ok in (Task.gates, Task.verifies):
         if found := [one for one in known if ok.__get__(known[one])]:
             return found[0]
-    lines = [line for line in task.lines if DEPLOYS.search(line)]
-    if lines and all(re.search(r"\bml (rollback |deploy champion )", line) for line in lines):
-        return "champion"
     if lines and all(re.search(r'\bml deploy "\$VERSION" ', line) for line in lines):
         return "registry"
     return "nothing"
@@ -337,12 +351,13 @@ def github(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
         # A workflow that does nothing but start another is one more trigger of that one.
         alone = (_called(jobs[0]) or _asked(jobs[0])) if len(jobs) == 1 else None
         tasks = _expanded(alone or name, files)
-        found += [(alone or name, trigger, tasks) for trigger in _triggers(flow, wanted)]
+        triggers = dict.fromkeys(_triggers(flow, wanted))
+        found += [(alone or name, trigger, tasks) for trigger in triggers]
     return found
 
 
 def _asked(job: Mapping[str, Any]) -> str | None:
-    lines = [step.get("run", step.get("uses")) for step in job["steps"]]
+    lines = [step.get("run") or step["uses"] for step in job["steps"]]
     event = re.fullmatch(
         r'gh api "repos/\$GITHUB_REPOSITORY/dispatches" --field event_type=(\w+)', lines[0]
     )
@@ -361,14 +376,19 @@ def _called(job: Mapping[str, Any]) -> str | None:
 def _expanded(name: str, files: Files) -> Tasks:
     tasks: Tasks = {}
     jobs = workflows(files)[name]["jobs"]
-    inner = {job: _expanded(to, files) for job, about in jobs.items() if (to := _called(about))}
+    inner: dict[str, Tasks] = {}
+    for job, about in jobs.items():
+        if to := _called(about):
+            called = _expanded(to, files)
+            # One job that is all of a workflow goes by the name of its call, as there may be two.
+            inner[job] = {job if name == to else name: task for name, task in called.items()}
     for job, about in jobs.items():
         needs: set[str] = set()
         for need in listed(about.get("needs", [])):
             # What needs a call needs the last of what it calls.
-            called = inner.get(need, {})
-            needed = {one for task in called.values() for one in task.needs}
-            needs |= set(called) - needed if called else {need}
+            within = inner.get(need, {})
+            needed = {one for task in within.values() for one in task.needs}
+            needs |= set(within) - needed if within else {need}
         condition = str(about.get("if", ""))
         waits = not STATUS.search(condition)
         fails = not any(key == "continue-on-error" for key, _ in walk(about))
@@ -407,14 +427,18 @@ def steps(job: Mapping[str, Any], files: Files) -> Iterator[dict[str, Any]]:
 
 def _triggers(flow: Mapping[Any, Any], wanted: Table) -> Iterator[str]:
     on = flow[True]  # YAML 1.1 reads the key `on` so
+    first = {str(job.get("if", "")) for job in flow["jobs"].values() if "needs" not in job}
     for event, how in on.items():
         match event, how:
-            case "push", {"branches": ["main", "master"], "paths": paths, **more} if not more:
+            # No filter can name the default branch, so its first jobs do.
+            case "push", {"branches": ["**"]} if not first <= {DEFAULT}:
+                yield "a push to any branch"
+            case "push", {"branches": ["**"], "paths": paths, **more} if not more:
                 roots = {path.removesuffix("/**") for path in paths}
                 yield "change" if roots == wanted.touched else f"a push to {sorted(roots)}"
-            case "push", {"branches": ["main", "master"], **more} if not more:
+            case "push", {"branches": ["**"], **more} if not more:
                 yield "push"
-            case "pull_request", None:
+            case "pull_request" | "merge_group", None:
                 yield "request"
             case "workflow_dispatch", _:
                 yield "hand"
@@ -543,6 +567,7 @@ def _started(files: Files, known: Mapping[str, str], touched: str) -> tuple[str,
             needs = {other for other in there if stages.index(there[other]["stage"]) < at}
         when, where = job.get("when", "on_success"), job.get("environment", "")
         where = where["name"] if isinstance(where, dict) else where
+        where = "" if where in SCOPES else where
         lines = flat(job.get("before_script", []), all_) + flat(job["script"], all_)
         # By hand outside of rules, nothing waits for it, unless it says so.
         manual = when == "manual" and not job["rules"]
@@ -700,7 +725,7 @@ def gitlab_bypasses(files: Files) -> list[str]:
             said.append(f"{name}: when: {job['when']} outside of rules")
         lines = [line for key in ("before_script", "script") for line in own(job.get(key, []))]
         said += [f"{name}: {found}" for found in swallowed(lines)]
-        if name != MAY_END and any(re.search(r"\bexit 0\b", line) for line in lines):
+        if name not in MAY_END and any(re.search(r"\bexit 0\b", line) for line in lines):
             said.append(f"{name}: exit 0")
         after = own(job.get("after_script", []))
         said += [f"{name}: after_script: {line}" for line in after if DECIDES.search(line)]

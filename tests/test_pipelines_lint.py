@@ -25,7 +25,7 @@ QUEUE = (
     '"group" [ syntax-check ]'
 )
 # Of the scripts in pipelines; these variables are lists of words, which the shell is to split.
-WORDS = {"$WANTED", "$FROM", "$ML_SUBJECTS"}
+WORDS = {"$WANTED", "$OPTIONAL"}
 # In files: what, and in how many places. Each has its reason beside it.
 SUPPRESSIONS = {
     "shellcheck disable=SC2086": 2,  # .ci/packages, .ci/node
@@ -188,8 +188,10 @@ def test_shellcheck_finds_nothing_in_the_scripts_of_pipelines(
     assert len(paths) > 5
     found = shellcheck(*paths, shell="bash")
     about = {word for word in WORDS if any(f"{word}: SC2086 " in one for one in found)}
+    # Files that an earlier job leaves are not here to be followed.
+    found = [one for one in found if not re.match(r"artifacts/\w+\.env: SC1091 ", one)]
     assert [one for one in found if one.partition(": SC2086 ")[0] not in WORDS] == []
-    assert about == (set(), {"$WANTED"}, WORDS)[level]
+    assert about == (WORDS if level else set())
 
 
 def test_every_suppression_is_counted_and_has_its_reason_beside_it() -> None:

@@ -28,7 +28,11 @@ def run(project: Path, url: str, **env: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize(
-    ("level", "names"), [(1, {"train", "monitor"}), (2, {"train", "monitor", "drill"})]
+    ("level", "names"),
+    [
+        (1, {"train", "monitor", "audit"}),
+        (2, {"train", "monitor", "audit", "drill"}),
+    ],
 )
 def test_a_level_has_the_schedules_of_its_pipelines(
     render: Render, api: Api, level: int, names: set[str]
@@ -58,7 +62,7 @@ def test_again_brings_them_up_to_date_and_leaves_others_alone(render: Render, ap
     done = run(project, api.url)
     assert done.returncode == 0, done.stderr
     assert "up to date" in done.stdout
-    assert len(api.schedules) == 4
+    assert len(api.schedules) == 5
     assert api.schedules[1]["cron"] == wanted
     assert api.schedules[0] == other
 

@@ -6,8 +6,7 @@ any story can run alone, and together they cost each event once. Both platforms 
 (test_graph.py proves it), so `make test` has a story on both where the platforms differ, else on
 one; `make nightly` has them all on both, with every job of each event.
 
-Jobs run by act and gitlab-ci-local (see hosts/); image and service are real, and so is GitHub's
-registry. GitLab's is a stand-in that refuses media types as GitLab's own does.
+Jobs run by act and gitlab-ci-local (see hosts/); image, registry and service are real.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import standins.registry
 import test_image
 from conftest import Project, shared_settings
 from filelock import FileLock
@@ -37,7 +35,6 @@ from hosts import Host, Run
 from hosts.api import ACCESS
 from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
-from standins.registry import GITLAB
 
 pytestmark = [
     pytest.mark.slow,  # and root, for buildah's isolation by chroot
@@ -50,9 +47,10 @@ BLIND = """    blind = pl.col("origin") == "JFK"
     rows = rows.with_columns(pl.when(~blind).then(pl.all()))
 """
 CHECKS = {"lint", "types", "test"}
-DELIVERY = {"register", "deliver", "image", "build", "verify", "staging", "production"}
-PIPELINE = {"controls", "validate", "candidate", "rehearsal", "report"}
-GATE_JOBS = {"register", "image", "build", "verify", "staging", "production"}  # behind the gate
+IMAGE = {"image", "build", "attest-image"}
+GATE_JOBS = {"register", "attest", "verify", *IMAGE, "staging", "production"}  # behind the gate
+DELIVERY = {"deliver", *GATE_JOBS}
+PIPELINE = {"controls", "validate", "candidate", "rehearsal", "report", "comment"}
 
 
 def on(*platforms: str) -> pytest.MarkDecorator:
@@ -145,10 +143,10 @@ class World:
     def inspected(self, name: str) -> str:
         """The version that a tag or a digest is of."""
         found = subprocess.run(
-            ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{self.place}/{name}"],
+            ["skopeo", "inspect", "--tls-verify=false", f"docker://{self.place}/{name}"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        label = json.loads(found.stdout)["annotations"]["org.opencontainers.image.version"]
+        label = json.loads(found.stdout)["Labels"]["org.opencontainers.image.version"]
         assert isinstance(label, str)
         return label
 
@@ -198,16 +196,6 @@ def images(run_folder: Path) -> dict[str, str]:
     return {"STANDIN_BUILDAH": str(folder / "buildah"), "STANDIN_STORAGE": ready.read_text()}
 
 
-@contextmanager
-def as_gitlab_has_it(folder: Path) -> Iterator[str]:
-    """Serve a registry that takes the media types of GitLab's list alone; give its address."""
-    with standins.registry.serving(standins.registry.Registry(GITLAB, folder=folder)) as served:
-        yield served.address
-
-
-REGISTRIES = {"github": serving, "gitlab": as_gitlab_has_it}
-
-
 @pytest.fixture(scope="module")
 def world(
     request: pytest.FixtureRequest,
@@ -225,7 +213,7 @@ def world(
     packed = subprocess.run(["git", "archive", "HEAD"], cwd=generated.path, capture_output=True)
     subprocess.run(["tar", "-x", "-C", str(files)], input=packed.stdout, check=True)
     (folder / "registry").mkdir()
-    with REGISTRIES[request.param](folder / "registry") as registry:
+    with serving(folder / "registry") as registry:
         place = f"{registry}/team/project"
         delivery = files / "config/delivery.yaml"
         text = delivery.read_text("utf-8").replace("watch: {seconds: 30}", "watch: {seconds: 1}")
@@ -317,7 +305,7 @@ def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
 ) -> None:
     run = world.worsened
     assert run.jobs["candidate"] == "failure", told(run)
-    assert run.jobs["validate"] == run.jobs["report"] == "success"
+    assert run.jobs["validate"] == run.jobs["report"] == run.jobs["comment"] == "success"
     assert run.jobs["rehearsal"] == "skipped"
     (comment,) = world.host.comments_on("faster")
     assert "❌ The gate refused this model" in comment

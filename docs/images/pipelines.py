@@ -20,17 +20,23 @@ WORDS = {
     "validate": "contract",
     "candidate": "gate, champion",
     "rehearsal": "deploy, image",
-    "report": "one comment",
+    "report": "in the summary",
+    "comment": "by the base's code",
     "train": "gate",
-    "register": "attested",
+    "register": "a version",
+    "attest": "signed",
     "image": "built once",
-    "verify": "provenance",
+    "attest-image": "signed together",
+    "verify": "by digest",
     "staging": "smoke, shadow",
     "production": "approval, watch",
-    "monitor": "an alarm trains",
+    "monitor": "drift, labels",
+    "retrain": "an alarm trains",
+    "audit": "vulnerabilities",
     "rollback": "champion before",
     "drill": "in staging",
-    "update": "as a request",
+    "update": "from the template",
+    "propose": "as a request",
 }
 NAMES = {
     "request": "pull or merge request",
@@ -91,7 +97,7 @@ def drawn() -> str:
     words = NAMES | {word: word for word in table.times.values()}
     lines: list[str] = []
     top, beside = GAP, 0
-    for name in ("checks", "pipeline", "train", "monitor", "drill", "rollback", "update"):
+    for name in ("checks", "pipeline", "train", "monitor", "drill", "rollback", "update", "audit"):
         rows, at = jobs[name], places(jobs[name])
         if inner := [job for job in rows if name == "train" and job in jobs["deliver"]]:
             # Called by train; started by hand too.
@@ -128,8 +134,8 @@ def drawn() -> str:
             )
             lines.append(text(x + WIDE / 2, y + 18, job, "name", "middle"))
             lines.append(text(x + WIDE / 2, y + 33, WORDS[job], "soft", "middle"))
-        # Two that are one job each share a line.
-        beside = 3 * COLUMN if len(rows) == 1 and not beside else 0
+        # Two that are short share a line.
+        beside = 4 * COLUMN if len(rows) <= 2 and not beside else 0
         if not beside:
             top += max(row for _, row in at.values()) * ROW + TALL + GAP + 12 * bool(inner)
     for number, (kind, said) in enumerate(
@@ -138,9 +144,9 @@ def drawn() -> str:
         x = 20 + number * 130
         lines.append(f'<rect x="{x}" y="{top}" width="14" height="14" rx="3" class="{kind}"/>')
         lines.append(text(x + 20, top + 11, said, "soft"))
-    said = "At level 1, deliver is production alone, straight after register."
+    said = "At level 1, deliver is verify and production."
     lines.append(text(20 + 3 * COLUMN, top + 11, said, "soft"))
-    width, height = LEFT + 6 * COLUMN, top + 32
+    width, height = LEFT + 8 * COLUMN, top + 32
     arrow = (
         '<marker id="end" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7"'
         ' orient="auto"><path d="M0 0 8 4 0 8z" style="fill: var(--line)"/></marker>'

@@ -97,7 +97,7 @@ class Host(ABC):
         self.git("config", "uploadpack.allowAnySHA1InWant", "true", cwd=self.origin)
         self.git("remote", "add", "origin", self.origin.as_uri())
         self.commit("A project")
-        self.api = Api()
+        self.api = Api(visibility=visibility)
 
     def __enter__(self) -> Self:
         """Give the host."""

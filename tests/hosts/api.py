@@ -75,6 +75,7 @@ class Api:
     in `unknown`, so that a test sees a request that nobody foresaw.
     """
 
+    visibility: str = "public"
     notes: list[Comment] = field(default_factory=list)
     dispatched: list[dict[str, Any]] = field(default_factory=list)
     schedules: list[dict[str, Any]] = field(default_factory=list)
@@ -257,6 +258,11 @@ class Api:
         self.dispatched.append({"kind": payload.get("EVENT", "train"), "payload": payload})
         return 201, {"id": len(self.dispatched), "web_url": f"{call.base}/pipelines"}
 
+    def repository(self, call: Call, repository: str) -> Answer:
+        """Show GitHub's repository."""
+        self.github(call)
+        return 200, {"full_name": repository, "visibility": self.visibility}
+
     def user(self, call: Call) -> Answer:
         """Show whose token it is."""
         self.gitlab(call)
@@ -386,6 +392,7 @@ def read(content: bytes, kind: str) -> dict[str, Any]:
 REPOSITORY = r"/repos/([^/]+/[^/]+)"
 PROJECT = r"/api/v4/projects/([^/]+)"
 ROUTES: list[tuple[str, str, Callable[..., Answer]]] = [
+    ("GET", REPOSITORY, Api.repository),
     ("GET", rf"{REPOSITORY}/issues/(\d+)/comments", Api.commented),
     ("POST", rf"{REPOSITORY}/issues/(\d+)/comments", Api.comment),
     ("PATCH", rf"{REPOSITORY}/issues/comments/(\d+)", Api.edit),

@@ -1,7 +1,7 @@
 """Statements of where something comes from, in a folder instead of a transparency log.
 
 `attest` is what the stand-in of actions/attest does, `gh` what `gh attestation verify` does, and
-`sigstore` what `uvx sigstore sign`, `attest` and `verify` do. Nothing is signed: a statement counts
+`sigstore` what `sigstore sign`, `attest` and `verify` do. Nothing is signed: a statement counts
 because it lies in $STANDIN_ATTESTATIONS, where only these programs write.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 
 ENV = os.environ
 PROVENANCE = "https://slsa.dev/provenance/v1"
+SUBJECTS = '.[].verificationResult.statement.subject[] | .name + "@sha256:" + .digest.sha256'
 SBOM = {"CycloneDX": "https://cyclonedx.org/bom", "SPDX": "https://spdx.dev/Document/v2.3"}
 
 
@@ -61,8 +62,14 @@ def attest() -> None:
         subjects = [(path.name, digest(path)) for path in files]
     elif re.fullmatch(r"sha256:[0-9a-f]{64}", ENV["SUBJECT_DIGEST"]) and ENV["SUBJECT_NAME"]:
         subjects = [(ENV["SUBJECT_NAME"], ENV["SUBJECT_DIGEST"])]
+    elif ENV.get("SUBJECT_CHECKSUMS"):
+        lines = Path(ENV["SUBJECT_CHECKSUMS"]).read_text().split("\n")
+        pairs = [re.fullmatch(r"([0-9a-f]{64})  (\S+)", line) for line in lines if line.strip()]
+        if not pairs or not all(pairs):
+            sys.exit(f"::error::{ENV['SUBJECT_CHECKSUMS']} has lines that are no checksums")
+        subjects = [(pair[2], f"sha256:{pair[1]}") for pair in pairs if pair]
     else:
-        sys.exit("::error::subject-path, or subject-name and subject-digest (sha256:…), is needed")
+        sys.exit("::error::subject-path, subject-digest (sha256:…) or subject-checksums is needed")
     kind, predicate = PROVENANCE, None
     if ENV.get("SBOM_PATH"):
         predicate = json.loads(Path(ENV["SBOM_PATH"]).read_text())
@@ -80,6 +87,7 @@ def attest() -> None:
                 "workflow": job["workflow"],
                 "type": kind,
                 "predicate": predicate,
+                "together": [f"{one}@{of}" for one, of in subjects],  # of one statement
             }
         )
         print(f"Attested {name} {value} as {kind}.")
@@ -112,7 +120,9 @@ def verify(args: list[str]) -> None:
     parser.add_argument("--source-digest")
     parser.add_argument("--signer-workflow")
     parser.add_argument("--predicate-type", default=PROVENANCE)
+    parser.add_argument("--cert-identity-regex")
     parser.add_argument("--format")
+    parser.add_argument("-q", "--jq", choices=[SUBJECTS])
     parser.add_argument("--deny-self-hosted-runners", action="store_true")
     parser.add_argument("--bundle-from-oci", action="store_true")
     asked = parser.parse_args(args)
@@ -136,12 +146,17 @@ def verify(args: list[str]) -> None:
     for one in kept():
         signer = f"{one.get('repository')}/{one.get('workflow')}@{one.get('ref')}"
         asked_signer = (asked.signer_workflow or "").removeprefix("github.com/")
+        identity = f"https://github.com/{signer}"
         if (
             all(expected in (None, one.get(key)) for key, expected in wanted.items())
+            and re.search(asked.cert_identity_regex or "", identity)
             and (not asked.owner or str(one.get("repository")).startswith(f"{asked.owner}/"))
             and (signer == asked_signer or signer.startswith(asked_signer.partition("@")[0] + "@"))
             | (not asked_signer)
         ):
+            if asked.jq:
+                print("\n".join(one["together"]))
+                return
             print(
                 json.dumps([one])
                 if asked.format == "json"
@@ -162,6 +177,7 @@ def api(args: list[str]) -> None:
     parser.add_argument("-H", "--header", action="append", default=[])
     parser.add_argument("--silent", action="store_true")
     parser.add_argument("--input")
+    parser.add_argument("-q", "--jq", type=lambda text: text.removeprefix("."))
     asked = parser.parse_args(args)
     body: dict[str, Any] = {}
     for pair in asked.raw_field + asked.field:
@@ -185,7 +201,9 @@ def api(args: list[str]) -> None:
     )
     try:
         with urllib.request.urlopen(request) as response:
-            if not asked.silent:
+            if asked.jq:
+                print(json.load(response)[asked.jq])
+            elif not asked.silent:
                 print(response.read().decode())
     except urllib.error.HTTPError as error:
         sys.exit(f"gh: {error.read().decode()} (HTTP {error.code})")

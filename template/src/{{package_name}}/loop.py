@@ -178,10 +178,15 @@ def resolve(
     version: Annotated[
         str | None, Argument(help="A version, a part of one, champion, or previous.")
     ] = None,
+    optional: Annotated[
+        bool, Option("--optional", help="Where there is no champion yet, print nothing.")
+    ] = False,
 ) -> None:
     """Print VERSION@sha256:DIGEST, which means the same package in each later command."""
     registry = _load("registry")
     if version == registry.CHAMPION and registry.champion() is None:
+        if optional:
+            return
         raise BadInput("there is no champion yet: `ml deploy` makes one")
     typer.echo(registry.find(version).reference)
 

@@ -6,7 +6,10 @@ from which versions go to production, they may not.
 """
 
 import os
+import re
 import subprocess
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,40 @@ NAMED = 5  # files of a refusal
 def on_a_runner() -> bool:
     """Tell whether this is a job of a pipeline, on whichever platform."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false") or forge.here() is not None
+
+
+def committed(commit: str) -> str:
+    """When a commit was made, as ISO 8601 in UTC; "unknown" if that is not to be found out."""
+    try:
+        found = _git("show", "--no-patch", "--format=%ct", _name(commit)).strip()
+        return datetime.fromtimestamp(int(found), UTC).isoformat()
+    except (BadInput, ValueError):
+        return "unknown"
+
+
+def _name(commit: str) -> str:
+    """A commit without `-dirty`; empty if it is none: whoever writes to a registry names it."""
+    name = commit.partition("-")[0]
+    return name if re.fullmatch(r"[0-9a-f]{7,64}", name) else ""
+
+
+def is_older(commit: str, since: str, other: str, other_since: str) -> bool:
+    """Tell whether a commit is surely older than another one.
+
+    Where this checkout has both, Git knows which one came of which. A runner's has one alone: there
+    the times of the commits decide.
+
+    Args:
+        since: When the commit was made, as `committed` says it.
+    """
+    ours, theirs = _name(commit), _name(other)
+    if "" in (ours, theirs) or ours == theirs:
+        return False
+    with suppress(BadInput):
+        base = _git("merge-base", ours, theirs).strip()
+        if base in (ours, theirs):
+            return base == ours
+    return "unknown" not in (since, other_since) and since < other_since
 
 
 def require_clean(manifest: dict[str, Any]) -> None:

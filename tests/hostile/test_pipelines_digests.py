@@ -1,0 +1,257 @@
+"""What was verified is what is deployed: by digest, from the job that verified it."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import graph
+import pytest
+from conftest import ROOT, Render
+from graph import Files
+
+LEVELS = [1, 2]
+NEEDED = {"VERSION": "version", "ML_CHAMPION": "champion", "PREVIOUS": "previous"}
+REFERENCE = f"20260101-000000-aaaaaaaa@sha256:{'0' * 64}"
+
+
+@pytest.fixture(scope="module")
+def files(render: Render) -> Callable[[int], tuple[Files, Files]]:
+    return lambda level: graph.read(render(level=level, ci=["github", "gitlab"]))
+
+
+Read = Callable[[int], tuple[Files, Files]]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_github_deploys_is_what_verify_put_out(files: Read, level: int) -> None:
+    github, _ = files(level)
+    seen = set()
+    for name, flow in graph.workflows(github).items():
+        for job, about in flow["jobs"].items():
+            for step in about.get("steps", []):
+                for variable in re.findall(r'ml \w+ [^>\n]*?"\$(\w+)"', step.get("run", "")):
+                    wanted = f"${{{{ needs.verify.outputs.{NEEDED[variable]} }}}}"
+                    assert step["env"][variable] == wanted, f"{name}.{job}"
+                    assert "verify" in graph.listed(about["needs"]), f"{name}.{job}"
+                    seen.add(name)
+            assert "inputs." not in str(about.get("steps")) or job == "verify" or name == "attest"
+    assert seen == ({"deliver", "rollback", "drill"} if level == 2 else {"deliver"})
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_gitlab_deploys_comes_by_a_file_that_no_variable_overrides(
+    files: Read, level: int
+) -> None:
+    """A variable of the pipeline goes before those of a dotenv report; before a file none does."""
+    _, gitlab = files(level)
+    jobs = graph.jobs_of(gitlab)
+    found = set()
+    for name, job in jobs.items():
+        script = graph.own(job.get("script", []))
+        uses = [n for n, line in enumerate(script) if re.search(r'ml \w+ .*?"\$\w+"', line)]
+        if not uses or name[0] == ".":
+            continue
+        found.add(name)
+        read = [n for n, line in enumerate(script) if line.startswith(". artifacts/verified.env")]
+        assert read, name
+        assert read[0] < uses[0], name
+        needs = {need if isinstance(need, str) else need["job"] for need in job["needs"]}
+        assert [need for need in needs if need.startswith("verify")], name
+    more = {"build", "staging", "rollback", "drill"} if level == 2 else set()
+    assert found == {"production", *more}
+    for name, job in jobs.items():
+        assert "dotenv" not in str(job.get("artifacts", "")), name
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_verifying_imports_nothing_and_holds_no_token_that_writes(files: Read, level: int) -> None:
+    github, gitlab = files(level)
+    for name, flow in graph.workflows(github).items():
+        for job, about in flow["jobs"].items():
+            if job == "verify":
+                assert set(about["permissions"].values()) == {"read"}, name
+    action = github[".github/actions/verify/action.yml"]["runs"]["steps"]
+    used = re.findall(r"\bml (\w+)", " ".join(step.get("run", "") for step in action))
+    assert used == ["resolve", "fetch"]
+    script = (ROOT / "ci/gitlab/.gitlab/verify").read_text("utf-8")
+    assert re.findall(r"uv run ml (\w+)", script) == ["resolve", "fetch"]
+    for name, job in graph.jobs_of(gitlab).items():
+        if name.startswith("verify"):
+            run = [line for line in graph.own(job["script"]) if "register.env" not in line]
+            assert all(line.startswith("sh .gitlab/verify ") for line in run), name
+
+
+def test_an_image_counts_only_with_the_package_that_it_was_attested_with(files: Read) -> None:
+    github, gitlab = files(2)
+    (attest,) = graph.workflows(github)["attest"]["jobs"].values()
+    lines = [line for step in attest["steps"] for line in step.get("run", "").splitlines()]
+    (asked,) = (line for line in lines if line.startswith("gh attestation verify"))
+    assert 'attest.yml" --deny-self-hosted-runners' in asked
+    assert any(line.startswith("grep ") and '"$PACKAGE" attested' in line for line in lines)
+    made = graph.workflows(github)["deliver"]["jobs"]
+    assert made["attest-image"]["with"]["package"] == "${{ needs.verify.outputs.version }}"
+    assert "attest-image" in made["staging"]["needs"]
+    build = graph.own(graph.jobs_of(gitlab)["build"]["script"])
+    signed = next(line for line in build if "artifacts/image.env" in line)
+    assert "VERSION" in signed
+    assert "ML_IMAGE" in signed
+
+
+# The scripts of GitLab, run
+
+
+class Elsewhere:
+    """Two servers: GitLab, which points at the other for downloads; and the other."""
+
+    def __init__(self) -> None:
+        self.bundle = b"a bundle"
+        self.asked: dict[str, list[dict[str, str]]] = {"gitlab": [], "other": []}
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        other = self._server("other", None)
+        gitlab = self._server("gitlab", f"http://localhost:{other.server_port}/bundle")
+        try:
+            yield f"http://127.0.0.1:{gitlab.server_port}"
+        finally:
+            gitlab.shutdown()
+            other.shutdown()
+
+    def _server(self, name: str, to: str | None) -> http.server.ThreadingHTTPServer:
+        here = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                here.asked[name].append(dict(self.headers))
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(302 if to else 200)
+                if to:
+                    self.send_header("Location", to)
+                body = b"" if to else here.bundle
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_POST = answer  # noqa: N815
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server
+
+
+def script(folder: Path, name: str, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of .gitlab in a folder where uv is a stand-in that only writes down its call."""
+    (folder / ".gitlab").mkdir(exist_ok=True)
+    for one in ("provenance", "verify"):
+        shutil.copy(ROOT / "ci/gitlab/.gitlab" / one, folder / ".gitlab" / one)
+    uv = folder / "bin/uv"
+    uv.parent.mkdir(exist_ok=True)
+    uv.write_text(
+        f'#!/bin/sh\necho "$*" >> "{folder}/calls"\n'
+        'case "$*" in\n'
+        '*"ml resolve"*) echo "$RESOLVES" ;;\n'
+        '*"ml fetch"*) eval "to=\\${$#}"; mkdir -p "$to"; echo "{}" > "$to/manifest.json" ;;\n'
+        "esac\n"
+    )
+    uv.chmod(0o755)
+    env = {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "ML_PROVENANCE": "on",
+        "CI_API_V4_URL": "http://127.0.0.1:9/api/v4",
+        "CI_PROJECT_ID": "1",
+        "CI_PROJECT_URL": "https://gitlab.example.invalid/a/b",
+        "CI_SERVER_URL": "https://gitlab.example.invalid",
+        "CI_DEFAULT_BRANCH": "main",
+        "CI_JOB_TOKEN": "secret-of-the-job",
+        "PIPELINE": "train",
+        "CI_PIPELINE_SOURCE": "push",
+        "CI_COMMIT_SHA": "0" * 40,
+        "CI_JOB_URL": "https://gitlab.example.invalid/a/b/-/jobs/1",
+        **more,
+    }
+    command = ["sh", f".gitlab/{name}", *argv]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.needs("curl")
+def test_gitlabs_token_never_follows_a_redirect(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("what was made")
+    elsewhere = Elsewhere()
+    with elsewhere.serving() as url:
+        done = script(tmp_path, "provenance", "verify", "file", CI_API_V4_URL=url)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "file.sigstore.json").read_bytes() == elsewhere.bundle
+        (first,) = elsewhere.asked["gitlab"]
+        (second,) = elsewhere.asked["other"]
+        assert first["JOB-TOKEN"] == "secret-of-the-job"
+        assert "secret-of-the-job" not in str(second)
+        # What is to be kept is never sent to where somebody points.
+        (tmp_path / "file.sigstore.json").write_text("a bundle")
+        done = script(tmp_path, "provenance", "attest", "file", CI_API_V4_URL=url)
+        assert done.returncode == 1
+        assert "is not kept" in done.stdout
+        assert len(elsewhere.asked["other"]) == 1
+
+
+@pytest.mark.needs("curl")
+def test_what_no_pipeline_attested_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("what nobody made")
+    done = script(tmp_path, "provenance", "verify", "file")
+    assert done.returncode == 1
+    assert "No pipeline of the default branch attested file: it is refused." in done.stdout
+
+
+@pytest.mark.needs("curl")
+def test_a_version_that_is_not_attested_is_in_no_file_for_the_jobs_that_follow(
+    tmp_path: Path,
+) -> None:
+    done = script(tmp_path, "verify", "VERSION", "champion", RESOLVES=REFERENCE)
+    assert done.returncode != 0
+    assert not (tmp_path / "artifacts/verified.env").exists()
+    assert f"fetch {REFERENCE} " in (tmp_path / "calls").read_text()
+
+
+def test_one_that_a_person_vouches_for_is_named_by_its_digest(tmp_path: Path) -> None:
+    vouched = {"RESOLVES": REFERENCE, "ML_UNATTESTED": REFERENCE}
+    assert script(tmp_path, "verify", "VERSION", "champion", **vouched).returncode == 0
+    assert (tmp_path / "artifacts/verified.env").read_text() == f"export VERSION='{REFERENCE}'\n"
+    other = vouched | {"ML_UNATTESTED": REFERENCE.replace("0" * 64, "1" * 64)}
+    assert script(tmp_path, "verify", "VERSION", "champion", **other).returncode != 0
+
+
+def test_no_champion_yet_is_an_empty_variable(tmp_path: Path) -> None:
+    done = script(tmp_path, "verify", "ML_CHAMPION", "champion", "--optional", RESOLVES="")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "artifacts/verified.env").read_text() == "export ML_CHAMPION=''\n"
+    assert "resolve champion --optional" in (tmp_path / "calls").read_text()
+
+
+def test_the_token_of_the_schedules_follows_no_redirect(tmp_path: Path) -> None:
+    elsewhere = Elsewhere()
+    with elsewhere.serving() as url:
+        env: dict[str, Any] = {"PATH": os.environ["PATH"], "CI_API_V4_URL": url}
+        env |= {"GITLAB_TOKEN": "secret-of-the-project", "CI_PROJECT_PATH": "a/b"}
+        path = ROOT / "ci/gitlab/.gitlab/schedules"
+        done = subprocess.run(
+            ["python3", str(path)],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "302" in done.stderr
+    assert elsewhere.asked["other"] == []

@@ -1,0 +1,226 @@
+"""What a job may hold beside whose code it runs, read from the very files that a project gets."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import graph
+import pytest
+from conftest import Render
+from graph import Files
+
+LEVELS = [0, 1, 2]
+# Programs that import the project, a package of the registry or a requirement, or build one.
+RUNS = re.compile(
+    r"\b(uv (run|sync|build|tool)|uvx|pip|python3?|pytest|pre-commit|copier|dvc|make|tox|ml|npm)\b"
+)
+SIGNING = ("id-token", "attestations")
+# Jobs that may write, each with all that it runs there. They run after what they use was verified
+# (test_graph.py), and none of them signs.
+WRITERS: dict[str, tuple[set[str], list[str]]] = {
+    "train.register": ({"packages"}, ["ml register --pinned"]),
+    "deliver.image": ({"packages"}, ['ml image "$VERSION" --push']),
+    "deliver.production": ({"packages"}, ['ml deploy "$VERSION" --target production']),
+    "rollback.rollback": ({"packages"}, ['ml rollback --target production --to "$VERSION"']),
+    "monitor.monitor": ({"packages"}, ["ml monitor"]),
+    "monitor.retrain": ({"contents", "packages"}, ["ml retrain --dispatch"]),
+    "weekly.start": ({"contents"}, []),
+    "pipeline.comment": ({"pull-requests"}, ["ml comment"]),
+    "attest.attest": ({"id-token", "attestations"}, []),
+}
+
+
+@pytest.fixture(scope="module")
+def files(render: Render) -> Callable[[int], tuple[Files, Files]]:
+    known: dict[int, tuple[Files, Files]] = {}
+
+    def files(level: int) -> tuple[Files, Files]:
+        if level not in known:
+            known[level] = graph.read(render(level=level, ci=["github", "gitlab"]))
+        return known[level]
+
+    return files
+
+
+Read = Callable[[int], tuple[Files, Files]]
+
+
+def github_jobs(files: Files) -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
+    """Give each job that has steps, with those of our own actions."""
+    for name, flow in graph.workflows(files).items():
+        for job, about in flow["jobs"].items():
+            if "steps" in about:
+                yield f"{name}.{job}", about, list(graph.steps(about, files))
+
+
+def lines(steps: list[dict[str, Any]]) -> list[str]:
+    return [line for step in steps for line in step.get("run", "").splitlines()]
+
+
+def may_write(job: dict[str, Any]) -> set[str]:
+    return {what for what, how in job["permissions"].items() if how == "write"}
+
+
+def signers(files: Files) -> list[str]:
+    """Give what is wrong with jobs of GitHub's that can sign."""
+    found = []
+    for name, job, steps in github_jobs(files):
+        if not may_write(job) & set(SIGNING):
+            continue
+        found += [f"{name} runs {line}" for line in lines(steps) if RUNS.search(line)]
+        found += [f"{name} uses {s['uses']}" for s in steps if s.get("uses", "")[:2] == "./"]
+        found += [f"{name} checks out" for s in steps if "actions/checkout" in s.get("uses", "")]
+    return found
+
+
+def tokens(files: Files) -> list[str]:
+    """Give what is wrong with jobs of GitLab's that have an identity."""
+    found = []
+    all_ = graph.jobs_of(files)
+    for name, job in all_.items():
+        if "id_tokens" not in job or name[0] == ".":
+            continue
+        for key in ("before_script", "script", "after_script"):
+            for line in graph.flat(job.get(key, []), all_):
+                part = line.rpartition("|| ")[2]
+                if not re.fullmatch(r"sh \.gitlab/provenance (attest|verify) [\w./ -]+", part):
+                    found.append(f"{name} runs {line}")
+        if job["cache"]:
+            found.append(f"{name} reads a cache that other jobs fill")
+    return found
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_job_that_can_sign_runs_code_of_project_package_or_requirement(
+    files: Read, level: int
+) -> None:
+    github, gitlab = files(level)
+    assert signers(github) == []
+    assert tokens(gitlab) == []
+    if level:
+        assert [n for n, job, _ in github_jobs(github) if may_write(job) & set(SIGNING)] == [
+            "attest.attest"
+        ]
+        jobs = graph.jobs_of(gitlab)
+        identified = {n for n, job in jobs.items() if "id_tokens" in job and n[0] != "."}
+        assert identified == {"attest", "attest-image"} if level == 2 else {"attest"}
+
+
+def test_a_signer_that_runs_something_is_found(files: Read) -> None:
+    github, gitlab = copy.deepcopy(files(2))
+    jobs = graph.workflows(github)["attest"]["jobs"]["attest"]
+    jobs["steps"] += [{"run": "uv run ml models"}, {"uses": "./.github/actions/setup"}]
+    graph.workflows(github)["train"]["jobs"]["train"]["permissions"]["id-token"] = "write"
+    found = "\n".join(signers(github))
+    assert "attest.attest runs uv run ml models" in found
+    assert "attest.attest uses ./.github/actions/setup" in found
+    assert "train.train runs uv run --no-sync ml run" in found
+    gitlab[".gitlab/deliver.yml"]["build"]["id_tokens"] = {"SIGSTORE_ID_TOKEN": {"aud": "sigstore"}}
+    gitlab[".gitlab/train.yml"]["attest"]["script"] = "uv run ml models"
+    gitlab[".gitlab/train.yml"][".sign"].pop("cache")
+    found = "\n".join(tokens(gitlab))
+    assert "build runs image=$(uv run ml image" in found
+    assert "attest runs uv run ml models" in found
+    assert "attest-image reads a cache" in found
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_job_that_may_write_is_one_of_these_and_runs_no_more_than_this(
+    files: Read, level: int
+) -> None:
+    github, _ = files(level)
+    for name, job, steps in github_jobs(github):
+        may = may_write(job)
+        if not may:
+            continue
+        allowed, commands = WRITERS[name]
+        assert may <= allowed, name
+        run = [
+            re.sub(r"^.*\buv run --no-sync ", "", line).removesuffix(")")
+            for line in lines(steps)
+            if re.search(r"\buv run\b", line)
+        ]
+        setup = {"dvc pull"}  # of the action, where a job asks for data: none of these does
+        assert [line for line in run if line not in setup] == commands, name
+
+
+def test_what_a_caller_may_is_no_more_than_what_it_calls(files: Read) -> None:
+    github, _ = files(2)
+    flows = graph.workflows(github)
+    for name, flow in flows.items():
+        for job, about in flow["jobs"].items():
+            if "uses" not in about:
+                continue
+            called = flows[Path(about["uses"]).stem]["jobs"].values()
+            needed = {(w, h) for one in called for w, h in one["permissions"].items()}
+            more = set(about["permissions"].items()) - needed
+            assert not more, f"{name}.{job}: {more}"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_token_stands_in_the_environment_of_the_step_that_needs_it_alone(
+    files: Read, level: int
+) -> None:
+    for name, job, _ in github_jobs(files(level)[0]):
+        assert "token" not in str(job.get("env", {})).lower(), name
+    for name, flow in graph.workflows(files(level)[0]).items():
+        assert "token" not in str(flow.get("env", {})).lower(), name
+
+
+def test_the_comment_is_posted_by_code_of_the_base_and_by_nothing_that_a_request_could_fill(
+    files: Read,
+) -> None:
+    github, gitlab = files(2)
+    comment = graph.workflows(github)["pipeline"]["jobs"]["comment"]
+    first, *rest = comment["steps"]
+    assert first["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+    assert "actions/checkout@" in first["uses"]
+    assert not [s for s in rest if "actions/checkout@" in s.get("uses", "")]
+    assert "cache" not in str(rest)  # of the request's own runs
+    others = graph.workflows(github)["pipeline"]["jobs"]
+    assert {n for n, job in others.items() if may_write(job)} == {"comment"}
+    script = graph.own(graph.jobs_of(gitlab)["comment"]["script"])
+    assert script[0].startswith("git fetch --quiet --depth 1 origin ")
+    assert script[1] == "git checkout --quiet --force --detach FETCH_HEAD"
+    assert graph.jobs_of(gitlab)["comment"]["cache"] == []
+    assert [n for n, job in graph.jobs_of(gitlab).items() if "ml comment" in str(job)] == [
+        "comment"
+    ]
+
+
+def test_the_update_is_pushed_by_a_job_in_which_no_hook_and_no_code_ran(files: Read) -> None:
+    github, gitlab = files(2)
+    jobs = graph.workflows(github)["update"]["jobs"]
+    for name, job in jobs.items():
+        steps = list(graph.steps(job, github))
+        token = any("create-github-app-token" in s.get("uses", "") for s in steps)
+        assert token is (name == "propose")
+        if token:
+            assert not [line for line in lines(steps) if RUNS.search(line)]
+            assert not [line for line in lines(steps) if re.search(r"git (commit|merge)", line)]
+            assert not [s for s in steps if s.get("uses", "")[:2] == "./"]
+    jobs = graph.jobs_of(gitlab)
+    assert "GITLAB_TOKEN" not in str(jobs["update"])
+    script = [*graph.own(jobs["propose"]["before_script"]), *graph.own(jobs["propose"]["script"])]
+    assert not [line for line in script if RUNS.search(line) or "git commit" in line]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_champion_is_not_handed_on_with_the_documents(files: Read, level: int) -> None:
+    """Whoever may read a repository may read its artifacts."""
+    github, gitlab = files(level)
+    for name, _, steps in github_jobs(github):
+        for step in steps:
+            if "upload-artifact@" not in step.get("uses", ""):
+                continue
+            paths = step["with"]["path"].splitlines()
+            runs = name in ("train.train", "pipeline.candidate")
+            assert ("!artifacts/champion/**" in paths) is runs, name
+    for name, job in graph.jobs_of(gitlab).items():
+        about = job.get("artifacts", {})
+        if "artifacts/" in about.get("paths", []):
+            assert "artifacts/champion/**/*" in about["exclude"], name
