@@ -168,8 +168,64 @@ def test_a_jobs_token_goes_to_its_platforms_registry_alone(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"auths": {}}))
 
-    def basic(url: str) -> Any:
-        return getattr(module("registry.oci").Remote(url).client.auth, "_basic_auth", None)
+    def login(url: str) -> Any:
+        return module("registry.oci").Remote(url).login
 
-    assert basic("oci://ghcr.io/team/project/models")
-    assert not basic("oci://harbor.example/team/models")
+    assert login("oci://ghcr.io/team/project/models").password == TOKEN
+    assert not login("oci://harbor.example/team/models")
+
+
+@pytest.mark.parametrize(
+    ("server", "runner_of", "host"),
+    [
+        ("https://github.com", "", "ghcr.io"),
+        ("https://GitHub.com/", "", "ghcr.io"),
+        ("https://acme.ghe.com", "", "containers.acme.ghe.com"),
+        ("https://git.example.com", "", "containers.git.example.com"),
+        ("https://git.example.com:8443/x", "", "containers.git.example.com:8443"),
+        ("https://github.com.example.com", "", "containers.github.com.example.com"),
+        ("https://github.com@example.com", "", "containers.example.com"),
+        ("https://git.example.com", "GITEA_ACTIONS", "git.example.com"),
+        ("http://git.example.com:3000/", "GITEA_ACTIONS", "git.example.com:3000"),
+        ("https://codeberg.org", "FORGEJO_ACTIONS", "codeberg.org"),
+    ],
+)
+def test_the_registry_is_the_servers_own_and_nobody_else_gets_its_token(
+    server: str, runner_of: str, host: str, runner: Callable[..., None], forge: ModuleType
+) -> None:
+    runner("github", GITHUB_SERVER_URL=server, **({runner_of: "true"} if runner_of else {}))
+    assert forge.there().place() == f"{host}/team/project"
+    for other in ("ghcr.io", "docker.io", "git.example.com", host):
+        known = forge.registry_credentials(other)
+        assert known == (("somebody", TOKEN) if other == host else None)
+
+
+@pytest.mark.parametrize(
+    "env", [{"GITHUB_SERVER_URL": ""}, {"GITHUB_SERVER_URL": "https://github.com"}]
+)
+def test_a_server_that_does_not_say_where_it_is_gets_no_registry_of_somebody_else(
+    env: dict[str, str], runner: Callable[..., None], forge: ModuleType, module: Import
+) -> None:
+    runner("github", GITEA_ACTIONS="true", **env)
+    with pytest.raises(module("forge").BadInput, match="GITHUB_SERVER_URL"):
+        forge.there().place()
+    assert forge.registry_credentials("ghcr.io") is None
+
+
+def test_a_gitlab_without_a_registry_is_a_sentence_and_another_one_works(
+    runner: Callable[..., None], module: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runner("gitlab")
+    monkeypatch.delenv("CI_REGISTRY_IMAGE")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/delivery.yaml").write_text("{}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    registry = module("registry")
+    with pytest.raises(registry.BadInput, match=r"has no container registry .* ML_REGISTRY"):
+        registry.opened()
+    monkeypatch.setenv("ML_REGISTRY", "oci://harbor.example/team/models")
+    store = registry.opened().store
+    assert store.base == "https://harbor.example/v2/team/models/"
+    assert not store.login
+    monkeypatch.setenv("ML_REGISTRY", str(tmp_path / "registry"))
+    assert registry.opened().versions() == []

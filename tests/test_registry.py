@@ -89,6 +89,10 @@ class Place:
     def adapter(self) -> ModuleType:
         return importlib.import_module(f"{self.registry.__name__}.{self.registry.ADAPTER}")
 
+    @property
+    def client(self) -> ModuleType:
+        return importlib.import_module(f"{self.registry.__name__}.oci_client")
+
     def at(self, where: str) -> None:
         """Configure where the registry is."""
         (self.path / "config").mkdir(exist_ok=True)
@@ -708,12 +712,10 @@ class Faulty:
 @pytest.fixture
 def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place, Faulty]]:
     """A remote registry with a champion, behind a stand-in that can fail."""
-    import urllib3
-
     at = place("remote")
     between = Faulty(at.where.split("/")[2])
     server = between.start()
-    monkeypatch.setattr(urllib3.util.Retry, "sleep", lambda *_: None)
+    monkeypatch.setattr(at.client, "sleep", lambda _: None)
     monkeypatch.setattr(at.registry, "D", 0.1)
     monkeypatch.setattr(at.registry, "LEASE", 0.3)
     at.at(between.where(at.where))
@@ -791,14 +793,14 @@ def test_trying_again_has_a_limit(faulty: tuple[Place, Faulty]) -> None:
     between.asked.clear()
     with pytest.raises(at.registry.BadInput, match="does not answer"):
         at.registry.champion()
-    assert len(between.asked) == 1 + at.adapter.RETRIES
+    assert len(between.asked) == 1 + at.client.RETRIES
 
 
 def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
     faulty: tuple[Place, Faulty], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at, between = faulty
-    monkeypatch.setattr(at.adapter, "ANSWER", 0.2)
+    monkeypatch.setattr(at.client, "ANSWER", 0.2)
     between.fault = lambda *_: "hang"
     began = time.monotonic()
     with pytest.raises(at.registry.BadInput, match="does not answer"):
@@ -973,18 +975,16 @@ def test_skopeo_and_oras_read_what_we_write_and_we_what_skopeo_copies(
     version = at.push(1)
     at.registry.promote(version)
     assert json.loads(Path("registry/oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
-    said = json.loads(tool("skopeo", "inspect", "oci:registry:champion"))
-    assert said["Labels"]["org.opencontainers.image.version"] == version
-    assert said["Labels"]["vnd.rung.metric"] == "roc_auc"
-    assert len(said["Layers"]) == 5
     raw = json.loads(tool("skopeo", "inspect", "--raw", f"oci:registry:{version}"))
-    assert raw["artifactType"] == "application/vnd.rung.model.v1"
+    assert raw["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    assert raw["annotations"]["vnd.rung.metric"] == "roc_auc"
+    assert len(raw["layers"]) == 5
     assert raw["annotations"]["org.opencontainers.image.revision"] == "c0ffee"
     assert raw["annotations"]["org.opencontainers.image.created"] == "2026-01-01T12:00:01.000+00:00"
     titles = [layer["annotations"]["org.opencontainers.image.title"] for layer in raw["layers"]]
     assert "problem/features.py" in titles
     note = json.loads(tool("skopeo", "inspect", "--raw", "oci:registry:note-history"))
-    assert note["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
+    assert note["config"]["mediaType"] == "application/vnd.oci.image.config.v1+json"
     copied = f"{host[0]}/copied/model-{os.getpid()}"
     for tag in (version, "champion", "note-history"):
         tool(

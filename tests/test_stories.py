@@ -6,7 +6,8 @@ any story can run alone, and together they cost each event once. Both platforms 
 (test_graph.py proves it), so `make test` has a story on both where the platforms differ, else on
 one; `make nightly` has them all on both, with every job of each event.
 
-Jobs run by act and gitlab-ci-local (see hosts/); image, registry and service are real.
+Jobs run by act and gitlab-ci-local (see hosts/); image and service are real, and so is GitHub's
+registry. GitLab's is a stand-in that refuses media types as GitLab's own does.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import standins.registry
 import test_image
 from conftest import Project, shared_settings
 from filelock import FileLock
@@ -35,6 +37,7 @@ from hosts import Host, Run
 from hosts.api import ACCESS
 from hosts.fixtures import HOSTS, ready
 from hosts.registry import free_port, serving
+from standins.registry import GITLAB
 
 pytestmark = [
     pytest.mark.slow,  # and root, for buildah's isolation by chroot
@@ -143,10 +146,10 @@ class World:
     def inspected(self, name: str) -> str:
         """The version that a tag or a digest is of."""
         found = subprocess.run(
-            ["skopeo", "inspect", "--tls-verify=false", f"docker://{self.place}/{name}"],
+            ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{self.place}/{name}"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        label = json.loads(found.stdout)["Labels"]["org.opencontainers.image.version"]
+        label = json.loads(found.stdout)["annotations"]["org.opencontainers.image.version"]
         assert isinstance(label, str)
         return label
 
@@ -196,6 +199,16 @@ def images(run_folder: Path) -> dict[str, str]:
     return {"STANDIN_BUILDAH": str(folder / "buildah"), "STANDIN_STORAGE": ready.read_text()}
 
 
+@contextmanager
+def as_gitlab_has_it(folder: Path) -> Iterator[str]:
+    """Serve a registry that takes the media types of GitLab's list alone; give its address."""
+    with standins.registry.serving(standins.registry.Registry(GITLAB, folder=folder)) as served:
+        yield served.address
+
+
+REGISTRIES = {"github": serving, "gitlab": as_gitlab_has_it}
+
+
 @pytest.fixture(scope="module")
 def world(
     request: pytest.FixtureRequest,
@@ -213,7 +226,7 @@ def world(
     packed = subprocess.run(["git", "archive", "HEAD"], cwd=generated.path, capture_output=True)
     subprocess.run(["tar", "-x", "-C", str(files)], input=packed.stdout, check=True)
     (folder / "registry").mkdir()
-    with serving(folder / "registry") as registry:
+    with REGISTRIES[request.param](folder / "registry") as registry:
         place = f"{registry}/team/project"
         delivery = files / "config/delivery.yaml"
         text = delivery.read_text("utf-8").replace("watch: {seconds: 30}", "watch: {seconds: 1}")

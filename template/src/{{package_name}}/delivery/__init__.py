@@ -273,8 +273,8 @@ def _undo(said: dict[str, Any], store: "Registry", target: Target) -> None:
     version, previous = said["version"], said["previous"]
     try:
         if target.asked() == version:
-            known = {found.version: found.digest for found in store.versions()}
-            target.undo(previous, known.get(previous))
+            before = store.version(previous) if previous else None
+            target.undo(previous, before.digest if before else None)
     finally:  # of the two, whichever can be done
         if target.promotes and previous:
             with store.lock() as still:

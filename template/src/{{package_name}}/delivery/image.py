@@ -140,9 +140,9 @@ def _is_local(place: str) -> bool:
 @contextmanager
 def _logged_in(place: str) -> Iterator[dict[str, str]]:
     """Yield the environment by which a builder is logged in to the platform's own registry."""
-    host, at = place.partition("/")[0], forge.here()
+    host = place.partition("/")[0]
     with TemporaryDirectory() as folder:
-        if at and at.place().partition("/")[0] == host and (own := at.credentials()):
+        if own := forge.registry_credentials(host):
             known = base64.b64encode(":".join(own).encode()).decode()
             file = Path(folder, "config.json")
             file.write_text(json.dumps({"auths": {host: {"auth": known}}}), "utf-8")

@@ -28,7 +28,11 @@ class Forge(Protocol):
     workspace: Path  # the checkout of this job
 
     def place(self) -> str:
-        """HOST/NAME under which its container registry keeps what is this repository's."""
+        """HOST/NAME under which its container registry keeps what is this repository's.
+
+        Raises:
+            BadInput: It has none.
+        """
 
     def credentials(self) -> tuple[str, str] | None:
         """User and password for that registry, if this job has them."""
@@ -73,6 +77,18 @@ def there() -> Forge:
     if found := here():
         return found
     raise BadInput("this is no job of a pipeline that the project knows: run it from one")
+
+
+def registry_credentials(host: str) -> tuple[str, str] | None:
+    """User and password of this job for a container registry, if it is the platform's own."""
+    platform = here()
+    if platform is None:
+        return None
+    try:
+        own = platform.place().partition("/")[0]
+    except BadInput:
+        return None
+    return platform.credentials() if own == host.lower() else None
 
 
 class ApiError(BadInput):

@@ -1,9 +1,13 @@
-"""GitHub, and its Enterprise Server. API: https://docs.github.com/rest."""
+"""GitHub, and its Enterprise Server. API: https://docs.github.com/rest.
+
+Gitea and Forgejo run the same workflows, with the same variables.
+"""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import BadInput, runner_log
 from ..escaping import visible
@@ -27,9 +31,32 @@ class Github:
         self.url = f"{env.get('GITHUB_API_URL', 'https://api.github.com')}/repos/{self.repository}"
         self.event = Path(env.get("GITHUB_EVENT_PATH", ""))
         self.results = env.get("ML_JOBS") or "{}"
+        self.server = env.get("GITHUB_SERVER_URL") or "https://github.com"
+        # Gitea's runner says so, and Forgejo's, which descends from it, by either name.
+        names = ("GITEA_ACTIONS", "FORGEJO_ACTIONS")
+        self.is_gitea = any(env.get(name, "").lower() == "true" for name in names)
 
     def place(self) -> str:
-        return f"ghcr.io/{self.repository}".lower()
+        return f"{self._registry()}/{self.repository}".lower()
+
+    def _registry(self) -> str:
+        """The container registry of the server that this job is of, and of no other.
+
+        https://docs.github.com/en/enterprise-server/packages/working-with-a-github-packages-registry,
+        https://docs.gitea.com/usage/packages/container.
+        """
+        try:
+            parts = urlsplit(self.server)
+            port = parts.port
+        except ValueError:
+            raise BadInput(f"GITHUB_SERVER_URL: {self.server} is not an address") from None
+        host = parts.hostname or ""
+        if not host or (host == "github.com" and self.is_gitea):
+            raise BadInput(f"GITHUB_SERVER_URL: {self.server} is not the address of this server")
+        if host == "github.com":
+            return "ghcr.io"
+        address = f"{host}:{port}" if port else host
+        return address if self.is_gitea else f"containers.{address}"
 
     def credentials(self) -> tuple[str, str] | None:
         return (self.user, self.token) if self.token else None

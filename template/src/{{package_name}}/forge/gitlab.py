@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .. import runner_log
+from .. import BadInput, runner_log
 from ..escaping import visible
 from . import ApiError, ask, body, is_marked, of_author, pages, variable
 
@@ -27,7 +27,12 @@ class Gitlab:
         self.token = {"PRIVATE-TOKEN": env.get("GITLAB_TOKEN", "")}
 
     def place(self) -> str:
-        return self.env["CI_REGISTRY_IMAGE"].lower()
+        if not (image := self.env.get("CI_REGISTRY_IMAGE")):
+            raise BadInput(
+                "this GitLab project has no container registry (CI_REGISTRY_IMAGE is not set): "
+                "turn it on in the project's settings, or set ML_REGISTRY to oci://HOST/NAME"
+            )
+        return image.lower()
 
     def credentials(self) -> tuple[str, str] | None:
         user, password = (self.env.get(f"CI_REGISTRY_{n}", "") for n in ("USER", "PASSWORD"))

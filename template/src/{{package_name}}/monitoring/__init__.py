@@ -398,7 +398,8 @@ def _changed(
         known = json.loads(store.get(NOTE) or "{}")
         before = known.get(version.digest)
         if before is None:  # another package of the same model has the same predictions
-            same = [v.digest for v in store.versions() if v.model_digest == version.model_digest]
+            recent = store.versions(registry.NEWEST) if known else []
+            same = [v.digest for v in recent if v.model_digest == version.model_digest]
             before = next((known[name] for name in reversed(same) if name in known), {})
         after = change(before)
         if after != before:

@@ -24,11 +24,13 @@ from filelock import FileLock, Timeout
 
 from .. import BadInput, Refused, forge
 from ..documents import ARTIFACTS, DOCUMENTS, PACKAGE, digest, now, read, replacing
+from ..escaping import visible
 from ..settings import Delivery, delivery
 
 ADAPTER = next(n for n in ("oci", "mlflow") if (Path(__file__).parent / f"{n}.py").exists())
 CHAMPION, HISTORY, LOCK = "champion", "history", "lock"
 PREVIOUS = "previous"  # as the name of a version: the champion before
+NEWEST = 20  # versions that a command reads, where each costs a request
 POINTER = ARTIFACTS / "champion.json"  # who it was when the pipeline last looked
 REFERENCE = re.compile(r"(?P<version>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII)
 # Seconds. Whoever holds a lease starts no write after WRITES of it, as a write with all its
@@ -71,8 +73,14 @@ class Registry(Protocol):
     def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
         """Keep a package; of one that is there nothing changes."""
 
-    def versions(self) -> list[Version]:
-        """All of them, oldest first."""
+    def names(self) -> list[str]:
+        """The names of all versions, oldest first, and perhaps of what is none."""
+
+    def version(self, name: str) -> Version | None:
+        """The version of a name; None without, and for what somebody else keeps there."""
+
+    def versions(self, newest: int | None = None) -> list[Version]:
+        """All of them, or so many, oldest first; more where they cost no request each."""
 
     def fetch(self, version: str, to: Path) -> Path:
         """Bring a package into the folder `to`, found whole, or leave nothing there."""
@@ -99,11 +107,12 @@ def opened() -> Registry:
     ML_REGISTRY goes before it. On a runner, where a folder would end with the job, the platform's
     own container registry takes the place of the folder that is the default.
     """
-    where, said = delivery().registry, os.environ.get("ML_REGISTRY")
-    if ADAPTER == "oci" and where == Delivery().registry and (at := forge.here()):
-        where = f"oci://{at.place()}/models"
-    found: Registry = import_module(f".{ADAPTER}", __name__).opened(said or where)
-    return found
+    where = os.environ.get("ML_REGISTRY") or delivery().registry
+    is_default = where == Delivery().registry and not os.environ.get("ML_REGISTRY")
+    if ADAPTER == "oci" and is_default and (platform_here := forge.here()):
+        where = f"oci://{platform_here.place()}/models"
+    registry: Registry = import_module(f".{ADAPTER}", __name__).opened(where)
+    return registry
 
 
 def register() -> Version:
@@ -171,15 +180,25 @@ def find(part: str | None = None) -> Version:
         return _referenced(part)
     if part == PREVIOUS:
         return champion_before()
-    known = opened().versions()
     if part == CHAMPION and (now := champion()):
         return now
-    found = [v for v in known if part in v.version] if part else known[-1:]
-    if len(found) == 1:
-        return found[0]
-    if not known:
+    registry = opened()
+    names = registry.names()
+    if not names:
         raise BadInput("the registry holds no version yet: `ml register` puts one there")
-    raise BadInput(f"{part} is a part of {len(found)} versions: `ml models` lists them")
+    if part is None:
+        # What somebody else keeps there is no version: go back to one.
+        for name in names[: -NEWEST - 1 : -1]:
+            if newest := registry.version(name):
+                return newest
+        raise BadInput("the registry holds no version yet: `ml register` puts one there")
+    alike = [part] if part in names else [name for name in names if part in name]
+    if len(alike) <= NEWEST:
+        known = [version for name in alike if (version := registry.version(name))]
+        if len(known) == 1:
+            return known[0]
+        alike = [version.version for version in known]
+    raise BadInput(f"{part} is a part of {len(alike)} versions: `ml models` lists them")
 
 
 def named_exactly(name: str) -> Version:
@@ -188,9 +207,8 @@ def named_exactly(name: str) -> Version:
     Raises:
         BadInput: There is none.
     """
-    for found in opened().versions():
-        if found.version == name:
-            return found
+    if version := opened().version(name):
+        return version
     raise BadInput(f"the registry has no version {name}: `ml models` lists them")
 
 
@@ -299,8 +317,8 @@ def champion() -> Version | None:
     registry = opened()
     if (name := registry.alias(CHAMPION)) is None:
         return None
-    if found := [version for version in registry.versions() if version.version == name]:
-        return found[0]
+    if version := registry.version(name):
+        return version
     raise BadInput(f"the champion {name} is gone from the registry: bring it back from a backup")
 
 
@@ -338,16 +356,18 @@ def promote(part: str | None = None) -> Version:
         if at == new.version:
             return new
         if at != (before and before.version):
-            who = f" by {entries[-1]['by']} at {entries[-1]['at']}" if entries else ""
+            last = entries[-1] if entries else {}
+            who = f" by {last.get('by', '?')} at {last.get('at', '?')}" if last else ""
             raise Conflict(f"{at} became the champion meanwhile{who}: run `ml run` to challenge it")
-        if new.facts["compared_with"] != (before.digest if before else "first"):
+        if new.facts.get("compared_with") != (before.digest if before else "first"):
             if new.version in [entry["version"] for entry in entries]:
                 raise Refused(f"{new} was champion before: `ml rollback --to {new}` returns to it")
             raise Refused(f"{new} was compared with another champion than {at}: run `ml run` again")
         if before:
             _require_newer(new, before)
         who = f"{getpass.getuser()}@{platform.node()}"
-        entry = {"version": new.version, "at": now(), "by": who, "commit": new.facts["commit"]}
+        commit = new.facts.get("commit", "none")
+        entry = {"version": new.version, "at": now(), "by": who, "commit": commit}
         entry["package_digest"] = new.digest
         still()
         registry.set(HISTORY, json.dumps([*entries[-199:], entry]))
@@ -416,11 +436,12 @@ def champion_before(to: str | None = None) -> Version:
     places = [n for n, at in enumerate(names) if at == name or (not digest and name in at)]
     if not places:
         raise Refused(f"the registry knows no champion {name} before {last['version'] or 'this'}")
-    known = {version.version: version for version in registry.versions()}
+    known = dict[str, Version]()
     for entry in [*earlier[places[-1] :], last]:
-        found = known.get(entry["version"])
+        found = registry.version(entry["version"])
         if found is None:
             raise Refused(f"{entry['version']}, which was champion, is gone from the registry")
+        known[entry["version"]] = found
         if entry.get("package_digest", found.digest) != found.digest:
             raise Refused(
                 f"{found} was promoted as {entry['package_digest']}, and is {found.digest} in the"
@@ -444,29 +465,64 @@ def history(registry: Registry) -> list[dict[str, str]]:
     An entry is written before the alias moves. What comes after the champion's never came true, or
     was taken back.
     """
-    try:
-        entries: list[dict[str, str]] = json.loads(registry.get(HISTORY) or "[]")
-        damaged = not all(isinstance(entry["version"], str) for entry in entries)
-    except (ValueError, LookupError, TypeError):
-        damaged = True
-    if damaged:
-        raise BadInput(f"the registry is damaged: its note {HISTORY!r} is no list of champions")
+    entries = _entries(registry.get(HISTORY) or "[]")
     at = registry.alias(CHAMPION)
     while entries and entries[-1]["version"] != at:
         entries.pop()
     return entries
 
 
+def _entries(text: str) -> list[dict[str, str]]:
+    """Read the note of champions.
+
+    Raises:
+        BadInput: It is malformed.
+    """
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        entries = None
+    names = ("version", "at", "by", "commit")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("version"), str)
+        and all(isinstance(entry.get(name, ""), str) for name in names)
+        for entry in entries
+    ):
+        raise BadInput(f"the registry is damaged: its note {HISTORY!r} is no list of champions")
+    return entries
+
+
 def show() -> None:
-    """Print a line for each version: whether it is the champion, metric, interval, lineage."""
+    """Print a line for each version: whether it is the champion, metric, interval, lineage.
+
+    In a remote registry, where each version costs a request, that is for the newest ones and the
+    champion; of the others the names.
+    """
     import typer
 
     registry = opened()
-    at = registry.alias(CHAMPION)
-    for found in registry.versions():
-        mark, data = CHAMPION * (found.version == at), found.facts["data_digest"][7:15]
-        said = "{metric} {value} ({low} to {high})  commit {commit:.8}".format(**found.facts)
-        typer.echo(f"{found.version}  {mark:{len(CHAMPION)}}  {said}  data {data}")
+    champion_name = registry.alias(CHAMPION)
+    known = {version.version: version for version in registry.versions(NEWEST)}
+    if champion_name and champion_name not in known and (found := registry.version(champion_name)):
+        known[champion_name] = found
+    # Of the names that were not read, those that `ml package` gives.
+    pattern = r"[\d-]{16}[\da-f]{8}"
+    names = {name for name in registry.names() if re.fullmatch(pattern, name, re.ASCII)}
+    for name in sorted(names | set(known)):
+        mark = CHAMPION if name == champion_name else ""
+        line = f"{name}  {mark:{len(CHAMPION)}}"
+        typer.echo(f"{line}  {_summary(known[name])}" if name in known else line.rstrip())
+
+
+def _summary(version: Version) -> str:
+    """The metric and where a version comes from, in a line; what it does not say is `?`."""
+    names = ("metric", "value", "low", "high", "commit")
+    facts = {name: visible(version.facts.get(name, "?")) for name in names}
+    data = visible(version.facts.get("data_digest", "sha256:?")[7:15])
+    return "{metric} {value} ({low} to {high})  commit {commit:.8}  data {data}".format(
+        **facts, data=data
+    )
 
 
 @contextmanager

@@ -60,7 +60,16 @@ class Mlflow:
             # With its tags in one step, and last: before it there is no version.
             self.client.create_model_version(self.name, source, run.info.run_id, tags=tags)
 
-    def versions(self) -> list[Version]:
+    def names(self) -> list[str]:
+        with told():
+            return sorted(self._numbers())
+
+    def version(self, name: str) -> Version | None:
+        with told():
+            found = self._numbers().get(name)
+            return _version(found.tags) if found else None
+
+    def versions(self, newest: int | None = None) -> list[Version]:
         with told():
             return [_version(found.tags) for _, found in sorted(self._numbers().items())]
 

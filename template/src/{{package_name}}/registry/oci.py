@@ -1,38 +1,40 @@
 """The registry as OCI artifacts: an image-layout folder, or any OCI registry by URL.
 
 A version is a manifest whose layers are the package's files, under a tag of its name; `champion` is
-a tag, too. So skopeo, oras and the registries' own pages can read it. Credentials for a URL are
-the job's own for its platform's registry, and else those of `docker login`
-(`~/.docker/config.json`, or where DOCKER_CONFIG says).
+a tag, too. It has the form of a CNCF ModelPack, which skopeo, oras, modctl and the registries' own
+pages read. A registry that knows only types of its own list, as GitLab's, gets the same layers
+under an image's types, with the kind as an annotation. Both are read, and what 0.2 wrote.
 Formats: https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md, image-layout.md;
-https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md.
+https://github.com/modelpack/model-spec/blob/main/docs/spec.md, config.md.
 """
 
 import hashlib
 import json
-import os
-from contextlib import AbstractContextManager, suppress
+import shutil
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urljoin
+from typing import Any, Protocol
 
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
-
-from .. import BadInput, Refused, forge
-from ..documents import replacing
+from .. import BadInput, Refused
+from ..documents import MODEL, replacing
 from . import CHAMPION, Still, Version, arriving, file_lock, lease
+from .oci_client import BYTES, DIGEST, MANIFEST, Remote, UnknownMediaType
 
-MANIFEST, INDEX = (f"application/vnd.oci.image.{n}.v1+json" for n in ("manifest", "index"))
-CONFIG = "application/vnd.oci.image.config.v1+json"
-MODEL, NOTE = (f"application/vnd.rung.{name}.v1" for name in ("model", "note"))
-FILE = "application/octet-stream"
-EMPTY = (b"{}", "application/vnd.oci.empty.v1+json")
-STANDARD, OWN, TITLE = "org.opencontainers.image.", "vnd.rung.", "org.opencontainers.image.title"
-REF_NAME, NOTES = "org.opencontainers.image.ref.name", "note-"
-# With all its retries a request of little content ends within 45 s: see WRITES and LEASE.
-CONNECT, ANSWER, RETRIES = 5.0, 10.0, 3
+INDEX = "application/vnd.oci.image.index.v1+json"
+IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
+PACK = "application/vnd.cncf.model.manifest.v1+json"
+PACK_CONFIG = "application/vnd.cncf.model.config.v1+json"
+MODEL_OF_0_2, NOTE_OF_0_2 = (f"application/vnd.rung.{name}.v1" for name in ("model", "note"))
+STANDARD = "org.opencontainers.image."
+OWN = "vnd.rung."
+TITLE = "org.opencontainers.image.title"
+FILEPATH = "org.cncf.model.filepath"
+REF_NAME = "org.opencontainers.image.ref.name"
+NOTES = "note-"
+CARD, README = "MODEL_CARD.md", "README.md"  # what a ModelPack calls its card
+EMPTY = b"{}"
+MAX_LAYERS = 1_000
 
 
 def digest(content: bytes) -> str:
@@ -44,18 +46,46 @@ def descriptor(content: bytes, kind: str, **annotations: str) -> dict[str, Any]:
     return {"mediaType": kind, "digest": digest(content), "size": len(content), **more}
 
 
-def parsed(content: bytes, what: str) -> Any:
+def parsed(content: bytes, what: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        BadInput: It is none.
+    """
     try:
-        return json.loads(content)
-    except ValueError:
-        raise BadInput(f"{what} is damaged: bring it back from a backup") from None
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise BadInput(f"{what} is damaged: bring it back from a backup")
+    return value
+
+
+class Store(Protocol):
+    """Where manifests and blobs are. All of it raises BadInput."""
+
+    def tags(self) -> list[str]:
+        """The names of all manifests."""
+
+    def manifest(self, reference: str) -> tuple[str, bytes] | None:
+        """The digest that a tag is said to have, and the bytes; None without."""
+
+    def tag(self, name: str, manifest: bytes, kind: str) -> None:
+        """Store a manifest under a name; `kind` is its artifactType, or empty."""
+
+    def put(self, content: bytes) -> None:
+        """Store a blob."""
+
+    def download(self, digest: str, size: int, to: Path) -> str | None:
+        """Write a blob to a file; the digest of what came, None without."""
 
 
 class Folder:
     """An OCI image layout."""
 
     def __init__(self, path: Path):
-        self.path, self.index = path, path / "index.json"
+        self.path = path
+        self.index = path / "index.json"
 
     def tags(self) -> list[str]:
         return [entry["annotations"][REF_NAME] for entry in self._entries()]
@@ -64,14 +94,22 @@ class Folder:
         path = self._place(of)
         return path.read_bytes() if path.is_file() else None
 
+    def download(self, digest: str, size: int, to: Path) -> str | None:
+        path = self._place(digest)
+        if not path.is_file():
+            return None
+        shutil.copyfile(path, to)
+        with to.open("rb") as written:
+            return f"sha256:{hashlib.file_digest(written, 'sha256').hexdigest()}"
+
     def put(self, content: bytes) -> None:
         of = digest(content)
         if (found := self.blob(of)) is None or digest(found) != of:
             self._write(self._place(of), content)
 
-    def manifest(self, tag: str) -> tuple[str, bytes] | None:
+    def manifest(self, reference: str) -> tuple[str, bytes] | None:
         for entry in self._entries():
-            if entry["annotations"][REF_NAME] == tag:
+            if reference in (entry["annotations"][REF_NAME], entry["digest"]):
                 return entry["digest"], self.blob(entry["digest"]) or b""
         return None
 
@@ -80,18 +118,33 @@ class Folder:
         self.put(manifest)
         with file_lock(self.path / ".index.lock"):
             kept = [e for e in self._entries() if e["annotations"][REF_NAME] != name]
-            new = descriptor(manifest, MANIFEST, **{REF_NAME: name}) | {"artifactType": kind}
+            new = descriptor(manifest, MANIFEST, **{REF_NAME: name})
+            new |= {"artifactType": kind} if kind else {}
             whole = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, new]}
             self._write(self.index, json.dumps(whole, indent=2).encode())
 
     def _place(self, of: str) -> Path:
+        if not DIGEST.fullmatch(of):
+            raise BadInput(f"{self.path}/ is damaged: {of!r} is not a digest")
         return self.path / "blobs" / of.replace(":", "/")
 
     def _entries(self) -> list[dict[str, Any]]:
         if not self.index.exists():
             return []
-        found = parsed(self.index.read_bytes(), str(self.index)).get("manifests", [])
-        return [entry for entry in found if REF_NAME in entry.get("annotations", {})]
+        damaged = BadInput(f"{self.index} is damaged: bring it back from a backup")
+        entries = parsed(self.index.read_bytes(), str(self.index)).get("manifests", [])
+        if not isinstance(entries, list):
+            raise damaged
+        named = []
+        for entry in entries:
+            annotations = entry.get("annotations") if isinstance(entry, dict) else None
+            name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+            if name is None:
+                continue
+            if not isinstance(name, str) or not isinstance(entry.get("digest"), str):
+                raise damaged
+            named.append(entry)
+        return named
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
@@ -101,204 +154,206 @@ class Folder:
             raise BadInput(f"{path} cannot be written: {error.strerror or error}") from None
 
 
-class Patient(HTTPAdapter):
-    """Waits for an answer, but not for ever; asks again if one breaks off."""
+@dataclass(frozen=True)
+class Layer:
+    """A file of an artifact."""
 
-    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        for _ in range(RETRIES):
-            answer = super().send(*args, **kwargs | {"timeout": (CONNECT, ANSWER)})
-            asked = answer.headers.get("WWW-Authenticate", "")
-            if answer.status_code == 401 and asked.lower().startswith("basic"):
-                raise requests.ConnectionError("401, not with these credentials: `docker login`")
-            with suppress(requests.exceptions.ChunkedEncodingError):
-                answer.content  # noqa: B018 read here, so that it can break off here
-                return answer
-        raise requests.ConnectionError("its answers break off")
+    path: PurePosixPath
+    digest: str
+    size: int
 
 
-class Remote:
-    """A registry that speaks the OCI distribution protocol."""
+@dataclass(frozen=True)
+class Artifact:
+    """A manifest, read: whoever can write to the registry has written it."""
 
-    def __init__(self, url: str):
-        import oras.container
-        import oras.provider
+    kind: str  # model, note, or empty: somebody else's
+    annotations: dict[str, str]
+    layers: list[Any] = field(repr=False)
 
-        class Client(oras.provider.Registry):  # type: ignore[misc]
-            # Without its own retries, which can take two minutes and hide the reason.
-            do_request = oras.provider.Registry.do_request.__wrapped__
+    @classmethod
+    def read(cls, content: bytes, where: str) -> "Artifact":
+        """Read a manifest in any of the three forms.
 
-        scheme, _, name = url.partition("://")
-        try:
-            self.url, container = url, oras.container.Container(name)
-        except ValueError:
-            container = None
-        if container is None or container.registry != name.partition("/")[0]:  # it has defaults
-            said = f"config/delivery.yaml: registry: {url} is not oci://HOST/NAME"
-            raise BadInput(f"{said}, with a HOST like ghcr.io or localhost:5000")
-        self.client = Client(insecure=scheme == "oci+http")
-        again = Retry(
-            RETRIES,
-            backoff_factor=0.5,
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=None,
-            retry_after_max=2,
+        Raises:
+            BadInput: It is malformed.
+        """
+        manifest = parsed(content, where)
+        annotations = manifest.get("annotations") or {}
+        layers = manifest.get("layers") or []
+        texts = isinstance(annotations, dict) and all(
+            isinstance(value, str) and _is_unicode(value) for value in annotations.values()
         )
-        self.client.session.mount(f"{self.client.prefix}://", Patient(max_retries=again))
-        at = forge.here()
-        if at and at.place().partition("/")[0] == container.registry and (own := at.credentials()):
-            self.client.auth.set_basic_auth(*own)
-        else:
-            folder = os.environ.get("DOCKER_CONFIG")
-            self.client.auth.load_configs(container, [f"{folder}/config.json"] if folder else None)
-        self.base = f"{self.client.prefix}://{container.registry}/v2/{container.api_prefix}/"
+        if not texts or not isinstance(layers, list):
+            raise BadInput(f"{where} is malformed: annotations are texts, and layers are a list")
+        kinds = {MODEL_OF_0_2: "model", NOTE_OF_0_2: "note"}
+        kind = kinds.get(str(manifest.get("artifactType")))
+        return cls(kind or annotations.get(f"{OWN}kind", ""), annotations, layers)
 
-    def tags(self) -> list[str]:
-        found, page = list[str](), "tags/list"
-        while page:
-            answer = self._ask("GET", page, 200, 404)
-            found += (answer.ok and parsed(answer.content, self.url).get("tags")) or []
-            page = answer.links.get("next", {}).get("url", "")
-        return found
+    def files(self, where: str) -> list[Layer]:
+        """The layers as files.
 
-    def blob(self, of: str) -> bytes | None:
-        answer = self._ask("GET", f"blobs/{of}", 200, 404)
-        return answer.content if answer.ok else None
+        Raises:
+            BadInput: One is malformed, or named so that it would lie outside of a folder.
+        """
+        if len(self.layers) > MAX_LAYERS:
+            raise BadInput(f"{where} has more than {MAX_LAYERS} layers")
+        files = dict[PurePosixPath, Layer]()
+        for layer in self.layers:
+            entry = layer if isinstance(layer, dict) else {}
+            annotations = entry.get("annotations")
+            annotations = annotations if isinstance(annotations, dict) else {}
+            # The card has another name outside of a package.
+            title = annotations.get(f"{OWN}file", annotations.get(TITLE, ""))
+            of, size = entry.get("digest"), entry.get("size")
+            if not isinstance(of, str) or not DIGEST.fullmatch(of) or type(size) is not int:
+                raise BadInput(f"{where} is malformed: a layer has no digest and size")
+            if not isinstance(title, str) or not _inside(title) or size < 0:
+                raise BadInput(f"{where} names a file outside of it: {_shown(title)}")
+            path = PurePosixPath(title)
+            if path in files or any(parent in files for parent in path.parents):
+                raise BadInput(f"{where} names a file twice: {_shown(title)}")
+            files[path] = Layer(path, of, size)
+        for path in files:
+            if any(path in other.parents for other in files):
+                raise BadInput(f"{where} names a file twice: {path}")
+        return list(files.values())
 
-    def put(self, content: bytes) -> None:
-        of, kind = digest(content), {"Content-Type": FILE}
-        if self._ask("HEAD", f"blobs/{of}", 200, 404).status_code == 200:
-            return
-        for wrong in ((400, 404, 416), ()):  # an upload that was cut off begins anew, once
-            session = self._ask("POST", "blobs/uploads/", 202)
-            place = urljoin(session.url, session.headers["Location"])
-            place += f"{'&' if '?' in place else '?'}digest={of}"
-            if self._ask("PUT", place, 201, *wrong, data=content, headers=kind).ok:
-                return
+    def version(self, where: str) -> Version:
+        """What it says of its version.
 
-    def manifest(self, tag: str) -> tuple[str, bytes] | None:
-        answer = self._ask("GET", f"manifests/{tag}", 200, 404, headers={"Accept": MANIFEST})
-        of = answer.headers.get("Docker-Content-Digest", digest(answer.content))
-        return (of, answer.content) if answer.ok else None
-
-    def tag(self, name: str, manifest: bytes, kind: str) -> None:
-        headers = {"Content-Type": MANIFEST}
-        self._ask("PUT", f"manifests/{name}", 201, data=manifest, headers=headers)
-
-    def _ask(
-        self, method: str, path: str, *expected: int, data: bytes = b"", headers: Any = None
-    ) -> requests.Response:
-        def once() -> requests.Response:
-            url, more = urljoin(self.base, path), dict(headers or {})
-            if known := getattr(self.client.auth, "_basic_auth", None):  # oras only asks for tokens
-                more["Authorization"] = f"Basic {known}"
-            answer: requests.Response = self.client.do_request(url, method, data, more)
-            return answer
-
+        Raises:
+            BadInput: It says nothing, as it is not of a model.
+        """
+        facts = {k.removeprefix(OWN): v for k, v in self.annotations.items() if k.startswith(OWN)}
+        facts.pop("kind", None)
         try:
-            answer = once()
-            if answer.status_code == 401:  # the token was for reading only, or has expired
-                self.client.auth.token = None
-                answer = once()
-        except Exception as error:  # of requests, or of oras about credentials
-            said = str(error).partition("\n")[0]
-            raise BadInput(f"{self.url}: the registry does not answer: {said}") from None
-        if answer.status_code not in expected:
-            said = f"{answer.status_code} {answer.reason} to {method} {path}"
-            raise BadInput(f"{self.url}: the registry answers {said}")
-        return answer
+            digests = facts.pop("package_digest"), facts.pop("model_digest")
+            name, created = (self.annotations[STANDARD + key] for key in ("version", "created"))
+        except KeyError:
+            raise BadInput(f"{where} is damaged: it is not of a model") from None
+        return Version(name, *digests, created, facts)
 
 
 class Oci:
     """See `Registry`."""
 
-    def __init__(self, store: Folder | Remote, where: str):
+    def __init__(self, store: Store, where: str):
         self.store, self.where = store, where
 
     def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
-        version, layers = manifest["version"], []
-        known = self._manifest(version)
-        if known and _version(known).digest != manifest["package_digest"]:
-            raise Refused(f"{version} is in {self.where} already, as another package")
-        for name, expected in {**manifest["files"], "manifest.json": None}.items():
-            content = (folder / name).read_bytes()
+        name = manifest["version"]
+        artifact = self._artifact(name)
+        known = artifact.version(self._named(name)) if artifact else None
+        if known and known.digest != manifest["package_digest"]:
+            raise Refused(f"{name} is in {self.where} already, as another package")
+        files = dict[str, bytes]()
+        for path, expected in {**manifest["files"], "manifest.json": None}.items():
+            content = (folder / path).read_bytes()
             if expected not in (None, digest(content)):
-                raise BadInput(f"{folder / name} has changed: run `ml package` again")
+                raise BadInput(f"{folder / path} has changed: run `ml package` again")
             self.store.put(content)
-            layers.append(descriptor(content, FILE, **{TITLE: name}))
+            files[path] = content
         if known:
             return  # its blobs, should one have been damaged, are whole again
-        own = facts | {name: manifest[name] for name in ("package_digest", "model_digest")}
-        said = {STANDARD + name: manifest[name] for name in ("version", "created")}
-        said[STANDARD + "revision"] = facts.get("commit", "none")
-        said |= {OWN + key: value for key, value in own.items()}
-        # Plain `skopeo inspect` reads no artifact but one that has an image's config.
-        files = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
-        config = {"architecture": "unknown", "os": "unknown", "created": manifest["created"]}
-        config |= {"config": {"Labels": said}, "rootfs": files}
-        self._tag(version, MODEL, (json.dumps(config).encode(), CONFIG), layers, said)
+        own = facts | {key: manifest[key] for key in ("package_digest", "model_digest")}
+        annotations = {STANDARD + key: manifest[key] for key in ("version", "created")}
+        annotations[f"{STANDARD}revision"] = facts.get("commit", "none")
+        annotations |= {OWN + key: value for key, value in (own | {"kind": "model"}).items()}
+        try:
+            self._tag(name, *_model_pack(files, annotations))
+        except UnknownMediaType:
+            self._tag(name, *_plain(files, annotations, labels=annotations))
 
-    def versions(self) -> list[Version]:
-        names = sorted(t for t in self.store.tags() if t != CHAMPION and not t.startswith(NOTES))
-        found = [self._manifest(name) for name in names]
-        return [_version(m) for m in found if m and m.get("artifactType") == MODEL]
+    def names(self) -> list[str]:
+        tags = (t for t in self.store.tags() if t != CHAMPION and not t.startswith(NOTES))
+        # What cosign and the referrers of OCI keep beside a manifest is named after its digest.
+        return sorted(tag for tag in tags if not tag.startswith("sha256-"))
+
+    def version(self, name: str) -> Version | None:
+        artifact = self._artifact(name)
+        return artifact.version(self._named(name)) if artifact and artifact.kind else None
+
+    def versions(self, newest: int | None = None) -> list[Version]:
+        found = list[Version]()
+        names = self.names()
+        # In a folder it costs nothing to read all of them.
+        if newest is not None and isinstance(self.store, Remote):
+            names = names[max(0, len(names) - newest) :]
+        for name in names:
+            if version := self.version(name):
+                found.append(version)
+        return found
 
     def fetch(self, version: str, to: Path) -> Path:
-        manifest = self._manifest(version)
-        if manifest is None or _version(manifest).version != version:
+        where = self._named(version)
+        artifact = self._artifact(version)
+        known = artifact.version(where) if artifact else None
+        if artifact is None or known is None or known.version != version:
             raise BadInput(f"{self.where} has no version {version}: `ml models` lists them")
-        with arriving(to, _version(manifest)) as new:
-            for layer in manifest.get("layers", []):
-                title, of = layer.get("annotations", {}).get(TITLE, ""), layer.get("digest")
-                name = PurePosixPath(title)
-                if name.is_absolute() or not name.name or {"..", "\\"} & {*name.parts, *title}:
-                    raise BadInput(f"{version} in {self.where} names a file outside of it: {title}")
-                content = self.store.blob(of)
-                if content is None or digest(content) != of:
-                    again = f"`ml register` the package of {version} again"
-                    said = "is missing" if content is None else "is damaged"
-                    raise BadInput(f"{self.where}: the blob {of} ({name}) {said}: {again}")
-                (new / name).parent.mkdir(parents=True, exist_ok=True)
-                (new / name).write_bytes(content)
+        with arriving(to, known) as new:
+            for layer in artifact.files(where):
+                path = new / layer.path
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    arrived = self.store.download(layer.digest, layer.size, path)
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise BadInput(f"{layer.path} of {version}: {reason}") from None
+                if arrived != layer.digest:
+                    problem = "is missing" if arrived is None else "is damaged"
+                    raise BadInput(
+                        f"{self.where}: the blob {layer.digest} ({layer.path}) {problem}: "
+                        f"`ml register` the package of {version} again"
+                    )
         return to
 
     def get(self, note: str) -> str | None:
-        found = self._manifest(NOTES + note)
-        return found["annotations"][OWN + "text"] if found else None
+        name = NOTES + note
+        artifact = self._artifact(name)
+        if artifact is None:
+            return None
+        text = artifact.annotations.get(f"{OWN}text")
+        if text is None:
+            raise BadInput(f"{self._named(name)} is damaged: it is not of a note")
+        return text
 
     def set(self, note: str, text: str) -> None:
-        self._tag(NOTES + note, NOTE, EMPTY, [descriptor(*EMPTY)], {OWN + "text": text})
+        # In the form that every registry takes: there is no standard for notes.
+        annotations = {f"{OWN}kind": "note", f"{OWN}text": text}
+        self.store.put(EMPTY)
+        self._tag(NOTES + note, *_plain({"empty.json": EMPTY}, annotations))
 
     def alias(self, name: str) -> str | None:
-        found = self._manifest(name)
-        return _version(found).version if found else None
+        artifact = self._artifact(name)
+        return artifact.version(self._named(name)).version if artifact else None
 
     def point(self, name: str, version: str) -> None:
         found = self.store.manifest(version)
         if found is None or digest(found[1]) != found[0]:
             raise BadInput(f"{version} in {self.where} is missing or damaged")
-        self.store.tag(name, found[1], MODEL)
+        kind = parsed(found[1], self._named(version)).get("artifactType")
+        self.store.tag(name, found[1], kind if isinstance(kind, str) else "")
 
     def lock(self) -> AbstractContextManager[Still]:
         store = self.store
         return file_lock(store.path / ".lock") if isinstance(store, Folder) else lease(self)
 
-    def _tag(
-        self, name: str, kind: str, config: tuple[bytes, str], layers: Any, said: dict[str, str]
-    ) -> None:
-        self.store.put(config[0])
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind}
-        manifest |= {"config": descriptor(*config), "layers": layers, "annotations": said}
-        self.store.tag(name, json.dumps(manifest, indent=2).encode(), kind)
+    def _tag(self, name: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+        self.store.put(_bytes(config))
+        self.store.tag(name, _bytes(manifest), manifest.get("artifactType", ""))
 
-    def _manifest(self, tag: str) -> dict[str, Any] | None:
+    def _artifact(self, tag: str) -> Artifact | None:
         found = self.store.manifest(tag)
         if found is None:
             return None
         expected, content = found
         if digest(content) != expected:
             raise BadInput(f"{self.where}: the manifest {expected} of {tag} is damaged")
-        manifest: dict[str, Any] = parsed(content, f"{self.where}: the manifest of {tag}")
-        return manifest
+        return Artifact.read(content, self._named(tag))
+
+    def _named(self, tag: str) -> str:
+        return f"{self.where}: the manifest of {tag}"
 
 
 def opened(where: str) -> Oci:
@@ -310,11 +365,85 @@ def opened(where: str) -> Oci:
     return Oci(Remote(where), where)
 
 
-def _version(manifest: dict[str, Any]) -> Version:
+def _model_pack(
+    files: dict[str, bytes], annotations: dict[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return manifest and config of a version as CNCF ModelPack."""
+    layers = [descriptor(c, _layer_type(path), **_layer_names(path)) for path, c in files.items()]
+    config = {
+        "descriptor": {
+            "name": __package__.partition(".")[0],
+            "version": annotations[f"{STANDARD}version"],
+            "createdAt": annotations[f"{STANDARD}created"],
+            "revision": annotations[f"{STANDARD}revision"],
+        },
+        "config": {"format": MODEL.suffix.lstrip(".")},
+        "modelfs": {"type": "layers", "diffIds": [layer["digest"] for layer in layers]},
+    }
+    return _manifest(PACK_CONFIG, config, layers, annotations) | {"artifactType": PACK}, config
+
+
+def _plain(
+    files: dict[str, bytes], annotations: dict[str, str], labels: dict[str, str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the same under types that every registry knows: those of an image."""
+    layers = [descriptor(c, BYTES, **_layer_names(path)) for path, c in files.items()]
+    config: dict[str, Any] = {"architecture": "unknown", "os": "unknown"}
+    if labels:  # so that `skopeo inspect` shows them
+        config |= {"created": labels[f"{STANDARD}created"], "config": {"Labels": labels}}
+    config["rootfs"] = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
+    return _manifest(IMAGE_CONFIG, config, layers, annotations), config
+
+
+def _manifest(
+    kind: str, config: dict[str, Any], layers: list[dict[str, Any]], annotations: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor(_bytes(config), kind),
+        "layers": layers,
+        "annotations": annotations,
+    }
+
+
+def _bytes(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode()
+
+
+def _layer_type(path: str) -> str:
+    """The type of a file of a package in a ModelPack."""
+    part = "weight.config"
+    if path == MODEL.name:
+        part = "weight"
+    elif path.endswith(".py"):
+        part = "code"
+    elif path.endswith(".md"):
+        part = "doc"
+    return f"application/vnd.cncf.model.{part}.v1.raw"
+
+
+def _layer_names(path: str) -> dict[str, str]:
+    if path == CARD:
+        return {TITLE: README, FILEPATH: README, f"{OWN}file": path}
+    return {TITLE: path, FILEPATH: path}
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text of JSON has no half of a character."""
     try:
-        said: dict[str, str] = manifest["annotations"]
-        facts = {k.removeprefix(OWN): v for k, v in said.items() if k.startswith(OWN)}
-        digests = facts.pop("package_digest"), facts.pop("model_digest")
-        return Version(said[f"{STANDARD}version"], *digests, said[f"{STANDARD}created"], facts)
-    except (LookupError, TypeError, AttributeError):
-        raise BadInput("the registry is damaged: a manifest in it is not of a model") from None
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _inside(title: str) -> bool:
+    """Whether a name is that of a file within a folder, on every system."""
+    path = PurePosixPath(title)
+    plain = title.isprintable() and "\\" not in title and len(title.encode()) <= 1_000
+    return plain and bool(path.name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _shown(title: Any) -> str:
+    return title if isinstance(title, str) and title.isprintable() else repr(title)
