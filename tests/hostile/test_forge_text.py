@@ -106,28 +106,35 @@ def interval(value: float = 0.5) -> dict[str, float]:
 
 
 def steps(attack: str, kind: str) -> dict[str, Any]:
-    """Documents of a run in which whatever may come from data is an attack."""
+    """Documents in which each text is an attack: those of a request are made by its own code."""
     comparison = {
         "kind": kind,
         "reason": attack,
         "champion": {"version": attack},
-        "metric": "rmse",
+        "metric": attack,
         "unseen": 10,
         "confidence": 0.9,
         **{name: interval() for name in ("challenger", "own", "skill")},
         "slices": [{"column": attack, "value": attack, "rows": 3, "skill": interval()}],
         "best": {"champion": {"version": attack}, "skill": interval()},
     }
-    check = {"check": f"worst slice, {attack} = {attack}", "rule": ">", "verdict": "refused"}
+    check = {"check": f"worst slice, {attack} = {attack}", "rule": attack, "verdict": attack}
     metrics = {
         "rows": 10,
-        "metric": "rmse",
-        "metrics": {"rmse": interval()},
+        "metric": attack,
+        "metrics": {attack: interval()},
         "baselines": {name: interval() for name in ("constant", "linear")},
         "calibration": {"error": 0.1},
         "importance": [{"column": attack, "loss": 0.1}],
         "slices": [{"column": attack, "value": attack, "rows": 3, "metric": interval()}],
-        "model": {"digest": "sha256:0", "megabytes": 1.0},
+        "model": {"digest": attack, "megabytes": 1.0},
+        "decision": {
+            "false_positive": 1.0,
+            "false_negative": 1.0,
+            "threshold": 0.5,
+            "against": attack,
+            "worth": interval(),
+        },
     }
     return {
         "gate": {
@@ -135,6 +142,15 @@ def steps(attack: str, kind: str) -> dict[str, Any]:
             "comparison": comparison,
             "checks": [{**check, "value": 0.1, "threshold": 0.2}],
             "notes": [f"note: {attack}"],
+            "model_digest": attack,
+        },
+        "controls": {
+            "verdict": "refused",
+            "reasons": [attack],
+            "base": attack,
+            "own_gate": attack,
+            "model_digest": attack,
+            "changes": [dict.fromkeys(("file", "key", "before", "after"), attack)],
         },
         "validate": {"failures": [failure(attack)] * 3},
         "evaluate": metrics,
@@ -142,13 +158,13 @@ def steps(attack: str, kind: str) -> dict[str, Any]:
             "estimator": attack,
             "seed": 0,
             "params": {attack: attack},
-            "commit": None,
-            "data_digest": "sha256:1",
-            "config_digest": "sha256:2",
-            "started": "now",
+            "commit": attack,
+            "data_digest": attack,
+            "config_digest": attack,
+            "started": attack,
             "executor": attack,
         },
-        "split": {"train": 10, "holdout": 10, "by": "time"},
+        "split": {"train": 10, "holdout": 10, "by": attack},
     }
 
 
@@ -162,10 +178,12 @@ def written(
 ) -> Callable[[dict[str, Any], str], str]:
     """Render the report of documents."""
     report = module("pipeline.report")
-    monkeypatch.setattr(report, "DOCUMENTS", {}, raising=False)
 
     def written(documents: dict[str, Any], attack: str) -> str:
-        monkeypatch.setattr(report, "STEPS", {name: [tmp_path] for name in documents})
+        paths = {name: [tmp_path] for name in documents if name != "controls"}
+        controls = tmp_path if "controls" in documents else tmp_path / "none"
+        monkeypatch.setattr(report, "STEPS", paths)
+        monkeypatch.setattr(report, "DOCUMENTS", {"controls": controls})
         monkeypatch.setattr(report, "read", documents.__getitem__)
         names = [attack] * 3
         data = {"target": attack, "task": "multiclass", "classes": names, "source": attack}
@@ -176,12 +194,14 @@ def written(
     return written
 
 
-@pytest.mark.parametrize("kind", ["compared", "unreadable", "refused rows"])
+@pytest.mark.parametrize("kind", ["compared", "unreadable", "unjudged", "refused rows"])
 def test_no_name_no_category_and_no_reason_leaves_its_place_in_a_report(
     written: Callable[..., str], kind: str
 ) -> None:
     for attack in ATTACKS:
         documents = steps(attack, kind)
+        if kind == "unjudged":
+            documents["controls"]["verdict"] = "passed"
         if kind == "refused rows":
             documents = {"validate": documents["validate"]}
         text = written(documents, attack)

@@ -72,9 +72,10 @@ def versus(comparison: dict[str, Any], quote: Callable[[object], str] = str) -> 
             f"The champion, {version}, cannot be compared with: {reason}. Bring"
             " rows that are new to it, or name it in replaces of config/delivery.yaml."
         )
+    metric = quote(comparison["metric"])
     ours, theirs, over = (ends(comparison[name]) for name in ("challenger", "own", "skill"))
     message = (
-        f"On the {comparison['unseen']:,} rows that neither was trained on, {comparison['metric']}"
+        f"On the {comparison['unseen']:,} rows that neither was trained on, {metric}"
         f" is {ours}, and that of the champion, {version}, {theirs}: a skill of {over} over it."
     )
     if recipes := comparison.get("recipes"):
