@@ -405,7 +405,7 @@ def _train() -> None:
     champion, new = registry.champion(), registry.register()
     if champion == new:
         typer.echo(f"{new} came out again: `ml data add` brings more rows to learn from")
-    typer.echo(_load("delivery").deploy(new.version, None))
+    typer.echo(_load("delivery").deploy(new.reference, None))
 
 
 def add_labels(

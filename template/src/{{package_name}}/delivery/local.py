@@ -65,11 +65,16 @@ class Local:
             Refused: It is not served within `PATIENCE`; the model before still is, if any.
         """
         before = read(DESIRED)
-        if before.get("version") != version:
+        if (before.get("version"), before.get("package_digest")) != (version, digest):
             now: dict[str, Any] = {"folder": str(MODELS / version), "version": version}
             now["package_digest"] = digest
-            now |= {"previous": before.get("folder")}
-            _write(DESIRED, now | {"previous_digest": before.get("package_digest")})
+            back = {
+                "previous": before.get("folder"),
+                "previous_digest": before.get("package_digest"),
+            }
+            if before.get("version") == version:  # in another package, or told without a digest
+                back = {key: before.get(key) for key in back}
+            _write(DESIRED, now | back)
         until, said = time.monotonic() + PATIENCE, "no answer"
         while time.monotonic() < until and version not in said:
             self.ensure()

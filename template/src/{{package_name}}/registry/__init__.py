@@ -436,6 +436,8 @@ def champion_before(to: str | None = None) -> Version:
     places = [n for n, at in enumerate(names) if at == name or (not digest and name in at)]
     if not places:
         raise Refused(f"the registry knows no champion {name} before {last['version'] or 'this'}")
+    if digest:  # whoever names it has verified it
+        return find(to)
     known = dict[str, Version]()
     for entry in [*earlier[places[-1] :], last]:
         found = registry.version(entry["version"])
@@ -447,8 +449,6 @@ def champion_before(to: str | None = None) -> Version:
                 f"{found} was promoted as {entry['package_digest']}, and is {found.digest} in the"
                 " registry now: somebody has changed the one or the other"
             )
-    if digest:  # whoever names it has verified it
-        return find(to)
     for older, newer in pairwise([*names[places[-1] :], last["version"]]):
         if known[newer].facts.get("compared_with") != known[older].digest:
             raise Refused(

@@ -218,8 +218,10 @@ class Batcher:
                 seen, wanted = stamp, dict[str, Any]()
                 try:
                     wanted = json.loads(DESIRED.read_text("utf-8"))
-                    if wanted.get("version") != self.served.model.version:
-                        self.served = load(Path(wanted["folder"]), wanted.get("package_digest"))
+                    digest, manifest = wanted.get("package_digest"), self.served.model.manifest
+                    same = digest in (None, manifest["package_digest"])
+                    if not same or wanted.get("version") != manifest["version"]:
+                        self.served = load(Path(wanted["folder"]), digest)
                     say(None)
                 except WRONG as error:  # whatever is wrong with it, the model before serves on
                     say(f"{wanted.get('version')}: {error}")
