@@ -375,3 +375,23 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
     fetch(version.version, place.path / "new")
     fetch(version.version, place.path / "new")
     assert (place.path / "new/manifest.json").exists()
+
+
+def test_the_service_is_told_the_digest_of_what_it_serves(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = place.module("delivery.local")
+    monkeypatch.setattr(local.Local, "ensure", lambda _: None)
+    monkeypatch.setattr(local.Local, "serves", lambda *_: True)
+    (place.path / "service").mkdir()
+
+    def told(version: str, digest: str) -> tuple[str, str | None, str | None]:
+        local.Local().switch(version, digest)
+        desired = json.loads((place.path / "service/desired.json").read_text())
+        assert desired["version"] == version
+        return desired["package_digest"], desired["previous"], desired["previous_digest"]
+
+    assert told("one", "sha256:1") == ("sha256:1", None, None)
+    assert told("two", "sha256:2") == ("sha256:2", "service/models/one", "sha256:1")
+    assert told("two", "sha256:2") == ("sha256:2", "service/models/one", "sha256:1")
+    assert told("two", "sha256:3") == ("sha256:3", "service/models/one", "sha256:1")
