@@ -115,6 +115,8 @@ def test_an_odd_config_is_no_login_and_no_traceback(
     login = find("h.example", config)
     assert not login
     assert "\n" not in login.problem
+    if not str(config).strip():
+        assert login.problem == ""  # as docker has it
     # It is told only once the registry refuses.
     with serving(Registry()) as registry:
         remote = client.Remote(f"oci+http://{registry.address}/{NAME}")
@@ -418,6 +420,9 @@ def test_a_netrc_is_not_read(
     with serving(Registry()) as registry:
         client.Remote(f"oci+http://{registry.address}/{NAME}").tags()
         assert seen(registry) == {""}
+    encrypted = client.Remote(f"oci://registry.test/{NAME}")
+    request = client.requests.Request("GET", encrypted.base)
+    assert "Authorization" not in encrypted.session.prepare_request(request).headers
 
 
 @pytest.mark.parametrize("place", ["oci://us:pass@ghcr.io/x", "oci://us:pass@ghcr.io"])
