@@ -95,6 +95,7 @@ def out_of_fold(rows: pl.DataFrame, data: Any, module: Module) -> tuple[Any, Any
     return y[tested], np.concatenate(y_pred), rows[tested]
 
 
+@pytest.mark.slow
 def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_columns(
     module: Module,
 ) -> None:

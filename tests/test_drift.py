@@ -453,6 +453,7 @@ def test_nothing_is_said_of_nothing(bench: Bench) -> None:
     assert "gaps went from 100.0% to 0.0%" in bench.judge(full, hollow)["x"]["reason"]
 
 
+@pytest.mark.slow
 def test_a_million_rows_of_twelve_columns_are_judged(
     bench: Bench, record_property: Callable[[str, object], None]
 ) -> None:

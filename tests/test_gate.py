@@ -253,7 +253,7 @@ def test_a_conflict_in_dvcs_lock_is_told_as_that(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  a: 1\n=======\n>>>>>>> b\n")
     with pytest.raises(module("loop").BadInput, match=r"dvc\.lock has a merge conflict"):
-        module("loop")._repro()
+        module("loop")._repro({})
 
 
 @pytest.mark.parametrize(("check", "kept"), [("latency", False), ("size", True)])

@@ -229,6 +229,7 @@ def resampler(module: Module, y: Any, metric: str = "roc_auc", classes: int = 2)
     return module("pipeline.metrics").Resampler(y, metric, classes, gate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "rare"), [(400, 0.3), (20_000, 0.3), (20_000, 0.02)])
 def test_a_resampled_metric_is_as_wide_as_that_of_new_rows(
     module: Module, n: int, rare: float
@@ -300,6 +301,7 @@ def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> li
     return found
 
 
+@pytest.mark.slow
 def test_of_twenty_equal_slices_none_is_surely_worse_and_a_ruined_one_is(module: Module) -> None:
     seed = 20261126
     print("seed", seed)

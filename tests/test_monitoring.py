@@ -281,6 +281,7 @@ def test_only_windows_with_enough_hours_and_rows_are_judged(place: Place) -> Non
     assert "no window is complete" in place.monitor()
 
 
+@pytest.mark.slow
 def test_windows_stay_what_they_are_as_rows_come_in(place: Place) -> None:
     random = np.random.default_rng(SEED)
     before: list[Any] = []
@@ -347,6 +348,7 @@ def labels(place: Place, hours: list[int]) -> None:
         log.add(place.path / "labels.csv", place.model.data, "predictions")
 
 
+@pytest.mark.slow
 def test_labels_are_judged_when_they_arrive_however_late(place: Place) -> None:
     for hour in range(36):  # more windows than are shown
         place.log(place.rows(WINDOW, hour), hour)
@@ -621,6 +623,7 @@ def test_a_new_champion_starts_afresh_and_the_old_one_keeps_its_alarms(
 VERDICTS = {"07": ({"temperature_f"}, False), "09": (set[str](), True), "10": (set[str](), False)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("month", MONTHS)
 def test_each_month_that_came_later_has_the_verdict_that_the_docs_explain(
     place: Place, month: str

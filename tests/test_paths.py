@@ -64,6 +64,7 @@ def test_an_exception_is_stricter_than_its_folder(render: Render) -> None:
                 assert row.level <= last.level
 
 
+@pytest.mark.slow
 def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) -> None:
     for row in table():
         if row.kind == "retired":

@@ -232,6 +232,7 @@ def broken(project: Path, to: Path, file: str, old: str, new: str) -> Path:
     return to
 
 
+@pytest.mark.slow
 def test_each_linter_finds_a_mistake(project: Callable[[int], Path], tmp_path: Path) -> None:
     here = project(2)
     train = ".github/workflows/train.yml"

@@ -50,6 +50,7 @@ def both(positive: NDArray[Any]) -> NDArray[Any]:
     return np.column_stack([1 - positive, positive])
 
 
+@pytest.mark.slow
 def test_candidates_of_equal_worth_pass_and_those_that_do_another_job_do_not(
     module: Module, shadow: ModuleType
 ) -> None:

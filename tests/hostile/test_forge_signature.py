@@ -199,7 +199,7 @@ def test_a_file_that_was_changed_is_named(
     version = place.versions[0]
     place.signature.sign(version, place.key)
     text = json.dumps(place.bundle(version))
-    folder = place.path / "package-1"
+    folder = place.path.joinpath("package-1")
     change(folder)
     with pytest.raises(place.registry.Refused, match=reason):
         place.signature.check(text, folder, version, place.key.with_suffix(".pub"))
@@ -289,7 +289,8 @@ def test_what_a_job_is_to_sign_has_the_digest_of_the_signature(place: Place) -> 
 def test_the_library_of_the_format_and_ours_believe_each_other(
     place: Place, curve: ec.EllipticCurve
 ) -> None:
-    version, folder = place.versions[0], place.path / "package-1"
+    version = place.versions[0]
+    folder = place.path.joinpath("package-1")
     key = write_key(ec.generate_private_key(curve), place.path / "key.pem")
     public = str(key.with_suffix(".pub"))
     library = [uv(), "tool", "run", "--with", "pyopenssl", "--from", LIBRARY, "model_signing"]
