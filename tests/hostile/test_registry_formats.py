@@ -253,6 +253,17 @@ def sentence(registry: ModuleType, act: Callable[[], object]) -> str:
     return message
 
 
+def test_a_tag_that_was_moved_is_no_version_of_that_name(shelf: Shelf) -> None:
+    registry, first, second = shelf.module, shelf.push(1), shelf.push(2)
+    shelf.store(first, shelf.open.store.manifest(second)[1])
+    assert [v.version for v in shelf.open.versions()] == [second]
+    for name in (first, first[-8:]):
+        with pytest.raises(registry.BadInput, match="0 versions"):
+            registry.find(name)
+    with pytest.raises(registry.BadInput, match=f"no version {first}"):
+        shelf.open.fetch(first, shelf.path / "out")
+
+
 EVIL: list[Any] = [
     None, True, 7, -1, 1e308, "", "x", "\0", "\ud800", "../x", "a" * 5_000, [], {}, [None], [[]],
     {"a": None}, {"a": {}}, ["\0"], [{"digest": None}], "sha256:" + "0" * 64, "sha256:../../x",

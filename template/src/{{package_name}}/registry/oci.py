@@ -33,7 +33,7 @@ FILEPATH = "org.cncf.model.filepath"
 REF_NAME = "org.opencontainers.image.ref.name"
 NOTES = "note-"
 CARD, README = "MODEL_CARD.md", "README.md"  # what a ModelPack calls its card
-EMPTY = b"{}"
+NOTE = {"architecture": "unknown", "os": "unknown", "rootfs": {"type": "layers", "diff_ids": []}}
 MAX_LAYERS = 1_000
 
 
@@ -272,7 +272,10 @@ class Oci:
 
     def version(self, name: str) -> Version | None:
         artifact = self._artifact(name)
-        return artifact.version(self._named(name)) if artifact and artifact.kind else None
+        if artifact is None or not artifact.kind:
+            return None
+        version = artifact.version(self._named(name))
+        return version if version.version == name else None  # a tag that was moved
 
     def versions(self, newest: int | None = None) -> list[Version]:
         found = list[Version]()
@@ -319,10 +322,11 @@ class Oci:
         return text
 
     def set(self, note: str, text: str) -> None:
-        # In the form that every registry takes: there is no standard for notes.
+        # In the form that every registry takes: there is no standard for notes. Config and layer
+        # are one blob, always the same, so that a note costs one request once it is there.
         annotations = {f"{OWN}kind": "note", f"{OWN}text": text}
-        self.store.put(EMPTY)
-        self._tag(NOTES + note, *_plain({"empty.json": EMPTY}, annotations))
+        layers = [descriptor(_bytes(NOTE), BYTES)]
+        self._tag(NOTES + note, _manifest(IMAGE_CONFIG, NOTE, layers, annotations), NOTE)
 
     def alias(self, name: str) -> str | None:
         artifact = self._artifact(name)
@@ -336,8 +340,10 @@ class Oci:
         self.store.tag(name, found[1], kind if isinstance(kind, str) else "")
 
     def lock(self) -> AbstractContextManager[Still]:
-        store = self.store
-        return file_lock(store.path / ".lock") if isinstance(store, Folder) else lease(self)
+        if isinstance(self.store, Folder):
+            return file_lock(self.store.path / ".lock")
+        self.store.put(_bytes(NOTE))  # before the time in which the lease has to be written
+        return lease(self)
 
     def _tag(self, name: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
         self.store.put(_bytes(config))

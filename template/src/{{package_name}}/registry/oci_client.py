@@ -210,7 +210,9 @@ class Remote:
             return
         text = answer.body.decode("utf-8", "replace").lower()
         refused = self._refused(answer, "PUT", path)
-        if answer.status in (400, 415, 422) and ("media type" in text or "mediatype" in text):
+        # GitLab: `MANIFEST_INVALID`, `unknown media type: …`; others say it in fewer words.
+        signs = ("manifest_invalid", "unsupported", "media type", "mediatype")
+        if answer.status in (400, 415, 422) and any(sign in text for sign in signs):
             raise UnknownMediaType(str(refused))
         if self._has(name, manifest):
             return
