@@ -268,8 +268,14 @@ def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
             getattr(model, ask)(rows(module, good))
 
 
+@pytest.mark.parametrize("ends", ["answers", "fails"])
 def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_project(
-    module: Module, good: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Module,
+    good: Path,
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: str,
 ) -> None:
     """As on a kernel without Landlock: there the process may write, and is found out."""
     broken = tmp_path / "lib/sitecustomize.py"
@@ -280,13 +286,21 @@ def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_
     )
     monkeypatch.syspath_prepend(str(broken.parent))
     monkeypatch.setenv("CI", "true")
-    target = project / "src/model.py"
-    code = f"open({str(target)!r}, 'a').write('evil')\n"
+    names = ["src/model.py", ".git/hooks/pre-commit", "src/__pycache__/model.cpython-311.pyc"]
+    for name in names:
+        (project / name).parent.mkdir(exist_ok=True)
+    (project / "artifacts/champion").mkdir()
+    code = f"for name in {names}: open({str(project)!r} + '/' + name, 'a').write('evil')\n"
+    if ends == "fails":  # which alone would be a champion that is gone
+        code += "raise ValueError('nothing to see')\n"
+    ours = project / "artifacts/champion/fetched"
     with (
-        pytest.raises(module("registry").Refused, match=r"changed: src/model\.py"),
-        isolated(module, good, tmp_path, code) as model,
+        pytest.raises(module("registry").Refused) as caught,
+        isolated(module, good, tmp_path, code),
     ):
-        assert model.unconfined == "this is a test"
+        ours.write_text("a copy of the best champion so far")
+    assert "this is a test" in str(caught.value)
+    assert str(caught.value).endswith(f"changed: {', '.join(sorted(names))}")
 
 
 # --- environment -------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ from ..registry.checkout import on_a_runner
 from . import environment
 
 LONGEST = 1_000_000  # bytes of the facts of an answer
+# What is written meanwhile by us: copies of packages, which count by their digest, and Git's and
+# DVC's own state. Hooks and settings in .git are looked at.
+OURS = [Path(name) for name in ("artifacts/champion", ".dvc/tmp", ".git/index", ".git/objects")]
 Floats = NDArray[np.float64]
 
 
@@ -115,9 +118,8 @@ def opened(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
         data = Data.model_validate_json((own / "package/contract.json").read_text("utf-8"))
         with (own / "worker.log").open("wb") as log:
             process = _started(own, log)
-        try:
-            unconfined = _first_words(process, own / "worker.log")
-            before = None if not unconfined or not on_a_runner() else _project()
+        # It has ended before the files are looked at.
+        with _watched(_first_words(process, own / "worker.log")) as unconfined, _ended(process):
             try:
                 _ask(process, {"do": "open", "package_digest": package_digest})
             except PackageError as error:
@@ -126,14 +128,40 @@ def opened(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
             yield IsolatedModel(
                 manifest, data, data.for_predicting(), None, absent, absent, process, unconfined
             )
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-        if before is not None and (changed := sorted(dict(before.items() ^ _project().items()))):
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """End a process, and those that it started, afterwards."""
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@contextmanager
+def _watched(unconfined: str) -> Iterator[str]:
+    """See that no file of the project changes, where this is a runner that confines nothing.
+
+    Raises:
+        Refused: One has changed, however it ended.
+    """
+    if not unconfined or not on_a_runner():
+        yield unconfined
+        return
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # else our own imports would be changes
+    before = _project()
+    try:
+        yield unconfined
+    finally:
+        sys.dont_write_bytecode = writes
+        if changed := sorted(dict(before.items() ^ _project().items())):
             raise Refused(
-                f"while {manifest['version']} was scored, which could not be confined"
-                f" ({unconfined}), files of the project changed: {', '.join(changed[:5])}"
+                f"while a package was scored that could not be confined ({unconfined}), files of"
+                f" the project changed: {', '.join(changed[:5])}"
             )
 
 
@@ -162,6 +190,9 @@ def _first_words(process: "subprocess.Popen[bytes]", log: Path) -> str:
     except PackageError:
         process.wait()
         raise RuntimeError(f"no process for a package: {log.read_text('utf-8')[-2_000:]}") from None
+    except BaseException:  # Ctrl-C
+        process.kill()
+        raise
 
 
 def _ask(
@@ -215,9 +246,11 @@ def _project() -> dict[str, tuple[int, ...]]:
     """What tells each file of the project from another one in its place, without reading it."""
     found: dict[str, tuple[int, ...]] = {}
     for path in Path().rglob("*"):
+        if any(path.is_relative_to(own) for own in OURS):
+            continue
         with suppress(OSError):
             of = path.lstat()
-            if path.parts[0] != ".git" and not stat.S_ISDIR(of.st_mode):
+            if not stat.S_ISDIR(of.st_mode):
                 facts = (of.st_mode, of.st_size, of.st_mtime_ns, of.st_ctime_ns, of.st_ino)
                 found[str(path)] = facts
     return found
