@@ -38,7 +38,7 @@ def test_what_github_deploys_is_what_verify_put_out(files: Read, level: int) -> 
     for name, flow in graph.workflows(github).items():
         for job, about in flow["jobs"].items():
             for step in about.get("steps", []):
-                for variable in re.findall(r'ml \w+ [^>\n]*?"\$(\w+)"', step.get("run", "")):
+                for variable in re.findall(r'ml \w+ [^>\n]*?"\$([A-Z]\w+)"', step.get("run", "")):
                     wanted = f"${{{{ needs.verify.outputs.{NEEDED[variable]} }}}}"
                     assert step["env"][variable] == wanted, f"{name}.{job}"
                     assert "verify" in graph.listed(about["needs"]), f"{name}.{job}"
@@ -72,6 +72,22 @@ def test_what_gitlab_deploys_comes_by_a_file_that_no_variable_overrides(
         assert "dotenv" not in str(job.get("artifacts", "")), name
 
 
+def test_the_signature_of_a_model_that_is_made_is_the_one_that_is_asked_for(files: Read) -> None:
+    github, _ = files(2)
+    kind = "https://model_signing/signature/v1.0"
+    steps = graph.workflows(github)["attest"]["jobs"]["attest"]["steps"]
+    (signing,) = [step for step in steps if step.get("with", {}).get("predicate-type") == kind]
+    assert signing["with"]["subject-path"] == "signing/subject/*"
+    assert "artifact" in str(graph.workflows(github)["train"]["jobs"]["register"]["steps"][-1])
+    action = github[".github/actions/verify/action.yml"]["runs"]["steps"]
+    (asked,) = [step["run"] for step in action if kind in step.get("run", "")]
+    # Only what 0.2 attested, as train.yml, may do without.
+    last = asked.splitlines()[-1]
+    assert "/train.yml" in last.split(" || ")[0]
+    assert "/attest.yml" in last.split(" || ")[1]
+    assert "artifacts/signing/subject/" in last.split(" || ")[1]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_verifying_imports_nothing_and_holds_no_token_that_writes(files: Read, level: int) -> None:
     github, gitlab = files(level)
@@ -81,7 +97,8 @@ def test_verifying_imports_nothing_and_holds_no_token_that_writes(files: Read, l
                 assert set(about["permissions"].values()) == {"read"}, name
     action = github[".github/actions/verify/action.yml"]["runs"]["steps"]
     used = re.findall(r"\bml (\w+)", " ".join(step.get("run", "") for step in action))
-    assert used == ["resolve", "fetch"]
+    assert used == ["resolve", "fetch", "sign"]
+    assert 'ml sign "$pinned" --unsigned' in str(action)  # signs nothing, and imports nothing
     script = (ROOT / "ci/gitlab/.gitlab/verify").read_text("utf-8")
     assert re.findall(r"uv run ml (\w+)", script) == ["resolve", "fetch"]
     for name, job in graph.jobs_of(gitlab).items():

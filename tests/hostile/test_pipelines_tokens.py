@@ -22,8 +22,11 @@ SIGNING = ("id-token", "attestations")
 # Jobs that may write, each with all that it runs there. They run after what they use was verified
 # (test_graph.py), and none of them signs.
 WRITERS: dict[str, tuple[set[str], list[str]]] = {
-    "train.register": ({"packages"}, ["ml register --pinned"]),
-    "deliver.image": ({"packages"}, ['ml image "$VERSION" --push']),
+    "train.register": (
+        {"packages"},
+        ["ml register --pinned", 'ml sign "$version" --unsigned artifacts/signing'],
+    ),
+    "deliver.image": ({"packages"}, ['ml image "$VERSION" --push', 'ml sbom "$VERSION"']),
     "deliver.production": ({"packages"}, ['ml deploy "$VERSION" --target production']),
     "rollback.rollback": ({"packages"}, ['ml rollback --target production --to "$VERSION"']),
     "monitor.monitor": ({"packages"}, ["ml monitor"]),

@@ -261,12 +261,13 @@ def fetched(version: Version, to: Path) -> Path:
     """
     from . import signature
 
-    _bring(version, to)
+    bring(version, to)
     signature.require(opened(), version.version, to)
     return to
 
 
-def _bring(version: Version, to: Path) -> None:
+def bring(version: Version, to: Path) -> None:
+    """Do as `fetched`, whoever signed it."""
     if _holds(to, version):
         return
     to.parent.mkdir(parents=True, exist_ok=True)

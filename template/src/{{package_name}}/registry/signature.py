@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any
 from .. import BadInput, Refused
 from ..documents import ARTIFACTS, digest
 from ..escaping import visible
-from ..inference import verified
 from ..settings import delivery
-from . import Registry, find, opened
+from . import Registry, Version, bring, find, opened
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -51,7 +50,7 @@ def sign(version: str, key: Path | None, bundle: Path | None = None) -> str:
         Refused: The signature that was brought is not of this version.
     """
     store, found = opened(), find(version)
-    with _package(store, found.version) as folder:
+    with _package(found) as folder:
         if key:
             text = signed(folder, found.version, key)
         else:
@@ -78,7 +77,7 @@ def verify(version: str, key: Path | None) -> str:
     if public is None:
         raise BadInput("name a public key: --key FILE, or signed_by in config/delivery.yaml")
     _public(public)
-    with _package(store, found.version) as folder:
+    with _package(found) as folder:
         check(_known(store, found.version), folder, found.version, public)
     return f"{found.version} is signed with {public}"
 
@@ -99,16 +98,16 @@ def unsigned(version: str, to: Path) -> Path:
     """Write what is to be signed of a registered version by one who has no key, such as a job.
 
     Returns:
-        `to`/VERSION, a file whose SHA-256 is the digest that the signature is of; beside it is
-        `predicate.json`, what the signature says.
+        `to`/subject/VERSION, a file whose SHA-256 is the digest that the signature is of. What the
+        signature says of it is in `to`/predicate.json.
     """
-    store, found = opened(), find(version)
-    with _package(store, found.version) as folder:
+    found = find(version)
+    with _package(found) as folder:
         files = resources(folder)
-    to.mkdir(parents=True, exist_ok=True)
+    (to / "subject").mkdir(parents=True, exist_ok=True)
     predicate = {"serialization": SERIALIZATION, "resources": files}
     (to / "predicate.json").write_text(json.dumps(predicate, indent=2), "utf-8")
-    subject = to / found.version
+    subject = to / "subject" / found.version
     subject.write_bytes(_digests(files))
     return subject
 
@@ -369,10 +368,10 @@ def _text(path: Path | None) -> str:
 
 
 @contextmanager
-def _package(store: Registry, version: str) -> Iterator[Path]:
-    """Yield a folder with the package of a version, as it is in the registry."""
+def _package(version: Version) -> Iterator[Path]:
+    """Yield a folder with the very package of a version, whatever its name means by now."""
     ARTIFACTS.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=".sign-", dir=ARTIFACTS) as folder:
-        package = store.fetch(version, Path(folder, version))
-        verified(package)
+        package = Path(folder, version.version)
+        bring(version, package)
         yield package
