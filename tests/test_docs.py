@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, once
 
 RELIABILITY = ROOT / "docs/reliability.md"
+SECURITY = ROOT / "docs/security.md"
 # Prints file and function of each test with a case that runs, and whether one runs in `make test`.
 COLLECT = """
 import contextlib, io, json, sys
@@ -100,6 +101,14 @@ def test_every_test_that_is_named_has_a_case_in_make_test(
 ) -> None:
     named = {test for fault in rows for name in fault.tests for test in functions(name, tests)}
     assert [test for test in sorted(named) if not tests[test]] == []
+
+
+def test_every_test_that_stops_an_attack_exists_and_runs_in_make_test(
+    tests: dict[str, bool],
+) -> None:
+    named = set(re.findall(r"`(test_\w+\.py::\w+)`", SECURITY.read_text()))
+    assert len(named) > 30
+    assert [test for test in sorted(named) if not tests.get(test)] == []
 
 
 def test_every_fault_has_a_test_in_make_test(rows: list[Fault], tests: dict[str, bool]) -> None:
