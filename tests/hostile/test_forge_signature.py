@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from typer.testing import CliRunner
 
 Import = Callable[[str], ModuleType]
 LIBRARY = "model-signing==1.1.1"  # which imports OpenSSL, and does not require it
@@ -307,6 +308,23 @@ def test_what_a_job_is_to_sign_has_the_digest_of_the_signature(place: Place) -> 
     assert statement["subject"] == [{"name": subject.name, "digest": {"sha256": digest}}]
     predicate = json.loads((place.path / "unsigned/predicate.json").read_text())
     assert predicate == statement["predicate"]
+
+
+def test_the_commands_sign_verify_and_prepare(place: Place) -> None:
+    version = place.versions[0]
+    key, public = str(place.key), str(place.key.with_suffix(".pub"))
+    app = place.module("cli").app
+
+    def ml(*command: str) -> Any:
+        return CliRunner().invoke(app, list(command))
+
+    assert ml("sign", version, "--key", key).output.strip() == version
+    assert "is signed with" in ml("verify", version, "--key", public).output
+    to = place.path / "unsigned"
+    assert ml("sign", version, "--unsigned", str(to)).output.strip() == f"{to}/subject/{version}"
+    for options in ([], ["--key", key, "--unsigned", str(to)]):
+        error = ml("sign", version, *options).exception
+        assert "one of --key, --bundle and --unsigned" in str(error)
 
 
 @pytest.mark.slow

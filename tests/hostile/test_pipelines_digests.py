@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,6 +123,64 @@ def test_an_image_counts_only_with_the_package_that_it_was_attested_with(files: 
     signed = next(line for line in build if "artifacts/image.env" in line)
     assert "VERSION" in signed
     assert "ML_IMAGE" in signed
+
+
+def test_a_model_that_nobody_signed_is_refused_unless_it_is_of_0_2(
+    files: Read, tmp_path: Path
+) -> None:
+    action = files(2)[0][".github/actions/verify/action.yml"]["runs"]["steps"]
+    (asked,) = [step["run"] for step in action if "model_signing" in step.get("run", "")]
+    standins = ROOT / "tests/standins"
+    (tmp_path / "statements").mkdir()
+    (tmp_path / "artifacts/verified/v1").mkdir(parents=True)
+    (tmp_path / "artifacts/verified/v1/manifest.json").write_text("{}")
+    (tmp_path / "artifacts/signing/subject").mkdir(parents=True)
+    (tmp_path / "artifacts/signing/subject/v1").write_bytes(b"digests of files")
+    (tmp_path / "artifacts/signing/predicate.json").write_text('{"resources": []}')
+    env = {
+        "PATH": f"{standins / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "STANDINS": str(standins),
+        "STANDIN_PYTHON": sys.executable,
+        "STANDIN_ATTESTATIONS": str(tmp_path / "statements"),
+        "STANDIN_REF": "refs/heads/main",
+        "STANDIN_RUN": str(tmp_path),
+        "GITHUB_JOB": "attest",
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+        "GITHUB_REPOSITORY": "team/project",
+        "GITHUB_SERVER_URL": "https://github.com",
+        "GITHUB_SHA": "0" * 40,
+        "GH_TOKEN": "of the job",
+        "PINNED": "v1@sha256:0",
+        "REF": "refs/heads/main",
+    }
+
+    def attest(workflow: str, subject: str, **more: str) -> None:
+        job = {"permissions": "write-all", "workflow": f".github/workflows/{workflow}"}
+        (tmp_path / "jobs.json").write_text(json.dumps({"attest": job}))
+        empty = dict.fromkeys(("SUBJECT_NAME", "SUBJECT_DIGEST", "SUBJECT_CHECKSUMS"), "")
+        command = [sys.executable, str(standins / "attestations.py"), "attest"]
+        more = empty | more | {"SUBJECT_PATH": subject}
+        subprocess.run(command, cwd=tmp_path, env=env | more, check=True, capture_output=True)
+
+    def verified() -> bool:
+        command = ["bash", "-eo", "pipefail", "-c", asked]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
+        return done.returncode == 0
+
+    manifest = "artifacts/verified/v1/manifest.json"
+    kind = "https://model_signing/signature/v1.0"
+    signature = {"PREDICATE_TYPE": kind, "PREDICATE_PATH": "artifacts/signing/predicate.json"}
+    assert not verified()
+    attest("attest.yml", manifest)
+    assert not verified(), "it has provenance, and no signature of the model"
+    attest("train.yml", "artifacts/signing/subject/*", **signature)
+    assert not verified(), "another workflow signed it"
+    attest("attest.yml", "artifacts/signing/subject/*", **signature)
+    assert verified()
+    (tmp_path / "artifacts/signing/subject/v1").write_bytes(b"digests of other files")
+    assert not verified(), "the signature is of other files"
+    attest("train.yml", manifest)
+    assert verified(), "0.2 attested it, as train.yml"
 
 
 # The scripts of GitLab, run
