@@ -274,13 +274,14 @@ def test_a_signature_that_is_brought_must_be_of_that_version(place: Place, tmp_p
         place.signature.sign(first, None, brought)
 
 
-def test_a_tag_that_moves_while_it_is_signed_is_not_signed(place: Place) -> None:
-    first, second = place.versions
-    signed_one = {found.version: found for found in place.registry.opened().versions()}[first]
+def test_a_tag_that_moves_while_it_is_signed_is_not_signed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = place.versions[0]
     store = place.registry.opened()
-    find = place.signature.find
-    moved = json.loads((place.path / "package-2/manifest.json").read_text()) | {"version": first}
-    del second
+    (reference,) = [v.reference for v in store.versions() if v.version == version]
+    find = place.registry.find
+    moved = json.loads((place.path / "package-2/manifest.json").read_text()) | {"version": version}
 
     def finds_and_moves(name: str) -> Any:
         found = find(name)
@@ -290,13 +291,10 @@ def test_a_tag_that_moves_while_it_is_signed_is_not_signed(place: Place) -> None
         store.push(folder, moved, FACTS)
         return found
 
-    place.signature.find = finds_and_moves
-    try:
-        with pytest.raises((place.registry.Refused, place.registry.BadInput)):
-            place.signature.sign(signed_one.reference, place.key)
-    finally:
-        place.signature.find = find
-    assert place.registry.opened().get(f"signature-{first}") is None
+    monkeypatch.setattr(place.signature, "find", finds_and_moves)
+    with pytest.raises((place.registry.Refused, place.registry.BadInput)):
+        place.signature.sign(reference, place.key)
+    assert place.registry.opened().get(f"signature-{version}") is None
 
 
 def test_what_a_job_is_to_sign_has_the_digest_of_the_signature(place: Place) -> None:
