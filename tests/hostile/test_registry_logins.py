@@ -308,6 +308,31 @@ def test_a_refusal_says_what_the_registry_said(client: ModuleType) -> None:
         assert len(registry.requests) == 1
 
 
+def test_what_a_registry_repeats_of_a_login_is_not_printed(
+    guarded: Guarded, remote: Callable[..., Any], client: ModuleType
+) -> None:
+    opened = remote()
+    assert opened.tags() == []
+    token = opened.authorization.partition(" ")[2]
+    guarded.registry.answers = lambda r: error(
+        403, "DENIED", f"{auth()} {r.authorization} pass:word"
+    )
+    with pytest.raises(client.BadInput, match="DENIED: … Bearer … …") as said:
+        opened.tags()
+    assert token not in str(said.value)
+
+
+def test_a_user_without_a_home_has_no_login(
+    find: Callable[..., Any], module: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("DOCKER_CONFIG")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert not module("registry.docker_login").find("h.example")
+
+
 # --- where they go ---------------------------------------------------------------------------
 
 

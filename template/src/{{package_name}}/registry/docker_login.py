@@ -48,8 +48,10 @@ class Unreadable(Exception):
 
 def find(host: str) -> Login:
     """Return the login of a registry: from its helper, from the file itself, or from the store."""
-    folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
-    path = Path(folder, "config.json")
+    try:
+        path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
+    except RuntimeError:  # in a container whose user has no name and no home
+        return Login()
     names = HUB_NAMES if host in HUB_NAMES else (host,)
     server = HUB_KEY if host in HUB_NAMES else host
     try:

@@ -44,6 +44,7 @@ LISTING = 60.0  # for all pages of tags
 # Bytes. Registries take manifests of 4 MiB at most.
 MAX_JSON = 8 * 2**20
 MAX_ERROR = 2**16
+MAX_FILE = 2 * 2**30
 MAX_PAGES = 200
 MAX_REDIRECTS = 5
 PAGE = 1000
@@ -264,11 +265,11 @@ class Remote:
         Returns:
             The digest of what came; None if there is no such blob.
         """
-        seconds = ANSWER + size / RATE
+        if size > MAX_FILE:
+            raise BadInput(f"{self.url}: the blob {digest} is said to have {size} bytes: too many")
+        total = TOTAL + 2 * size / RATE
         with to.open("wb") as file:
-            answer = self._ask(
-                "GET", f"blobs/{digest}", 200, 404, limit=size, seconds=seconds, to=file
-            )
+            answer = self._ask("GET", f"blobs/{digest}", 200, 404, limit=size, total=total, to=file)
         if answer.status == 404:
             to.unlink()
             return None
@@ -352,6 +353,7 @@ class Remote:
         headers: Mapping[str, str] | None = None,
         limit: int = MAX_JSON,
         seconds: float | None = None,
+        total: float = TOTAL,
         retries: int | None = None,
         to: BinaryIO | None = None,
     ) -> Answer:
@@ -360,7 +362,8 @@ class Remote:
         Args:
             expected: What it may answer; without, whatever it does.
             limit: Of the bytes of the answer.
-            seconds: For one answer.
+            seconds: For one answer; more as it arrives, at RATE.
+            total: For all of it.
             retries: How often to ask again; with 0, no answer is Broken or Slow.
             to: Where to write the content to.
 
@@ -370,8 +373,7 @@ class Remote:
         seconds = ANSWER if seconds is None else seconds
         url = urljoin(self.base, path)
         left = RETRIES if retries is None else retries
-        whole = max(TOTAL, 2 * seconds)
-        end = monotonic() + whole
+        end = monotonic() + max(total, seconds)
         pause = 0.5
         more = dict(headers or {}) | ({"Content-Type": BYTES} if data and not headers else {})
         while True:
@@ -501,9 +503,15 @@ class Remote:
             Slow: It is not there in time, whatever the registry sends meanwhile.
         """
         session = self.session
-        end = monotonic() + seconds
+        start = monotonic()
+        count = 0
+
+        def left() -> float:
+            # A registry says how large a file is: what counts is how much has arrived.
+            return start + seconds + count / RATE - monotonic()
 
         def talk() -> Answer:
+            nonlocal count
             response = session.request(
                 method,
                 url,
@@ -523,8 +531,8 @@ class Remote:
                 count = 0
                 while method != "HEAD" and (part := response.raw.read1(2**16, decode_content=True)):
                     count += len(part)
-                    if monotonic() > end:
-                        raise Slow(f"it is not done after {seconds:.0f} s")
+                    if left() < 0:
+                        raise Slow("it is not done in time")
                     if count > most and not failed:
                         raise BadInput(
                             f"{self.url}: the registry's answer has more than {most} bytes: "
@@ -538,7 +546,7 @@ class Remote:
                 return Answer(response.status_code, response.reason or "", found, body, url)
 
         try:
-            return _within(seconds + CONNECT, talk)
+            return _within(left, talk)
         except (Broken, BadInput):
             self._connect()  # what is left of the answer is not read
             raise
@@ -567,6 +575,8 @@ class Remote:
     def _refused(self, answer: Answer, method: str, path: str) -> BadInput:
         """What to tell a person of an answer: the registry's own reason, and what to do."""
         said = answer.message()
+        for secret in self._secrets():
+            said = said.replace(secret, "…")  # a registry may repeat what it was sent
         if answer.status == 429:
             wait = answer.retry_after()
             when = "later" if wait is None else f"in {wait:.0f} s"
@@ -579,6 +589,15 @@ class Remote:
         if answer.status == 404 and method != "GET":
             asked += ": is there such a repository, and may this login write to it?"
         return BadInput(f"{self.url}: the registry answers {said}{asked}")
+
+    def _secrets(self) -> list[str]:
+        """What was sent to prove who we are."""
+        sent = [self.authorization.partition(" ")[2]]
+        if "login" in self.__dict__:
+            login = self.login
+            sent += [login.password, login.identity_token, login.registry_token]
+            sent += [login.basic] if login.password else []
+        return [secret for secret in sent if len(secret) > 3]
 
     def _advice(self, answer: Answer) -> str:
         if _origin(answer.url) != self.origin:
@@ -622,8 +641,8 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def _within(seconds: float, act: Callable[[], T]) -> T:
-    """Do something for so long at most: a socket's own timeout begins anew with each byte.
+def _within(left: Callable[[], float], act: Callable[[], T]) -> T:
+    """Do something while there is time left: a socket's own timeout begins anew with each byte.
 
     Raises:
         Slow: It takes longer. It goes on in a thread that nobody waits for.
@@ -639,11 +658,12 @@ def _within(seconds: float, act: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    while thread.is_alive() and (seconds := left()) > 0:
+        thread.join(seconds)
     if errors:
         raise errors[0]
     if not results:
-        raise Slow(f"it is not done after {seconds:.3g} s")
+        raise Slow("it is not done in time")
     return results[0]
 
 
