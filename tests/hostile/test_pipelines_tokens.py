@@ -179,16 +179,19 @@ def test_the_comment_is_posted_by_code_of_the_base_and_by_nothing_that_a_request
 ) -> None:
     github, gitlab = files(2)
     comment = graph.workflows(github)["pipeline"]["jobs"]["comment"]
-    first, *rest = comment["steps"]
-    assert first["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+    first, second, *rest = comment["steps"]
     assert "actions/checkout@" in first["uses"]
+    # Of a merge, which is what a request's event names, the first parent is the base.
+    assert first["with"] == {"persist-credentials": False, "fetch-depth": "2"}
+    assert second["run"] == "git checkout --quiet --force --detach HEAD^1"
+    assert "if" not in second
     assert not [s for s in rest if "actions/checkout@" in s.get("uses", "")]
     assert "cache" not in str(rest)  # of the request's own runs
     others = graph.workflows(github)["pipeline"]["jobs"]
     assert {n for n, job in others.items() if may_write(job)} == {"comment"}
     script = graph.own(graph.jobs_of(gitlab)["comment"]["script"])
     assert script[0].startswith("git fetch --quiet --depth 1 origin ")
-    assert script[1] == "git checkout --quiet --force --detach FETCH_HEAD"
+    assert script[1].startswith("git checkout --quiet --force --detach FETCH_HEAD; ")
     assert graph.jobs_of(gitlab)["comment"]["cache"] == []
     assert [n for n, job in graph.jobs_of(gitlab).items() if "ml comment" in str(job)] == [
         "comment"
