@@ -99,10 +99,16 @@ def test_verifying_imports_nothing_and_holds_no_token_that_writes(files: Read, l
                 assert set(about["permissions"].values()) == {"read"}, name
     action = github[".github/actions/verify/action.yml"]["runs"]["steps"]
     used = re.findall(r"\bml (\w+)", " ".join(step.get("run", "") for step in action))
-    assert used == ["resolve", "fetch", "sign"]
+    assert used == ["resolve", "fetch", "sign", "image"]
     assert 'ml sign "$pinned" --unsigned' in str(action)  # signs nothing, and imports nothing
+    assert "--noted" in str(action)  # which builds nothing
     script = (ROOT / "ci/gitlab/.gitlab/verify").read_text("utf-8")
-    assert re.findall(r"uv run ml (\w+)", script) == ["resolve", "fetch"]
+    assert re.findall(r"uv run ml (\w+)", script) == [
+        "resolve",
+        "resolve",
+        "fetch",
+        "image",
+    ]
     for name, job in graph.jobs_of(gitlab).items():
         if name.startswith("verify"):
             run = [line for line in graph.own(job["script"]) if "register.env" not in line]
@@ -239,6 +245,7 @@ def script(folder: Path, name: str, *argv: str, **more: str) -> subprocess.Compl
         f'#!/bin/sh\necho "$*" >> "{folder}/calls"\n'
         'case "$*" in\n'
         '*"ml resolve"*) echo "$RESOLVES" ;;\n'
+        '*"ml image"*) echo "$NOTED" ;;\n'
         '*"ml fetch"*) eval "to=\\${$#}"; mkdir -p "$to"; echo "{}" > "$to/manifest.json" ;;\n'
         "esac\n"
     )
@@ -303,7 +310,9 @@ def test_a_version_that_is_not_attested_is_in_no_file_for_the_jobs_that_follow(
 def test_one_that_a_person_vouches_for_is_named_by_its_digest(tmp_path: Path) -> None:
     vouched = {"RESOLVES": REFERENCE, "ML_UNATTESTED": REFERENCE}
     assert script(tmp_path, "verify", "VERSION", "champion", **vouched).returncode == 0
-    assert (tmp_path / "artifacts/verified.env").read_text() == f"export VERSION='{REFERENCE}'\n"
+    assert (tmp_path / "artifacts/verified.env").read_text() == (
+        f"export VERSION='{REFERENCE}' VERSION_IMAGE=''\n"
+    )
     other = vouched | {"ML_UNATTESTED": REFERENCE.replace("0" * 64, "1" * 64)}
     assert script(tmp_path, "verify", "VERSION", "champion", **other).returncode != 0
 
@@ -311,7 +320,9 @@ def test_one_that_a_person_vouches_for_is_named_by_its_digest(tmp_path: Path) ->
 def test_no_champion_yet_is_an_empty_variable(tmp_path: Path) -> None:
     done = script(tmp_path, "verify", "ML_CHAMPION", "champion", "--optional", RESOLVES="")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "artifacts/verified.env").read_text() == "export ML_CHAMPION=''\n"
+    assert (tmp_path / "artifacts/verified.env").read_text() == (
+        "export ML_CHAMPION='' ML_CHAMPION_IMAGE=''\n"
+    )
     assert "resolve champion --optional" in (tmp_path / "calls").read_text()
 
 
@@ -332,3 +343,30 @@ def test_the_token_of_the_schedules_follows_no_redirect(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "302" in done.stderr
     assert elsewhere.asked["other"] == []
+
+
+IMAGE = f"registry.example.invalid/service@sha256:{'2' * 64}"
+
+
+@pytest.mark.needs("curl")
+def test_the_image_that_a_cluster_runs_is_one_that_was_attested_with_its_package(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "src/a/delivery").mkdir(parents=True)
+    (tmp_path / "src/a/delivery/kubernetes.py").touch()
+    more = {"RESOLVES": REFERENCE, "NOTED": IMAGE}
+    elsewhere = Elsewhere()
+    with elsewhere.serving() as url:
+        done = script(
+            tmp_path, "verify", "VERSION", "previous", "--image", CI_API_V4_URL=url, **more
+        )
+    assert done.returncode == 0, done.stderr
+    assert len(elsewhere.asked["other"]) == 2  # for the package, and for the image with it
+    line = (tmp_path / "artifacts/verified.env").read_text()
+    assert line == f"export VERSION='{REFERENCE}' VERSION_IMAGE='{IMAGE}'\n"
+    env = (tmp_path / "artifacts/image.env").read_text()
+    # Byte for byte what job build has signed: it is found again by its digest.
+    build = (ROOT / "ci/gitlab/.gitlab/deliver-2.yml").read_text("utf-8")
+    form = re.search(r'printf "(.*?)" "\$VERSION" "\$image" > artifacts/image.env', build)
+    assert form
+    assert env == form[1].replace("\\n", "\n") % (REFERENCE, IMAGE)

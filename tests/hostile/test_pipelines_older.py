@@ -84,7 +84,13 @@ class Store:
         self.known = list(versions)
         self.aliases = {"champion": versions[-1].version}
 
-    def versions(self) -> list[SimpleNamespace]:
+    def names(self) -> list[str]:
+        return [version.version for version in self.known]
+
+    def version(self, name: str) -> SimpleNamespace | None:
+        return next((version for version in self.known if version.version == name), None)
+
+    def versions(self, newest: int | None = None) -> list[SimpleNamespace]:
         return self.known
 
     def alias(self, name: str) -> str | None:
