@@ -158,7 +158,7 @@ def test_an_undefined_name_in_the_template_fails(template: Path, tmp_path: Path)
         copy(broken, tmp_path / "project", {})
 
 
-@pytest.mark.parametrize("answers", COMBINATIONS + ADAPTERS, ids=str)
+@pytest.mark.parametrize("answers", [*COMBINATIONS, *ADAPTERS], ids=str)
 def test_every_combination_renders_and_parses(render: Render, answers: dict[str, object]) -> None:
     project = render(**answers)
     package = yaml.safe_load((project / ".copier-answers.yml").read_text())["package_name"]
