@@ -242,6 +242,23 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("landing", derandomize=True)
     if config.getoption("tier") != "nightly":
         hypothesis.settings.load_profile("landing")
+    config.pluginmanager.register(Failures(config))
+
+
+class Failures:
+    """Name each failure when it happens: a run is long, and its own account comes at its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Remember where to write."""
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write a line for a test that failed; the workers' reports come here, too."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal and "PYTEST_XDIST_WORKER" not in os.environ:
+            reason = getattr(report.longrepr, "reprcrash", None)
+            message = str(reason.message).partition("\n")[0] if reason else ""
+            terminal.write_line(f"\nFAILED {report.nodeid}: {message[:200]}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -67,8 +67,9 @@ def test_a_version_that_has_an_image_is_not_built_again(
     image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     pinned = f"registry.example/service@sha256:{'1' * 64}"
-    labels = json.dumps({"vnd.rung.package-digest": NONE.digest})
-    program(tmp_path, engine, f"case $1 in image | inspect) echo '{labels}';; build) exit 1;; esac")
+    program(
+        tmp_path, engine, f"case $1 in image | inspect) echo {NONE.digest};; build) exit 1;; esac"
+    )
     monkeypatch.setenv("ML_IMAGES", "registry.example/service")
     monkeypatch.setattr(image.registry, "find", lambda _: NONE)
     image.registry.opened().set(f"image-{NONE.version}", pinned)

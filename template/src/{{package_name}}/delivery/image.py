@@ -120,16 +120,16 @@ def _is_no_image_of(engine: str, place: str, note: str, version: "registry.Versi
         with _logged_in(place) as login:
             _run(engine, "pull", *plain, note, **login)
         if engine == "docker":
-            form = ["image", "inspect", "--format", "{{json .Config.Labels}}"]
-        else:
-            form = ["inspect", "--type=image", "--format", "{{json .OCIv1.Config.Labels}}"]
-        labels = json.loads(_run(engine, *form, note)) or {}
-        digest = labels.get(LABEL)
-    except (Refused, ValueError, AttributeError) as error:
+            form = ["image", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}']
+        else:  # its templates know no function `json`
+            form = ["inspect", "--type=image", "--format"]
+            form.append(f'{{{{index .OCIv1.Config.Labels "{LABEL}"}}}}')
+        digest = _run(engine, *form, note)
+    except Refused as error:
         return f"cannot be inspected ({str(error).splitlines()[-1].strip()})"
-    if digest is None:
+    if not digest:
         return f"has no label {LABEL}"
-    return None if digest == version.digest else f"has the package {digest}"
+    return None if digest == version.digest else f"has the package {digest!r}"
 
 
 def _is_local(place: str) -> bool:
