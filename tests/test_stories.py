@@ -484,7 +484,7 @@ def test_one_click_rolls_back_and_a_drill_of_it_changes_nothing(world: World) ->
     assert world.models()[1] == world.serves() == versions[0] != champion
 
 
-@on("github", "gitlab")
+@on("github")
 def test_an_alarm_of_the_monitor_starts_one_training(world: World) -> None:
     world.started()
     for _ in range(2):
