@@ -449,6 +449,7 @@ REFUSED: dict[Callable[[Path], None], str] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: str(spoil.__name__))
 def test_what_cannot_be_adopted_is_refused_in_plain_words(
     rung: Callable[..., Done], churn: Path, spoil: Callable[[Path], None]
@@ -479,6 +480,7 @@ def test_a_repository_without_a_commit_is_refused(
     assert "it has no commit yet" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unknown_file_is_refused(rung: Callable[..., Done], churn: Path) -> None:
     done = rung(churn, "--defaults", "--file", "data/nothing.csv")
     assert done.returncode == 2
@@ -489,6 +491,7 @@ def test_an_unknown_file_is_refused(rung: Callable[..., Done], churn: Path) -> N
 GIT = shutil.which("git")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "script"),
     [

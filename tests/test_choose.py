@@ -156,6 +156,7 @@ def test_a_threshold_is_rounded_to_the_lenient_side(module: Module, value: float
     assert rounded == pytest.approx(value, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_straight_line_over_time_takes_the_linear_model(module: Module) -> None:
     config = module("config")
     random = np.random.default_rng(0)
@@ -188,6 +189,7 @@ def steps_on_a_slope() -> pl.DataFrame:
     return pl.DataFrame({f"x{number}": x[:, number] for number in range(6)}).with_columns(y=y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knows_mean", [True, False])
 def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
     module: Module, monkeypatch: pytest.MonkeyPatch, knows_mean: bool
@@ -220,6 +222,7 @@ def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
     assert np.allclose(whole, np.mean(parts, axis=0))
 
 
+@pytest.mark.slow
 def test_a_mean_that_gains_next_to_nothing_is_left_out(module: Module) -> None:
     rows = steps_on_a_slope().with_columns(y=2 * pl.col("x0") + pl.col("x1"))
     data, _ = module("pipeline.infer").infer(rows, "y", source="data/raw/t.csv", separator=",")

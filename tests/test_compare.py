@@ -103,6 +103,7 @@ def test_a_champion_that_cannot_read_the_new_data_is_said_and_replaced_by_name_o
     copy.ml("run", exits=0)
 
 
+@pytest.mark.slow
 def test_rows_are_judged_alike_one_by_one_and_as_a_table(
     module: Callable[[str], ModuleType],
 ) -> None:

@@ -299,6 +299,7 @@ def logged(values: list[float | None], each: int = 1) -> pl.DataFrame:
     return pl.DataFrame({"request_id": names, "x:x": values}, {"request_id": str, "x:x": float})
 
 
+@slow
 def test_shift_is_judged_on_enough_rows(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:

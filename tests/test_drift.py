@@ -237,6 +237,7 @@ def test_a_list_that_people_chose_covers_what_it_covers(bench: Bench) -> None:
 SHARES = {"two": [0.5, 0.5], "three": [0.5, 0.3, 0.2], "ten": [0.1] * 10, "rare": [0.9, 0.1]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", SHARES)
 def test_a_moderate_shift_of_a_category_is_found_and_chance_is_not(
     bench: Bench, shares: str
@@ -356,6 +357,7 @@ def seasons(module: Callable[[str], ModuleType]) -> Year:
     return Year(module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("days", [3, 14])
 def test_a_year_against_itself_has_hardly_a_sign(seasons: Year, days: int) -> None:
     signs = seasons.signs(days)
@@ -374,6 +376,7 @@ def test_a_day_of_a_year_is_compared_with_days(seasons: Year) -> None:
     assert found["temperature"]["usual"]["distance"] > 0.5
 
 
+@pytest.mark.slow
 def test_what_no_season_explains_is_found(seasons: Year) -> None:
     moved = pl.col("shop").replace("west", "south")
     assert all("shop" in names for names in seasons.signs(14, moved))

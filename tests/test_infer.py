@@ -754,6 +754,7 @@ def test_any_table_that_is_accepted_keeps_its_own_contract(ml: Any, rows: pl.Dat
         event(str(refused).split("target")[-1][:60])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     column=st.one_of(
@@ -774,6 +775,7 @@ def test_any_parquet_column_keeps_its_own_contract(ml: Any, column: pl.Series) -
 # --- size ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_hundred_columns_are_described(ml: Any) -> None:
     r = random.Random(9)
     wide = {f"v {i}": [f"{r.random():.3f}" for _ in range(N)] for i in range(200)}

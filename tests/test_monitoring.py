@@ -209,6 +209,7 @@ HOTTER = pl.col("temperature_f") + 15
 # --- what it says ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rows_like_those_of_training_are_no_alarm(place: Place) -> None:
     for hour in range(6):
         place.log(place.rows(WINDOW, hour), hour)
@@ -224,6 +225,7 @@ def test_rows_like_those_of_training_are_no_alarm(place: Place) -> None:
     assert set(place.document("drift")["windows"][0]["columns"]) == set(place.model.data.features)
 
 
+@pytest.mark.slow
 def test_a_sign_in_one_window_is_no_alarm_and_in_two_it_is(place: Place) -> None:
     place.log(place.rows(), 0)
     place.log(place.rows(WINDOW, 1, HOTTER), 1)
@@ -361,6 +363,7 @@ def test_labels_are_judged_when_they_arrive_however_late(place: Place) -> None:
     assert all(window["performance"] is None for window in document["windows"])
 
 
+@pytest.mark.slow
 def test_late_labels_in_one_file_are_not_passed_over_for_those_that_follow(place: Place) -> None:
     for hour in range(5):
         place.log(place.rows(WINDOW, hour), hour)
@@ -583,6 +586,7 @@ def test_a_training_that_was_killed_is_told_and_left_to_a_person(alarmed: Place)
     assert runs == [1]
 
 
+@pytest.mark.slow
 def test_an_alarm_that_cleared_can_be_raised_anew_by_later_windows_only(alarmed: Place) -> None:
     first = alarmed.document()["alarm"]
     alarmed.retrain(lambda: None)

@@ -76,6 +76,7 @@ def test_every_row_matches_a_path_at_its_level_and_none_below(render: Render) ->
             assert hit == (level >= row.level), f"{row.path} at level {level}"
 
 
+@pytest.mark.slow
 def test_a_project_has_only_the_adapters_that_were_asked_for(render: Render) -> None:
     rows = [row for row in table() if row.answer]
     assert rows

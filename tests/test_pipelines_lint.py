@@ -125,6 +125,7 @@ def test_zizmor_finds_nothing_at_its_strictest(project: Callable[[int], Path], l
     assert zizmor(project(level)) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_actionlint_finds_nothing_but_a_key_that_it_does_not_know_yet(
     project: Callable[[int], Path], level: int

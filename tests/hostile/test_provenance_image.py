@@ -127,6 +127,7 @@ def test_the_image_that_a_version_has_is_printed_only_if_it_is_one(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_instead_of_a_forged_note_an_image_is_built_without_importing_its_package(
     place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

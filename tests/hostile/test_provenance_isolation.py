@@ -144,6 +144,7 @@ def listeners(project: Path) -> Iterator[int]:
         yield tcp.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_an_isolated_package_answers_what_it_answers_here(
     module: Module, good: Path, project: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_an_isolated_package_answers_what_it_answers_here(
         assert (model.version, model.digest, model.data) == (here.version, here.digest, here.data)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="by Linux' own means")
 def test_what_a_champion_tries_reaches_nothing(
     module: Module, good: Path, project: Path, tmp_path: Path
@@ -204,6 +206,7 @@ FAILURES = [
 ]
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_none_is_a_package_that_fails(
     module: Module, good: Path, project: Path, tmp_path: Path
 ) -> None:
@@ -268,6 +271,7 @@ def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
             getattr(model, ask)(rows(module, good))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["answers", "fails"])
 def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_project(
     module: Module,

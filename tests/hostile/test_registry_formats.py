@@ -183,6 +183,7 @@ def test_a_champion_comes_and_goes_in_every_kind_of_registry(shelf: Shelf) -> No
             assert registry.rollback() == (second, first)
 
 
+@pytest.mark.slow
 def test_what_0_2_wrote_is_listed_fetched_promoted_and_rolled_back(
     shelf: Shelf, capsys: pytest.CaptureFixture[str]
 ) -> None:
