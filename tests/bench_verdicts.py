@@ -153,6 +153,15 @@ def _miscalibrated(holdout: int, times: float, *, accepted: bool) -> Simulation:
     return simulation
 
 
+def _coverage(names: list[str], positives: float, rows: int) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_gate.intervals_cover(
+            module, names, rows=rows, positives=positives, trials=trials, seed=seed
+        )
+
+    return simulation
+
+
 def _challenger(better: float, holdout: int) -> Simulation:
     def simulation(module: Import, trials: int, seed: int) -> float:
         return verdicts_champion.accepted(
@@ -208,10 +217,38 @@ LINES = [
     Line(
         "ROC AUC interval, 2 % positives, 1,200 rows: coverage",
         ".945",
-        lambda module, trials, seed: verdicts_gate.auc_interval_covers(
+        _coverage(["roc_auc"], 0.02, 1_200),
+        1_000,
+        least=0.93,
+    ),
+    Line(
+        "ROC AUC interval, 5 % positives, 300 rows: coverage",
+        "-",
+        _coverage(["roc_auc"], 0.05, 300),
+        1_000,
+        least=0.93,
+    ),
+    Line(
+        "ROC AUC interval, 50 % positives, 1,200 rows: coverage, no wider than it need be",
+        "-",
+        _coverage(["roc_auc"], 0.5, 1_200),
+        400,
+        0.975,
+    ),
+    Line(
+        "the other metrics' intervals, 2 % positives, 1,200 rows: lowest coverage",
+        "-",
+        _coverage(["average_precision", "log_loss", "brier", "accuracy"], 0.02, 1_200),
+        400,
+        least=0.93,
+    ),
+    Line(
+        "skill over an equally good model, 2 % positives, 1,200 rows: coverage",
+        "-",
+        lambda module, trials, seed: verdicts_gate.skill_interval_covers(
             module, rows=1_200, positives=0.02, trials=trials, seed=seed
         ),
-        400,
+        1_000,
         least=0.93,
     ),
     Line(

@@ -219,6 +219,47 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says(module: Module, n
     assert 0.83 < hits / trials < 0.96
 
 
+@pytest.mark.parametrize("n", [4, 10, 30])
+def test_an_interval_of_few_rows_is_as_wide_as_students(module: Module, n: int) -> None:
+    values = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    found = interval(module, values, resamples=20_000)
+    expected = 2 * stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5
+    # Beyond what four rows can be drawn to there is nothing.
+    most = 2 * values.max()
+    assert found["high"] - found["low"] == pytest.approx(min(expected, most), rel=0.05)
+
+
+def test_of_39_resamples_one_in_forty_lies_beyond_each_end(module: Module) -> None:
+    deviations = np.random.default_rng(0).permutation(np.arange(39.0))
+    found = module("pipeline.metrics").percentiles(1.0, deviations, 10**9, 0.95)
+    assert (found["low"], found["high"]) == pytest.approx((1, 39), abs=1e-6)
+
+
+def test_what_decides_on_a_metric_are_the_rows_outside_of_the_most_frequent_class(
+    module: Module,
+) -> None:
+    effective_rows = module("pipeline.metrics").effective_rows
+    assert effective_rows(np.repeat([0, 1], [30, 970]), 2) == 30
+    assert effective_rows(np.repeat([0, 1, 2], [500, 300, 1]), 3) == 301
+    assert effective_rows(np.zeros(20), 2) == 0
+    assert effective_rows(np.zeros(20), 0) == 20
+
+
+def test_the_interval_of_roc_auc_holds_the_truth_with_12_positives(module: Module) -> None:
+    seed = 20261126
+    print("seed", seed)
+    random, n, shift = np.random.default_rng(seed), 150, 1.2
+    truth = stats.norm.cdf(shift / 2**0.5)
+    y = (np.arange(n) < 12).astype(int)
+    held = []
+    for _ in range(300):
+        score = stats.norm.cdf(random.normal(size=n) + shift * y)
+        found = resampler(module, y).score("roc_auc", np.column_stack([1 - score, score]))
+        ends = found.interval(0.95)
+        held.append(ends["low"] <= truth <= ends["high"])
+    assert np.mean(held) >= 0.93
+
+
 def test_a_number_that_is_not_defined_has_no_interval(module: Module) -> None:
     nothing = {"value": None, "low": None, "high": None}
     assert interval(module, np.full(60, np.nan)) == nothing

@@ -20,6 +20,7 @@ Import = Callable[[str], ModuleType]
 Floats = NDArray[np.float64]
 RARE = 0.03  # share of positives
 SIGNAL = 1.2  # standard deviation of the logits
+NOISE = 0.6  # standard deviation of what a model of two adds to them
 SLICES = 20
 SLICED_ROWS = 12_000  # 600 a slice, of which 18 are positives
 LARGE = 400_000  # rows that tell the true value of a metric
@@ -60,19 +61,42 @@ def equal_slices_refused(module: Import, *, trials: int, seed: int) -> float:
     return refused / trials
 
 
-def auc_interval_covers(
+def intervals_cover(
+    module: Import, names: list[str], *, rows: int, positives: float, trials: int, seed: int
+) -> float:
+    """Return how often the interval of a metric holds the true value: of several, the lowest."""
+    random = np.random.default_rng(seed)
+    scores = module("pipeline.metrics").SCORES
+    y_true, chance = _drawn(random, LARGE, positives)
+    truth = {name: scores[name](y_true, _both(chance)) for name in names}
+    covered = dict.fromkeys(names, 0)
+    for _ in range(trials):
+        y_true, chance = _drawn(random, rows, positives)
+        found = _judged(module, y_true, _both(chance), positives)["metrics"]
+        for name in names:
+            covered[name] += found[name]["low"] <= truth[name] <= found[name]["high"]
+    return min(covered.values()) / trials
+
+
+def skill_interval_covers(
     module: Import, *, rows: int, positives: float, trials: int, seed: int
 ) -> float:
-    """Return how often the interval of ROC AUC holds the true value."""
+    """Return how often the interval of one model's skill over another, equally good one holds 0.
+
+    Each sees the logits through noise of its own.
+    """
     random = np.random.default_rng(seed)
-    metrics = module("pipeline.metrics")
-    y_true, chance = _drawn(random, LARGE, positives)
-    truth = metrics.SCORES["roc_auc"](y_true, _both(chance))
+    gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
     covered = 0
     for _ in range(trials):
         y_true, chance = _drawn(random, rows, positives)
-        found = _judged(module, y_true, _both(chance), positives)["metrics"]["roc_auc"]
-        covered += found["low"] <= truth <= found["high"]
+        logit = np.log(chance / (1 - chance))
+        ours, theirs = (
+            _both(1 / (1 + np.exp(-logit - random.normal(0, NOISE, rows)))) for _ in range(2)
+        )
+        resampler = module("pipeline.metrics").Resampler(y_true, "roc_auc", 2, gate)
+        found = resampler.skill(ours, theirs).interval(gate.confidence)
+        covered += found["low"] <= 0 <= found["high"]
     return covered / trials
 
 

@@ -122,12 +122,13 @@ def performance_alarm(
         def values(index: Any, y_true: Any = y_true, y_pred: Any = y_pred) -> list[float]:
             return [float(metrics.SCORES[name](y_true[index], y_pred[index])) for name in names]
 
+        measured = metrics.bootstrap(values, holdout, gate, metrics.effective_rows(y_true, 2))
         known = performance.expected(
             {
                 "task": "binary",
                 "metric": "roc_auc",
                 "rows": holdout,
-                "metrics": dict(zip(names, metrics.bootstrap(values, holdout, gate), strict=True)),
+                "metrics": dict(zip(names, measured, strict=True)),
                 "calibration": module("pipeline.calibration").calibration(y_true, y_pred),
             }
         )

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency, ks_2samp, norm
+from scipy.stats import chi2_contingency, ks_2samp
 from scipy.stats import t as student
 
 from ..config import HIGHER_IS_BETTER, Data, Gate
-from ..pipeline.metrics import SCORES, bootstrap
+from ..pipeline.metrics import SCORES, bootstrap, effective_rows
 from ..pipeline.report import short
 from ..settings import Drift
 
@@ -164,27 +164,28 @@ def judge(
     if len(rows) < LABELS:
         return result | {"basis": "none", "note": f"fewer than {LABELS} labels can be used"}
     checks = len(names) + calibrated
-    stretch = _stretch(gate.confidence, checks, len(rows))
+    y_true, y_pred = _arrays(rows, data)
+    deciding = effective_rows(y_true, len(data.classes))
+    stretch = _stretch(gate.confidence, checks, deciding)
     rarer = known.rows
     if calibrated and data.task == "binary":
         rarer = min(
             known.rows, *map(round, (known.observed or 0, known.rows - (known.observed or 0)))
         )
     holdout_stretch = _stretch(gate.confidence, checks, rarer)
-    y_true, y_pred = _arrays(rows, data)
 
     def values(index: NDArray[np.int64]) -> list[float]:
         return [float(SCORES[name](y_true[index], y_pred[index])) for name in names]
 
-    for name, value in zip(names, bootstrap(values, len(rows), gate), strict=True):
+    for name, value in zip(names, bootstrap(values, len(rows), gate, deciding), strict=True):
         over = skill(name, value, known.metrics[name], stretch, holdout_stretch)
         result["checks"][name] = {"value": value, "expected": known.metrics[name], "skill": over}
         if over["high"] is not None and over["high"] < -settings.max_skill_loss:
             before = short(known.metrics[name]["value"])
             result["signs"][name] = f"is {short(value['value'])}, where the holdout had {before}"
     if calibrated:
-        z = holdout_stretch * norm.ppf((1 + gate.confidence) / 2)
-        found = _calibration(y_true, y_pred, known, z)
+        quantile = _quantile(gate.confidence, checks, rarer)
+        found = _calibration(y_true, y_pred, known, quantile)
         result["calibration"] = found
         limit = settings.max_calibration_ratio
         if found["low"] > limit or found["high"] < 1 / limit:
@@ -241,7 +242,7 @@ def skill(
 
 
 def _calibration(
-    y_true: NDArray[Any], y_pred: NDArray[np.float64], known: Expected, z: float
+    y_true: NDArray[Any], y_pred: NDArray[np.float64], known: Expected, quantile: float
 ) -> dict[str, float]:
     """Return observed ÷ predicted, and the ends of its ratio to that of the holdout.
 
@@ -261,7 +262,7 @@ def _calibration(
         ratios.append(hits / max(expected_hits, 1e-9))
         variance += max(1 / hits - 1 / rows, 1 / rows**2)
     change = float(np.log(ratios[0] / ratios[1]))
-    half = z * variance**0.5
+    half = quantile * variance**0.5
     return {
         "value": ratios[0],
         "expected": ratios[1],
@@ -330,9 +331,11 @@ def _arrays(rows: pl.DataFrame, data: Data) -> tuple[NDArray[Any], NDArray[np.fl
 
 
 def _stretch(confidence: float, checks: int, rows: int) -> float:
-    """Return by how much an interval widens for all of several checks to hold together.
+    """Return by how much an interval widens for all of several checks to hold together."""
+    return _quantile(confidence, checks, rows) / _quantile(confidence, 1, rows)
 
-    As its width is an estimate of few rows, too, the quantiles are Student's, not normal.
-    """
+
+def _quantile(confidence: float, checks: int, rows: int) -> float:
+    """Return Student's quantile for one of several checks: how far one errs is an estimate, too."""
     tail = (1 - confidence) / 2
-    return float(student.ppf(1 - tail / max(1, checks), max(2, rows - 1)) / norm.ppf(1 - tail))
+    return float(student.ppf(1 - tail / max(1, checks), max(2, rows - 1)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.stats import norm, t
+from scipy.stats import norm
 
 from .. import BadInput
 from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
@@ -23,7 +23,7 @@ from .cross_validation import Indices, folds
 from .evaluate import judge, latency, require_judgeable
 from .gate import surely_off
 from .ingest import inputs, labels
-from .metrics import SCORES, Floats, Resampler
+from .metrics import SCORES, Floats, Resampler, expanded
 from .split import split
 from .train import fit
 
@@ -406,7 +406,7 @@ def thresholds(
     values = np.where(np.isfinite(values), values, np.nan) * signs
     ranks = np.argsort(np.argsort(values, axis=0), axis=0).min(axis=1)  # of the worst metric
     tail = (np.quantile(ranks, REFUSED) + 0.5) / DRAWS
-    tail = _expanded(tail, _rarest(y_true, y_pred, len(drawn[0])))
+    tail = expanded(tail, _rarest(y_true, y_pred, len(drawn[0])))
     bounds = {}
     for place, name in enumerate(names):
         sign = signs[place]
@@ -425,12 +425,6 @@ def _rarest(y_true: Floats, y_pred: Floats, rows: int) -> int:
         return rows
     counts = np.bincount(y_true.astype(int), minlength=y_pred.shape[1])
     return int(rows * counts[counts > 0].min() / len(y_true))
-
-
-def _expanded(tail: float, n: int) -> float:
-    """Return the tail of a bootstrap of few rows, which is too narrow (Hesterberg, 2015, 3.3)."""
-    n = max(n, 3)
-    return float(norm.cdf(-((n / (n - 1)) ** 0.5) * t.ppf(1 - tail, n - 1)))
 
 
 def _rounded_down(value: float) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Costs, Gate
-from .metrics import Floats, bootstrap
+from .metrics import Floats, bootstrap, effective_rows
 
 
 def decision(
@@ -40,7 +40,9 @@ def decision(
     never_is_cheaper = share * costs.false_negative <= (1 - share) * costs.false_positive
     cheaper = "never" if never_is_cheaper else "always"
     saved = alternatives[cheaper] - with_model
-    (worth,) = bootstrap(lambda rows: [float(saved[rows].mean())], len(saved), gate)
+    (worth,) = bootstrap(
+        lambda rows: [float(saved[rows].mean())], len(saved), gate, effective_rows(y_true, 2)
+    )
     return {
         "threshold": threshold,
         "false_positive": costs.false_positive,

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
+from scipy.stats import t as student
 from sklearn import metrics as sk
 
 from ..config import HIGHER_IS_BETTER, Gate
@@ -221,36 +223,74 @@ def _gained_and_way(
 
 
 def bootstrap(
-    of: Callable[[NDArray[np.int64]], list[float]], n: int, gate: Gate
+    of: Callable[[NDArray[np.int64]], list[float]], n: int, gate: Gate, rests_on: int | None = None
 ) -> list[dict[str, float | None]]:
-    """Percentile bootstrap of several numbers at once (Efron and Tibshirani, 1993, chapter 13).
+    """Bootstrap several numbers at once; the intervals are those of `percentiles`.
 
     Beyond 2,000 rows it draws that many and scales to n ("m out of n"; Bickel, Götze and van Zwet,
     1997), so that its cost has a bound.
 
     Args:
         of: Gives the numbers for rows with these indices.
+        rests_on: How many rows decide on the numbers, as `effective_rows` counts them; n if left
+            out.
 
     Returns:
         For each number its `value` on all rows, `low` and `high`; None where it is not defined.
     """
     random, m = np.random.default_rng(0), min(n, 2_000)
+    effective = n if rests_on is None else rests_on
     whole = np.array(of(np.arange(n)), dtype=float)
     drawn = np.array([of(random.integers(0, n, m)) for _ in range(gate.resamples)], dtype=float)
     return [
-        _percentiles(value, column - value, (m / n) ** 0.5, gate.confidence)
+        percentiles(value, (column - value) * (m / n) ** 0.5, effective, gate.confidence)
         for value, column in zip(whole, drawn.T, strict=True)
     ]
 
 
-def _percentiles(value: float, deviations: Floats, shrink: float, confidence: float) -> Interval:
-    """Return an interval from deviations of resamples, each times `shrink`."""
+def percentiles(value: float, deviations: Floats, rows: int, confidence: float) -> Interval:
+    """Return the expanded percentile interval (see `expanded`) of a number.
+
+    Args:
+        deviations: (resamples,) of the number on resamples from its value; NaN if not defined.
+        rows: How many rows decide on the number: `effective_rows`.
+    """
     known = deviations[np.isfinite(deviations)]
     if not np.isfinite(value) or not len(known):
         return dict.fromkeys(("value", "low", "high"))
-    tail = (1 - confidence) / 2
-    low, high = value + np.quantile(known, [tail, 1 - tail]) * shrink
+    tail = expanded((1 - confidence) / 2, rows)
+    # Of B resamples the k-th is expected at k ÷ (B + 1) (Davison and Hinkley, 1997, section 5.2).
+    low, high = value + np.quantile(known, [tail, 1 - tail], method="weibull")
     return {"value": float(value), "low": float(low), "high": float(high)}
+
+
+def expanded(tail: float, rows: int) -> float:
+    """Return the share of resamples to leave out at an end, so that few rows do as many do.
+
+    Resamples of n rows vary less than samples by the root of (n - 1) ÷ n, and how much they vary is
+    known no better than n rows tell. So a smaller share is left out: for symmetric data the ends
+    are then those of Student's interval (Hesterberg, What teachers should know about the bootstrap,
+    The American Statistician 69, 2015, section 3.3).
+
+    Args:
+        tail: The share of samples that shall be beyond this end: 0.025.
+        rows: n; as 3 if fewer.
+    """
+    n = max(rows, 3)
+    return float(norm.cdf(-((n / (n - 1)) ** 0.5) * student.ppf(1 - tail, n - 1)))
+
+
+def effective_rows(y_true: Floats, classes: int) -> int:
+    """Return how many rows decide on a metric: those outside of the most frequent class, or all.
+
+    Args:
+        y_true: (n,) class indices or values.
+        classes: How many classes there are; 0 for a regression.
+    """
+    if not classes:
+        return len(y_true)
+    counts = np.bincount(y_true.astype(int), minlength=classes)
+    return int(counts.sum() - counts.max())
 
 
 class Sample(NamedTuple):
@@ -296,11 +336,12 @@ class Resampled(NamedTuple):
 
     value: float
     deviations: Floats  # (resamples,) from the value, as far apart as resamples of all rows are
-    beyond: Floats | None = None  # the same, if errors may be larger than any that was seen
+    rows: int  # how many decide on it: see `effective_rows`
+    beyond: Floats | None = None  # deviations, if errors may be larger than any that was seen
 
     def interval(self, confidence: float) -> Interval:
-        """Return the percentile interval (Efron and Tibshirani, 1993, chapter 13)."""
-        found = _percentiles(self.value, self.deviations, 1.0, confidence)
+        """Return the expanded percentile interval; see `percentiles`."""
+        found = percentiles(self.value, self.deviations, self.rows, confidence)
         if self.beyond is not None and found["high"] is not None:
             farther = self.value + float(np.quantile(self.beyond, (1 + confidence) / 2))
             found["high"] = max(found["high"], farther)
@@ -406,7 +447,8 @@ class Resampler:
         if metric in POWERS and len(part.rows) >= LEAST_FOR_TAIL:
             errors = np.abs(self.y_true[part.rows] - y_pred[part.rows])
             beyond = (means_beyond(errors, POWERS[metric]) - centre) * part.shrink
-        return Resampled(exact, (values - centre) * part.shrink, beyond)
+        deviations = (values - centre) * part.shrink
+        return Resampled(exact, deviations, self._effective(rows), beyond)
 
     def skill(
         self,
@@ -434,11 +476,16 @@ class Resampler:
         )
         if bound is None:
             values = skills(self.metric, ours, theirs, self.span)
-            return Resampled(value, (values[1:] - values[0]) * part.shrink)
+            deviations = values[1:] - values[0]
+            return Resampled(value, deviations * part.shrink, self._effective(rows))
         gained, way = _gained_and_way(self.metric, ours, theirs, self.span)
         moved = gained - gained[0] - bound * (way - way[0])
         deviations = _ratio(moved[1:], np.broadcast_to(way[0], moved[1:].shape))
-        return Resampled(value, deviations * part.shrink)
+        return Resampled(value, deviations * part.shrink, self._effective(rows))
+
+    def _effective(self, rows: Rows | None) -> int:
+        y_true = self.y_true if rows is None else self.y_true[rows]
+        return effective_rows(y_true, self.classes)
 
     def _both(self, y_pred: Floats, part: Sample) -> Floats:
         """Return the metric of the rows as they are, and of each resample of them."""
@@ -463,8 +510,7 @@ def enough(y_true: Floats, classes: int) -> bool:
     """
     if not classes:
         return bool(np.ptp(y_true) > 0)
-    counts = np.bincount(y_true.astype(int), minlength=classes)
-    return int(counts.sum() - counts.max()) >= MIN_CLASS_ROWS
+    return effective_rows(y_true, classes) >= MIN_CLASS_ROWS
 
 
 def rarest(y_true: Floats, classes: Sequence[str]) -> dict[str, Any] | None:
