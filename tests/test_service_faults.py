@@ -297,7 +297,7 @@ def test_an_object_store_can_be_the_log(
     env = {
         "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",  # pragma: allowlist secret
         "AWS_REGION": "us-east-1",
         "AWS_ALLOW_HTTP": "true",
     }

@@ -26,7 +26,7 @@ import pytest
 
 Module = Callable[[str], ModuleType]
 FEATURES = "problem/features.py"
-SECRET = "glpat-of-the-job"
+PLANTED = "glpat-of-the-job"
 ATTACKS = """
 import ctypes, os, signal, socket, subprocess, sys
 from pathlib import Path
@@ -44,14 +44,14 @@ def connect(kind, address):
         own.connect(address)
 
 def looking(path):
-    return path.read_bytes().decode(errors="replace").count(SECRET) or 1 / 0
+    return path.read_bytes().decode(errors="replace").count(PLANTED) or 1 / 0
 
 def child():
     code = f"open({str(PROJECT / 'src/child.py')!r}, 'w').write('x')"
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True) and ""
 
 def everywhere():
-    return [k for k, v in os.environ.items() if SECRET in v][0]
+    return [k for k, v in os.environ.items() if PLANTED in v][0]
 
 def io_uring():
     libc = ctypes.CDLL(None, use_errno=True)
@@ -100,9 +100,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "home/.docker/config.json",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(SECRET)
+        (folder / name).write_text(PLANTED)
     for name in ("GITHUB_TOKEN", "CI_JOB_TOKEN", "AWS_SECRET_ACCESS_KEY", "SOMETHING_NEW", "ML_X"):
-        monkeypatch.setenv(name, SECRET)
+        monkeypatch.setenv(name, PLANTED)
     monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.chdir(folder)
     return folder
@@ -182,7 +182,7 @@ def test_what_a_champion_tries_reaches_nothing(
     tell = "reached = [name for name, attack in attacks.items() if attempt(attack)]\n"
     tell += "raise KeyError(f'{len(attacks)} tried, reached {reached}')\n"
     with listeners(project) as port:
-        code = f"from pathlib import Path\nSECRET = {SECRET!r}\nPORT = {port}\n"
+        code = f"from pathlib import Path\nPLANTED = {PLANTED!r}\nPORT = {port}\n"
         code += f"PROJECT = Path({str(project)!r})\n{ATTACKS}\n{tell}"
         with (
             pytest.raises(module("registry").BadInput) as caught,

@@ -165,11 +165,11 @@ def test_a_helper_is_asked_as_docker_asks_it(
         login = find(host, {"credsStore": "ours", "auths": {server: {}}})
         assert (login.user, login.password) == ("us", "s")
         assert (tmp_path / "asked").read_text() == server
-    helper("""echo '{"Username": "<token>", "Secret": "identity"}'""")
+    helper("""echo '{"Username": "<token>", "Secret": "identity"}'""")  # pragma: allowlist secret
     assert find("h.example", {"credsStore": "ours"}).identity_token == "identity"
     helper("echo credentials not found in native keychain; exit 1")
     known = {"credHelpers": {"h.example": "ours"}, "auths": {"h.example": {"auth": auth()}}}
-    assert find("h.example", known).password == "pass:word"
+    assert find("h.example", known).password == "pass:word"  # pragma: allowlist secret
 
 
 # --- asking for tokens -----------------------------------------------------------------------
@@ -450,8 +450,9 @@ def test_a_netrc_is_not_read(
     assert "Authorization" not in encrypted.session.prepare_request(request).headers
 
 
-@pytest.mark.parametrize("place", ["oci://us:pass@ghcr.io/x", "oci://us:pass@ghcr.io"])
-def test_a_password_in_the_address_is_not_repeated(client: ModuleType, place: str) -> None:
+@pytest.mark.parametrize("path", ["/x", ""])
+def test_a_password_in_the_address_is_not_repeated(client: ModuleType, path: str) -> None:
+    place = f"oci://us:pass@ghcr.io{path}"  # pragma: allowlist secret
     with pytest.raises(client.BadInput, match="is not oci://HOST/NAME") as said:
         client.Remote(place)
     assert "pass" not in str(said.value)
