@@ -295,7 +295,8 @@ def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_mate
             "https://slsa.dev/provenance/v1",
         }
     else:  # a file that names the digest is what can be signed there
-        assert len(digests) == 3 * len(before)
+        assert len(digests) == 4 * len(before)
+        assert kinds == {"https://model_signing/signature/v1.0", "https://slsa.dev/provenance/v1"}
     run = world.host.by_hand("deliver", version=champion)
     assert run.ok, told(run)
     assert world.images() == before

@@ -1,8 +1,10 @@
 """Statements of where something comes from, in a folder instead of a transparency log.
 
 `attest` is what the stand-in of actions/attest does, `gh` what `gh attestation verify` does, and
-`sigstore` what `sigstore sign`, `attest` and `verify` do. Nothing is signed: a statement counts
-because it lies in $STANDIN_ATTESTATIONS, where only these programs write.
+`sigstore` what `sigstore sign`, `attest` and `verify` do, and `model_signing` what `model_signing
+sign sigstore` and `verify sigstore` do. Nothing is signed: a statement counts because it lies in
+$STANDIN_ATTESTATIONS, where only these programs write. With real cryptography, and the real
+programs: test_forge_sigstore.py.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 
 ENV = os.environ
 PROVENANCE = "https://slsa.dev/provenance/v1"
+MODEL = "https://model_signing/signature/v1.0"
 SUBJECTS = '.[].verificationResult.statement.subject[] | .name + "@sha256:" + .digest.sha256'
 SBOM = {"CycloneDX": "https://cyclonedx.org/bom", "SPDX": "https://spdx.dev/Document/v2.3"}
 
@@ -223,6 +226,7 @@ def sigstore(args: list[str]) -> None:
     """Sign, attest and verify as sigstore's program does, with a bundle that names a statement."""
     parser = argparse.ArgumentParser("sigstore")
     parser.add_argument("--instance")
+    parser.add_argument("--trust-config", type=Path)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("sign", "attest"):
         one = commands.add_parser(name)
@@ -280,7 +284,48 @@ def check(asked: argparse.Namespace) -> None:
                 sys.exit(f"FAIL: {subject}: {key} is {found.get(key)}, not {one}")
         if found not in kept():
             sys.exit(f"FAIL: {subject}: the bundle is not in the log")
-        print(f"OK: {subject}")
+        print(f"OK: {subject}", file=sys.stderr)
+        if "predicate" in found:
+            print(json.dumps(found))
+
+
+def model_signing(args: list[str]) -> None:
+    """Sign a folder, file by file, and verify it, with a bundle that names a statement."""
+    parser = argparse.ArgumentParser("model_signing")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("sign", "verify"):
+        how = commands.add_parser(name).add_subparsers(dest="how", required=True)
+        one = how.add_parser("sigstore")
+        one.add_argument("folder", type=Path)
+        one.add_argument("--signature", type=Path, required=True)
+        one.add_argument("--ignore-paths", type=Path, action="append", default=[])
+        one.add_argument("--no-ignore-git-paths", action="store_true", required=True)
+        one.add_argument("--trust_config", type=Path)
+        if name == "sign":
+            one.add_argument("--use_ambient_credentials", action="store_true", required=True)
+        else:
+            one.add_argument("--identity", required=True)
+            one.add_argument("--identity_provider", required=True)
+    asked = parser.parse_args(args)
+    files = {
+        path.relative_to(asked.folder).as_posix(): digest(path)
+        for path in sorted(asked.folder.rglob("*"))
+        if path.is_file() and path not in asked.ignore_paths
+    }
+    text = "".join(files.values()).encode()
+    about = {"type": MODEL, "files": files, "digest": hashlib.sha256(text).hexdigest()}
+    if asked.command == "sign":
+        who, issuer = identity()
+        statement = about | {"identity": who, "issuer": issuer}
+        state(statement)
+        asked.signature.write_text(json.dumps(statement))
+        print("Signing succeeded")
+        return
+    found = json.loads(asked.signature.read_text())
+    expected = about | {"identity": asked.identity, "issuer": asked.identity_provider}
+    if found != expected or found not in kept():
+        sys.exit(f"Verification failed with error: {found} is not {expected}, or not in the log")
+    print("Verification succeeded")
 
 
 if __name__ == "__main__":
@@ -288,4 +333,4 @@ if __name__ == "__main__":
     if program == "attest":
         attest()
     else:
-        {"gh": gh, "sigstore": sigstore}[program](rest)
+        {"gh": gh, "sigstore": sigstore, "model_signing": model_signing}[program](rest)
