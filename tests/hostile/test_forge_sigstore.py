@@ -17,9 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, uv
-
-sys.path.insert(0, str(ROOT / "tests/standins"))
-from sigstore import Sigstore
+from standins.sigstore import Sigstore
 
 SERVER = "https://gitlab.example"
 MODEL = "https://model_signing/signature/v1.0"
@@ -244,6 +242,37 @@ def test_a_version_that_was_attested_before_there_were_signatures_needs_none(
     project.packages.files[project.packages.of("bundle")] = content
     del project.packages.files[project.packages.of("signature")]
     assert project.refusal() == ""
+
+
+@pytest.mark.needs("curl")
+def test_a_bill_of_materials_is_attested_of_the_image_by_its_digest(project: Project) -> None:
+    shutil.copy(ROOT / "ci/gitlab/.gitlab/sbom", project.path / ".gitlab/sbom")
+    folder = project.path / "artifacts"
+    materials = {"bomFormat": "CycloneDX", "components": [{"name": "what it is made of, ü"}]}
+    (folder / "sbom.json").write_text(json.dumps(materials))
+    attest = ["sh", ".gitlab/provenance", "attest", "artifacts/image.env", "artifacts/sbom.json"]
+    # What names no image by its digest, and what a shell would run, is refused.
+    for image in ("registry.gitlab.example/team/project:latest", f"$(id)@sha256:{'a' * 64}' ls '"):
+        (folder / "image.env").write_text(f"export VERSION='v'\nexport ML_IMAGE='{image}'\n")
+        done = project.run(*attest)
+        assert done.returncode != 0
+        assert "names no image by its digest" in done.stderr
+    name, value = "registry.gitlab.example/team/project/service", "a" * 64
+    (folder / "image.env").write_text(
+        f"export VERSION='v@sha256:0'\nexport ML_IMAGE='{name}@sha256:{value}'\n"
+    )
+    done = project.run(*attest)
+    assert done.returncode == 0, done.stderr
+    path = project.packages.of("sbom")
+    assert f"/provenance/{value}/" in path
+    (folder / "bundle.json").write_bytes(project.packages.files[path])
+    verify = "uv run --locked --only-group sign sigstore --trust-config trust.json verify identity"
+    verify += f" --bundle artifacts/bundle.json --cert-oidc-issuer {SERVER} --cert-identity"
+    identity = f"{SERVER}/team/project//.gitlab-ci.yml@refs/heads/main"
+    done = project.run(*verify.split(), identity, f"sha256:{value}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["predicate"] == materials
+    assert project.run(*verify.split(), identity, f"sha256:{'b' * 64}").returncode != 0
 
 
 @pytest.mark.needs("curl")

@@ -2,9 +2,9 @@
 
 `attest` is what the stand-in of actions/attest does, `gh` what `gh attestation verify` does, and
 `sigstore` what `sigstore sign`, `attest` and `verify` do, and `model_signing` what `model_signing
-sign sigstore` and `verify sigstore` do. Nothing is signed: a statement counts because it lies in
-$STANDIN_ATTESTATIONS, where only these programs write. With real cryptography, and the real
-programs: test_forge_sigstore.py.
+sign sigstore` and `verify sigstore` do; `sbom` is `.gitlab/sbom`. Nothing is signed: a statement
+counts because it lies in $STANDIN_ATTESTATIONS, where only these programs write. With real
+cryptography, and the real programs: test_forge_sigstore.py.
 """
 
 from __future__ import annotations
@@ -328,9 +328,26 @@ def model_signing(args: list[str]) -> None:
     print("Verification succeeded")
 
 
+def sbom(args: list[str]) -> None:
+    """State what an image is made of, as `.gitlab/sbom` does with sigstore's library."""
+    image, materials, bundle = (Path(name) for name in args[:3])
+    line = re.compile(r"^export ML_IMAGE='(\S+)@(sha256:[0-9a-f]{64})'$", re.MULTILINE)
+    reference = line.search(image.read_text())
+    if reference is None:
+        sys.exit(f"{image} names no image by its digest")
+    who, issuer = identity()
+    about = json.loads(materials.read_text())
+    statement = {"type": SBOM["CycloneDX"], "subject": reference[1], "digest": reference[2]}
+    statement |= {"predicate": about, "identity": who, "issuer": issuer}
+    state(statement)
+    bundle.write_text(json.dumps(statement))
+    print(reference[2].removeprefix("sha256:"))
+
+
 if __name__ == "__main__":
     program, *rest = sys.argv[1:]
     if program == "attest":
         attest()
     else:
-        {"gh": gh, "sigstore": sigstore, "model_signing": model_signing}[program](rest)
+        programs = {"gh": gh, "sigstore": sigstore, "model_signing": model_signing, "sbom": sbom}
+        programs[program](rest)
