@@ -7,6 +7,7 @@ it is imported, and no such file may ever be there.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,6 +199,75 @@ def test_a_link_in_the_cache_is_no_copy(place: Place) -> None:
     (folder / CODE).rename(place.path / "elsewhere.py")
     (folder / CODE).symlink_to(place.path / "elsewhere.py")
     assert not (fetched(version, folder) / CODE).is_symlink()
+
+
+ELSEWHERE = ["/dev/zero", "../outside", "problem/../../outside", "pipe", "problem"]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_manifest_that_names_what_is_no_file_of_its_package_has_nothing_read(
+    place: Place, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inference = place.module("inference")
+    folder = place.path / "one"
+    manifest = place.package("one")
+    (place.path / "outside").write_text("a secret")
+    os.mkfifo(folder / "pipe")
+    manifest["files"][name] = inference.digest(place.path / "outside")
+    manifest["package_digest"] = inference.package_digest(manifest["files"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    digest = inference.digest
+
+    def of_a_file(path: Path) -> Any:  # what is none may never end
+        assert path.resolve().is_relative_to(folder)
+        assert path.is_file()
+        return digest(path)
+
+    monkeypatch.setattr(inference, "digest", of_a_file)
+    with pytest.raises(place.module("registry").BadInput, match="is damaged"):
+        inference.verified(folder)
+
+
+def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_sentence(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, inference = place.module("registry"), place.module("inference")
+    found = place.push("one")
+    folder = place.path / "one"
+    whole = json.loads((folder / "manifest.json").read_text())
+    for text in ("[" * 100_000, '{"a":' * 100_000, json.dumps(whole | {"version": None})):
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(registry.BadInput):
+            registry._require(folder, found)
+    del whole["version"]
+    (folder / "manifest.json").write_text(json.dumps(whole))
+    with pytest.raises(registry.BadInput, match="of another name"):
+        registry._require(folder, found)
+    monkeypatch.setattr(inference, "LONGEST", 100)
+    with pytest.raises(registry.BadInput, match="is damaged"):
+        inference.verified(folder)
+
+
+@pytest.mark.parametrize("key", ["package_digest", "model_digest"])
+def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
+    place: Place, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = place.push("one")
+    registry = place.module("registry")
+    evil = {"digest": found.digest, "model_digest": found.model_digest}
+    name = key.removeprefix("package_")
+    for text in ("", "sha256:0", f"{evil[name]}\n", f"{evil[name]}\nimage=theirs", "'; id; '"):
+        with pytest.raises(registry.BadInput, match="for a digest") as error:
+            registry.Version(found.version, created="", facts={}, **evil | {name: text})
+        assert str(error.value).isprintable()
+    index = json.loads((place.path / "registry/index.json").read_text())
+    (entry,) = index["manifests"]
+    manifest = json.loads(place.store.store.manifest(entry["digest"])[1])
+    manifest["annotations"][f"vnd.rung.{key}"] = f"{evil[name]}\nimage=theirs"
+    place.store.store.tag(found.version, json.dumps(manifest).encode(), "")
+    with pytest.raises(registry.BadInput, match="for a digest"):
+        place.module("loop").resolve(found.version)
+    assert capsys.readouterr().out == ""
 
 
 def test_an_old_package_under_a_new_name_is_refused(place: Place) -> None:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +29,7 @@ from .pipeline.ingest import inputs, typed
 from .pipeline.validate import Rules, failures
 
 MANIFEST = "manifest.json"
+LONGEST = 64 << 20  # bytes of a document of a package that is read before it is known to be whole
 OLD = PACKAGE.with_name(".model.old")  # while another one takes its place
 Features = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -112,10 +113,10 @@ def verified(folder: Path) -> dict[str, Any]:
         BadInput: There is no package, or it is damaged, or its manifest names another model.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = _document(folder / MANIFEST)
         files = manifest["files"]
         for name, before in files.items():
-            if digest(folder / name) != before:
+            if digest(_file(folder, name)) != before:
                 raise ValueError(name)
         if package_digest(files) != manifest["package_digest"]:
             raise ValueError(MANIFEST)
@@ -129,10 +130,33 @@ def verified(folder: Path) -> dict[str, Any]:
         if Path(error.filename).name == MANIFEST:
             raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
         raise BadInput(f"{error.filename} is missing: run `ml package` again") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         said = "is damaged, or was changed by hand: run `ml package` again"
         raise BadInput(f"{folder}/ {said}") from None
     return manifest
+
+
+def _document(path: Path) -> Any:
+    """Read JSON that anybody may have written.
+
+    Raises:
+        OSError, ValueError, RecursionError: It cannot be read, or is too long or too deep.
+    """
+    if path.stat().st_size > LONGEST:
+        raise ValueError(path.name)
+    return json.loads(path.read_text("utf-8"))
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Return a file of a package by the name that its manifest has for it.
+
+    Raises:
+        ValueError: It would lie outside of the folder, or is a device or a pipe, which never ends.
+    """
+    inside, path = PurePosixPath(name), folder / name
+    if inside.is_absolute() or ".." in inside.parts or (path.exists() and not path.is_file()):
+        raise ValueError(name)
+    return path
 
 
 def _model_digest(folder: Path, manifest: dict[str, Any]) -> str:
@@ -146,7 +170,7 @@ def _model_digest(folder: Path, manifest: dict[str, Any]) -> str:
         return files[MODEL.name]
     if manifest["refit_digest"] != files[MODEL.name] or "gate.json" not in files:
         raise ValueError(MODEL.name)
-    return str(json.loads((folder / "gate.json").read_text("utf-8"))["model_digest"])
+    return str(_document(folder / "gate.json")["model_digest"])
 
 
 def package_digest(files: dict[str, str]) -> str:

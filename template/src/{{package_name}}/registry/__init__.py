@@ -33,6 +33,7 @@ PREVIOUS = "previous"  # as the name of a version: the champion before
 NEWEST = 20  # versions that a command reads, where each costs a request
 POINTER = ARTIFACTS / "champion.json"  # who it was when the pipeline last looked
 REFERENCE = re.compile(r"(?P<version>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # Seconds. Whoever holds a lease starts no write after WRITES of it, as a write with all its
 # retries ends before the rest is over. D: the longest a write to the lock may take.
 D, LEASE, WRITES, PATIENCE = 2.0, 60.0, 15.0, 90.0
@@ -57,6 +58,11 @@ class Version:
         # It becomes a folder's name, and whoever can write to the registry has chosen it.
         if not re.fullmatch(r"\w[\w.-]{0,127}", self.version, re.ASCII):
             raise BadInput(f"the registry is damaged: {self.version!r} is no name of a version")
+        # Jobs hand these on to each other, as lines of a file and as words of a shell.
+        for text in (self.digest, self.model_digest):
+            if not DIGEST.fullmatch(text):
+                said = f"{self.version} has {text[:100]!r} for a digest"
+                raise BadInput(f"the registry is damaged: {said}")
 
     def __str__(self) -> str:
         return self.version
@@ -302,7 +308,7 @@ def _require(folder: Path, version: Version) -> None:
     if any(path.is_symlink() for path in [folder, *paths]):
         raise BadInput(f"{folder}/ has links to files elsewhere, which may change at any time")
     there = {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
-    inside = manifest["package_digest"], manifest["version"], manifest["model_digest"]
+    inside = manifest["package_digest"], manifest.get("version"), manifest["model_digest"]
     if inside != (version.digest, version.version, version.model_digest):
         raise BadInput(f"{version} in the registry is another package, of another name or model")
     if there != {*manifest["files"], MANIFEST}:
