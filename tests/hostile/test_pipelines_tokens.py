@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,77 @@ def test_the_update_is_pushed_by_a_job_in_which_no_hook_and_no_code_ran(files: R
     assert "GITLAB_TOKEN" not in str(jobs["update"])
     script = [*graph.own(jobs["propose"]["before_script"]), *graph.own(jobs["propose"]["script"])]
     assert not [line for line in script if RUNS.search(line) or "git commit" in line]
+
+
+@pytest.mark.parametrize("provider", ["github", "gitlab"])
+def test_what_a_job_before_left_in_the_repository_gets_no_token(
+    files: Read, provider: str, tmp_path: Path
+) -> None:
+    """A runner that keeps its folder keeps the hooks and settings that are in `.git`."""
+    github, gitlab = files(1)
+    if provider == "github":
+        jobs = graph.workflows(github)["update"]["jobs"]
+        lines = "\n".join(step.get("run", "") for step in jobs["propose"]["steps"])
+    else:
+        job = graph.jobs_of(gitlab)["propose"]
+        lines = "\n".join([*graph.own(job["before_script"]), *graph.own(job["script"])])
+    server, theirs, here, again = (tmp_path / name for name in ("s.git", "t.git", "here", "again"))
+    settings = tmp_path / "settings"
+    env = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": str(settings),
+        "GH_TOKEN": "secret-of-the-app",
+        "GITLAB_TOKEN": "secret-of-the-project",
+        "GITHUB_SERVER_URL": "https://git.example",
+        "GITHUB_REPOSITORY": "a/b",
+        "CI_SERVER_PROTOCOL": "https",
+        "CI_SERVER_FQDN": "git.example",
+        "CI_PROJECT_PATH": "a/b",
+        "CI_DEFAULT_BRANCH": "main",
+    }
+
+    def run(*command: str, cwd: Path = tmp_path) -> str:
+        done = subprocess.run(
+            command, cwd=cwd, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    settings.write_text("[user]\nname = x\nemail = x@example.invalid\n")
+    (tmp_path / "gh").write_text("#!/bin/sh\necho 1\n")
+    (tmp_path / "gh").chmod(0o755)
+    for bare in (server, theirs):
+        run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare))
+        run("git", "-C", str(bare), "config", "receive.advertisePushOptions", "true")
+    run("git", "clone", "--quiet", str(server), str(again))
+    for n in range(3):
+        run("git", "commit", "--quiet", "--allow-empty", "--message", f"{n}", cwd=again)
+    run("git", "push", "--quiet", "origin", "HEAD:main", cwd=again)
+    run("git", "clone", "--quiet", "--depth", "1", server.as_uri(), str(here))
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "the update", cwd=again)
+    for bundle in (here / "artifacts/update.bundle", here / "update.bundle"):
+        bundle.parent.mkdir(exist_ok=True)
+        run("git", "bundle", "create", "--quiet", str(bundle), "HEAD~..HEAD", cwd=again)
+    # What is left there, and before it what the server is called.
+    with settings.open("a") as file:
+        for user in ("x-access-token:secret-of-the-app", "oauth2:secret-of-the-project"):
+            for path in ("a/b", "a/b.git"):
+                file.write(f'[url "{server}"]\ninsteadOf = https://{user}@git.example/{path}\n')
+    seen = tmp_path / "seen"
+    for name in ("pre-push", "post-checkout", "reference-transaction"):
+        hook = here / ".git/hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(f"#!/bin/sh\necho {name} $* >> {seen}\n")
+        hook.chmod(0o755)
+    run("git", "config", "core.fsmonitor", f"echo fsmonitor >> {seen}; false", cwd=here)
+    run("git", "config", "credential.helper", f"!cat >> {seen}", cwd=here)
+    for user in ("x-access-token", "oauth2"):
+        run("git", "config", "--add", f"url.{theirs}.insteadOf", f"https://{user}:", cwd=here)
+    run("bash", "-eo", "pipefail", "-c", lines, cwd=here)
+    pushed = run("git", "-C", str(server), "rev-parse", "template-update")
+    assert pushed == run("git", "rev-parse", "HEAD", cwd=again)
+    assert run("git", "-C", str(theirs), "for-each-ref") == ""
+    assert not seen.exists(), seen.read_text()
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -339,6 +339,29 @@ def test_what_a_registry_says_of_a_version_stays_within_its_line(
     assert "? ? (? to ?)  commit ?  data ?" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("shelf", ["remote"], indirect=True)
+def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
+    shelf: Shelf, module: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, oci, version = shelf.module, module("registry.oci"), shelf.push(1)
+    whole = json.dumps(shelf.manifest(version))
+    monkeypatch.setattr(oci.Remote, "download", lambda *_: pytest.fail("it was asked for"))
+    for sizes, reason in ([oci.MAX_FILE + 1], "has"), ([oci.MAX_FILE] * 900, "a package of"):
+        manifest = json.loads(whole)
+        layer = json.dumps(manifest["layers"][0])
+        for number, size in enumerate(sizes):
+            more = json.loads(layer) | {"size": size}
+            more["annotations"] = {TITLE: f"file-{number}"}
+            manifest["layers"].append(more)
+        shelf.store(version, manifest)
+        with pytest.raises(registry.BadInput, match=f"{reason}.* more than"):
+            shelf.open.fetch(version, shelf.path / "out")
+    monkeypatch.setattr(oci.Remote, "put", lambda *_: pytest.fail("it was sent"))
+    monkeypatch.setattr(oci, "MAX_FILE", 3)
+    with pytest.raises(registry.BadInput, match=r"has .* more than 3"):
+        shelf.push(2)
+
+
 BYTES = [b"", b"\xff\xfe", b"[]", b"null", b"7", b'"x"', b"{", b"[" * 100_000, b'{"a":' * 50_000]
 BYTES += [b"9" * 5_000, b'{"layers": [' + b"{}," * 2_000 + b"{}]}"]
 

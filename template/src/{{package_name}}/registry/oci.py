@@ -19,7 +19,15 @@ from typing import Any, Protocol
 from .. import BadInput, Refused
 from ..documents import MODEL, replacing
 from . import CHAMPION, Still, Version, arriving, file_lock, lease
-from .oci_client import BYTES, DIGEST, MANIFEST, Remote, UnknownMediaType
+from .oci_client import (
+    BYTES,
+    DIGEST,
+    MANIFEST,
+    MAX_FILE,
+    MAX_PACKAGE,
+    Remote,
+    UnknownMediaType,
+)
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -247,6 +255,7 @@ class Oci:
         known = artifact.version(self._named(name)) if artifact else None
         if known and known.digest != manifest["package_digest"]:
             raise Refused(f"{name} is in {self.where} already, as another package")
+        self._require_room({path: (folder / path).stat().st_size for path in manifest["files"]})
         files = dict[str, bytes]()
         for path, expected in {**manifest["files"], "manifest.json": None}.items():
             content = (folder / path).read_bytes()
@@ -294,8 +303,10 @@ class Oci:
         known = artifact.version(where) if artifact else None
         if artifact is None or known is None or known.version != version:
             raise BadInput(f"{self.where} has no version {version}: `ml models` lists them")
+        layers = artifact.files(where)
+        self._require_room({str(layer.path): layer.size for layer in layers})
         with arriving(to, known) as new:
-            for layer in artifact.files(where):
+            for layer in layers:
                 path = new / layer.path
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -344,6 +355,20 @@ class Oci:
             return file_lock(self.store.path / ".lock")
         self.store.put(_bytes(NOTE))  # before the time in which the lease has to be written
         return lease(self)
+
+    def _require_room(self, sizes: dict[str, int]) -> None:
+        """See that a package is no larger than what is fetched from elsewhere, before it is.
+
+        Raises:
+            BadInput: A file is, or all of them together are.
+        """
+        if not isinstance(self.store, Remote):
+            return
+        for name, size in sizes.items():
+            if size > MAX_FILE:
+                raise BadInput(f"{self.where}: {name} has {size} bytes, more than {MAX_FILE}")
+        if (total := sum(sizes.values())) > MAX_PACKAGE:
+            raise BadInput(f"{self.where}: a package of {total} bytes is more than {MAX_PACKAGE}")
 
     def _tag(self, name: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
         self.store.put(_bytes(config))

@@ -45,6 +45,7 @@ LISTING = 60.0  # for all pages of tags
 MAX_JSON = 8 * 2**20
 MAX_ERROR = 2**16
 MAX_FILE = 2 * 2**30
+MAX_PACKAGE = 4 * MAX_FILE
 MAX_PAGES = 200
 MAX_REDIRECTS = 5
 PAGE = 1000
