@@ -219,6 +219,21 @@ def test_no_name_no_category_and_no_reason_leaves_its_place_in_a_report(
             assert len(set(rows)) == 1, table
 
 
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": [-Infinity]}', "[" * 100_000, "[1, 2"])
+def test_a_document_of_a_request_that_is_no_json_is_a_sentence(
+    module: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    documents = module("documents")
+    path = tmp_path / "gate.json"
+    path.write_text(text)
+    monkeypatch.setattr(documents, "DOCUMENTS", {"gate": path})
+    # Whatever its schema allows, and with a seal, which its own code can make.
+    monkeypatch.setattr(documents, "_validate", lambda *_: None)
+    monkeypatch.setattr(documents, "_sealed", lambda document: document["digest"])
+    with pytest.raises(module("registry").BadInput, match="cannot be read"):
+        documents.read("gate")
+
+
 def test_a_report_is_short_whatever_breaks_the_contract(written: Callable[..., str]) -> None:
     documents = {"validate": {"failures": [failure("a" * 300)] * 10_000}}
     text = written(documents, "target")

@@ -91,15 +91,21 @@ def read(step: str) -> dict[str, Any]:
         BadInput: The step has not run, or its document is not what its schema says.
     """
     try:
-        document: dict[str, Any] = json.loads(DOCUMENTS[step].read_text("utf-8"))
+        text = DOCUMENTS[step].read_text("utf-8")
+        document: dict[str, Any] = json.loads(text, parse_constant=_no_number)
         _validate(step, document)
         if document["digest"] != _sealed(document):
             raise ValueError("edited by hand")
     except FileNotFoundError:
         raise BadInput(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
-    except (ValueError, ValidationError):
+    except (ValueError, ValidationError, RecursionError):
         raise BadInput(f"{DOCUMENTS[step]} cannot be read: run `ml {step}` again") from None
     return document
+
+
+def _no_number(name: str) -> float:
+    """Refuse NaN and Infinity, which are not JSON, and which no document is written with."""
+    raise ValueError(f"{name} is no number")
 
 
 def _validate(step: str, body: Any) -> None:
