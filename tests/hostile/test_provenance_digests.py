@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -268,6 +268,21 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     with pytest.raises(registry.BadInput, match="for a digest"):
         place.module("loop").resolve(found.version)
     assert capsys.readouterr().out == ""
+
+
+def test_an_old_model_does_not_pass_for_a_new_one(place: Place) -> None:
+    found = place.push("one")
+    registry = place.module("registry")
+    assert registry.fetched(found, Path("fetched")) == Path("fetched")
+    younger = replace(found, created="2999-01-01T00:00:00.000+00:00")
+    with pytest.raises(registry.BadInput, match="not made when the registry says"):
+        registry._require(Path("fetched"), younger)
+    for created in ("", "yesterday", "9" * 50, "\n::error::x"):
+        with pytest.raises(registry.BadInput, match="was made at") as error:
+            _ = replace(found, created=created).made
+        assert str(error.value).isprintable()
+    with pytest.raises(registry.BadInput, match="of which data"):
+        _ = replace(found, facts={}).data_digest
 
 
 def test_an_old_package_under_a_new_name_is_refused(place: Place) -> None:

@@ -398,6 +398,23 @@ def test_a_history_that_is_none_ends_in_a_sentence(shelf: Shelf) -> None:
         registry.rollback()
 
 
+def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
+    monitoring = module("monitoring")
+    alarm = {"id": "a", "kind": "drift", "status": "decided", "reason": "r"}
+    started = {"status": "started", "started": "2026-01-01T00:00:00+00:00", "outcome": None}
+    good = [{}, {"d": {}}, {"d": {"drift": alarm}}, {"d": {"drift": alarm | started}}]
+    for known in good:
+        assert monitoring._noted(json.dumps(known)) == known
+    odd = [alarm | {"id": 7}, {}, None, alarm | {"status": None}, alarm | {"status": "started"}]
+    odd += [alarm | started | {"started": when} for when in ("", "2026-01-01", None, 7)]
+    odd += [alarm | started | {"outcome": []}]
+    texts = [json.dumps({"d": {"drift": one}}) for one in odd]
+    for text in [*NOTES, '{"a": 1}', '{"a": {"b": 1}}', *texts]:
+        if text != "{}":
+            with pytest.raises(monitoring.BadInput, match="is no list of alarms"):
+                monitoring._noted(text)
+
+
 INDEXES: list[Any] = [
     [], None, {"manifests": None}, {"manifests": {}}, {"manifests": [None, 7, [], "x"]},
     {"manifests": [{"annotations": None}]}, {"manifests": [{"annotations": []}]},

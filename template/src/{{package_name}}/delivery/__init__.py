@@ -293,7 +293,7 @@ def _journal(
 
     said = dict.fromkeys(FIELDS) | {"version": new.version, "package_digest": new.digest}
     said |= {"previous": before, "target": target.name}
-    said |= {"started": now(), "data_digest": new.facts["data_digest"]}
+    said |= {"started": now(), "data_digest": new.data_digest}
     said |= {"inputs": {str(DELIVERY): digest(DELIVERY)}}
 
     def at(stage: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def image(version: str | None = None, push: bool = False) -> str:
     pinned = _pushed(engine, place, tag)
     store.set(f"image-{found.version}", pinned)
     said = {"image": pinned, "version": found.version, "package_digest": found.digest}
-    write("image", said | {"parity": answered}, begun, found.facts["data_digest"], {})
+    write("image", said | {"parity": answered}, begun, found.data_digest, {})
     return pinned
 
 

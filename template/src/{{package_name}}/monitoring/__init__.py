@@ -69,7 +69,7 @@ def monitor() -> str:
     until = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=service.log_seconds)
     windows, waiting = observed(champion, service.log, until, settings)
     outcomes, labels = judged_labels(champion, service.log, settings)
-    age = datetime.now(UTC) - datetime.fromisoformat(version.created)
+    age = datetime.now(UTC) - version.made
     days = age.total_seconds() / 86_400
     before, after = _changed(
         version, lambda found: updated(found, windows, outcomes, days, settings)
@@ -97,7 +97,7 @@ def monitor() -> str:
         "outcomes": outcomes,
     }
     found = [w["drift"] for w in windows]
-    inputs, data = {str(DRIFT): digest(DRIFT)}, version.facts["data_digest"]
+    inputs, data = {str(DRIFT): digest(DRIFT)}, version.data_digest
     times = [name for name, column in champion.data.columns.items() if column.type == "datetime"]
     with registry.file_lock(ARTIFACTS / "monitor.lock"):  # of two at once, one after the other
         write("drift", both | {"windows": found}, started, data, inputs)
@@ -395,7 +395,7 @@ def _changed(
     """The alarms of a champion before and after a change, by one process at a time."""
     store = registry.opened()
     with store.lock() as still:
-        known = json.loads(store.get(NOTE) or "{}")
+        known = _noted(store.get(NOTE) or "{}")
         before = known.get(version.digest)
         if before is None:  # another package of the same model has the same predictions
             recent = store.versions(registry.NEWEST) if known else []
@@ -407,6 +407,37 @@ def _changed(
             still()
             store.set(NOTE, json.dumps(dict(newest), ensure_ascii=False))
     return before, after
+
+
+def _noted(text: str) -> dict[str, Alarms]:
+    """Read the note of alarms, by the digest of a champion.
+
+    Raises:
+        BadInput: It is malformed: whoever can write to the registry has written it.
+    """
+    try:
+        known = json.loads(text)
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict) or not all(
+        isinstance(alarms, dict) and all(map(_is_alarm, alarms.values()))
+        for alarms in known.values()
+    ):
+        raise BadInput(f"the registry is damaged: its note {NOTE!r} is no list of alarms")
+    return known
+
+
+def _is_alarm(alarm: object) -> bool:
+    names = ("id", "kind", "status", "reason")
+    if not isinstance(alarm, dict) or not all(isinstance(alarm.get(n), str) for n in names):
+        return False
+    if alarm["status"] != "started":
+        return True
+    try:
+        started = datetime.fromisoformat(alarm["started"])
+        return started.tzinfo is not None and isinstance(alarm["outcome"], str | None)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _said(alarms: list[dict[str, Any]], windows: Windows, waiting: int, settings: Drift) -> str:

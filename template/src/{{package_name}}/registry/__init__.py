@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +72,31 @@ class Version:
     def reference(self) -> str:
         """VERSION@DIGEST: what a job hands on to the next, so that both mean the same package."""
         return f"{self.version}@{self.digest}"
+
+    @property
+    def data_digest(self) -> str:
+        """The digest of the data that it was made of.
+
+        Raises:
+            BadInput: The registry does not say it.
+        """
+        if found := self.facts.get("data_digest"):
+            return found
+        raise BadInput(f"the registry is damaged: {self.version} does not say of which data it is")
+
+    @property
+    def made(self) -> datetime:
+        """When it was made, in UTC.
+
+        Raises:
+            BadInput: The registry does not say it.
+        """
+        try:
+            return datetime.fromisoformat(self.created).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise BadInput(
+                f"the registry is damaged: {self.version} was made at {self.created[:100]!r}"
+            ) from None
 
 
 class Registry(Protocol):
@@ -311,6 +337,8 @@ def _require(folder: Path, version: Version) -> None:
     inside = manifest["package_digest"], manifest.get("version"), manifest["model_digest"]
     if inside != (version.digest, version.version, version.model_digest):
         raise BadInput(f"{version} in the registry is another package, of another name or model")
+    if manifest.get("created") != version.created:  # else an old model could pass for a new one
+        raise BadInput(f"{version} was not made when the registry says it was")
     if there != {*manifest["files"], MANIFEST}:
         raise BadInput(f"{version} has files that its manifest does not name")
 

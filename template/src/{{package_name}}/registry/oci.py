@@ -303,9 +303,9 @@ class Oci:
         known = artifact.version(where) if artifact else None
         if artifact is None or known is None or known.version != version:
             raise BadInput(f"{self.where} has no version {version}: `ml models` lists them")
-        layers = artifact.files(where)
-        self._require_room({str(layer.path): layer.size for layer in layers})
         with arriving(to, known) as new:
+            layers = artifact.files(where)
+            self._require_room({str(layer.path): layer.size for layer in layers})
             for layer in layers:
                 path = new / layer.path
                 try:
