@@ -67,6 +67,17 @@ def test_again_brings_them_up_to_date_and_leaves_others_alone(render: Render, ap
     assert api.schedules[0] == other
 
 
+@pytest.mark.parametrize(("role", "warned"), [("no_one_allowed", False), ("developer", True)])
+def test_variables_that_go_before_gitlabs_own_are_warned_of(
+    render: Render, api: Api, role: str, warned: bool
+) -> None:
+    api.may_set_variables = role
+    done = run(render(level=1, ci=["gitlab"]), api.url)
+    assert done.returncode == 0, done.stderr
+    assert ("forbid pipeline variables" in done.stderr) is warned
+    assert api.schedules
+
+
 @pytest.mark.parametrize(
     ("env", "said"),
     [

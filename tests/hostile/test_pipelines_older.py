@@ -113,10 +113,11 @@ def test_promote_asks(
     module: Module, checkout: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = module("registry")
-    facts = {"commit": "a" * 40, "committed": OLD, "compared_with": "sha256:champion"}
-    old = registry.Version("v1", "sha256:old", "sha256:m", OLD, facts)
+    one, two, model = (f"sha256:{n}" for n in ("1" * 64, "2" * 64, "3" * 64))
+    facts = {"commit": "a" * 40, "committed": OLD, "compared_with": two}
+    old = registry.Version("v1", one, model, OLD, facts)
     newer = facts | {"commit": "b" * 40, "committed": NEW}
-    champion = registry.Version("v2", "sha256:champion", "sha256:m", NEW, newer)
+    champion = registry.Version("v2", two, model, NEW, newer)
     store = Store(old, champion)
     monkeypatch.setattr(registry, "opened", lambda: store)
     monkeypatch.setattr(registry, "delivery", lambda: SimpleNamespace(replaces=None))

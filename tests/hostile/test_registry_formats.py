@@ -400,12 +400,18 @@ def test_a_history_that_is_none_ends_in_a_sentence(shelf: Shelf) -> None:
 
 def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
     monitoring = module("monitoring")
-    alarm = {"id": "a", "kind": "drift", "status": "decided", "reason": "r"}
+    alarm: dict[str, Any] = {"id": "a", "kind": "drift", "status": "decided", "reason": "r"}
     started = {"status": "started", "started": "2026-01-01T00:00:00+00:00", "outcome": None}
     good = [{}, {"d": {}}, {"d": {"drift": alarm}}, {"d": {"drift": alarm | started}}]
     for known in good:
         assert monitoring._noted(json.dumps(known)) == known
-    odd = [alarm | {"id": 7}, {}, None, alarm | {"status": None}, alarm | {"status": "started"}]
+    odd: list[Any] = [
+        alarm | {"id": 7},
+        {},
+        None,
+        alarm | {"status": None},
+        alarm | {"status": "started"},
+    ]
     odd += [alarm | started | {"started": when} for when in ("", "2026-01-01", None, 7)]
     odd += [alarm | started | {"outcome": []}]
     texts = [json.dumps({"d": {"drift": one}}) for one in odd]

@@ -79,6 +79,7 @@ class Api:
     notes: list[Comment] = field(default_factory=list)
     dispatched: list[dict[str, Any]] = field(default_factory=list)
     schedules: list[dict[str, Any]] = field(default_factory=list)
+    may_set_variables: str = "no_one_allowed"  # by name, of a pipeline that they start
     packages: dict[str, bytes] = field(default_factory=dict)
     vulnerable: dict[str, str] = field(default_factory=dict)  # package -> what is known of it
     may_write: bool = True  # a fork's token may not
@@ -271,7 +272,12 @@ class Api:
     def project(self, call: Call, project: str) -> Answer:
         """Show the project."""
         self.gitlab(call)
-        return 200, {"id": 1, "default_branch": "main", "path_with_namespace": unquote(project)}
+        return 200, {
+            "id": 1,
+            "default_branch": "main",
+            "path_with_namespace": unquote(project),
+            "ci_pipeline_variables_minimum_override_role": self.may_set_variables,
+        }
 
     def request(self, call: Call, project: str, number: str) -> Answer:
         """Show a merge request."""

@@ -113,7 +113,7 @@ def verified(folder: Path) -> dict[str, Any]:
         BadInput: There is no package, or it is damaged, or its manifest names another model.
     """
     try:
-        manifest = _document(folder / MANIFEST)
+        manifest: dict[str, Any] = _document(folder / MANIFEST)
         files = manifest["files"]
         for name, before in files.items():
             if digest(_file(folder, name)) != before:
