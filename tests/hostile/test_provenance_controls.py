@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +125,44 @@ def test_a_file_of_the_base_that_cannot_be_read_is_said(controls: ModuleType) ->
         Path("config/gate.yaml").write_text(before)
         with pytest.raises(controls.BadInput, match=r"config/gate\.yaml of"):
             controls.compared(broken)
+
+
+@pytest.fixture
+def comments(module: Module, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What `ml comment` writes in a job of the base: report and tail."""
+    found: list[tuple[str, str]] = []
+    there = SimpleNamespace(jobs=dict, comment=lambda text, tail: found.append((text, tail)))
+    monkeypatch.setattr(module("forge"), "there", lambda: there)
+    monkeypatch.setenv("ML_BASE", "main")
+    monkeypatch.setenv("ML_HEAD", "request")
+    return found
+
+
+@pytest.mark.parametrize("text", ["[", "[" * 99_999, "{}", "null", '{"digest": NaN}', "\xff"])
+def test_documents_of_a_request_that_make_no_report_do_not_silence_the_comment(
+    controls: ModuleType, module: Module, comments: list[tuple[str, str]], text: str
+) -> None:
+    git(Path(), "checkout", "-q", "main")
+    Path("artifacts").mkdir()
+    Path("artifacts/gate.json").write_text(text)
+    module("loop").comment()
+    ((report, _),) = comments
+    assert "❌ There is no report: ``BadInput: artifacts/gate.json cannot be read" in report
+
+
+NO_SETTINGS = ["[" * 20_000, "a: 2026-13-45", f"a: {'9' * 5_000}", "thresholds: [", "a: !!python/x"]
+
+
+@pytest.mark.parametrize("text", NO_SETTINGS, ids=lambda text: text[:12])
+def test_settings_of_a_request_that_cannot_be_read_do_not_silence_the_comment(
+    controls: ModuleType, module: Module, comments: list[tuple[str, str]], text: str
+) -> None:
+    Path("config/gate.yaml").write_text(text)
+    git(Path(), "commit", "-qam", "no settings")
+    git(Path(), "checkout", "-q", "main")
+    module("loop").comment()
+    ((_, tail),) = comments
+    assert "❌ It cannot be read: `config/gate.yaml of" in tail
 
 
 def test_another_task_is_judged_by_the_requests_own_gate_and_that_is_said(

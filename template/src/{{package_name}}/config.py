@@ -158,7 +158,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         BadInput: It is missing or no YAML, or a key is unknown, absent or of another type.
     """
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
     except FileNotFoundError:
         todo = (
             "`ml data use` writes it" if path in (DATA, MODEL, GATE) else "bring it back from Git"
@@ -166,12 +166,24 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         raise BadInput(f"{path} is missing: {todo}") from None
     except UnicodeDecodeError:
         raise BadInput(f"{path}: this is not UTF-8: save it as UTF-8") from None
+    return checked(parsed(text, str(path)), kind, str(path))
+
+
+def parsed(text: str, where: str) -> Any:
+    """Parse YAML, which anybody may have written.
+
+    Raises:
+        BadInput: It is none, or has a date that there is not, or is nested too deeply.
+    """
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         said = str(getattr(error, "problem", error)).splitlines()[0]
-        raise BadInput(f"{path}{line}: this is not YAML: {said}") from None
-    return checked(found, kind, str(path))
+    except (ValueError, RecursionError) as error:
+        line, said = "", str(error)
+    raise BadInput(f"{where}{line}: this is not YAML: {said}")
 
 
 def checked(value: object, kind: type[Kind], where: str) -> Kind:

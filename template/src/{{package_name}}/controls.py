@@ -17,8 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
 from . import BadInput, Refused, config
 from .config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Data, Gate, Strict, checked
 from .documents import ARTIFACTS, DOCUMENTS, digest, now, read, write
@@ -93,10 +91,7 @@ def _settings(commit: str | None, path: Path, kind: type[Strict]) -> dict[str, s
 
 
 def _parsed(text: str, kind: type[Strict], where: str) -> Strict:
-    try:
-        return checked(yaml.safe_load(text), kind, where)
-    except yaml.YAMLError as error:
-        raise BadInput(f"{where} is not YAML: {str(error).splitlines()[0]}") from None
+    return checked(config.parsed(text, where), kind, where)
 
 
 def _flat(settings: Strict) -> dict[str, str]:

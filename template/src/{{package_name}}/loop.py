@@ -378,11 +378,16 @@ def _unserved() -> bool:
 def comment() -> None:
     """Write the report as the one comment of the pull request that this job is for."""
     from .config import load
-    from .escaping import cell
+    from .escaping import cell, code
     from .pipeline import report
 
-    at = _load("forge").there()
-    jobs, text = at.jobs(), report.write(load())
+    at, settings = _load("forge").there(), load()
+    jobs = at.jobs()
+    try:
+        text = report.write(settings)
+    except Exception as error:  # of documents that the request's own code has made
+        reason = code(f"{type(error).__name__}: {error}", 500)
+        text = f"# Predicting {code(settings.data.target)}\n\n❌ There is no report: {reason}\n"
     marks = {"success": "✅", "skipped": "not run"}
     rows = []
     for name, result in jobs.items():
@@ -392,7 +397,10 @@ def comment() -> None:
     base, head = os.environ.get("ML_BASE"), os.environ.get("ML_HEAD")
     if base and head:  # told by this job, and not by documents of the request
         controls = _load("controls")
-        changes = controls.table(controls.compared(base, head).changes)
+        try:
+            changes = controls.table(controls.compared(base, head).changes)
+        except BadInput as error:  # else a comment of before would stay
+            changes = f"❌ It cannot be read: {code(error, 500)}"
         about = "\n## What models are judged by\n\nThis request changes it, says Git:"
         table += f"{about}\n\n{changes}\n" if changes else ""
     why = at.comment(text, table)

@@ -8,11 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from . import BadInput
-from .config import Strict, checked, read
+from .config import Strict, checked, parsed, read
 
 DELIVERY, DRIFT = Path("config/delivery.yaml"), Path("config/drift.yaml")
 
@@ -133,8 +132,6 @@ def _from_environment(service: Service) -> Service:
     for key, field in Service.model_fields.items():
         name = f"ML_{key.upper()}"
         if (text := os.environ.get(name)) is not None:
-            try:  # a text is itself: "::" is a host
-                changed[key] = text if field.annotation is str else yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise BadInput(f"the environment, {name}: {text!r} is no value of YAML") from None
+            where = f"the environment, {name}"  # a text is itself: "::" is a host
+            changed[key] = text if field.annotation is str else parsed(text, where)
     return checked(service.model_dump() | changed, Service, "the environment, ML_…")
