@@ -177,6 +177,26 @@ def test_na_is_a_country_and_a_gap(use: Use) -> None:  # pandas#10647
     assert "NA" not in found.data.gaps
 
 
+def test_na_is_a_region_among_longer_codes(use: Use) -> None:
+    found = use(text(region=lambda r: r.choice(["EU", "NA", "APAC", "LATAM"])))
+    assert "NA" in found.data.columns["region"].categories
+    assert warned(found, "region")
+
+
+@pytest.mark.parametrize("error", ["#DIV/0!", "#VALUE!", "#REF!", "#N/A"])
+def test_what_a_spreadsheet_could_not_compute_is_a_gap(use: Use, error: str) -> None:
+    """These words mean nothing else, although one holds a digit; and a person is told of it."""
+    found = use(text(share=lambda r: error if r.random() < 0.1 else f"{r.random():.2f}"))
+    assert found.data.columns["share"].type == "number"
+    assert error == "#N/A" or warned(found, "share")
+
+
+def test_categories_that_differ_in_capitals_alone_are_pointed_out(use: Use) -> None:
+    found = use(text(channel=lambda r: r.choice(["Web", "web ", "Shop"])))
+    assert "'Web' and 'web' differ in capitals alone" in found.notes["channel"]
+    assert not warned(found, "z")
+
+
 def test_na_among_words_is_a_gap_everywhere(use: Use) -> None:
     found = use(text(colour=lambda r: r.choice(["NA", "red", "green"])))
     assert "NA" in found.data.gaps
@@ -263,7 +283,7 @@ def lines(**columns: Iterable[object]) -> str:
         **columns,
         "x": [f"{r.random():.3f}" for _ in range(N)],
         "y": [r.choice("ab") for _ in range(N)],
-    }
+    } | columns
     rows = zip(*every.values(), strict=True)
     return "\n".join([",".join(every), *(",".join(map(str, row)) for row in rows), ""])
 
@@ -357,6 +377,59 @@ def test_times_that_cannot_be_read_are_pointed_out_and_what_that_costs(use: Use,
 
 
 @pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("when", "%Y-%j"),
+        ("date", "%Y年%m月%d日"),
+        ("datum", "{d}. Januar %Y"),
+        ("date", "{d} janvier %Y"),
+        ("when", "{d} de enero de %Y"),
+    ],
+)
+def test_a_name_of_time_over_words_with_years_is_never_silent(
+    use: Use, name: str, form: str
+) -> None:
+    when = [(START + timedelta(days=n)).strftime(form.format(d=1 + n % 28)) for n in range(N)]
+    found = use(lines(**{name: when}))
+    assert "WARNING: looks like times" in found.notes[name]
+    assert f"WARNING: '{name}' looks like a time" in found.notes["(split)"]
+
+
+@pytest.mark.parametrize(
+    "word", ["u{}@mail.com", "market {}", "mayor no. {}", "junk {}", "{} decor"]
+)
+def test_words_that_begin_as_a_month_does_are_no_times(use: Use, word: str) -> None:
+    found = use(lines(place=[word.format(n % 40) for n in range(N)]))
+    assert "times" not in found.notes["place"] + found.notes["(split)"]
+
+
+@pytest.mark.parametrize(
+    ("form", "factor"), [("%s", 1), ("%s%3f", 1_000), ("%s%6f", 1_000_000), ("%Y%m%d%H%M%S", 0)]
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_a_clock_counts_is_a_time(
+    use: Use, module: Module, tmp_path: Path, form: str, factor: int, kind: str
+) -> None:
+    at = [START + timedelta(hours=7 * n) for n in range(N)]
+    count = [
+        int((t - datetime(1970, 1, 1)).total_seconds()) * factor or int(f"{t:%Y%m%d%H%M%S}")
+        for t in at
+    ]
+    if kind == "csv":
+        found = use(lines(event_time=count))
+    else:
+        y = ["yes", "no"] * (N // 2)
+        file = tmp_path / "t.parquet"
+        pl.DataFrame(
+            {"event_time": count, "x": [n * 7 % 13 for n in range(N)], "y": y}
+        ).write_parquet(file)
+        found = used(module, file)
+    assert found.data.columns["event_time"].formats == [form]
+    assert found.data.split.by == "time"
+    assert found.frame["event_time"].to_list() == at
+
+
+@pytest.mark.parametrize(
     ("form", "texts"),
     [
         ("%Y", ["1999", "2000.5", "1949.083"]),
@@ -428,7 +501,26 @@ def test_a_datetime_that_does_not_split_is_named_with_the_reason(use: Use) -> No
     assert "'birth_date' is a date of birth" in born.notes["(split)"]
 
 
+def test_a_time_with_a_gap_does_not_split_and_that_is_said_loudly(use: Use) -> None:
+    seen = ["" if n == 9 else START + timedelta(days=n) for n in range(N)]
+    for asked in ({}, {"time": "seen"}):
+        found = use(lines(seen=seen), **asked)
+        assert "'seen' has gaps in 1 row" in found.notes["(split)"]
+        assert "WARNING: so old and new rows mix" in found.notes["(split)"]
+
+
 # --- identifiers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.0", "SO-{}"])
+def test_an_identifier_stays_one_with_a_gap_or_one_that_is_there_twice(use: Use, form: str) -> None:
+    """As a feature it would have a range, and no new one would be in it."""
+    numbers = [100_000 + 7 * n for n in range(N)]
+    gaps = ["" if n % 80 == 0 else form.format(number) for n, number in enumerate(numbers)]
+    assert "order_id" in use(lines(order_id=gaps)).data.left_out
+    numbers[5] = numbers[4]
+    found = use(lines(order_id=[form.format(number) for number in numbers]))
+    assert "WARNING: an identifier by its name, which 1 row repeat" in found.notes["order_id"]
 
 
 def test_an_identifier_too_long_for_64_bits_is_a_key(use: Use) -> None:  # readr#976
@@ -563,11 +655,27 @@ def test_spaces_around_names_need_not_be_typed(use: Use) -> None:
         (b"<!DOCTYPE html><html><body>Sign in</body></html>\n" * 9, "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 3\n", "Git LFS"),
         (text().encode("utf-16"), "UTF-16"),
+        (text().encode("utf-16-le"), "UTF-16"),
+        (text().encode("utf-16-be"), "UTF-16"),
+        (gzip.compress(gzip.compress(text().encode())), "gzip twice"),
+        (b"sep=;\n" + text(";").encode(), "only for Excel"),
+        (text().replace("x,", "größe,", 1).encode("latin-1"), "first line is not UTF-8"),
         (text(z=lambda r: r.choice(["São", "b"])).encode("latin-1"), "not UTF-8 after line"),
         (b"SQLite format 3\0" + b"\0" * 90, "SQLite"),
         (b"PAR1" + b"\0" * 90, "Parquet"),
     ],
-    ids=["lines of JSON", "JSON", "HTML", "LFS", "UTF-16", "Latin-1", "SQLite", "Parquet"],
+    ids=[
+        *(
+            "lines of JSON",
+            "JSON",
+            "HTML",
+            "LFS",
+            "UTF-16",
+            "UTF-16 without a mark",
+            "the other end",
+        ),
+        *("gzip twice", "sep=", "a Latin-1 name", "Latin-1", "SQLite", "Parquet"),
+    ],
 )
 def test_what_is_no_table_is_told_for_what_it_is(
     use: Use, module: Module, content: bytes, message: str
@@ -616,6 +724,38 @@ def species() -> str:
     kinds = ["oak"] * 150 + ["elm"] * 150 + ["ash"] * 90 + ["fir"] * 6 + ["yew"] * 3 + ["box"]
     random.Random(6).shuffle(kinds)
     return lines(kind=kinds)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (lambda n: "1O5" if n == 9 else f"{n / 7:.3f}", "looks like numbers, but '1O5' (1 row)"),
+        (lambda n: f"{n % 24:02}:{n % 60:02}", "looks like times, but '00:00'"),
+        (lambda n: "1" if n % 2 else "", "is '1' in each of the 200 rows that have one, and 200"),
+        (lambda n: "N/A" if n % 2 else "ok", "is 'ok' in each of the 200 rows that have one"),
+    ],
+)
+def test_a_target_is_refused_for_the_reason_that_it_has(
+    use: Use, module: Module, target: Callable[[int], str], reason: str
+) -> None:
+    with pytest.raises(module("config").BadInput, match=re.escape(reason)):
+        use(lines(y=[target(n) for n in range(N)]))
+
+
+def test_yes_and_no_written_in_several_ways_are_two_classes(use: Use) -> None:
+    found = use(lines(y=[["TRUE", "0", "1", "False"][n % 4] for n in range(N)]))
+    assert found.data.classes == ["false", "true"]
+    assert warned(found, "y")
+
+
+def test_a_class_that_was_written_as_a_gap_is_named(use: Use) -> None:
+    found = use(lines(y=[["EU", "APAC", "NA"][n % 3] for n in range(N)]))
+    assert "rows without one ('NA') are set aside" in found.notes["y"]
+
+
+def test_the_target_is_no_group(use: Use, module: Module) -> None:
+    with pytest.raises(module("config").BadInput, match="that is the target"):
+        use(text(), group="y")
 
 
 def test_rare_classes_are_refused_with_the_way_out(use: Use, module: Module) -> None:

@@ -203,6 +203,19 @@ def test_a_severity_that_is_written_afterwards_is_named_where_positives_are_rare
     assert told(module, columns, y, "binary") == ["severity"]
 
 
+def test_a_text_that_only_one_class_has_is_told_before_the_gate_takes_it(module: Module) -> None:
+    """A reason for leaving is written for those who left; `predicts_alone` lists it."""
+    draw = np.random.default_rng(SEED)
+    y = draw.random(400) < 0.5
+    why = [f"left, as number {n} was too dear" if left else None for n, left in enumerate(y)]
+    comment = [f"a comment of number {n} on it" for n in range(400)]
+    rows = pl.DataFrame({"x": draw.normal(size=400), "why": why, "comment": comment, "y": y})
+    data, notes = module("pipeline.infer").infer(rows, "y", source="t.csv", separator=",")
+    named = module("pipeline.leaks").alone(module("pipeline.ingest").typed(rows, data), data)
+    assert named == ["why"]
+    assert [name for name, note in notes.items() if "alone" in note] == named
+
+
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_columns_that_know_nothing_are_never_named(module: Module, task: str) -> None:
     for seed in range(20):

@@ -270,6 +270,44 @@ def resampler(module: Module, y: Any, metric: str = "roc_auc", classes: int = 2)
     return module("pipeline.metrics").Resampler(y, metric, classes, gate)
 
 
+@pytest.mark.parametrize("groups", [10, 40])
+def test_rows_of_one_group_are_evidence_of_one(module: Module, groups: int) -> None:
+    """Noise that is alike within groups is surely better than nothing in 2.5 % of trials at most.
+
+    Row by row it is in a quarter of them.
+    """
+    found = {"groups": 0, "rows": 0}
+    trials = 120
+    for seed in range(trials):
+        random = np.random.default_rng(seed)
+        whose = np.repeat(np.arange(groups), 8)
+        y = (random.permutation(groups) < groups / 2)[whose].astype(float)
+        chance = 1 / (1 + np.exp(-random.normal(size=groups)[whose]))
+        p = np.column_stack([1 - chance, chance])
+        for unit in found:
+            gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+            own = whose if unit == "groups" else None
+            drawn = module("pipeline.metrics").Resampler(y, "roc_auc", 2, gate, own)
+            low = drawn.skill(p, np.full_like(p, 0.5)).interval(0.95)["low"]
+            found[unit] += low > 0
+    print("seeds 0 to", trials - 1, found)
+    assert found["groups"] <= 0.06 * trials
+    assert found["rows"] >= 0.15 * trials
+
+
+def test_many_groups_are_thinned_by_whole_groups_and_cost_no_width(module: Module) -> None:
+    random = np.random.default_rng(3)
+    whose = np.repeat(np.arange(3_000), 4)
+    y = random.normal(size=3_000)[whose]
+    gate = module("config").Gate(metric="mae", thresholds={"mae": 1})
+    drawn = module("pipeline.metrics").Resampler(y, "mae", 0, gate, whose)
+    assert len(drawn.whole.rows) == 4_000
+    assert len(np.unique(whose[drawn.whole.rows])) == 1_000
+    found = drawn.score("mae", np.zeros(12_000))
+    alone = np.abs(y[::4]).std() / 3_000**0.5
+    assert found.deviations.std() == pytest.approx(alone, rel=0.15)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "rare"), [(400, 0.3), (20_000, 0.3), (20_000, 0.02)])
 def test_a_resampled_metric_is_as_wide_as_that_of_new_rows(

@@ -39,7 +39,7 @@ def found(module: Module, rows: pl.DataFrame, *, classified: bool = False) -> st
     subject = module("pipeline.subjects").find_subject(
         {name: rows[name] for name in rows.columns}, "y", None, classified=classified
     )
-    return subject.column if subject else None
+    return subject.column if subject and not subject.too_few else None
 
 
 @pytest.mark.parametrize("name", ["nr", "chick", "customer id", "ID"])
@@ -48,6 +48,67 @@ def test_a_column_that_names_subjects_is_found_whatever_it_is_called(
 ) -> None:
     """By its name, or by rows that stand together."""
     assert found(module, panel(1, name=name)) == name
+
+
+CODES = {
+    "email": "u{}@mail.com",
+    "uuid": "{:08x}-4a4a-9b9b",
+    "ssn": "{:03}-12-3456",
+    "phone": "+49 171 {:05}",
+    "Kundennummer": "K{:05}",
+    "pid": "{}",
+    "ref": "R{:04}",
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_subjects_are_found_under_words_as_well_as_under_numbers(module: Module, name: str) -> None:
+    """By a name, shuffled; a ref by numbered words that stand together."""
+    rows = panel(9, name=name)
+    rows = rows.with_columns(rows[name].map_elements(CODES[name].format, pl.String))
+    if name != "ref":
+        rows = rows.sample(fraction=1.0, shuffle=True, seed=1)
+    assert found(module, rows) == name
+
+
+def test_subjects_are_found_beside_rows_that_do_not_say_whose_they_are(module: Module) -> None:
+    """And beside rows of somebody who is there but once."""
+    rows = panel(10, name="customer_id")
+    gaps = pl.when(pl.int_range(pl.len()) % 20 > 0).then("customer_id").alias("customer_id")
+    assert found(module, rows.with_columns(gaps)) == "customer_id"
+    once = pl.when(pl.int_range(pl.len()) < 270).then(pl.int_range(pl.len()) + 10_000)
+    lonely = rows.with_columns(once.otherwise("customer_id").alias("customer_id"))
+    assert lonely["customer_id"].n_unique() > len(lonely) / 2
+    assert found(module, lonely) == "customer_id"
+
+
+def test_numbers_that_begin_anew_at_every_site_name_subjects_with_the_site(module: Module) -> None:
+    rng = np.random.default_rng(11)
+    who = np.repeat(np.arange(100), 6)
+    own, height = rng.normal(size=100), rng.normal(170, 9, 100)
+    columns = {
+        "site": pl.Series([f"s{n // 20}" for n in who]),
+        "patient": who % 20,
+        "height": height[who],
+        "dose": rng.normal(size=600),
+        "y": own[who],
+    }
+    rows = pl.DataFrame(columns).sample(fraction=1.0, shuffle=True, seed=1)
+    assert found(module, rows) == "patient"
+    assert found(module, rows.with_columns(pl.col("height", "y").shuffle(seed=2))) is None
+
+
+@pytest.mark.parametrize("few", ["subjects", "of a class"])
+def test_subjects_too_few_to_split_by_are_told_loudly(module: Module, few: str) -> None:
+    """Labels are noise, one for each customer: a score on known customers says nothing."""
+    rng = np.random.default_rng(12)
+    count = 8 if few == "subjects" else 60
+    who = np.repeat(np.arange(count), 480 // count)
+    label = (np.arange(count) % 2 == 0) if few == "subjects" else np.arange(count) < 3
+    rows = pl.DataFrame({"customer_id": who, "a": rng.normal(size=480), "y": label[who]})
+    data, notes = module("pipeline.infer").infer(rows, "y", source="t.csv", separator=",")
+    assert data.split.by == "stratified"
+    assert "WARNING: rows of one 'customer_id' are alike" in notes["(split)"]
 
 
 def test_labels_without_anything_in_common_name_no_subjects(module: Module) -> None:

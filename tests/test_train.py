@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import verdicts
 from sklearn.dummy import DummyClassifier
@@ -114,3 +116,28 @@ def test_a_refit_learns_from_the_rows_that_were_held_out_too(
     refitted = (tmp_path / "refitted").read_bytes()
     assert refitted == (tmp_path / "of all").read_bytes()
     assert refitted != (tmp_path / "of some").read_bytes()
+
+
+def test_a_line_over_time_goes_on_after_new_year(module: Module) -> None:
+    """Within one year the number of the month and the elapsed days are the same line."""
+    n, known, noise = 400, 320, 5.0
+    when = [datetime(2015, 1, 15) + timedelta(days=day) for day in range(n)]
+    errors = []
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        inputs = module("problem.features").features(
+            pl.DataFrame({"when": when, "x": random.normal(size=n)})
+        )
+        y = 0.1 * np.arange(n) + random.normal(0, noise, n)
+        linear = module("problem.model").linear("regression", inputs)
+        predicted = linear.fit(inputs[:known], y[:known]).predict(inputs[known:])
+        errors.append(float(np.mean((predicted - y[known:]) ** 2) ** 0.5))
+    print("seeds 0 to 2:", errors)
+    assert max(errors) < 1.2 * noise
+
+
+def test_a_season_is_next_to_itself_in_december_and_january(module: Module) -> None:
+    ends = pl.DataFrame({"when": [datetime(2020, 12, 31), datetime(2021, 1, 1)]})
+    season = module("problem.features").features(ends).select(r"^when season.*$").to_numpy()
+    assert np.abs(season[0] - season[1]).max() < 0.03
+    assert season[0] @ season[0] == pytest.approx(1)

@@ -32,7 +32,7 @@ OF_THE_ROW = _set(
 BIRTH = re.compile(r"(?i)birth|born|dob")
 # Of an identifier, or of the number of a row.
 ID = re.compile(
-    r"(?i:^(p?ids?|key|index|idx|unnamed.*|row[ _.]?(names?|id|nr|num(ber)?|no)?|)$"
+    r"(?i:^(p?ids?|key|index|idx|nr|#|unnamed.*|row[ _.]?(names?|id|nr|num(ber)?|no)?|)$"
     r"|^(obs(ervation)?|seq(uence)?|case|serial|rec(ord)?|line|sample|subject)"
     r"[ _.]?(no?|nr|num(ber)?|id|#)?$"
     r"|^id(no|nr|num|code|case)$"

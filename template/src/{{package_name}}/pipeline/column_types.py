@@ -19,6 +19,7 @@ from .column_names import words as column_words
 from .ingest import (
     CURRENCY,
     PAIRS,
+    EPOCHS,
     QUARTER,
     YEAR,
     YEAR_OF_CENTURY,
@@ -29,6 +30,8 @@ from .ingest import (
 GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
 # Among numbers and dates.
 WORDS = ["none", "nil", "-", "--", ".", "missing", "unknown", "n.a.", "undefined", "not available"]
+# What spreadsheets write into a cell that they could not compute.
+ERRORS = ["#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"]
 MOST_GAPS = 5  # different words of a column, besides GAPS
 MAYBE_ZERO = {"none", "nil"}
 DAYS = "%d/%m/%Y|%m/%d/%Y|%d.%m.%Y|%d-%m-%Y|%m-%d-%Y|%d-%B-%Y|%d %B %Y|%B %d, %Y"
@@ -48,19 +51,26 @@ SURE = [*map("".join, product(LONG_DAYS, CLOCKS)), *MAIL]
 SHORT = list(map("".join, product(SHORT_DAYS, CLOCKS)))
 UNSURE = [*SHORT, *MONTHS]
 FORMATS = [*SHORT, *SURE, *MONTHS]
-EPOCH = "%s"
+DIGITS = "%Y%m%d%H%M%S"
 NUMBER, INTEGER = Column(type="number"), Column(type="integer")
 BOOLEAN, CATEGORY = Column(type="boolean"), Column(type="category")
 LIKE_TIMES, NO_DAY = "WARNING: looks like times", "has no day"
-MONTH = "jan|feb|mar|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
+# In English, German, French and Spanish; whole words, as "mail" and "market" are no months.
+MONTH = (
+    r"(?:^|[^\pL])(?:jan(?:uary?|vier)?|jänner|enero|feb(?:ruary?|rero)?|février|mar(?:ch|s|zo)?|märz"
+    r"|apr(?:il)?|avril|abril|ma[yi]|mayo|jun[ei]?|juin|junio|jul[yi]?|juillet|julio|aug(?:ust)?|août"
+    r"|agosto|sept?(?:ember|embre|iembre)?|o[ck]t(?:ober|obre)?|octubre|nov(?:ember|embre|iembre)?"
+    r"|de[cz](?:ember)?|décembre|diciembre)(?:[^\pL]|$)"
+)
 # What people write times like; whether one can be read is another question.
 TIMES = (
     r"(?i)^\W?(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ t,].*)?|\d{8}([ t_-]?\d{4,6})?"
     r"|\d{4}[-/ .]?[qw]\d{1,2}.*|[qw]\d{1,2}[-/ .]\d{4}|\d{4}[-/.]\d{1,2}|\d{1,2}[/.-]\d{4}"
     r"|\d{1,2}/\d{2}"
-    rf"|.*\b\d{{1,2}}:\d\d\b.*|.*\b({MONTH})[a-z]*\b.*\d.*|.*\d.*\b({MONTH})[a-z]*\b.*)$"
+    rf"|.*\b\d{{1,2}}:\d\d\b.*|.*{MONTH}.*\d.*|.*\d.*{MONTH}.*|\d{{1,2}}{MONTH}.*)$"
 )
-CLEAR_TIMES = rf"(?i)\b(1[6-9]|20)\d\d\b|\d:\d\d|\b({MONTH})"
+HAS_YEAR = r"(?:^|\D)(?:1[6-9]|20)\d\d(?:\D|$)"
+CLEAR_TIMES = rf"(?i){HAS_YEAR}|\d:\d\d|{MONTH}"
 NUMBER_WITH_UNIT = (
     r"^[<>~≤≥=±(]*\s*[-+]?\s*(?:[$€£¥₹]\s*)?\.?\d[\d,' ]*(?:\.\d+)?(?:,\d+)?\s*[+)]?"
     r"\s*[^\W\d_]{0,6}(?:[%°²³/][^\W\d_]{0,4}[²³]?)?[+)*]?$"
@@ -96,9 +106,10 @@ class _Words:
 
     def can_be_gaps(self, odd: pl.Series) -> bool:
         """Whether words can mean no value: few, in few rows, and without a digit in any."""
-        known = odd.str.to_lowercase().is_in(WORDS).all()
+        lower = odd.str.to_lowercase()
+        known = lower.is_in([*WORDS, *ERRORS]).all()
         share = float(self.count(odd)) / float(self.rows.sum() or 1)
-        digits = odd.str.contains(r"\d").any()
+        digits = odd.filter(~lower.is_in(ERRORS)).str.contains(r"\d").any()
         return len(odd) <= MOST_GAPS and share <= (0.5 if known else 0.05) and not digits
 
     def count(self, words: pl.Series) -> int:
@@ -164,11 +175,12 @@ def draft(rows: pl.DataFrame, target: str, separator: str, time: str | None = No
 def _is_value(word: str, counts: pl.DataFrame) -> bool:
     """Whether a word that often means "no value" is one of a code's: NA, of Namibia.
 
-    It is, if all other words have its shape: two letters of the same case, or one sign. Where NA
-    stands far more often than any other word it is a gap nevertheless.
+    It is, if all other words have its shape: capitals as of EU and APAC, two small letters, or one
+    sign. Where NA stands far more often than any other word it is a gap nevertheless.
     """
     others = counts.filter(~counts["word"].str.to_lowercase().is_in(GAPS))
-    shape = next((s for s in ("[A-Z]{2}", "[a-z]{2}", r"[^\w\s]") if re.fullmatch(s, word)), None)
+    shapes = {"[A-Z]{2}": "[A-Z]{2,5}", "[a-z]{2}": "[a-z]{2}", r"[^\w\s]": r"[^\w\s]"}
+    shape = next((like for own, like in shapes.items() if re.fullmatch(own, word)), None)
     if shape is None or len(others) < (2 if len(word) == 1 else 3):
         return False
     alike = bool(others["word"].str.contains(f"^{shape}$").all())
@@ -192,9 +204,10 @@ def _of_numbers(column: pl.Series, name: str, target: str, time: str | None) -> 
         return kind
     if (low, high) == (0.0, 1.0) and values.is_in([0.0, 1.0]).all():
         return BOOLEAN
+    whole = bool((values % 1 == 0).all())
     if year_of_the_row(name) or name == time:
-        return _year(low, high, whole=bool((values % 1 == 0).all())) or kind
-    return kind
+        return _year(low, high, whole=whole) or _count(low, high, whole=whole) or kind
+    return (_count(low, high, whole=whole) if timely(name) else None) or kind
 
 
 def _ends(values: pl.Series) -> tuple[float, float]:
@@ -207,6 +220,11 @@ def _guess(column: _Words, made: Draft) -> tuple[Column, set[str]]:
     """The type of (nearly) all words of a column, and the few that are not of it: its gaps."""
     lower = set(column.words.head(9).str.to_lowercase())
     if len(column.words) < 9 and any(lower <= set(pair) for pair in PAIRS[:-1]):
+        return BOOLEAN, set()
+    whole_pairs = [set(pair) for pair in PAIRS if set(pair) <= lower]
+    if len(column.words) < 9 and len(whole_pairs) > 1 and lower == set().union(*whole_pairs):
+        shown = ", ".join(map(repr, sorted(lower)))
+        made.note(column.name, f"WARNING: {shown} are read as yes and no")
         return BOOLEAN, set()
     if years := _as_years(column):
         return years, set()
@@ -361,10 +379,8 @@ def _as_years(column: _Words) -> Column | None:
     if column.is_target or not (column.is_timely or year_of_the_row(column.name)):
         return None
     words = column.words
-    if len(words) and column.is_timely and words.str.contains(r"^\d{9,10}$").all():
-        now = datetime.now(UTC).timestamp()
-        past = words.cast(pl.Float64).to_numpy().max() < now
-        return Column(type="datetime", formats=[EPOCH]) if past else None
+    if len(words) and column.is_timely and words.str.contains(r"^\d{9,16}$").all():
+        return _count(*_ends(words.cast(pl.Float64)), whole=True)
     if not len(words) or not words.str.contains(r"^\d{1,4}(\.\d+)?$").all():
         return None
     values = words.cast(pl.Float64)
@@ -379,6 +395,22 @@ def _as_years(column: _Words) -> Column | None:
         return None if late else Column(type="datetime", formats=[YEAR_OF_CENTURY])
     if year_of_the_row(column.name) or not whole or (bare and every and low >= 1600):
         return _year(low, high, whole=whole)
+    return None
+
+
+def _count(low: float, high: float, *, whole: bool) -> Column | None:
+    """A datetime, if values in this range can be what a clock counts, none of them in the future.
+
+    Seconds since 1970, or their thousandths or millionths, from 1979 on; or all digits of a time.
+    """
+    now = datetime.now(UTC)
+    if not whole:
+        return None
+    for form, seconds in EPOCHS.items():
+        if 3e8 * seconds <= low and high < now.timestamp() * seconds:
+            return Column(type="datetime", formats=[form])
+    if 16e12 <= low and high < float(f"{now:%Y%m%d%H%M%S}"):
+        return Column(type="datetime", formats=[DIGITS])
     return None
 
 
@@ -410,6 +442,10 @@ def _unread(column: _Words, made: Draft) -> str | None:
             return f"{LIKE_TIMES}, but {example} cannot be read: read it in problem/data.py"
         made.words.add(column.name)
         return f"read as words: {example} is a date only under a name such as date"
+    with_year = some.filter(some.str.contains(HAS_YEAR))
+    if column.is_timely and len(with_year) >= 0.8 * len(some):
+        example = _example(column, with_year)
+        return f"{LIKE_TIMES}, but {example} cannot be read: read it in problem/data.py"
     pairs = some.filter(some.str.contains(r"^\d+(\.\d+)?\s*/\s*\d+(\.\d+)?$"))
     if len(pairs) >= 0.8 * len(some) and len(some) >= 20:
         made.words.add(column.name)

@@ -25,10 +25,10 @@ from ..problem.features import features
 from ..problem.model import TRUSTED
 from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
-from .evaluate import slices_of
+from .evaluate import groups_of, slices_of
 from .ingest import labels
 from .metrics import Interval, Resampler, simultaneous
-from .recipes import Recipe, out_of_fold
+from .recipes import Recipe, cross_fitted, out_of_fold
 from .report import versus
 
 FOLDER = ARTIFACTS / "champion"
@@ -214,7 +214,8 @@ def compare(
         reason = f"the {len(unseen):,} rows that are new to it all have the same {data.target}"
         return found | {"kind": "seen", "reason": reason}
     metric = config.gate.metric
-    resampler = Resampler(y_true, metric, len(data.classes), config.gate)
+    classes = len(data.classes)
+    resampler = Resampler(y_true, metric, classes, config.gate, groups_of(rows, data))
     found |= {"kind": "compared", "metric": metric, "confidence": settings.confidence}
     found["challenger"] = resampler.score(metric, ours).interval(settings.confidence)
     found["own"] = resampler.score(metric, theirs).interval(settings.confidence)
@@ -227,7 +228,8 @@ def compare(
         except Exception as error:  # of either's code, which was not made to be trained here
             found["recipes_failed"] = _told(error)
         else:
-            resampler = Resampler(y_true, metric, len(data.classes), config.gate)
+            groups = groups_of(cross_fitted(every, data), data)
+            resampler = Resampler(y_true, metric, classes, config.gate, groups)
             over = resampler.skill(ours, theirs).interval(settings.confidence)
             found["recipes"] = {"skill": over, "rows": len(y_true)}
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from .. import BadInput
 from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
@@ -88,7 +89,7 @@ def judge(
         raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
     data, gate, classes = config.data, config.gate, len(config.data.classes)
     names = METRICS[data.task]
-    resampler = Resampler(truth, gate.metric, classes, gate)
+    resampler = Resampler(truth, gate.metric, classes, gate, groups_of(rows, data))
     metrics = {name: resampler.score(name, given).interval(gate.confidence) for name in names}
     baselines = {}
     for name, other in others.items():
@@ -139,6 +140,14 @@ def require_judgeable(truth: Floats, data: Data, rows: str = "the holdout") -> N
             f"{rows} has a single value of {data.target}, {value}, in all {len(truth):,} rows, so "
             f"no model can be judged by them: choose another split in {DATA}"
         )
+
+
+def groups_of(rows: pl.DataFrame, data: Data) -> NDArray[np.int64] | None:
+    """Return (n,) whose each row is, if the split keeps rows of one group together."""
+    column = data.split.column
+    if data.split.by != "group" or column is None or column not in rows.columns:
+        return None
+    return rows[column].rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
 
 
 def _known(value: float) -> float | None:

@@ -31,6 +31,8 @@ SIGNATURES = {
     b"<html": "a web page, not a table: was a login asked for when it was downloaded?",
     b"<?xml": "XML: save the table as CSV or Parquet",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run git lfs pull",
+    b"sep=": "headed by a line that is only for Excel (sep=…): delete that line",
+    b"\xef\xbb\xbfsep=": "headed by a line that is only for Excel (sep=…): delete that line",
     b"\xff\xfe": "text in UTF-16: save it as UTF-8",
     b"\xfe\xff": "text in UTF-16: save it as UTF-8",
 }
@@ -57,11 +59,15 @@ def not_a_table(source: Path) -> str | None:
             return None  # cut short, as reading it says
         if head[257:262] == b"ustar":
             return "a tar archive: unpack it first"
+        if head.startswith(GZIP):
+            return "packed with gzip twice: unpack it once (gunzip)"
     if head.startswith(b"PK\x03\x04"):
         return _archive(source)
     for signature, message in SIGNATURES.items():
         if head.startswith(signature):
             return message
+    if b"\0" in head:  # which no text in UTF-8 has
+        return "text in UTF-16, or no text at all: save it as CSV in UTF-8"
     return _json(head)
 
 

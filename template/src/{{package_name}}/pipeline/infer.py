@@ -17,13 +17,15 @@ from . import column_types
 from .column_names import BIRTH, ID, THINGS, dated, possible, timely, words
 from .column_types import INTEGER
 from .ingest import merged, typed, unreadable
-from .leaks import telltales
+from .leaks import by_itself, telltales
 from .subjects import Subject, find_subject
 
 DAY = timedelta(days=2)
 
 MOST = 200  # categories of a column; the boosted trees take at most 255
 FEWEST = 10  # rows of a class
+REPEATED = 0.1  # of the rows may have the identifier of another one
+MANY = 20  # values, from which on words are hardly classes
 TIMES = 5  # different ones, at least, to tell old rows from new ones
 NOBODY = "none"  # as a group: rows of one subject may be on both sides
 IDENTIFIER = "an identifier by its name, different in every row"
@@ -61,6 +63,8 @@ def infer(
         if name in left_out or (name == time and columns[name].type != "datetime"):
             why = left_out.get(name) or made.unread.get(name) or "no datetime"
             raise BadInput(f"{source}: {name!r} is {why}")
+    if group == target:
+        raise BadInput(f"{source}: --group {group}: that is the target; name whose rows they are")
     frame = typed(rows, draft)
     # Without their names: Polars takes one such as * or ^a$ for a pattern, in a series as well.
     said = {name: frame[name].alias("values") for name in frame.columns}
@@ -83,15 +87,18 @@ def infer(
         said[target] = merged(said[target], rare)
         task = task or ("binary" if said[target].drop_nulls().n_unique() == 2 else "multiclass")
     known = said[target].is_not_null()
-    task, classes = _task(said[target].filter(known), where, task)
+    unread = made.unread.get(target, "") if target not in made.words else ""
+    if unread and not rare and said[target].n_unique() > MANY:
+        raise BadInput(f"{where} {unread.removeprefix('WARNING: ')}")
+    task, classes = _task(said[target].filter(known), where, task, int((~known).sum()))
     if classes and whole and columns[target].type == "number":
         read_as("integer")  # anew: what is beyond 2**53 was rounded as a float
-        task, classes = _task(said[target].filter(known), where, task)
+        task, classes = _task(said[target].filter(known), where, task, int((~known).sum()))
     subject = None
     if not group and not alone:
         labelled = {name: values.filter(known) for name, values in said.items()}
         subject = find_subject(labelled, target, time, classified=bool(classes))
-        group = subject.column if subject else None
+        group = subject.column if subject and not subject.too_few else None
     keys: list[str] = []
     notes: dict[str, str] = {}
     for name, values in said.items():
@@ -125,18 +132,28 @@ def infer(
         columns[target] = columns[target].model_copy(update=complete)
     without = int(frame[target].null_count())
     if without:
-        notes[target] += f"; WARNING: {without} rows without one are set aside"
+        texts = rows[target].cast(pl.String).str.strip_chars().filter(frame[target].is_null())
+        written = [word for word in texts.drop_nulls().unique().sort() if word]
+        shown = f" ({_list(written[:3])})" if written else ""
+        notes[target] += f"; WARNING: {without} rows without one{shown} are set aside"
     if rare:
         rows_of = int(frame[target].cast(pl.String).is_in(list(rare)).sum())
         done = "learned as " + repr(OTHER) if OTHER in rare.values() else "set aside"
         notes[target] += f"; WARNING: {len(rare)} rare classes in {rows_of} rows are {done}"
     said = {name: values.filter(known) for name, values in said.items()}
-    time, split, notes["(split)"] = _split(said, target, classes, features, time, subject or group)
-    # Texts are told apart by their words; their order in the alphabet says nothing.
-    told = {n: said[n] for n in features if n != time and columns[n].type != "text"}
+    whose = subject if subject and not subject.too_few else group
+    time, split, notes["(split)"] = _split(said, target, classes, features, time, whose)
+    if subject and subject.too_few:
+        notes["(split)"] += (
+            f"; WARNING: rows of one {subject.column!r} are alike ({subject.reason}), but "
+            f"{subject.too_few}, too few to split by: scores are those of known ones, not of new "
+            "ones; bring more of them, or leave the column out"
+        )
+    told = {n: by_itself(said[n], columns[n].type) for n in features if n != time}
     for name in telltales(told, said[target], task):
         notes[name] += f"; WARNING: tells {target!r} alone: leave it out unless known in time"
-    notes["(split)"] += _doubts(split, columns, made)
+    counts = [n for n in features if _counts_time(n, said[n].drop_nulls())]
+    notes["(split)"] += _doubts(split, columns, made, counts)
     own = [f"{_list(c.gaps)} in {name!r}" for name, c in columns.items() if c.gaps]
     mean = "; ".join([f"{_list(draft.gaps)} mean no value", *own])
     notes["(gaps)"] = f"{mean}; decimal sign {draft.decimal!r}"
@@ -218,8 +235,14 @@ def _rare(known: pl.Series, where: str, how: str) -> dict[str, str | None]:
     return dict.fromkeys(sorted(few["values"]), OTHER if how == "other" else None)
 
 
-def _doubts(split: dict[str, str], columns: dict[str, Column], made: column_types.Draft) -> str:
-    """What a split owes to a doubtful reading of times, or lost by one that failed."""
+def _doubts(
+    split: dict[str, str], columns: dict[str, Column], made: column_types.Draft, counts: list[str]
+) -> str:
+    """What a split owes to a doubtful reading of times, or lost by one that failed.
+
+    Args:
+        counts: Numbers that may be times.
+    """
     column = split.get("column", "")
     if split["by"] == "time":
         doubtful = {*column_types.SHORT, *column_types.DOUBTFUL}
@@ -231,14 +254,23 @@ def _doubts(split: dict[str, str], columns: dict[str, Column], made: column_type
         for name, why in made.unread.items()
         if why.startswith(column_types.LIKE_TIMES) and column_types.NO_DAY not in why
     ]
+    lost += counts
     if not lost or split["by"] != "stratified":
         return ""
     verbs = "looks like a time but is" if len(lost) == 1 else "look like times but are"
     return f"; WARNING: {_list(lost)} {verbs} not read, so old and new rows mix"
 
 
-def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[str]]:
+def _task(
+    known: pl.Series, where: str, asked: Task | None, without: int
+) -> tuple[Task, list[str]]:
     """The task that the values of the target suggest, and its classes; refuses what cannot be."""
+    single = "in every row, so there is nothing to tell apart"
+    if without:
+        single = (
+            f"in each of the {len(known):,} rows that have one, and {without:,} rows have none: if "
+            "that means something, write it down in problem/data.py"
+        )
     counts = known.value_counts(sort=True).cast({"values": pl.String})
     n, numeric = len(counts), known.dtype.is_numeric()
     rarest, least = counts.row(-1) if n else ("", 0)
@@ -257,7 +289,7 @@ def _task(known: pl.Series, where: str, asked: Task | None) -> tuple[Task, list[
         few = f"has {n} classes, none of them in {FEWEST} rows: predict something coarser"
     for refused, because in [
         (len(known) < 50, f"is known in {len(known)} rows, too few to learn from: bring 50"),
-        (n < 2, f"is {rarest!r} in every row, so there is nothing to tell apart"),
+        (n < 2, f"is {rarest!r} {single}"),
         (known.dtype.is_temporal(), "is a datetime; predict a number, such as the days until then"),
         (named, "is different in every row, as a name is"),
         (task == "regression" and not numeric, "is no number, so this is no regression"),
@@ -278,11 +310,18 @@ def _useless(values: pl.Series, name: str) -> str | None:
     n = known.n_unique()
     if n <= (len(known) == len(values)):
         return f"the same in every row, {known[0]!r}" if n else "without a value in any row"
+    named = bool(ID.search(name)) and not dated(name)
+    whole = not values.dtype.is_float() or not (known % 1 != 0).any()
+    again = len(known) - n
+    if named and whole and 0 <= again <= REPEATED * len(known) and n < len(values) and n > MANY:
+        times = f", which {again:,} row{'s' if again > 1 else ''} repeat" if again else ""
+        return f"{'WARNING: ' if again else ''}an identifier by its name{times}"
     if values.dtype.is_numeric() and n == len(values) and (known % 1 != 0).any():
         return IDENTIFIER if ID.search(name) else None  # 1.1, 1.2, 2.1: a place in a place
     if values.dtype.is_numeric() and n == len(values):
         span = float(np.ptp(known.to_numpy()))
-        if known.is_sorted() and n > 0.5 * (span + 1) and not timely(name):
+        in_order = known.is_sorted() or known.is_sorted(descending=True)
+        if in_order and n > 0.5 * (span + 1) and not timely(name):
             return ROW_NUMBER
         stands_for = set(words(name))
         thing = bool(stands_for) and stands_for <= THINGS
@@ -321,6 +360,7 @@ def _column(values: pl.Series, column: Column, name: str, bare: bool) -> tuple[C
         elif more["open"] and not bare:
             many = len(counts) > 50
             note += f"; new ones are fine, as {'there are many' if many else 'some are rare'}"
+        note += "" if bare else _same_words(known)
     elif known.dtype.is_numeric() and len(known) and not bare:
         low, high = float(known.to_numpy().min()), float(known.to_numpy().max())
         size = max(abs(low), abs(high))
@@ -333,7 +373,7 @@ def _column(values: pl.Series, column: Column, name: str, bare: bool) -> tuple[C
                 more["min"], more["max"] = limits
             note += f"; may be {more['min']:g} to {more['max']:g}"
         note += _sentinels(known)
-        if dated(name) and low >= 1000 and high >= 5000:
+        if _counts_time(name, known):
             todo = "if they count days or seconds, turn them into dates in problem/data.py"
             note += f"; WARNING: numbers under a name of time: {todo}"
     elif column.type == "datetime" and len(known):
@@ -346,6 +386,27 @@ def _column(values: pl.Series, column: Column, name: str, bare: bool) -> tuple[C
         if "%m" in firsts or not (known.dt.day() > 12).any() if "%d" in firsts else False:
             note += "; WARNING: day and month may be the other way round"
     return column.model_copy(update=more), note
+
+
+def _counts_time(name: str, known: pl.Series) -> bool:
+    """Whether numbers may be times that nobody said how to read, such as a spreadsheet's days."""
+    if known.is_empty() or not known.dtype.is_numeric() or not dated(name):
+        return False
+    low, high = float(known.to_numpy().min()), float(known.to_numpy().max())
+    return low >= 1000 and high >= 5000
+
+
+def _same_words(known: pl.Series) -> str:
+    """Point out categories that differ in nothing but their case."""
+    words = known.unique().sort().to_frame("word")
+    alike = words.group_by(pl.col("word").str.to_lowercase().alias("lower")).agg("word")
+    pairs = alike.filter(pl.col("word").list.len() > 1).sort("lower")
+    if pairs.is_empty():
+        return ""
+    return (
+        f"; WARNING: {' and '.join(map(repr, pairs['word'][0][:3]))} differ in capitals alone: if "
+        "they mean the same, make them one in problem/data.py"
+    )
 
 
 def _sentinels(known: pl.Series) -> str:
@@ -384,6 +445,7 @@ def _split(
         return time, {"by": "group", "column": group}, f"no {group!r} is on both sides, as asked"
     if time is None or known[time].has_nulls():
         dates = {n: known[n] for n in features if n and known[n].dtype == pl.Datetime}
+        dates = dates if time is None else {time: known[time]}
         return time, random, _why_at_random(dates)
     # The first thresholds come from splitting the older part once more, so three parts matter.
     when = known[time].sort()
@@ -391,7 +453,8 @@ def _split(
     later = (known[time] >= first).cast(pl.Int8) + (known[time] >= second).cast(pl.Int8)
     parts = [known[target].filter(later == part) for part in range(3)]
     if min(map(len, parts)) < 5 or min(p.n_unique() for p in parts) < len(classes):
-        return time, random, f"WARNING: at random, as {time!r} would part whole classes"
+        why = f"WARNING: at random, as {time!r} would part whole classes"
+        return time, random, f"{why}: scores are those of rows in between, not of new ones"
     why = f"the newest fifth by {time!r}, from {second} on, is held out; --time names another"
     return time, {"by": "time", "column": time}, why
 
@@ -399,15 +462,22 @@ def _split(
 def _why_at_random(dates: dict[str, pl.Series]) -> str:
     """Why none of the datetimes tells old rows from new ones."""
     reasons = []
+    warning = ""
     for name, values in dates.items():
         if values.has_nulls():
-            reasons.append(f"{name!r} has gaps")
+            gaps = values.null_count()
+            reasons.append(f"{name!r} has gaps in {gaps:,} row{'s' if gaps > 1 else ''}")
+            if gaps < 0.05 * len(values) and not BIRTH.search(name):
+                warning = (
+                    "; WARNING: so old and new rows mix; leave out the rows without a time in "
+                    "problem/data.py to split by it"
+                )
         elif BIRTH.search(name):
             reasons.append(f"{name!r} is a date of birth")
         else:
             reasons.append(f"{name!r} has {values.n_unique()} different values, too few")
     if reasons:
-        return f"at random: {', '.join(reasons)}; --time names a column"
+        return f"at random: {', '.join(reasons)}; --time names a column{warning}"
     return "at random: no datetime that has a name and no gaps says when a row came to be"
 
 

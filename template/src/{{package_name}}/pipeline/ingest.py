@@ -33,6 +33,8 @@ WRITTEN = re.compile(
 GROUPED = re.compile(
     r"(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?: \d{3})+)|[1-9]\d?(?:,\d{2})+,\d{3})(?:\.\d*)?"
 )
+# What clocks count since 1970, and how many of it make a second.
+EPOCHS = {"%s": 1, "%s%3f": 1_000, "%s%6f": 1_000_000}
 YEAR = "%Y"  # alone: a year, whole or as a decimal number
 YEAR_OF_CENTURY = "%y"  # alone: 50 to 99 of the last century, 00 to 49 of this one
 QUARTER = "%Y Q%q"  # which Polars does not know; 1998Q1 and 1998-Q1 are read as well
@@ -84,6 +86,8 @@ def read(source: Path, separator: str) -> pl.DataFrame:
             raise BadInput(f"{source}: two columns are called {twice[1]!r}: rename one of them")
     if rows.is_empty():
         raise BadInput(f"{source} has no rows")
+    if any("\ufffd" in name for name in rows.columns):
+        raise BadInput(f"{source} cannot be read: its first line is not UTF-8; save it as UTF-8")
     if patterns := [n for n in rows.columns if n == "*" or (n[:1], n[-1:]) == ("^", "$")]:
         raise BadInput(f"{source}: rename column {patterns[0]!r}, a pattern to Polars and others")
     return rows
@@ -252,7 +256,18 @@ def _quarters(text: pl.Expr) -> pl.Expr:
     return pl.datetime(text.str.extract(parts, 1).cast(pl.Int32), month, 1)
 
 
+def _counted(of_a_second: int) -> Callable[[pl.Expr], pl.Expr]:
+    """How to read what is counted since 1970, so many of it a second."""
+
+    def read(text: pl.Expr) -> pl.Expr:
+        count = text.str.extract(r"^(-?\d+)(?:\.0*)?$").cast(pl.Int64, strict=False)
+        return (count * (1_000_000 // of_a_second)).cast(pl.Datetime("us"))
+
+    return read
+
+
 OWN_FORMATS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    **{form: _counted(of_a_second) for form, of_a_second in EPOCHS.items()},
     YEAR: _years,
     YEAR_OF_CENTURY: _years_of_century,
     QUARTER: _quarters,

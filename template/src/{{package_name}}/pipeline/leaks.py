@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..config import Data, Task
+from ..config import ColumnType, Data, Task
 
 DIGITS = 4  # significant ones, in which values are nearly equal
 COARSE = 20  # distinct values, at most, of a column whose combinations are counted as they are
@@ -192,9 +192,21 @@ def _distance(encoded: Floats, mean: Floats, count: Floats) -> float:
 def alone(rows: pl.DataFrame, data: Data) -> list[str]:
     """Name the features that predict the target almost alone: leaks, unless known in time."""
     known = rows.filter(rows[data.target].is_not_null())
-    columns = {name: known[name] for name in data.features if name in known.columns}
-    columns.pop(data.time or "", None)
+    columns = {
+        name: by_itself(known[name], data.columns[name].type)
+        for name in data.features
+        if name in known.columns and name != data.time
+    }
     return telltales(columns, known[data.target], data.task)
+
+
+def by_itself(values: pl.Series, kind: ColumnType) -> pl.Series:
+    """Return what `telltales` looks at: of a text only whether there is one.
+
+    Nearly every text is different, so that equal ones tell nothing; but a reason for leaving is
+    written down for those who left.
+    """
+    return values.is_not_null() if kind == "text" else values
 
 
 def telltales(columns: dict[str, pl.Series], target: pl.Series, task: Task) -> list[str]:

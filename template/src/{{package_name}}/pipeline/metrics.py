@@ -24,6 +24,7 @@ MIN_CLASS_ROWS = 10
 # Resampling has a bound: so many rows of a holdout, so many of a slice, drawn so often at least.
 HOLDOUT_ROWS = 4_000
 SLICE_ROWS = 1_000
+FEWEST_GROUPS = 100  # unless there are fewer
 RESAMPLES = 400
 
 
@@ -331,6 +332,22 @@ def sample(y_true: Floats, rows: Rows, most: int, classes: int) -> Sample:
     return Sample(np.concatenate(chosen_parts), np.concatenate(weights), kept**0.5)
 
 
+def sample_groups(groups: Rows, rows: Rows, most: int) -> Sample:
+    """Draw whole groups, until there are about so many of the rows.
+
+    Args:
+        groups: (n,) the group of each of all rows, numbered from 0.
+        rows: The indices to draw from.
+    """
+    if len(rows) <= most:
+        return Sample(rows, np.ones(len(rows)), 1.0)
+    present = np.random.default_rng(1).permutation(np.unique(groups[rows]))
+    count = max(round(len(present) * most / len(rows)), min(len(present), FEWEST_GROUPS))
+    chosen = rows[np.isin(groups[rows], present[:count])]
+    share = count / len(present)
+    return Sample(chosen, np.full(len(chosen), 1 / share), share**0.5)
+
+
 class Resampled(NamedTuple):
     """A number on all rows and on resamples of them."""
 
@@ -412,33 +429,61 @@ class Resampler:
     How often a row is drawn is a Poisson number with mean 1, independent of all other rows, which
     for metrics that are ratios is the bootstrap (Hanley and MacGibbon, 2006). So numbers of parts
     that overlap vary together, as they do in new data.
+
+    Rows of one group are drawn together: alike, they are evidence of one group, however many they
+    are (the cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997,
+    3.8).
     """
 
-    def __init__(self, y_true: Floats, metric: str, classes: int, gate: Gate) -> None:
-        """Take (n,) class indices or values, the metric of skills, and the number of classes."""
+    def __init__(
+        self,
+        y_true: Floats,
+        metric: str,
+        classes: int,
+        gate: Gate,
+        groups: NDArray[Any] | None = None,
+    ) -> None:
+        """Take the rows, the metric of skills, and the number of classes.
+
+        Args:
+            y_true: (n,) class indices or values.
+            groups: (n,) whose each row is, where the split keeps rows of one together.
+        """
         self.y_true = y_true
         self.metric = metric
         self.classes = classes
         self.draws = max(gate.resamples, RESAMPLES)
         self.span = span(metric, y_true, classes)
-        self.whole = sample(y_true, np.arange(len(y_true)), HOLDOUT_ROWS, classes)
+        self.groups = None if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.whole = self._sample(np.arange(len(y_true)), HOLDOUT_ROWS)
+        # A place is a row's, or its group's.
         self._counts = np.zeros((0, self.draws), dtype=np.uint8)
         self._places = np.full(len(y_true), -1)
         self._random = np.random.default_rng(0)
 
     def counts(self, rows: Rows) -> NDArray[np.uint8]:
         """Return how often each of these rows is drawn, (rows, resamples): always the same."""
-        new = rows[self._places[rows] < 0]
+        units = rows if self.groups is None else self.groups[rows]
+        new = units[self._places[units] < 0]
+        if self.groups is not None:
+            new = np.unique(new)
         if len(new):
             self._places[new] = len(self._counts) + np.arange(len(new))
             drawn = self._random.poisson(1.0, (len(new), self.draws)).astype(np.uint8)
             self._counts = np.concatenate([self._counts, drawn])
-        counts: NDArray[np.uint8] = self._counts[self._places[rows]]
+        counts: NDArray[np.uint8] = self._counts[self._places[units]]
         return counts
+
+    def _sample(self, rows: Rows | None, most: int) -> Sample:
+        if rows is None:
+            return self.whole
+        if self.groups is not None:
+            return sample_groups(self.groups, rows, most)
+        return sample(self.y_true, rows, most, self.classes)
 
     def score(self, metric: str, y_pred: Floats, rows: Rows | None = None) -> Resampled:
         """Resample a metric, on all rows or on some."""
-        part = self.whole if rows is None else sample(self.y_true, rows, SLICE_ROWS, self.classes)
+        part = self._sample(rows, SLICE_ROWS)
         of_part = weighted(metric, self.y_true[part.rows], y_pred[part.rows])
         values = of_part(self._weights(part))
         exact = score(metric, *self._rows(y_pred, rows))
@@ -465,7 +510,7 @@ class Resampler:
                 the reference is from perfection, its wildest resamples would hide a slice in
                 ruins.
         """
-        part = self.whole if rows is None else sample(self.y_true, rows, SLICE_ROWS, self.classes)
+        part = self._sample(rows, SLICE_ROWS)
         ours = self._both(y_pred, part)
         theirs = self._both(reference, part)
         value = skill(
@@ -485,7 +530,11 @@ class Resampler:
 
     def _effective(self, rows: Rows | None) -> int:
         y_true = self.y_true if rows is None else self.y_true[rows]
-        return effective_rows(y_true, self.classes)
+        decisive = effective_rows(y_true, self.classes)
+        if self.groups is None:
+            return decisive
+        groups = self.groups if rows is None else self.groups[rows]
+        return min(decisive, len(np.unique(groups)))
 
     def _both(self, y_pred: Floats, part: Sample) -> Floats:
         """Return the metric of the rows as they are, and of each resample of them."""

@@ -49,8 +49,7 @@ def out_of_fold(
         (m, classes) probabilities or (m,) values. Of a split by time the oldest sixth is only
         trained on, as nothing came before it.
     """
-    if rows.height > MOST:
-        rows = rows.sample(MOST, seed=0)
+    rows = _bounded(rows)
     y_true = labels(rows, data)
     places: list[Indices] = []
     parts: list[list[Floats]] = [[] for _ in recipes]
@@ -60,3 +59,14 @@ def out_of_fold(
             fitted = recipe.trained(rows[train], y_true[train])
             part.append(predict(fitted, rows[held], recipe.data, recipe.features))
     return y_true[np.concatenate(places)], [np.concatenate(part) for part in parts]
+
+
+def cross_fitted(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
+    """Return the (m, …) rows that `out_of_fold` predicts of (n, …), in its order."""
+    rows = _bounded(rows)
+    parts = folds(rows, data, FOLDS, 1 / (FOLDS + 1))
+    return rows[np.concatenate([held for _, held in parts])]
+
+
+def _bounded(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.sample(MOST, seed=0) if rows.height > MOST else rows

@@ -18,13 +18,25 @@ SHARE = 0.25  # of the columns, at least, that hardly vary within subjects
 OF_TARGET = 0.7  # of the target's variance, at most, is within subjects
 EACH = 5  # subjects with each class, so that no class is on one side alone
 MANY, ORDERED = 20, 0.8  # values of a column, and its rank correlation, that make labels a quantity
+MOST_GAPS = 0.5  # of the rows may not say whose they are
+ALONE = 0.9  # subjects a row, at most, of a column with the name of an identifier
 SURE = 1e-6  # probability, at most, that a target without subjects varies so little within them
 WHO = re.compile(
     r"(?i:(?<![a-z])(subject|patient|person|client|customer|user|member|household|hh|family|child|"
     r"kid|pupil|student|respondent|participant|prof|professor|teacher|employee|individual|animal|"
-    r"firm|company|account|donor|mother|woman|owner|player|panel)s?(?![a-z])|"
-    r"(?:^|[ _.-]|(?<=[a-z]{3}))(id|nr)$|[ _.-](code|no|num|number)$|^id)|[a-z](Id|ID)$"
+    r"firm|company|account|donor|mother|woman|owner|player|panel|email|e[ _-]?mail|phone|mobile|"
+    r"ssn|mrn|iban|uuid|guid|login|username|surname|kunde|kundin|nutzer|mitarbeiter|proband|"
+    r"schüler|haushalt|cliente|paciente|usuario|alumno|empleado|élève|salarié)s?(?![a-z])|"
+    r"(?:^[pu]?|[ _.-]|(?<=[a-z]{3}))(id|nr|nummer|numero|número|uuid|guid)$|[ _.-](code|no|num|number)$|"
+    r"^id)|[a-z](Id|ID|UUID)$"
 )
+# Where subjects may be numbered anew.
+SITES = frozenset(
+    "site station location branch school clinic hospital center centre ward study cohort region city "
+    "country town village litter class".split()
+)
+# Words that are numbered, such as C-0017, or drawn from so many that none comes twice by chance.
+CODES = r"^[^\W\d_]{0,8}[-_/#. ]?\d+$|^[0-9a-fA-F]{8}[0-9a-fA-F-]*$"
 
 
 class Subject(NamedTuple):
@@ -33,6 +45,7 @@ class Subject(NamedTuple):
     column: str
     reason: str
     strength: float
+    too_few: str = ""  # why no split can go by it, if none can
 
 
 def find_subject(
@@ -41,54 +54,103 @@ def find_subject(
     """Return the column that says whose the rows are, if rows of one subject are alike.
 
     A candidate repeats and looks like an identifier: by its name; or its values are whole numbers
-    whose rows stand together in the file, or are equally many. Rows are alike if a quarter of the
-    other columns hardly varies within subjects, or if the target varies less there than by chance.
-    Whether something varies is judged by the mean square within subjects over the whole one, which
-    is 1 by chance, however many subjects there are (Fisher's analysis of variance).
+    or numbered words whose rows stand together in the file, or are equally many. Rows are alike if
+    a quarter of the other columns hardly varies within subjects, or if the target varies less there
+    than by chance. Whether something varies is judged by the mean square within subjects over the
+    whole one, which is 1 by chance, however many subjects there are (Fisher's analysis of
+    variance). Numbers that begin anew at every site name a subject together with the site.
 
     Args:
         columns: Typed columns, (n,) each, the target's included; rows without a target are gone.
         target: Its name.
         time: The name of the column that says when a row came to be, which is nobody's.
         classified: Whether each value of the target has to be there in `EACH` subjects.
+
+    Returns:
+        The subject; if there are only ones that are `too_few` to split by, one of these.
     """
-    y = columns[target]
-    found = [
-        subject
-        for name, values in columns.items()
-        if name not in (target, time)
-        and (named := _repeats(name, values)) is not None
-        and not (classified and _subjects_of_each(values, y) < EACH)
-        and (subject := _alike(name, columns, target, named=named))
-    ]
-    return max(found, key=lambda subject: subject.strength, default=None)
+    found: list[Subject] = []
+    for name, values in columns.items():
+        if name in (target, time) or (named := _repeats(name, values)) is None:
+            continue
+        known = values.is_not_null()
+        rows = {other: column.filter(known) for other, column in columns.items()}
+        too_few = _too_few(rows[name], rows[target], classified=classified)
+        if too_few and not named:
+            continue
+        subject = _alike(name, rows[name], rows, target, named=named)
+        if subject is None and named and not too_few:
+            subject = _of_pairs(name, rows, target, time)
+        if subject and (not too_few or subject.strength >= 1 - ALIKE):
+            found.append(subject._replace(too_few=too_few))
+    return max(found, key=lambda one: (not one.too_few, one.strength), default=None)
 
 
 def _repeats(name: str, values: pl.Series) -> bool | None:
     """Whether a column's name is an identifier's; None if it is no candidate at all."""
-    whole = values.dtype.is_integer() or (
-        values.dtype.is_float() and bool((values.drop_nulls() % 1 == 0).all())
+    known = values.drop_nulls()
+    whole = known.dtype.is_integer() or (
+        known.dtype.is_float() and bool((known % 1 == 0).all())
     )
     parts = words(name)
-    known = KNOWN_WHEN_USED & {*parts, *(word.removesuffix("s") for word in parts)}
-    if known or not (whole or values.dtype == pl.String) or values.has_nulls():
+    if KNOWN_WHEN_USED & {*parts, *(word.removesuffix("s") for word in parts)}:
         return None
-    subjects = values.n_unique()
-    if not FEWEST <= subjects <= len(values) / 2:
+    if not (whole or known.dtype == pl.String) or len(known) < (1 - MOST_GAPS) * len(values):
         return None
+    subjects = known.n_unique()
     if WHO.search(name):
-        return True
-    if not whole:
+        return True if 2 <= subjects <= ALONE * len(known) else None
+    if not FEWEST <= subjects <= len(known) / 2:
         return None
-    together = values.rle_id().n_unique() <= 1.02 * subjects
-    counts = values.value_counts()["count"]
+    if not whole and not known.unique().str.contains(CODES).all():
+        return None
+    together = known.rle_id().n_unique() <= 1.02 * subjects
+    counts = known.value_counts()["count"]
     balanced = counts.min() == counts.max()
     return False if together or balanced else None
 
 
-def _alike(name: str, columns: dict[str, pl.Series], target: str, *, named: bool) -> Subject | None:
-    """The subject, if its rows are alike; without an identifier's name, in more than the target."""
-    subjects = columns[name].rank("dense").cast(pl.UInt32)
+def _too_few(subjects: pl.Series, y: pl.Series, *, classified: bool) -> str:
+    """Why a split by subjects would have too few of them on a side; empty if it would not."""
+    count = subjects.n_unique()
+    if count < FEWEST:
+        return f"there are only {count} of it"
+    if classified and (each := _subjects_of_each(subjects, y)) < EACH:
+        return f"a class is in only {each} of it"
+    return ""
+
+
+def _of_pairs(
+    name: str, columns: dict[str, pl.Series], target: str, time: str | None
+) -> Subject | None:
+    """The subject, if the values of a column name one together with those of another column."""
+    values = columns[name]
+    found: list[Subject] = []
+    for other, column in columns.items():
+        if other in (target, time) or not SITES & set(words(other)) or column.dtype.is_temporal():
+            continue
+        table = pl.DataFrame({"one": values, "other": column})
+        pairs = table.select(pl.struct("one", "other").rank("dense")).to_series()
+        count = pairs.n_unique()
+        if not max(FEWEST, 1.5 * values.n_unique()) <= count <= len(pairs) / 2:
+            continue
+        rest = {key: kept for key, kept in columns.items() if key != other}
+        if subject := _alike(name, pairs, rest, target, named=True):
+            reason = f"together with {other!r} it says whose a row is; {subject.reason}"
+            found.append(subject._replace(reason=reason))
+    return max(found, key=lambda one: one.strength, default=None)
+
+
+def _alike(
+    name: str, whose: pl.Series, columns: dict[str, pl.Series], target: str, *, named: bool
+) -> Subject | None:
+    """The subject, if its rows are alike; without an identifier's name, in more than the target.
+
+    Args:
+        name: The column.
+        whose: (n,) its values, or what tells its subjects apart.
+    """
+    subjects = whose.rank("dense").cast(pl.UInt32)
     count = subjects.n_unique()
     others = [
         other
