@@ -18,8 +18,8 @@ from .column_names import timely, year_of_the_row
 from .column_names import words as column_words
 from .ingest import (
     CURRENCY,
-    PAIRS,
     EPOCHS,
+    PAIRS,
     QUARTER,
     YEAR,
     YEAR_OF_CENTURY,
@@ -409,7 +409,7 @@ def _count(low: float, high: float, *, whole: bool) -> Column | None:
     for form, seconds in EPOCHS.items():
         if 3e8 * seconds <= low and high < now.timestamp() * seconds:
             return Column(type="datetime", formats=[form])
-    if 16e12 <= low and high < float(f"{now:%Y%m%d%H%M%S}"):
+    if low >= 16e12 and high < float(f"{now:%Y%m%d%H%M%S}"):
         return Column(type="datetime", formats=[DIGITS])
     return None
 

@@ -261,9 +261,7 @@ def _doubts(
     return f"; WARNING: {_list(lost)} {verbs} not read, so old and new rows mix"
 
 
-def _task(
-    known: pl.Series, where: str, asked: Task | None, without: int
-) -> tuple[Task, list[str]]:
+def _task(known: pl.Series, where: str, asked: Task | None, without: int) -> tuple[Task, list[str]]:
     """The task that the values of the target suggest, and its classes; refuses what cannot be."""
     single = "in every row, so there is nothing to tell apart"
     if without:

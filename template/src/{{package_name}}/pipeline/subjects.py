@@ -27,13 +27,13 @@ WHO = re.compile(
     r"firm|company|account|donor|mother|woman|owner|player|panel|email|e[ _-]?mail|phone|mobile|"
     r"ssn|mrn|iban|uuid|guid|login|username|surname|kunde|kundin|nutzer|mitarbeiter|proband|"
     r"schüler|haushalt|cliente|paciente|usuario|alumno|empleado|élève|salarié)s?(?![a-z])|"
-    r"(?:^[pu]?|[ _.-]|(?<=[a-z]{3}))(id|nr|nummer|numero|número|uuid|guid)$|[ _.-](code|no|num|number)$|"
-    r"^id)|[a-z](Id|ID|UUID)$"
+    r"(?:^[pu]?|[ _.-]|(?<=[a-z]{3}))(id|nr|nummer|numero|número|uuid|guid)$|"
+    r"[ _.-](code|no|num|number)$|^id)|[a-z](Id|ID|UUID)$"
 )
 # Where subjects may be numbered anew.
 SITES = frozenset(
-    "site station location branch school clinic hospital center centre ward study cohort region city "
-    "country town village litter class".split()
+    ("site", "station", "location", "branch", "school", "clinic", "hospital", "center", "centre")
+    + ("ward", "study", "cohort", "region", "city", "country", "town", "village", "litter", "class")
 )
 # Words that are numbered, such as C-0017, or drawn from so many that none comes twice by chance.
 CODES = r"^[^\W\d_]{0,8}[-_/#. ]?\d+$|^[0-9a-fA-F]{8}[0-9a-fA-F-]*$"
@@ -89,9 +89,7 @@ def find_subject(
 def _repeats(name: str, values: pl.Series) -> bool | None:
     """Whether a column's name is an identifier's; None if it is no candidate at all."""
     known = values.drop_nulls()
-    whole = known.dtype.is_integer() or (
-        known.dtype.is_float() and bool((known % 1 == 0).all())
-    )
+    whole = known.dtype.is_integer() or (known.dtype.is_float() and bool((known % 1 == 0).all()))
     parts = words(name)
     if KNOWN_WHEN_USED & {*parts, *(word.removesuffix("s") for word in parts)}:
         return None
