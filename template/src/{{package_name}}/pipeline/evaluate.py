@@ -205,11 +205,6 @@ def importance(fitted: Any, holdout: pl.DataFrame, config: Config) -> list[dict[
     return sorted(found, key=lambda item: -item["loss"])
 
 
-def latency(fitted: Any, rows: pl.DataFrame, data: Data) -> float:
-    """Return the time of predicting a single row, features included, in milliseconds."""
-    return timed(fitted, rows, data)["latency_ms"]
-
-
 def timed(fitted: Any, rows: pl.DataFrame, data: Data) -> dict[str, float]:
     """Time predictions of a single row, features included, beside a computation that never changes.
 

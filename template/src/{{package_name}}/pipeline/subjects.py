@@ -32,8 +32,11 @@ WHO = re.compile(
 )
 # Where subjects may be numbered anew.
 SITES = frozenset(
-    ("site", "station", "location", "branch", "school", "clinic", "hospital", "center", "centre")
-    + ("ward", "study", "cohort", "region", "city", "country", "town", "village", "litter", "class")
+    re.findall(
+        r"\w+",
+        "site station location branch school clinic hospital center centre ward study cohort "
+        "region city country town village litter class",
+    )
 )
 # Words that are numbered, such as C-0017, or drawn from so many that none comes twice by chance.
 CODES = r"^[^\W\d_]{0,8}[-_/#. ]?\d+$|^[0-9a-fA-F]{8}[0-9a-fA-F-]*$"
