@@ -146,8 +146,10 @@ def status(target: str | None = None) -> str:
             with to.opened() as url:
                 try:
                     found = ask(f"{url}/version")[1]
-                except OSError as error:
+                except (OSError, ValueError) as error:
                     raise Refused(f"{url} does not answer: {error}") from None
+            if not isinstance(found, dict) or not found.keys() >= {"version", "since"}:
+                raise Refused(f"{url} is no service of this kind: what else listens there?")
             lines += [f"{found['version']} serves at {url} since {found['since']}"]
             if champion != found["version"]:
                 lines += [f"the champion is {champion}: `ml deploy {champion}` brings it there"]

@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+LONGEST = 64 << 20  # bytes of an answer
 PAUSES = (0.5, 0.5, 0.0)  # seconds after each attempt; after the last one the error counts
 
 
@@ -24,6 +25,7 @@ def http_json(url: str, body: Any = None) -> tuple[int, Any]:
 
     Raises:
         OSError: There was no response.
+        ValueError: It is not what it says that it is, or has no end.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
@@ -35,12 +37,17 @@ def http_json(url: str, body: Any = None) -> tuple[int, Any]:
             except urllib.error.HTTPError as error:
                 response = error
             with response:
-                text = response.read().decode()
+                content = response.read(LONGEST + 1)
         except (OSError, http.client.HTTPException) as error:  # it may break off at any byte
             if not pause:
                 raise OSError(str(error) or repr(error)) from None
             time.sleep(pause)
             continue
-        content_type = response.headers.get("Content-Type", "")
-        return response.status, json.loads(text) if "json" in content_type else text
+        if len(content) > LONGEST:
+            raise ValueError(f"its answer has more than {LONGEST >> 20} MB")
+        text, content_type = content.decode(), response.headers.get("Content-Type", "")
+        try:
+            return response.status, json.loads(text) if "json" in content_type else text
+        except RecursionError:
+            raise ValueError("its answer is nested too deeply") from None
     raise AssertionError

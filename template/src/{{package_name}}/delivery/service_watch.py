@@ -236,14 +236,17 @@ def scrape(url: str) -> Totals:
 
     try:
         text = http_json(f"{url}/metrics")[1]
+        families = list(text_string_to_metric_families(text))
     except OSError as error:
         raise Refused(f"{url} does not answer: {error}") from None
+    except Exception:  # of a parser that takes whatever there is for what Prometheus reads
+        raise Refused(f"{url}/metrics is not what Prometheus reads") from None
     requests = errors = seconds = waiting = 0.0
-    for family in text_string_to_metric_families(text):
+    for family in families:
         for sample in family.samples:
             if sample.name == "ml_requests_total":
                 requests += sample.value
-                if sample.labels["status"] >= "500":
+                if sample.labels.get("status", "") >= "500":
                     errors += sample.value
             elif sample.name == "ml_model_errors_total":
                 # What the model cannot answer is answered with 422: its caller may do without.

@@ -7,6 +7,7 @@ The event loop reads requests and writes answers; one thread predicts (`batch`),
 import asyncio
 import gc
 import json
+import math
 import re
 import socket
 import sys
@@ -38,6 +39,7 @@ from prometheus_client import (
 from starlette.requests import ClientDisconnect
 
 from .. import BadInput, Refused, settings
+from ..escaping import visible
 from ..inference import Model
 from ..settings import Service
 from . import describe, tensors
@@ -56,6 +58,8 @@ from .batch import (
 )
 from .log import CHECK, Log
 
+CLOSE = 1e-9  # how far a service's numbers may be from those of the package
+LONGEST = 64 << 20  # bytes of an answer that is compared
 ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0]
 AT_ONCE = 8  # bodies of the greatest size that are held in memory
@@ -292,10 +296,11 @@ def parity(url: str, rows: pl.DataFrame, model: Model) -> str:
         try:
             call = Call(f"{url}/predict", body, headers)
             with ask.open(call, timeout=30) as answer:
-                found = json.load(answer)
+                found = json.loads(answer.read(LONGEST))
         except HTTPError as error:
-            raise Refused(f"{url} answers {error.code}: {error.read(500).decode()}") from None
-        except (OSError, HTTPException, ValueError) as error:
+            reason = visible(error.read(500).decode("utf-8", "replace"))
+            raise Refused(f"{url} answers {error.code}: {reason}") from None
+        except (OSError, HTTPException, ValueError, RecursionError) as error:
             raise Refused(f"{url} does not answer: {error}") from None
         if not isinstance(found, dict) or found.get("model_digest") != model.digest:
             version = found.get("version") if isinstance(found, dict) else None
@@ -303,18 +308,36 @@ def parity(url: str, rows: pl.DataFrame, model: Model) -> str:
         for row, (a, b) in enumerate(
             zip(ours[at : at + 100], found["predictions"], strict=True), at
         ):
-            apart = max(abs(x - y) for x, y in zip(_numbers(a), _numbers(b), strict=True))
-            if (
-                apart > 1e-9
-                or a.get("probabilities", {}).keys() != b.get("probabilities", {}).keys()
-            ):
-                raise Refused(f"row {row}: {url} answers {b}, the model here {a}")
+            apart = _apart(a, b)
+            if apart > CLOSE:
+                shown = visible(b)[:500]
+                raise Refused(f"row {row}: {url} answers {shown}, the model here {a}")
             worst = max(worst, apart)
     return f"{len(sent):,} rows: {url} answers what the model does here, at most {worst:.1g} apart"
 
 
-def _numbers(answer: dict[str, Any]) -> list[float]:
-    return list(answer.get("probabilities", {"": answer["prediction"]}).values())
+def _apart(ours: dict[str, Any], theirs: Any) -> float:
+    """Return how far an answer is from the model's own; infinitely, if it is none."""
+    if not isinstance(theirs, dict):
+        return math.inf
+    label = theirs.get("prediction")
+    has_classes = "probabilities" in ours
+    wanted = ours["probabilities"] if has_classes else {"": ours["prediction"]}
+    found = theirs.get("probabilities") if has_classes else {"": label}
+    if not isinstance(found, dict) or found.keys() != wanted.keys():
+        return math.inf
+    if not all(map(_is_number, found.values())):
+        return math.inf
+    # Of classes that are as likely, either may be named.
+    if has_classes and (
+        not isinstance(label, str) or found.get(label, -1.0) < max(found.values()) - CLOSE
+    ):
+        return math.inf
+    return max(abs(float(wanted[name]) - float(found[name])) for name in wanted)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _rows(body: bytes, _: Request) -> list[Row]:

@@ -1,0 +1,116 @@
+"""What a service answers is compared with its package, and is believed to be nothing else."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import polars as pl
+import pytest
+
+Import = Callable[[str], ModuleType]
+
+
+@contextmanager
+def answering(body: bytes, kind: str = "application/json", status: int = 200) -> Iterator[str]:
+    """Serve one answer to whatever is asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+NUMBER = {"prediction": 0.5}
+CLASSES = {"prediction": "late", "probabilities": {"late": 0.6, "on time": 0.4}}
+NaN = float("nan")
+NO_NUMBERS: list[Any] = [NaN, float("inf"), None, "0.5", [], 0.6, 10**400]
+NO_ANSWERS: list[Any] = [{}, None, [], "x", 7, {"probabilities": {"": 0.5}, "x": 1}]
+LIES: list[tuple[dict[str, Any], Any]] = [
+    *((NUMBER, {"prediction": lie}) for lie in NO_NUMBERS),
+    *((NUMBER, lie) for lie in NO_ANSWERS),
+    (CLASSES, {"prediction": "late"}),
+    (CLASSES, CLASSES | {"prediction": "on time"}),
+    (CLASSES, CLASSES | {"prediction": ["late"]}),
+    (CLASSES, CLASSES | {"probabilities": {"late": NaN, "on time": 0.4}}),
+    (CLASSES, CLASSES | {"probabilities": {"late": 0.6, "on time": None}}),
+    (CLASSES, CLASSES | {"probabilities": {"late": 0.6}}),
+    (CLASSES, CLASSES | {"probabilities": [0.6, 0.4]}),
+]
+
+
+def compared(module: Import, monkeypatch: pytest.MonkeyPatch, ours: Any, theirs: bytes) -> str:
+    serving = module("serving")
+    monkeypatch.setattr(serving, "as_json", lambda *_: [{"x": 1}])
+    model = SimpleNamespace(
+        asked=SimpleNamespace(columns=["x"]),
+        digest="sha256:0",
+        read=lambda rows: rows,
+        predict=lambda _: None,
+        answers=lambda _: [ours],
+    )
+    with answering(theirs) as url:
+        return str(serving.parity(url, pl.DataFrame({"x": [1]}), model))
+
+
+def answered(prediction: Any) -> bytes:
+    return json.dumps({"model_digest": "sha256:0", "predictions": [prediction]}).encode()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), LIES, ids=str)
+def test_an_image_that_answers_otherwise_does_not_pass_for_its_package(
+    module: Import, monkeypatch: pytest.MonkeyPatch, ours: dict[str, Any], theirs: Any
+) -> None:
+    with pytest.raises(module("registry").Refused, match="row 0: ") as error:
+        compared(module, monkeypatch, ours, answered(theirs))
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1_000
+
+
+def test_one_that_answers_as_its_package_does_passes(
+    module: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ours in (NUMBER, CLASSES):
+        assert "1 rows" in compared(module, monkeypatch, ours, answered(ours))
+    # Of two classes that are as likely, either may be named.
+    even = {"prediction": "late", "probabilities": {"late": 0.5, "on time": 0.5}}
+    assert compared(module, monkeypatch, even, answered(even | {"prediction": "on time"}))
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"{", b"\xff", b"", b"1" * 5_000], ids=len)
+def test_an_answer_that_is_none_is_a_sentence(
+    module: Import, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    refused = module("registry").Refused
+    with pytest.raises(refused, match="does not answer"):
+        compared(module, monkeypatch, NUMBER, body)
+    client = module("delivery.client")
+    with answering(body) as url, pytest.raises(ValueError, match=r"."):
+        client.http_json(url)
+    for kind in ("application/json", "text/plain"):
+        with answering(body or b"\xff", kind) as url, pytest.raises(refused, match="Prometheus"):
+            module("delivery.service_watch").scrape(url)
+    monkeypatch.setattr(client, "LONGEST", 10)
+    with answering(b"x" * 11, "text/plain") as url, pytest.raises(ValueError, match="more than"):
+        client.http_json(url)
