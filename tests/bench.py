@@ -69,7 +69,7 @@ def main() -> int:
             "environment": lambda: bench_service.environment(*apart()),
             "tables": lambda: bench_tables.tables(here),
             "deployments": lambda: bench_service.deployments(*apart()),
-            "verdicts": lambda: bench_verdicts.measure_all(template, here),
+            "verdicts": lambda: bench_verdicts.measure_all(here),
         }
         names = sys.argv[1:] or [name for name in parts if name not in ON_REQUEST]
         if unknown := set(names) - set(parts):

@@ -44,7 +44,6 @@ DEFAULTS = {
     "classification": [HistGradientBoostingClassifier, RandomForestClassifier],
 }
 BENCH = ROOT / ".tools/bench"
-PACKAGE = ROOT / "template/src/{{package_name}}"
 RARE = 0.05
 DRAWS = 200  # of the bootstrap
 FEW, SEEDS = 400, 3  # rows held out, below which scores are means over so many splits
@@ -74,13 +73,16 @@ class Result:
 
 
 def import_template(folder: Path) -> Any:
-    """Copy the package that a project gets to a name that can be imported."""
-    shutil.copytree(PACKAGE, folder / "of_the_template", dirs_exist_ok=True)
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    """Import the runtime, with the template's `problem/` copied to where it looks for one."""
+    problem = ROOT / "template/src/{{package_name}}/problem"
+    shutil.copytree(problem, folder / "model/problem", dirs_exist_ok=True)
+    for place in (str(folder), str(ROOT / "runtime/src")):
+        if place not in sys.path:
+            sys.path.insert(0, place)
 
     def module(name: str) -> ModuleType:
-        return importlib.import_module(f"of_the_template.{name}")
+        package = "model" if name.startswith("problem.") else "rung_runtime"
+        return importlib.import_module(f"{package}.{name}")
 
     return module
 

@@ -14,6 +14,7 @@ import importlib
 import math
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -32,10 +33,9 @@ import verdicts_gate
 import verdicts_identity
 import verdicts_monitoring
 from bench_service import Measure, Measures, say
-from conftest import copy
+from conftest import ROOT
 from scipy.stats import beta
 
-PACKAGE = "flight_delays"
 Import = Callable[[str], ModuleType]
 Simulation = Callable[[Import, int, int], float]  # modules, trials, seed → a share, mostly
 
@@ -105,7 +105,7 @@ def _year(change: str, *, alarms: bool = False) -> Simulation:
 
     def simulation(module: Import, trials: int, seed: int) -> float:
         config = module("config")
-        project = Path(str(config.__file__)).parents[2]
+        project = ROOT / "template"
         data = config.read(project / config.DATA, config.Data)
         flights = verdicts_monitoring.year_of_flights()
         shares = [
@@ -403,11 +403,10 @@ LINES = [
 ]
 
 
-def measure_all(template: Path, here: Path) -> Measures:
+def measure_all(here: Path) -> Measures:
     """Measure the lines, two at a time, and print each as soon as it is known.
 
     Args:
-        template: A repository to render a project from.
         here: A folder for it.
     """
     seed = int(os.environ.get("RUNG_SEED", "0"))
@@ -418,7 +417,8 @@ def measure_all(template: Path, here: Path) -> Measures:
     ]
     if not chosen:
         raise SystemExit("RUNG_LINES chooses no line")
-    project = copy(template, here / "verdicts", {"level": 2}, vcs_ref="HEAD")
+    problem = ROOT / "template/src/{{package_name}}/problem"
+    shutil.copytree(problem, here / "verdicts/model/problem")
     say(f"verdicts by simulation with known truth, seed {seed}")
     width = max(len(LINES[index].what) for index in chosen)
     print(f"{'what':<{width}} |   0.2.0 | target | measured (95 % interval), trials, seconds")
@@ -426,7 +426,7 @@ def measure_all(template: Path, here: Path) -> Measures:
         os.environ[name] = "1"
     found: dict[int, float] = {}
     context = get_context("spawn")  # threads of numeric libraries do not survive a fork
-    with ProcessPoolExecutor(_workers(), context, _prepare, (str(project / "src"),)) as pool:
+    with ProcessPoolExecutor(_workers(), context, _prepare, (str(here / "verdicts"),)) as pool:
         futures = {pool.submit(measure, index, seed): index for index in chosen}
         for future in as_completed(futures):
             index = futures[future]
@@ -472,10 +472,11 @@ def _workers() -> int:
 
 
 def _prepare(source: str) -> None:
-    """Make a project's package importable in a worker."""
-    sys.path.insert(0, source)
+    """Make the runtime importable in a worker, and the template's `problem/` where it looks."""
+    sys.path[:0] = [source, str(ROOT / "runtime/src")]
     sys.dont_write_bytecode = True
 
 
 def _import(name: str) -> Any:
-    return importlib.import_module(f"{PACKAGE}.{name}")
+    package = "model" if name.startswith("problem.") else "rung_runtime"
+    return importlib.import_module(f"{package}.{name}")

@@ -308,9 +308,10 @@ def snapshot(to: Path) -> Path:
     """Copy what Git tracks or would track, as it is on the disk now."""
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in listed.split("\0"):
-        if name.startswith(("copier", "template/")) and (ROOT / name).exists():
+        if name.startswith(("copier", "runtime/", "template/")) and (ROOT / name).exists():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
+            is_folder = (ROOT / name).is_dir()  # a link to one
+            shutil.copy2(ROOT / name, to / name, follow_symlinks=not is_folder)
     return to
 
 
@@ -488,9 +489,28 @@ def ran(project: Callable[..., Project]) -> Callable[..., Copy]:
 
 
 @pytest.fixture(scope="session")
-def module(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
-    """Import modules of a project's package into this process, by names such as cli."""
-    source = str(sources(level=2, ci=["github", "gitlab"]))
-    sys.path.insert(0, source)
-    yield lambda name: importlib.import_module(f"flight_delays.{name}")
-    sys.path.remove(source)
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make the template's `problem/` that of the package which the runtime falls back on.
+
+    In a copy: an import writes bytecode beside what it imports.
+    """
+    source = tmp_path_factory.mktemp("problem")
+    folder = shutil.copytree(
+        ROOT / "template/src/{{package_name}}/problem",
+        source / "model/problem",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    sys.path.insert(0, str(source))
+    yield folder
+    sys.path.remove(str(source))
+
+
+@pytest.fixture(scope="session")
+def module(problem: Path) -> Callable[[str], ModuleType]:
+    """Import modules of the runtime, by names such as cli, and of `problem/`, as problem.data."""
+
+    def module(name: str) -> ModuleType:
+        package = "model" if name.startswith("problem.") else "rung_runtime"
+        return importlib.import_module(f"{package}.{name}")
+
+    return module

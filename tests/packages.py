@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import polars as pl
 
+ROOT = Path(__file__).resolve().parent.parent
+
 ROWS = 1_500
 
 
@@ -25,8 +27,7 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
     config, ingest, train, inference = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "inference")
     )
-    problem = Path(next(iter(module("problem").__path__)))
-    project = problem.parent.parent.parent
+    problem, project = module("problem").folder(), ROOT / "template"
     data = config.read(project / config.DATA, config.Data).model_copy(update=contract)
     source = ingest.read(project / data.source, data.separator).head(ROWS)
     rows = ingest.typed(source, data)
@@ -112,7 +113,7 @@ class Server:
         self.url = f"http://127.0.0.1:{options['port']}"
         code = (
             f"import socket, sys; from pathlib import Path; sys.path.insert(0, {str(source)!r})\n"
-            "from flight_delays import serving, settings\n"
+            "from rung_runtime import serving, settings\n"
             f"folder = {str(folder)!r}\n"
             f"settings = settings.Service(**{options!r})\n"
             f"ours = [socket.socket(fileno=fd) for fd in {fds}]\n"

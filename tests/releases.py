@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOW = "v99.0.0"  # the working tree, uncommitted files included
 NEXT = "v100.0.0"  # what it may become
 PACKAGE = "template/src/{{package_name}}"
+RUNTIME = "runtime/src/rung_runtime"
 # What the next version changes: a line within, and one more at the end. Of every kind some.
 CHANGED = (
     "template/.editorconfig",
@@ -22,12 +23,12 @@ CHANGED = (
     "template/Makefile",
     "template/dvc.yaml.jinja",
     "template/pyproject.toml.jinja",
-    "template/tests/test_controls.py.jinja",
-    f"{PACKAGE}/cli.py",
-    f"{PACKAGE}/pipeline/gate.py",
-    f"{PACKAGE}/pipeline/split.py",
-    f"{PACKAGE}/serving/log.py",
-    f"{PACKAGE}/delivery/image.py",
+    "template/tests/test_controls.py",
+    f"{RUNTIME}/cli.py",
+    f"{RUNTIME}/pipeline/gate.py",
+    f"{RUNTIME}/pipeline/split.py",
+    f"{RUNTIME}/serving/log.py",
+    f"{RUNTIME}/delivery/image.py",
     "template/.github/workflows/checks.yml",
     "template/.github/workflows/pipeline.yml",
     "template/.gitlab/checks.yml",
@@ -39,7 +40,7 @@ CHANGED = (
 )
 # One of those that it adds is where a project's .gitignore has what the service leaves.
 IGNORED = "service/later.txt"
-ADDED = ("template/LATER.md", f"{PACKAGE}/pipeline/later.py", f"template/{IGNORED}")
+ADDED = ("template/LATER.md", f"{RUNTIME}/pipeline/later.py", f"template/{IGNORED}")
 RETIRED = "tox.ini"
 
 

@@ -61,8 +61,8 @@ def released(adoptions: Path) -> Path:
             for name in (".gitignore", "tox.ini", "pyproject.toml.jinja"):
                 first, _, rest = (made / "template" / name).read_text().partition("\n")
                 (made / "template" / name).write_text(f"{first}\n# of version 2\n{rest}")
-            package = made / "template/src/{{package_name}}"
-            (package / "pipeline/new.py").write_text('"""New."""\n')
+            runtime = made / "runtime/src/rung_runtime"
+            (runtime / "pipeline/new.py").write_text('"""New."""\n')
             for command in ("add -A", "commit -q -m v2", "tag v2.0.0"):
                 git(made, *command.split())
             made.rename(template)
@@ -284,7 +284,7 @@ def test_an_update_brings_what_is_new_and_takes_no_line(
     own_tox = r"meet in 1 file\(s\):\n  - tox\.ini\n"  # it stayed, and the template's changed
     with pytest.raises(RefusedError, match=own_tox) if kind == "poetry" else nullcontext():
         update.bring(project, source.found(str(released), "v2.0.0"), known, {})
-    assert (project / f"src/{known['package_name']}/pipeline/new.py").exists()
+    assert (project / "src/rung_runtime/pipeline/new.py").exists()
     for name in (".gitignore", "pyproject.toml", "tox.ini"):
         assert "# of version 2" in (project / name).read_text(), name
     git(project, "add", "-A")

@@ -441,14 +441,14 @@ def hook(event, args):
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(hook)
-from flight_delays.cli import main
+from rung_runtime.cli import main
 sys.argv[1:] = ["package"]
 main()
 """
 
 
 def documents_are_whole(copy: Copy) -> None:
-    schema = json.loads((copy.path / "src/flight_delays/documents.schema.json").read_text())
+    schema = json.loads((copy.path / "src/rung_runtime/documents.schema.json").read_text())
     for step, name in DOCUMENTS.items():
         if (copy.path / name).exists():
             Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(copy.read(step))

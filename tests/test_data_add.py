@@ -104,7 +104,7 @@ def test_of_two_who_add_at_once_neither_loses_its_rows(loop: ModuleType) -> None
     before = source().read_text().count("\n")
     package = Path(str(loop.__file__)).parent
     code = f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
-    code += "from pathlib import Path; from flight_delays import loop\n"
+    code += "from pathlib import Path; from rung_runtime import loop\n"
     code += "loop.add_data(Path(sys.argv[1]).absolute())"
     files = [came(*JULY[1 + 100 * n : 101 + 100 * n], name=f"new-{n}.csv") for n in range(4)]
     running = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for file in files]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import importlib
 import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 import urllib.request
@@ -26,7 +24,7 @@ import psutil
 import pytest
 import tables
 import warm
-from conftest import Copy, Render
+from conftest import Copy
 
 slow = pytest.mark.slow
 DELIVERY = """\
@@ -45,9 +43,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copytree
 from tempfile import mkdtemp
-from flight_delays import registry
-from flight_delays.documents import digest
-from flight_delays.inference import package_digest
+from rung_runtime import registry
+from rung_runtime.documents import digest
+from rung_runtime.inference import package_digest
 file, old, new = json.loads(sys.argv[1])
 folder = copytree("artifacts/model", Path(mkdtemp(), "model"))
 manifest = json.loads((folder / "manifest.json").read_text())
@@ -254,12 +252,9 @@ class Scores:
 
 
 @pytest.fixture(scope="module")
-def package(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
-    """Import modules of a project at level 1, under a name that no other test's package has."""
-    source = str(sources(level=1, package_name="to_deliver"))
-    sys.path.insert(0, source)
-    yield lambda name: importlib.import_module(f"to_deliver.{name}")
-    sys.path.remove(source)
+def package(module: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
+    """Import modules of the runtime."""
+    return module
 
 
 @pytest.fixture
@@ -586,7 +581,7 @@ def test_no_request_fails_during_deployments_and_rollbacks(loop: Loop, rounds: i
     config = loop.path / "config/delivery.yaml"
     brief = DELIVERY.format(port=0, seconds=0.2).replace("requests: 80", "requests: 5")
     config.write_text(brief)
-    switch = "import sys\nfrom flight_delays import delivery\n"
+    switch = "import sys\nfrom rung_runtime import delivery\n"
     switch += f"for _ in range({rounds}): delivery.deploy(sys.argv[1]), delivery.rollback()"
     with Load(loop) as load:
         done = loop.copy.project.python(switch, "-c", second, cwd=loop.path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from conftest import ROOT
 from scipy.stats import ks_2samp
 from verdicts_monitoring import category_shift
 
@@ -27,7 +27,7 @@ class Bench:
             module,
             ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "settings"),
         )
-        project = Path(str(config.__file__)).parents[2]
+        project = ROOT / "template"
         data = config.read(project / config.DATA, config.Data)
         rows = ingest.typed(ingest.read(project / data.source, data.separator), data)
         self.rows = rows.sort(data.time).head(TRAINED).select(data.features)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import random
-import shutil
 import string
-import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -18,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-PACKAGE = Path(__file__).resolve().parent.parent / "template/src/{{package_name}}"
 DTYPES = {
     "number": pl.Float64,
     "integer": pl.Int64,
@@ -31,15 +27,8 @@ N = 400
 
 
 @pytest.fixture(scope="session")
-def ml(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The package that a project gets, under a name that can be imported."""
-    folder = tmp_path_factory.mktemp("src")
-    shutil.copytree(PACKAGE, folder / "of_the_template")
-    sys.path.insert(0, str(folder))
-
-    def module(name: str) -> Any:
-        return importlib.import_module(f"of_the_template.{name}")
-
+def ml(module: Callable[[str], ModuleType]) -> Any:
+    """What infers a contract, and what reads rows by one."""
     frames, infer = module("pipeline.ingest"), module("pipeline.infer")
 
     def contract(rows: pl.DataFrame, target: str = "y", **options: Any) -> SimpleNamespace:
@@ -55,14 +44,13 @@ def ml(tmp_path_factory: pytest.TempPathFactory) -> Any:
             data=data, notes=notes, frame=frame, inputs=x, y=frames.labels(known, data)
         )
 
-    yield SimpleNamespace(
+    return SimpleNamespace(
         contract=contract,
         frames=frames,
         config=module("config"),
         BadInput=infer.BadInput,
         load=module("problem.data").load,
     )
-    sys.path.remove(str(folder))
 
 
 def keeps(frame: pl.DataFrame, data: Any) -> None:

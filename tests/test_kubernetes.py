@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -57,12 +57,9 @@ if asked[0] == "port-forward":
 
 
 @pytest.fixture(scope="module")
-def kubernetes(sources: Render) -> Iterator[ModuleType]:
-    """Import the target, under a name that no other test's package has."""
-    source = str(sources(level=1, deployment="kubernetes", package_name="in_cluster"))
-    sys.path.insert(0, source)
-    yield importlib.import_module("in_cluster.delivery.kubernetes")
-    sys.path.remove(source)
+def kubernetes(module: Callable[[str], ModuleType]) -> ModuleType:
+    """Import the target."""
+    return module("delivery.kubernetes")
 
 
 class Cluster:
@@ -256,7 +253,7 @@ def test_the_service_is_reached_through_a_port_forward(
     with HTTPServer(("127.0.0.1", 0), Version) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         cluster.answers("port-forward", f"Forwarding from 127.0.0.1:{server.server_port} -> 8080")
-        ask = importlib.import_module("in_cluster.delivery").ask
+        ask = importlib.import_module("rung_runtime.delivery").ask
         with kubernetes.Kubernetes("staging", IMAGE).opened() as url:
             assert ask(f"{url}/version") == (200, {"version": "v2"})
         server.shutdown()
@@ -279,7 +276,7 @@ def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_n
         Loop(ran(1, "binary").again(tmp_path / "project")),
         Cluster(tmp_path / "cluster"),
     )
-    source, module = render(level=1, deployment="kubernetes"), "src/flight_delays/delivery"
+    source, module = render(level=1, deployment="kubernetes"), "src/rung_runtime/delivery"
     shutil.copytree(source / "deploy", loop.path / "deploy", dirs_exist_ok=True)
     shutil.copy(source / module / "kubernetes.py", loop.path / module)
     text = DELIVERY.format(port=0, seconds=1) + f"image: {IMAGE}\n"

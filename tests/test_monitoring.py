@@ -41,7 +41,7 @@ def pack(module: Import, to: Path) -> None:
     config, ingest, train, inference, metrics = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "inference", "pipeline.metrics")
     )
-    project = Path(str(config.__file__)).parents[2]
+    project = ROOT / "template"
     data, gate = (
         config.read(project / path, kind)
         for path, kind in ((config.DATA, config.Data), (config.GATE, config.Gate))
@@ -51,7 +51,7 @@ def pack(module: Import, to: Path) -> None:
     to.mkdir()
     train.save(fitted, to / "model.skops")
     shutil.copytree(
-        project / "src/flight_delays/problem",
+        module("problem").folder(),
         to / "problem",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
@@ -441,7 +441,7 @@ def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) ->
 
 
 def test_without_a_champion_or_a_log_it_says_what_to_do(place: Place) -> None:
-    wrong = sys.modules["flight_delays"].BadInput
+    wrong = sys.modules["rung_runtime"].BadInput
     (place.path / "config/delivery.yaml").write_text('{"service": {"log": ""}}')
     with pytest.raises(wrong, match=r"service\.log"):
         place.monitor()
@@ -485,8 +485,8 @@ def alarmed(place: Place) -> Place:
 
 def process(place: Place, code: str) -> subprocess.Popen[str]:
     """Run code in a new process, in which monitoring is imported as m."""
-    source = str(Path(str(place.module("monitoring").__file__)).parents[2])
-    begin = f"import sys; sys.path.insert(0, {source!r})\nimport flight_delays.monitoring as m\n"
+    source = str(Path(str(place.module("monitoring").__file__)).parents[1])
+    begin = f"import sys; sys.path.insert(0, {source!r})\nimport rung_runtime.monitoring as m\n"
     return subprocess.Popen([sys.executable, "-c", begin + code], stdout=subprocess.PIPE, text=True)
 
 
@@ -551,7 +551,7 @@ def test_of_many_at_once_one_decides_and_one_trains(place: Place) -> None:
 
 
 def test_a_training_that_failed_is_not_started_again_by_itself(alarmed: Place) -> None:
-    refused = sys.modules["flight_delays"].Refused
+    refused = sys.modules["rung_runtime"].Refused
 
     def fail() -> None:
         raise refused("the gate refused this model")
@@ -564,7 +564,7 @@ def test_a_training_that_failed_is_not_started_again_by_itself(alarmed: Place) -
     name = alarmed.document()["alarm"]
     assert name in alarmed.retrain(lambda: runs.append(1), again=name)
     assert runs == [1]
-    with pytest.raises(sys.modules["flight_delays"].BadInput, match="has no alarm drift-1"):
+    with pytest.raises(sys.modules["rung_runtime"].BadInput, match="has no alarm drift-1"):
         alarmed.retrain(lambda: runs.append(2), again="drift-1")
 
 

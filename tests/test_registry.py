@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Copy, Render, need
+from conftest import Copy, need
 from hosts.registry import free_port, serving
 
 slow = pytest.mark.slow  # no project is installed, but a server or a database is asked
@@ -87,7 +87,8 @@ class Place:
 
     @property
     def adapter(self) -> ModuleType:
-        return importlib.import_module(f"{self.registry.__name__}.{self.registry.ADAPTER}")
+        adapter = "mlflow" if self.kind == "mlflow" else "oci"
+        return importlib.import_module(f"{self.registry.__name__}.{adapter}")
 
     @property
     def client(self) -> ModuleType:
@@ -95,6 +96,10 @@ class Place:
 
     def at(self, where: str) -> None:
         """Configure where the registry is."""
+        project = importlib.import_module("rung_runtime.project")
+        adapter = "mlflow" if self.kind == "mlflow" else "oci"
+        (self.path / "pyproject.toml").write_text(f'[tool.rung]\nregistry = "{adapter}"\n')
+        project._read.cache_clear()
         (self.path / "config").mkdir(exist_ok=True)
         (self.path / "config/delivery.yaml").write_text(json.dumps({"registry": where}))
 
@@ -133,21 +138,9 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def packages(sources: Render) -> Iterator[Callable[[str], ModuleType]]:
-    """The registry of a project with an adapter, under a name that no other test imports."""
-    imported_from = []
-
-    def imported(adapter: str) -> ModuleType:
-        name = f"with_{adapter}"
-        source = str(sources(level=1, package_name=name, registry=adapter))
-        if source not in sys.path:
-            sys.path.insert(0, source)
-            imported_from.append(source)
-        return importlib.import_module(f"{name}.registry")
-
-    yield imported
-    for source in imported_from:
-        sys.path.remove(source)
+def registry(module: Callable[[str], ModuleType]) -> ModuleType:
+    """Return the module `registry`."""
+    return module("registry")
 
 
 @pytest.fixture(scope="session")
@@ -159,12 +152,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 
 
 @pytest.fixture(scope="session")
-def database(
-    packages: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def database(registry: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return MLflow's database with its tables and nothing in them, to be copied."""
     folder = tmp_path_factory.mktemp("database")
-    place = Place(folder, "mlflow", packages("mlflow"), "registry", folder / "registry")
+    place = Place(folder, "mlflow", registry, "registry", folder / "registry")
     place.at(place.where)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -178,7 +169,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def place(
-    packages: Callable[[str], ModuleType],
+    registry: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
@@ -194,7 +185,6 @@ def place(
             storage = store / "docker/registry/v2"
         if kind == "mlflow" and tables:
             shutil.copy(request.getfixturevalue("database"), tmp_path / "mlflow.db")
-        registry = packages("mlflow" if kind == "mlflow" else "oci")
         made = Place(tmp_path, kind, registry, where, storage)
         made.at(where)
         monkeypatch.chdir(tmp_path)
@@ -415,12 +405,10 @@ class Notes(dict[str, str]):
 
 
 @slow
-def test_two_never_hold_a_lease(
-    packages: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_never_hold_a_lease(registry: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     import random
 
-    registry, r = packages("oci"), random.Random(7)
+    r = random.Random(7)
     monkeypatch.setattr(registry, "D", 0.06)
     monkeypatch.setattr(registry, "LEASE", 0.5)  # what a late write leaves ends with it
     # Some writes take longer than D: who made one must not enter.
@@ -449,9 +437,9 @@ def test_two_never_hold_a_lease(
 
 
 def test_a_lease_of_one_who_died_ends_and_a_late_holder_stops_writing(
-    packages: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    registry: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, notes = packages("oci"), Notes(lambda: 0.0)
+    notes = Notes(lambda: 0.0)
     for name, seconds in {"D": 0.02, "LEASE": 0.4, "WRITES": 0.1, "PATIENCE": 0.2}.items():
         monkeypatch.setattr(registry, name, seconds)
     notes["lock"] = "dead"

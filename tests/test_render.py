@@ -76,7 +76,7 @@ def test_level_2_adds_whole_files_and_changes_the_delivery_alone(render: Render)
     assert set(files(one)) < set(files(two))
     changed = {f for f in files(one) if (one / f).read_bytes() != (two / f).read_bytes()}
     deliver = {".github/workflows/deliver.yml", ".gitlab/deliver.yml"}
-    assert changed == {".copier-answers.yml", *deliver}
+    assert changed == {".copier-answers.yml", "pyproject.toml", *deliver}
 
 
 def test_a_project_without_providers_has_no_pipelines(render: Render) -> None:
@@ -179,8 +179,8 @@ def test_every_combination_renders_and_parses(render: Render, answers: dict[str,
     assert metadata["description"] == answers.get(
         "description", QUESTIONS["description"]["default"]
     )
-    serve = {"ml-serve": f"{package}.serving:main"} if answers["level"] else {}
-    assert metadata["scripts"] == {"ml": f"{package}.cli:main"} | serve
+    serve = {"ml-serve": "rung_runtime.serving:main"} if answers["level"] else {}
+    assert metadata["scripts"] == {"ml": "rung_runtime.cli:main"} | serve
 
 
 @pytest.mark.parametrize("names", NAMES, ids=str)
@@ -251,12 +251,12 @@ def test_a_project_has_few_files_that_are_its_owners_to_read(
 
 
 def is_machinery(name: str) -> bool:
-    """Tell whether a file belongs to the package, outside of problem/."""
-    return name.startswith("src/") and "/problem/" not in name
+    """Tell whether a file belongs to the runtime."""
+    return name.startswith("src/rung_runtime/")
 
 
 def machinery(project: Path) -> int:
-    """Count the lines of code of the package outside of problem/."""
+    """Count the lines of the runtime's code."""
     sources = [n for n in files(project) if is_machinery(n) and n.endswith(".py")]
     return sum(len(code((project / name).read_text())) for name in sources)
 

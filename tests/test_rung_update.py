@@ -39,7 +39,7 @@ def two(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (old, new) in CHANGES.items():
         text = (template / name).read_text() if old else ""
         (template / name).write_text(text.replace(old, new) if old else new)
-    (template / "template/src/{{package_name}}/pipeline/new.py").write_text('"""New."""\n')
+    (template / "runtime/src/rung_runtime/pipeline/new.py").write_text('"""New."""\n')
     git(template, "add", "-A")
     git(template, "commit", "-q", "-m", "v2")
     git(template, "tag", "v2.0.0")
@@ -88,7 +88,7 @@ def test_an_update_shows_what_is_new_merges_relocks_and_checks(
     assert "A start." not in done.stdout
     assert (project / "tox.ini").read_text().startswith("# These are the same checks")
     assert (project / "tox.ini").read_text().endswith("# mine\n")
-    assert (project / "src/flight_delays/pipeline/new.py").exists()
+    assert (project / "src/rung_runtime/pipeline/new.py").exists()
     asked = (tmp_path / "bin/asked").read_text().splitlines()
     assert asked[0] == "lock --quiet"
     checks = ("ruff check", "ruff format --check", "mypy", "pytest")
@@ -273,7 +273,7 @@ def test_a_file_that_git_ignores_is_not_written_over(
     with (project / ".gitignore").open("a") as file:
         file.write("new.py\n")
     commit(project)
-    (project / "src/flight_delays/pipeline/new.py").write_text("# Mine, and not in Git.\n")
+    (project / "src/rung_runtime/pipeline/new.py").write_text("# Mine, and not in Git.\n")
     before = everything(project)
     done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
     assert done.returncode == 2
@@ -292,8 +292,8 @@ def overlooked(project: Path) -> None:
 
 
 def in_the_way(project: Path) -> None:
-    (project / "src/flight_delays/pipeline/new.py").mkdir()
-    (project / "src/flight_delays/pipeline/new.py/mine.txt").write_text("mine")
+    (project / "src/rung_runtime/pipeline/new.py").mkdir()
+    (project / "src/rung_runtime/pipeline/new.py/mine.txt").write_text("mine")
     commit(project)
 
 
@@ -410,7 +410,7 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     for said in (
         "Level 1 adds",
         " dvc.yaml",
-        "\n  src/flight_delays/serving/: __init__.py, batch.py,",
+        "\n  src/rung_runtime/serving/: __init__.py, batch.py,",
     ):
         assert said in done.stdout
     assert "It changes .copier-answers.yml, pyproject.toml, uv.lock.\n" in done.stdout

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Lin
 RUNNER = """
 import os, sys, time
 from pathlib import Path
-from flight_delays import step_runner
+from rung_runtime import step_runner
 step_runner.SLOW = ()
 def main():
     match sys.argv[1]:
@@ -36,7 +36,7 @@ with step_runner.started(main) as variables:
     print(variables["ML_STEP_RUNNER"], flush=True)
     sys.stdin.read()
 """
-CLIENT = "from flight_delays import step_runner; step_runner.attempt(); print('by itself')"
+CLIENT = "from rung_runtime import step_runner; step_runner.attempt(); print('by itself')"
 Step = Callable[..., "subprocess.Popen[str]"]
 
 

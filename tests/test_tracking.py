@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 import socket
@@ -28,15 +27,18 @@ METRICS = {
 
 
 @pytest.fixture
-def tracking(sources: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def tracking(
+    module: Callable[[str], ModuleType],
+    sources: Render,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> ModuleType:
     """The module in a folder with the documents of a run."""
-    source = sources(level=1, package_name="with_tracking")
-    monkeypatch.syspath_prepend(str(source))
-    shutil.copytree(source.parent / "config", tmp_path / "config")
+    shutil.copytree(sources(level=1).parent / "config", tmp_path / "config")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("artifacts").mkdir()
-    found = importlib.import_module("with_tracking.tracking")
+    found = module("tracking")
     run(found, monkeypatch, "passed")
     return found
 
@@ -183,7 +185,7 @@ def test_ml_run_records_and_ends_as_it_would_without_a_tracker(
     (copy.path / "artifacts/tracked").unlink()
     env = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     script = f"import os, sys\nos.environ |= {env}\nsys.argv[1:] = ['run']\n"
-    script += "from flight_delays.cli import main\nmain()"
+    script += "from rung_runtime.cli import main\nmain()"
     done = copy.project.run("python", "-c", script, cwd=copy.path)
     assert done.returncode == 0, done.stderr
     assert "not recorded" in done.stdout

@@ -93,7 +93,7 @@ def test_a_param_that_is_wrong_is_told_in_a_sentence(
 
 def test_only_the_projects_own_problem_is_the_users(module: Module, tmp_path: Path) -> None:
     cli = module("cli")
-    assert cli._is_problem(Path(str(cli.__file__)).parent / "problem")
+    assert cli._is_problem(module("problem").folder())
     assert not cli._is_problem(tmp_path / "problem")
     (tmp_path / "manifest.json").write_text("{}")
     assert cli._is_problem(tmp_path / "problem")

@@ -26,6 +26,8 @@ from releases import IGNORED, NEXT, NOW, RETIRED, released
 from rung import BadInputError, RefusedError, post_update, source, update
 from rung.tools import ended
 
+from copier import run_update
+
 pytestmark = pytest.mark.slow  # no project is installed, but each test updates rendered projects
 ANSWERS = ".copier-answers.yml"
 CI = (["github"], ["gitlab"], ["github", "gitlab"])
@@ -110,10 +112,21 @@ def written(old: Path, project: Path) -> dict[str, Counter[bytes]]:
     return {name: counted for name, counted in mine.items() if counted}
 
 
+def place(name: str, now: Mapping[str, bytes]) -> str:
+    """Give where a file is now: what `rung_runtime` has moved there (copier/moves.yml)."""
+    moved = re.sub("^src/[a-z_]+/", "src/rung_runtime/", name)
+    return moved if moved in now and name not in now else name
+
+
+def at_home(text: bytes) -> bytes:
+    """Give a text of the package flight_delays with the imports of what moved."""
+    return re.sub(rb"from flight_delays(?!\.problem)", b"from rung_runtime", text)
+
+
 def lost(mine: Mapping[str, Counter[bytes]], project: Path) -> dict[str, Counter[bytes]]:
     """Count the lines that are no longer in their files, conflict blocks included."""
     now = files(project)
-    gone = {name: counted - lines(now.get(name, b"")) for name, counted in mine.items()}
+    gone = {name: counted - lines(now.get(place(name, now), b"")) for name, counted in mine.items()}
     return {name: counted for name, counted in gone.items() if counted}
 
 
@@ -172,7 +185,7 @@ def test_an_untouched_project_becomes_a_fresh_one_but_for_its_seeds(
     fresh, old = files(rendered(NOW, about)), files(rendered(release, about))
     kept = seeds(project, "flight_delays")
     assert kept
-    assert files(project) == fresh | {name: old[name] for name in kept}
+    assert files(project) == fresh | {name: at_home(old[name]) for name in kept}
 
 
 @cases(1)
@@ -194,10 +207,11 @@ def test_what_is_ours_and_what_is_theirs_merge(
         text = (project / name).read_bytes()
         if name in kept or name == RETIRED:
             (project / name).write_bytes(mine(name) + text)
-            expected[name] = mine(name) + text
-        elif name != ANSWERS and (both := aside(text, new[name], mine(name))):
+            moved = at_home((mine(name) + text).replace(b"later_flights", b"flight_delays"))
+            expected[name] = moved.replace(b"flight_delays", b"later_flights")
+        elif name != ANSWERS and (both := aside(text, new[place(name, new)], mine(name))):
             (project / name).write_bytes(both[0])
-            expected[name] = both[1]
+            expected[place(name, new)] = both[1]
             edited += both[1] != both[0]
     assert edited > 5  # of those that the next version changes
     expected |= own(project)
@@ -253,25 +267,29 @@ def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
     project = start(rendered(release, about), tmp_path / "project")
     old, new = files(rendered(release, about)), files(rendered(NEXT, about))
     kept = seeds(project, "arrivals")
-    deleted = {*kept[::2], ".gitattributes", "src/arrivals/pipeline/gate.py"}
-    deleted |= {"src/arrivals/pipeline/ingest.py", "data/raw/flights.csv"}
+    where = "src/arrivals" if "src/arrivals/cli.py" in old else "src/rung_runtime"
+    deleted = {*kept[::2], ".gitattributes", f"{where}/pipeline/gate.py"}
+    deleted |= {f"{where}/pipeline/ingest.py", "data/raw/flights.csv"}
     clash, expected = set[str](), dict[str, bytes]()
     for name in deleted:
         (project / name).unlink()
     commit(project)
-    for name in sorted(set(old) & set(new) - deleted - {ANSWERS, ".editorconfig", "tox.ini"}):
-        if name not in kept and (text := across(old[name], new[name], mine(name))):
+    crlf = (".editorconfig", f"{where}/pipeline/infer.py")
+    for name in sorted(set(old) - deleted - {ANSWERS, *crlf, "tox.ini"}):
+        to = place(name, new)
+        if to in new and name not in kept and (text := across(old[name], new[to], mine(name))):
             (project / name).write_bytes(text)
-            clash.add(name)
-    assert {"Makefile", ".gitignore", "pyproject.toml", "src/arrivals/cli.py"} <= clash
+            clash.add(to)
+    assert {"Makefile", ".gitignore", "pyproject.toml", "src/rung_runtime/cli.py"} <= clash
     # Saved with CRLF: one that the next version changes, and one that it does not.
-    for name in (".editorconfig", "src/arrivals/pipeline/infer.py"):
-        text = old[name].replace(b"\n", b"\r\n")
+    for name in crlf:
+        text, to = old[name].replace(b"\n", b"\r\n"), place(name, new)
         (project / name).write_bytes(text)
-        (clash.add(name) if old[name] != new[name] else expected.update({name: text}))
+        (clash.add(to) if old[name] != new[to] else expected.update({to: text}))
     assert {".editorconfig"} <= clash
     # What the next version adds, the team has already.
-    for name in ("LATER.md", "src/arrivals/pipeline/later.py"):
+    for name in ("LATER.md", "src/rung_runtime/pipeline/later.py"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_bytes(mine(name))
         clash.add(name)
     expected |= own(project)
@@ -280,13 +298,29 @@ def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
     assert set(bring(project, history, NEXT)) == clash
     now = files(project)
     assert not lost(ours, project)
-    assert not deleted & set(now)
+    assert not {place(name, new) for name in deleted} & set(now)
     assert {name: now.get(name) for name in expected} == expected
-    assert all(b"<<<<<<< before updating\n" in now[name] for name in clash)
+    assert all(b"<<<<<<< before updating" in now[name] for name in clash)
 
     commit(project)
     assert bring(project, history, NEXT) == []
     assert git(project, "status", "--porcelain") == ""
+
+
+def test_what_copier_update_alone_does_with_what_moved(
+    history: Path, rendered: Rendered, tmp_path: Path
+) -> None:
+    """It moves what nobody touched, and deletes what a team changed: hence `rung update`."""
+    about = answered(0)
+    project = start(rendered(RELEASES[-1], about), tmp_path / "project")
+    gate = project / "src/flight_delays/pipeline/gate.py"
+    gate.write_bytes(gate.read_bytes() + mine("gate.py"))
+    commit(project)
+    settings: dict[str, Any] = {"defaults": True, "overwrite": True, "skip_answered": True}
+    run_update(project, vcs_ref=NOW, quiet=True, unsafe=False, **settings)
+    fresh, old = files(rendered(NOW, about)), files(rendered(RELEASES[-1], about))
+    kept = seeds(project, "flight_delays")
+    assert files(project) == fresh | {name: old[name] for name in kept}  # imports included
 
 
 def test_an_update_to_the_same_version_changes_nothing(
@@ -318,7 +352,7 @@ def test_a_level_is_raised_by_an_update_alone(
     assert bring(project, history, NOW, level=level + 1) == []
     assert source.answers(project)["level"] == level + 1
     fresh, old = files(rendered(NOW, about | {"level": level + 1})), files(rendered(release, about))
-    assert files(project) == fresh | {name: old[name] for name in kept}
+    assert files(project) == fresh | {name: at_home(old[name]) for name in kept}
 
 
 def state(project: Path) -> dict[str, object]:
@@ -427,7 +461,7 @@ def test_a_persons_settings_decide_nothing(
     old, new = (files(rendered(version, answered(0))) for version in (NOW, NEXT))
     blanks = b"# ours  \t \n \t\n\n"
     (project / "Makefile").write_bytes(across(old["Makefile"], new["Makefile"], blanks) or b"")
-    gate = "src/flight_delays/pipeline/gate.py"
+    gate = "src/rung_runtime/pipeline/gate.py"
     both = aside(old[gate], new[gate], blanks)
     assert both
     (project / gate).write_bytes(both[0])
@@ -458,7 +492,7 @@ LINES = (
 NAMES = (
     "notes.md",
     "LATER.md",
-    "src/flight_delays/pipeline/later.py",
+    "src/rung_runtime/pipeline/later.py",
     "src/flight_delays/own/deep/er.py",
     "café.md",
     'with "quotes", blanks and 日本語.md',
@@ -572,9 +606,9 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
         project = start(old, Path(mkdtemp(dir=tmp_path), "project"))  # one that fails is run again
         before, after = files(old), files(new)
         changed = {
-            name: [a for kind, a, *_ in changes(before[name], after[name]) if kind != "equal"]
-            for name in before.keys() & after.keys()
-            if before[name] != after[name]
+            name: [a for kind, a, *_ in changes(text, after[to]) if kind != "equal"]
+            for name, text in before.items()
+            if (to := place(name, after)) in after and text != after[to]
         }
         for edit in edits:
             edit.make(project, changed)

@@ -26,7 +26,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-ML = "from flight_delays.cli import main\nmain()"
+ML = "from rung_runtime.cli import main\nmain()"
 
 
 @cache

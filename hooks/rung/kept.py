@@ -5,25 +5,31 @@ from __future__ import annotations
 import os
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from .tools import git, names
 
 
-def lost(old: Path, project: Path, before: str) -> dict[str, list[bytes]]:
+def lost(
+    old: Path, project: Path, before: str, moved: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[bytes]]:
     """Give the team's lines that an update has lost, by file; in a conflict block they are not.
 
     Args:
         old: The project as the template's version before made it.
         project: The project after the update.
         before: Its commit before the update.
+        moved: By a path that moved, its new one.
     """
     found: dict[str, list[bytes]] = {}
+    had = set(names(git(project, "ls-tree", "-r", "-z", "--name-only", before)))
     # What came with the update is not the team's; what did not change is as the team left it.
-    for name in names(git(project, "diff", "-z", "--name-only", "--diff-filter=a", before)):
-        if name == ".copier-answers.yml":
+    for name in names(git(project, "diff", "-z", "--name-only", before)):
+        if name == ".copier-answers.yml" or name not in had:
             continue
-        own, now = blob(project, before, name), content(project / name)
+        own, now = blob(project, before, name), content(project / moved.get(name, name))
         theirs = Counter(lines(own)) - Counter(lines(content(old / name)))
         if missing := [line for line in theirs - Counter(lines(now)) if line.strip()]:
             found[name] = missing

@@ -17,6 +17,7 @@ from .tools import ended, git, heard, names, say, shown
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
 # What is above level 0 has checks of its own: what its pipelines would do, with another registry.
 REHEARSAL = ("ml run", "ml register", "ml deploy --target local/staging")
+UV = ("uv", "run", "--quiet", "--locked", "--all-groups", "--project")
 TOLD = 15  # lines
 MARKERS = (b"<<<<<<< ", b">>>>>>> ")
 
@@ -40,8 +41,12 @@ def marked(file: Path) -> bool:
     return all(any(line.startswith(marker) for line in lines) for marker in MARKERS)
 
 
-def check(project: Path) -> None:
+def check(project: Path, rewritten: Iterable[str] = ()) -> None:
     """Relock, and run the project's checks.
+
+    Args:
+        project: The top of its repository.
+        rewritten: Files whose imports the update has changed, which are sorted anew first.
 
     Raises:
         RefusedError: There are conflicts, no lock can be made, or a check fails.
@@ -51,6 +56,9 @@ def check(project: Path) -> None:
     if shown(project, "uv", "lock", "--quiet"):
         raise RefusedError("uv finds no versions that go together, as said above")
     say("uv lock … passed")
+    if files := [name for name in rewritten if (project / name).is_file()]:
+        for tidy in ("check --quiet --select I --fix", "format --quiet"):
+            heard(project, *UV, str(project.resolve()), "ruff", *tidy.split(), "--", *files)
     passes(project, CHECKS)
 
 
@@ -84,10 +92,10 @@ def passes(project: Path, checks: Iterable[str], at: Path | None = None, **env: 
     Raises:
         RefusedError: One failed.
     """
-    uv, failed = ("uv", "run", "--quiet", "--locked", "--all-groups", "--project"), []
+    failed = []
     for one in checks:
         print(f"{one} … ", end="", flush=True)
-        code, said = heard(at or project, *uv, str(project.resolve()), *one.split(), **env)
+        code, said = heard(at or project, *UV, str(project.resolve()), *one.split(), **env)
         say("failed" if code else "passed")
         if code:
             failed.append(one)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from . import BadInputError, source
 from .tools import asks, ended, git, has_commit, names, unfinished
 
 RECORD = "rung"  # in Git's own folder
+LINK = "120000"  # the mode of a symbolic link in a tree
 
 
 def check(project: Path) -> dict[str, Any]:
@@ -128,13 +130,29 @@ def kept(project: Path) -> dict[str, Any]:
 def written(template: source.Source, package: str) -> set[str]:
     """Name the files that a render may write, whatever the answers."""
     folder = source.history(template.url)
-    tree = git(folder, "ls-tree", "-r", "-z", "--name-only", str(template.commit), "template/")
     paths = set()
-    for name in names(tree):
+    for name in tree(folder, str(template.commit), "template"):
         path = name.removeprefix("template/").removesuffix(".jinja")
         path = re.sub(r"\{%.*?%\}", "", path).replace("{{package_name}}", package)
         paths.add(str(PurePosixPath(path)))
     return paths
+
+
+def tree(repository: Path, commit: str, folder: str) -> list[str]:
+    """Name the files under a folder of a commit; where a link leads to a folder, those in it."""
+    found = []
+    for entry in names(git(repository, "ls-tree", "-r", "-z", commit, f"{folder}/")):
+        mode, _, rest = entry.partition(" ")
+        name = rest.partition("\t")[2]
+        if mode == LINK:
+            target = git(repository, "cat-file", "blob", f"{commit}:{name}")
+            place = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+            if asks(repository, "rev-parse", "-q", "--verify", f"{commit}:{place}^{{tree}}"):
+                inside = tree(repository, commit, place)
+                found += [name + path.removeprefix(place) for path in inside]
+                continue
+        found.append(name)
+    return found
 
 
 if __name__ == "__main__":

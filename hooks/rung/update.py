@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import BadInputError, RefusedError, kept, post_update, pre_update, source
+from . import BadInputError, RefusedError, imports, kept, moves, post_update, pre_update, source
 from .tools import git, names, say
 
 ABORTED = "refs/rung/aborted"
@@ -67,7 +67,7 @@ def finish(project: Path) -> None:
         RefusedError: A check failed, or there are conflicts.
     """
     note, level = pre_update.kept(project), source.answers(project)["level"]
-    post_update.check(project)
+    post_update.check(project, note.get("rewritten", []))
     if level > note["level"]:
         post_update.rehearse(project)
     is_at = f"is at level {level}" if level > note["level"] else f"has {note['to']}"
@@ -116,11 +116,15 @@ def bring(
                 vcs_ref=template.commit,
             )
         with TemporaryDirectory(prefix="rung-") as folder:
-            was, old = had(known), Path(folder, "old")
-            questions = source.questions(was)
-            source.render(was, old, {name: known[name] for name in known if name in questions})
-            lost = kept.lost(old, project, before) | overwritten(project, old)
+            was, old, new = had(known), Path(folder, "old"), Path(folder, "new")
+            answered(was, old, known)
+            answered(template, new, source.answers(project))
+            moved_files = moves.between(template, str(known["package_name"]), old, new)
+            moves.carry(project, moved_files, old, before)
+            places = {move.old: move.new for move in moved_files}
+            lost = kept.lost(old, project, before, places) | overwritten(project, old)
             deleted(project, old, before)
+            rewritten = rename_imports(project, old, moved_files, before)
         if lost:
             listed = "".join(
                 f"\n  - {name}: {lines[0].decode(errors='replace').strip()}"
@@ -134,7 +138,8 @@ def bring(
     except BaseException:
         restore(project)
         raise
-    pre_update.note(project, ended=True)
+    pre_update.note(project, ended=True, rewritten=rewritten)
+    tell_moves(project, moved_files, rewritten)
     for name, value in source.answers(project).items():
         if name not in known:
             say(f"New: {name} is {value}; another answer is given with --data {name}=…")
@@ -145,6 +150,51 @@ def bring(
             "Both stand between <<<<<<< and >>>>>>>: keep what is right, then `git add` the file.\n"
             "To finish: rung update --continue. To have all as before: rung update --abort"
         )
+
+
+def answered(version: source.Source, to: Path, known: Mapping[str, Any]) -> None:
+    """Render a version by those of a project's answers that it asks for."""
+    questions = source.questions(version)
+    source.render(version, to, {name: known[name] for name in known if name in questions})
+
+
+def rename_imports(
+    project: Path, old: Path, moved_files: list[moves.Move], before: str
+) -> list[str]:
+    """Have the team's own Python files import from where modules have moved to.
+
+    Returns:
+        The files that were changed.
+    """
+    if not moved_files:
+        return []
+    packages = {m.old: (old / m.old).read_text("utf-8") for m in moved_files if "__init__" in m.old}
+    known = imports.renames(moved_files, packages)
+    arrived = {move.new for move in moved_files}
+    changed = []
+    for name in names(git(project, "ls-tree", "-r", "-z", "--name-only", before)):
+        path = project / name
+        if not name.endswith(".py") or name in arrived or path.is_symlink() or not path.is_file():
+            continue
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if (new := imports.rewritten(text, name, known)) != text:
+            path.write_bytes(new.encode("utf-8"))
+            changed.append(name)
+    return changed
+
+
+def tell_moves(project: Path, moved_files: list[moves.Move], rewritten: list[str]) -> None:
+    """Say what moved, whose imports were changed, and which other files name the old places."""
+    if not moved_files:
+        return
+    say(f"{len(moved_files)} files moved, such as {moved_files[0].old} → {moved_files[0].new}.")
+    if rewritten:
+        say("Imports of what moved were changed in:\n  " + "\n  ".join(rewritten))
+    if left := moves.mentions(project, moved_files):
+        say("These name what moved, and were left as they are:\n  " + "\n  ".join(left))
 
 
 def overwritten(project: Path, old: Path) -> dict[str, list[bytes]]:

@@ -85,7 +85,7 @@ TEXT = st.text(st.sampled_from("`|\\ab @#<!-\n\r\t*_[]()&;\x1b\u202e\u2028"), ma
 @settings(max_examples=300, deadline=None)
 @given(TEXT, TEXT)
 def test_any_value_is_itself_in_a_cell_of_its_own(first: str, second: str) -> None:
-    escaping = importlib.import_module("flight_delays.escaping")  # by the fixture `imported`
+    escaping = importlib.import_module("rung_runtime.escaping")  # by the fixture `imported`
     shown = [escaping.visible(" ".join(text.split())) or "(empty)" for text in (first, second)]
     cells = " | ".join(map(escaping.cell, (first, second)))
     table = f"| a | b | c |\n|---|---|---|\n| {cells} | last |\n"
@@ -312,7 +312,7 @@ def test_no_line_of_a_log_is_a_command_wherever_it_is_cut(module: Import, attack
 @given(st.lists(st.text(st.sampled_from(":#[]\n\r e\t\u00a0\x1bv"), max_size=6), max_size=8))
 def test_no_pieces_make_a_command_together(parts: list[str]) -> None:
     stream = Kept()
-    log = importlib.import_module("flight_delays.runner_log").RunnerLog(stream)
+    log = importlib.import_module("rung_runtime.runner_log").RunnerLog(stream)
     for part in parts:
         log.write(part)
     assert commands(stream.text) == []

@@ -43,7 +43,9 @@ def checkout(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def manifest(checkout: ModuleType) -> dict[str, Any]:
-    code = {f"problem/{path.name}": path.read_bytes() for path in checkout.PROBLEM.glob("*.py")}
+    code = {
+        f"problem/{path.name}": path.read_bytes() for path in checkout.problem.folder().glob("*.py")
+    }
     files = {n: f"sha256:{hashlib.sha256(text).hexdigest()}" for n, text in code.items()}
     return {"files": files | {"model.skops": "sha256:model"}}
 

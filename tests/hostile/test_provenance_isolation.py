@@ -122,8 +122,7 @@ def isolated(
 def rows(module: Module, good: Path, count: int = 50) -> pl.DataFrame:
     """Return typed rows of the example."""
     inference, ingest = module("inference"), module("pipeline.ingest")
-    project = Path(next(iter(module("problem").__path__))).parents[2]
-    source = ingest.read(project / "data/raw/flights.csv", ",").head(count)
+    source = ingest.read(packages.ROOT / "template/data/raw/flights.csv", ",").head(count)
     typed: pl.DataFrame = inference.opened(good).read(source)
     return typed
 
@@ -153,7 +152,7 @@ def test_an_isolated_package_answers_what_it_answers_here(
     out_of_fold = module("pipeline.recipes").out_of_fold
     source = module("pipeline.ingest").typed(
         module("pipeline.ingest")
-        .read(Path(next(iter(module("problem").__path__))).parents[2] / "data/raw/flights.csv", ",")
+        .read(packages.ROOT / "template/data/raw/flights.csv", ",")
         .head(400),
         here.data,
     )

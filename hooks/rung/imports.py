@@ -1,0 +1,170 @@
+"""The imports of a team's own code, when modules of the template moved to another package."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from .moves import Move
+
+
+@dataclass(frozen=True)
+class Renames:
+    """Dotted names of modules, and what each is called now."""
+
+    modules: dict[str, str]
+    attributes: dict[str, dict[str, str]]  # of a package's __init__: its names, and their package
+
+    @property
+    def packages(self) -> set[str]:
+        """The packages of which a part moved."""
+        return {name.partition(".")[0] for name in self.modules}
+
+
+def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
+    """Return the modules that moved.
+
+    Args:
+        moves: Files; only those of Python under `src/` are modules.
+        old_texts: By old path, the text of each `__init__.py` among them.
+    """
+    modules, attributes = dict[str, str](), dict[str, dict[str, str]]()
+    for move in moves:
+        before, after = _module(move.old), _module(move.new)
+        if not before or not after:
+            continue
+        if move.old.endswith("__init__.py") and "." not in before:
+            names = _defined(old_texts.get(move.old, ""))
+            attributes[before] = dict.fromkeys(names, after)
+        else:
+            modules[before] = after
+    return Renames(modules, attributes)
+
+
+def rewritten(text: str, path: str, known: Renames) -> str:
+    """Return a Python file with the imports of modules that moved.
+
+    Args:
+        text: The file; one that does not parse is returned as it is.
+        path: Where it is in the project, for imports that are relative.
+        known: What moved.
+    """
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return text
+    lines = text.splitlines(keepends=True)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    for node in sorted(nodes, key=lambda node: node.lineno, reverse=True):
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        places = _places(node, path, known)
+        if set(places) == {""}:
+            continue
+        before = "".join(lines[first : last + 1])
+        indent = before[: node.col_offset]
+        if len(places) == 1:  # as it is written otherwise, its comments included
+            module = re.compile(r"(from\s+)[\w.]+(\s+import)")
+            after = module.sub(rf"\g<1>{next(iter(places))}\g<2>", before[len(indent) :], count=1)
+            lines[first : last + 1] = [indent + after]
+        elif not indent.strip():  # else it shares its line with another statement
+            rest = before[_end(before, node) :]
+            kept = "".join(f"{indent}{comment}\n" for comment in _comments(before, rest))
+            new = _statements("." * node.level + (node.module or ""), places)
+            text = "\n".join(indent + line for line in new)
+            lines[first : last + 1] = [kept + text + rest]
+    text = "".join(lines)
+    for package in known.packages:
+        names = sorted(n.partition(".")[2] for n in known.modules if n.startswith(f"{package}."))
+        if names:
+            # `import package.module`, and names in strings, as monkeypatch.setattr takes them.
+            moved = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+            pattern = re.compile(rf"(?<![\w.]){re.escape(package)}\.({moved})\b")
+            text = pattern.sub(lambda match: known.modules[match[0]], text)
+    return text
+
+
+def _end(statement: str, node: ast.ImportFrom) -> int:
+    """Return where the last line's code ends: a comment may follow it."""
+    before = statement.splitlines(keepends=True)[:-1]
+    last = statement.splitlines(keepends=True)[-1].encode()
+    return len("".join(before)) + len(last[: node.end_col_offset].decode())
+
+
+def _comments(statement: str, rest: str) -> list[str]:
+    """Return the comments within a statement; what follows its end is left."""
+    tokens = tokenize.generate_tokens(io.StringIO(statement.removesuffix(rest).lstrip()).readline)
+    with suppress(tokenize.TokenError):
+        return [token.string for token in tokens if token.type == tokenize.COMMENT]
+    return []
+
+
+def _places(node: ast.ImportFrom, path: str, known: Renames) -> dict[str, list[str]]:
+    """Return the names of an import by the package that they are in now; "" if it did not move."""
+    base = _absolute(node, path)
+    places: dict[str, list[str]] = {}
+    for alias in node.names:
+        name = f"{base}.{alias.name}"
+        if base is None:
+            place = ""
+        elif base in known.modules:
+            place = known.modules[base]
+        elif name in known.modules:
+            place = known.modules[name].rpartition(".")[0]
+        elif alias.name in known.attributes.get(base, {}):
+            place = known.attributes[base][alias.name]
+        else:
+            place = ""  # it is where it was
+        text = f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+        places.setdefault(place, []).append(text)
+    return places
+
+
+def _statements(stays: str, places: dict[str, list[str]]) -> list[str]:
+    """Return the lines of one import statement for each place; `stays` is that of the rest."""
+    lines = []
+    for place, names in sorted(places.items()):
+        line = f"from {place or stays} import {', '.join(names)}"
+        if len(line) > 100:  # characters, as the project's ruff has it
+            lines += [f"from {place or stays} import (", *(f"    {n}," for n in names), ")"]
+        else:
+            lines.append(line)
+    return lines
+
+
+def _absolute(node: ast.ImportFrom, path: str) -> str | None:
+    """Return the dotted name of what an import is from."""
+    if not node.level:
+        return node.module
+    place = PurePosixPath(path).with_suffix("").parts
+    if place[:1] != ("src",):
+        return None
+    parents = place[1 : len(place) - node.level]
+    return ".".join([*parents, *([node.module] if node.module else [])])
+
+
+def _module(path: str) -> str:
+    """Return the dotted name of a file under `src/`; empty if it is no module."""
+    place = PurePosixPath(path)
+    if place.suffix != ".py" or place.parts[:1] != ("src",):
+        return ""
+    parts = place.with_suffix("").parts[1:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _defined(text: str) -> set[str]:
+    """Return the names that a module defines itself."""
+    names = set()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names

@@ -1,0 +1,190 @@
+"""The command `ml`. What is heavy is imported by the command that needs it."""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from . import STEP_RUNNER, BadInput, Refused, problem, project, runner_log
+from .escaping import visible
+
+# In the order of the pipeline.
+STEPS = {
+    "ingest": "Read the source of config/data.yaml into typed rows.",
+    "validate": "Check the rows against the contract in config/data.yaml.",
+    "split": "Set the holdout aside.",
+    "train": "Train the estimator of problem/model.py.",
+    "evaluate": "Score the model on the holdout.",
+    "compare": "Score the champion on the same holdout.",
+    "gate": "Judge the model by config/gate.yaml.",
+    "package": "Bundle the model that passed, with all that serving it needs.",
+}
+if not project.current().has_loop:
+    del STEPS["compare"]
+START = Path.cwd()
+NEWLINE = "\n"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring your own data.")
+app.add_typer(data_app, name="data")
+
+
+def perform(name: str) -> None:
+    """Run one step and say what came of it."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from . import config
+
+    console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
+    with console.status(f"{name} …"):
+        said = import_module(f".pipeline.{name}", __package__).step(config.load())
+    taken = f"[dim]{time.monotonic() - began:4.1f} s[/]"
+    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(visible(said, keep=NEWLINE))}")
+
+
+def _command(name: str) -> Callable[[], None]:
+    return lambda: perform(name)
+
+
+for _name, _about in STEPS.items():
+    app.command(_name, help=_about)(_command(_name))
+
+
+@app.command()
+def run(
+    base: Annotated[
+        str | None,
+        Option(envvar="ML_BASE", help="A commit whose gate must pass the model, too (level 1)."),
+    ] = None,
+) -> None:
+    """Run the whole pipeline; from level 1, only what is stale."""
+    if project.current().has_loop:
+        import_module(".loop", __package__).run(base or None)
+    else:
+        for name in STEPS:
+            perform(name)
+
+
+@app.command()
+def report() -> None:
+    """Write artifacts/report.html, and report.md for a pull request."""
+    from . import config
+    from .pipeline import report
+
+    typer.echo(report.write(config.load()))
+
+
+@app.command()
+def predict(
+    file: Annotated[Path | None, Argument(help="CSV or Parquet, as the training data.")] = None,
+    rows: Annotated[str | None, Option("--json", help="A row, or a list of rows.")] = None,
+) -> None:
+    """Predict rows with the packaged model: a JSON object for each."""
+    import polars as pl
+
+    from . import inference
+    from .pipeline import ingest, validate
+
+    if (file is None) == (rows is None):
+        raise BadInput("name either a file or, with --json, rows")
+    model = inference.opened()
+    if file:
+        given = ingest.read(START / file, model.data.separator)
+    else:
+        try:
+            found = json.loads(rows or "")
+            table = [found] if isinstance(found, dict) else found
+            if table == [] or not all(isinstance(row, dict) and row for row in table):
+                raise ValueError("give an object of columns, or a list of them")
+            given = pl.DataFrame(table, infer_schema_length=None)
+        except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
+            raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
+    known = model.read(given)
+    if failures := model.failures(known):
+        raise Refused("\n  ".join(["the rows break the contract:", *validate.tell(failures)]))
+    for answer in model.answers(model.predict(known)):
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+
+
+@data_app.command()
+def use(
+    file: Annotated[Path, Argument(help="CSV with any delimiter, plain or gzipped, or Parquet.")],
+    target: Annotated[str, Option(help="The column to predict.")],
+    time: Annotated[str | None, Option(help="The column that says when a row came to be.")] = None,
+    group: Annotated[
+        str | None, Option(help="Keep rows with the same value of it together; none: nobody's.")
+    ] = None,
+    task: Annotated[str | None, Option(help="binary, multiclass or regression.")] = None,
+    rare_classes: Annotated[
+        str | None,
+        Option(help="Classes of fewer than 10 rows: drop their rows, or merge them into other."),
+    ] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace what is in the way.")] = False,
+) -> None:
+    """Learn contract, task, split and gate from a file of yours, and say why."""
+    from .pipeline.use import use
+
+    asked = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}
+    use(START / file, target, replace=replace, **asked)
+
+
+if project.current().has_loop:
+    import_module(".loop", __package__).add(app, data_app)
+
+
+def main() -> None:
+    """Run `ml` in the project that the current folder is in."""
+    with runner_log.filtered():
+        _main()
+
+
+def _main() -> None:
+    try:
+        if len(sys.argv) > 1 and "--help" not in sys.argv:
+            os.chdir(_root())
+        is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
+        if is_step and STEP_RUNNER in os.environ:  # in `ml run`
+            import_module(".step_runner", __package__).attempt()
+        app()
+    except Refused as refused:
+        _leave(1, refused)
+    except BadInput as wrong:
+        _leave(2, wrong)
+    except OSError as error:  # a full disk, a folder that is not ours
+        _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+    except Exception as error:
+        calls = traceback.extract_tb(error.__traceback__)
+        yours = [call for call in calls if _is_problem(Path(call.filename).parent)]
+        if yours:
+            where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
+            said = str(error).strip().partition("\n")[0]
+            _leave(2, f"{where}: {type(error).__name__}: {said}")
+        traceback.print_exc()
+        _leave(70, "this is a bug of ml, not of your input: please report the lines above")
+
+
+def _is_problem(folder: Path) -> bool:
+    """Tell whether a folder is the project's `problem/`, or the copy that a package brought."""
+    packaged = folder.name == "problem" and (folder.parent / "manifest.json").is_file()
+    return packaged or folder == problem.folder()
+
+
+def _root() -> Path:
+    for folder in (START, *START.parents):
+        if (folder / "config").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    raise BadInput(f"{START} is in no project: go to a folder with config/ and pyproject.toml")
+
+
+def _leave(code: int, said: object) -> None:
+    typer.echo(f"ml: {visible(said, keep=NEWLINE)}", err=True)
+    sys.exit(code)

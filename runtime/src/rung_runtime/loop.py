@@ -1,0 +1,469 @@
+"""The commands of level 1: tracking, registry, service, deployment, monitoring, retraining."""
+
+import gzip
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from . import BadInput, Refused, project
+
+START = Path.cwd()
+labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What really happened.")
+Version = Annotated[
+    str | None,
+    Argument(help="A version, a part of one that only it has, or VERSION@sha256:DIGEST."),
+]
+
+Target = Annotated[
+    str | None, Option(help="local; with Kubernetes, kubernetes/production or kubernetes/staging.")
+]
+
+
+def add(app: typer.Typer, data_app: typer.Typer) -> None:
+    """Give `ml` these commands."""
+    for command in (
+        track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
+        status, stop, monitor, retrain, comment, sign, verify, sbom,
+    ):  # fmt: skip
+        app.command()(command)
+    app.command("controls")(show_controls)
+    if project.current().level >= 2:
+        app.command()(image)
+    labels_app.command("add")(add_labels)
+    app.add_typer(labels_app, name="labels")
+    data_app.command("add")(add_data)
+
+
+def _load(name: str) -> ModuleType:
+    """Import a part, heavy as it may be."""
+    return import_module(f".{name}", __package__)
+
+
+def run(base: str | None = None) -> None:
+    """Run what is stale of the pipeline, and record the run, passed or refused.
+
+    Args:
+        base: A commit by whose gate and delivery settings the model is judged, too.
+    """
+    from .cli import main
+
+    controls = _load("controls")
+    controls.forget()
+    found = controls.compared(base) if base else None
+    with _load("step_runner").started(main) as variables:
+        _load("registry").look()  # a new champion makes the comparison stale
+        _measure_again()
+        try:
+            _repro(variables)
+            if found:
+                controls.judge(found)
+        finally:
+            if found:
+                _report(found)
+            typer.echo(_load("tracking").record())
+
+
+def _report(found: Any) -> None:
+    """Have the report tell how the controls differ, also of a model that its own gate refused."""
+    from .config import load
+    from .pipeline import report
+
+    controls, documents = _load("controls"), _load("documents")
+    with suppress(BadInput):  # nothing was judged at all
+        if not documents.DOCUMENTS["controls"].exists():
+            controls.record(found, None, [])
+        report.write(load())
+
+
+def show_controls(
+    base: Annotated[str, Option(envvar="ML_BASE", help="A commit of this clone, to compare with.")],
+    head: Annotated[
+        str | None, Option(envvar="ML_HEAD", help="Another commit, instead of this checkout.")
+    ] = None,
+) -> None:
+    """Print how gate and delivery settings differ from those of another commit, as Markdown."""
+    controls = _load("controls")
+    if table := controls.table(controls.compared(base, head or None).changes):
+        typer.echo(table)
+
+
+def _measure_again() -> None:
+    """Forget the metrics of a model that was refused for its latency, which DVC would keep.
+
+    How fast it is depends on the machine and the hour; all else of them comes out the same.
+    """
+    documents = _load("documents")
+    try:
+        checks = documents.read("gate")["checks"]
+    except BadInput:  # there is no verdict yet
+        return
+    refused = {check.get("id") for check in checks if check["verdict"] == "refused"}
+    if "latency" in refused:
+        documents.DOCUMENTS["evaluate"].unlink(missing_ok=True)
+
+
+def _repro(variables: dict[str, str]) -> None:
+    """Run `dvc repro`, and end as the step that ended it: with its message, after all of DVC's.
+
+    Args:
+        variables: To add to the environment of the steps.
+
+    Raises:
+        Refused, BadInput, SystemExit: The step did, or DVC cannot run.
+    """
+    lock = Path("dvc.lock")
+    if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
+        raise BadInput(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
+    command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
+    # The stages say `ml`, which is on the PATH only where the environment is active.
+    path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = os.environ | {"PATH": path} | variables
+    output = ""
+    message: list[str] = []  # of the step that failed
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        for line in process.stderr or ():
+            output += line
+            if line.startswith("ml: "):
+                message = [line.removeprefix("ml: ")]
+            elif message and line.startswith("  "):
+                message.append(line)
+            else:
+                sys.stderr.write(line)
+    if process.returncode:
+        raise _failure(output, "".join(message).rstrip())
+
+
+def _failure(output: str, message: str) -> Exception | SystemExit:
+    """Return how a run of DVC ended.
+
+    Args:
+        output: What it and its steps wrote to stderr.
+        message: That of the step that failed, if one did.
+    """
+    code = re.search(r"exited with (-?\d+)", output)
+    if code is None:
+        errors = re.findall(r"^ERROR: (.*)$", output, re.MULTILINE)
+        return BadInput(f"DVC cannot run the pipeline: {errors[-1] if errors else 'see above'}")
+    ends: dict[str, type[Exception]] = {"1": Refused, "2": BadInput}
+    if code[1] in ends:
+        return ends[code[1]](message or "a step ended it, as said above")
+    if message:
+        typer.echo(f"ml: {message}", err=True)
+    return SystemExit(int(code[1]))
+
+
+def track() -> None:
+    """Record the last run with MLflow, if it is not yet."""
+    typer.echo(_load("tracking").record())
+
+
+def register(
+    pinned: Annotated[bool, Option("--pinned", help="Print VERSION@sha256:DIGEST.")] = False,
+) -> None:
+    """Put the package that passed into the registry, and print its version."""
+    version = _load("registry").register()
+    typer.echo(version.reference if pinned else version.version)
+
+
+def resolve(
+    version: Annotated[
+        str | None, Argument(help="A version, a part of one, champion, or previous.")
+    ] = None,
+    optional: Annotated[
+        bool, Option("--optional", help="Where there is no champion yet, print nothing.")
+    ] = False,
+) -> None:
+    """Print VERSION@sha256:DIGEST, which means the same package in each later command."""
+    registry = _load("registry")
+    if version == registry.CHAMPION and registry.champion() is None:
+        if optional:
+            return
+        raise BadInput("there is no champion yet: `ml deploy` makes one")
+    typer.echo(registry.find(version).reference)
+
+
+def models() -> None:
+    """List the versions in the registry, with metrics, lineage and aliases."""
+    _load("registry").show()
+
+
+def fetch(
+    version: Annotated[
+        str, Argument(help="A version, a part of one, champion, or VERSION@sha256:DIGEST.")
+    ],
+    to: Annotated[Path, Option(help="The folder to bring it to: none, or one with a package.")],
+) -> None:
+    """Bring a package from the registry, found whole."""
+    registry, folder = _load("registry"), START / to
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / "manifest.json").is_file():
+        raise BadInput(f"{folder} is no package, and would be replaced: name another folder")
+    typer.echo(registry.fetched(registry.find(version), folder))
+
+
+def image(
+    version: Version = None,
+    push: Annotated[bool, Option("--push", help="Bring it to the registry of images.")] = False,
+    noted: Annotated[
+        bool, Option("--noted", help="Print the image that it has, and build none.")
+    ] = False,
+) -> None:
+    """Build the image of a version, once, and see that it answers as its package does."""
+    images = _load("delivery.image")
+    if not noted:
+        typer.echo(images.image(version, push))
+    elif push or version is None:
+        raise BadInput("--noted prints the image that a version has: name one, without --push")
+    elif found := images.noted(version):
+        typer.echo(found)
+
+
+def sign(
+    version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
+    key: Annotated[
+        Path | None, Option(help="A private key, PEM; ML_SIGNING_PASSWORD opens a locked one.")
+    ] = None,
+    bundle: Annotated[Path | None, Option(help="A signature that was made elsewhere.")] = None,
+    unsigned: Annotated[
+        Path | None, Option(help="Sign nothing: write what is to be signed to this folder.")
+    ] = None,
+) -> None:
+    """Sign a registered version, in the format of OpenSSF Model Signing."""
+    signature = _load("registry.signature")
+    if sum(option is not None for option in (key, bundle, unsigned)) != 1:
+        raise BadInput("name one of --key, --bundle and --unsigned")
+    if unsigned:
+        typer.echo(signature.unsigned(version, START / unsigned))
+    else:
+        typer.echo(signature.sign(version, key and START / key, bundle and START / bundle))
+
+
+def verify(
+    version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
+    key: Annotated[
+        Path | None, Option(help="A public key, PEM; else signed_by of delivery.yaml.")
+    ] = None,
+) -> None:
+    """See that a registered version is what was signed, and by whom."""
+    typer.echo(_load("registry.signature").verify(version, key and START / key))
+
+
+def sbom(version: Version = None) -> None:
+    """Write artifacts/sbom.json: requirements, model and data of the service, as CycloneDX 1.6."""
+    typer.echo(_load("delivery.sbom").sbom(version))
+
+
+def promote(version: Version = None) -> None:
+    """Make a version, the newest if none is named, the champion."""
+    typer.echo(_load("registry").promote(version))
+
+
+def rollback(
+    to: Annotated[
+        str | None, Option(help="A champion of before, or its VERSION@sha256:DIGEST.")
+    ] = None,
+    target: Target = None,
+) -> None:
+    """Return to the champion before, in the registry and in the service."""
+    typer.echo(_load("delivery").rollback(to, target))
+
+
+def serve(
+    package: Annotated[Path | None, Option(help="Another package than artifacts/model.")] = None,
+    port: Annotated[
+        int | None, Option(min=0, max=65_535, help="Another port than that of delivery.yaml.")
+    ] = None,
+) -> None:
+    """Serve a package in this terminal; `ml deploy` serves the champion in the background."""
+    settings = _load("settings").delivery().service
+    changed = settings if port is None else settings.model_copy(update={"port": port})
+    _load("serving").serve(START / package if package else _load("documents").PACKAGE, changed)
+
+
+def parity(
+    file: Annotated[Path | None, Argument(help="Rows; without it, those of the holdout.")] = None,
+    url: Annotated[str | None, Option(help="Of the service; else the local one.")] = None,
+) -> None:
+    """Ask the service, and see that it answers what the champion's package answers here."""
+    import polars as pl
+
+    from . import documents, inference, registry, serving, settings
+    from .delivery import local
+    from .pipeline import ingest
+
+    champion, service = registry.champion(), settings.delivery().service
+    if champion is None:
+        raise BadInput("there is no champion: run `ml deploy` first")
+    registry.require_expected(champion)
+    folder = documents.ARTIFACTS / "champion" / champion.version
+    model = inference.opened(registry.fetched(champion, folder), champion.digest)
+    if file:
+        rows = ingest.read(START / file, model.data.separator)
+    else:
+        documents.checked(documents.HOLDOUT)
+        rows = pl.read_parquet(documents.HOLDOUT)
+    at = url or local.running().get("url") or f"http://{service.host}:{service.port}"
+    typer.echo(serving.parity(at.rstrip("/"), rows, model))
+
+
+def deploy(
+    version: Version = None,
+    target: Annotated[
+        str | None, Option(help="local, or kubernetes if the project has it.")
+    ] = None,
+) -> None:
+    """Bring a version, the newest if none is named, into service: shadow, switch, smoke, watch."""
+    typer.echo(_load("delivery").deploy(version, target))
+
+
+def smoke(
+    version: Annotated[str | None, Argument(help="Another version than the champion.")] = None,
+    url: Annotated[str | None, Option(help="Of the service.")] = None,
+) -> None:
+    """See that the champion answers, and answers right."""
+    typer.echo(_load("delivery").smoke(url, version))
+
+
+def status(target: Target = None) -> None:
+    """Say what serves, and finish or undo what a killed deployment left."""
+    typer.echo(_load("delivery").status(target))
+
+
+def stop() -> None:
+    """Stop the local service; what it was asked is answered first."""
+    typer.echo(_load("delivery").stop())
+
+
+def monitor() -> None:
+    """Judge the newest predictions: drift, violations, performance, age. Decide on a training."""
+    if not _unserved():
+        typer.echo(_load("monitoring").monitor())
+
+
+def retrain(
+    again: Annotated[
+        str | None, Option(help="An alarm whose training was killed, or failed.")
+    ] = None,
+    dispatch: Annotated[
+        bool, Option("--dispatch", help="On a runner: have the platform start the pipeline.")
+    ] = False,
+) -> None:
+    """Run, register and deploy if a monitor decided so: once for each of its alarms."""
+    if dispatch and _unserved():
+        return
+    run, said = _train, "trained"
+    if dispatch:
+        run, said = _load("forge").there().train, "a training was started"
+    typer.echo(_load("monitoring").retrain(run, again, said))
+
+
+def _unserved() -> bool:
+    """Say so if this is a runner where no service, and so no log, is."""
+    delivery, log = _load("delivery"), _load("settings").delivery().service.log
+    if "://" in log or (at := delivery.rehearsal()) is None:
+        return False
+    at.notice(f"Nothing is monitored, as nothing serves here. {delivery.LASTING}")
+    return True
+
+
+def comment() -> None:
+    """Write the report as the one comment of the pull request that this job is for."""
+    from .config import load
+    from .escaping import cell, code
+    from .pipeline import report
+
+    at, settings = _load("forge").there(), load()
+    jobs = at.jobs()
+    try:
+        text = report.write(settings)
+    except Exception as error:  # of documents that the request's own code has made
+        reason = code(f"{type(error).__name__}: {error}", 500)
+        text = f"# Predicting {code(settings.data.target)}\n\n❌ There is no report: {reason}\n"
+    marks = {"success": "✅", "skipped": "not run"}
+    rows = []
+    for name, result in jobs.items():
+        mark = f"❌ {result if result.isalpha() else cell(result)}"
+        rows.append(f"| {cell(name)} | {marks.get(result, mark)} |")
+    table = "\n".join(["", "## Jobs", "", "| | |", "|---|---|", *rows, ""]) if jobs else ""
+    base, head = os.environ.get("ML_BASE"), os.environ.get("ML_HEAD")
+    if base and head:  # told by this job, and not by documents of the request
+        controls = _load("controls")
+        try:
+            changes = controls.table(controls.compared(base, head).changes)
+        except BadInput as error:  # else a comment of before would stay
+            changes = f"❌ It cannot be read: {code(error, 500)}"
+        about = "\n## What models are judged by\n\nThis request changes it, says Git:"
+        table += f"{about}\n\n{changes}\n" if changes else ""
+    why = at.comment(text, table)
+    typer.echo(f"no comment: {why}" if why else "the comment is up to date")
+
+
+def _train() -> None:
+    run()
+    registry = _load("registry")
+    champion, new = registry.champion(), registry.register()
+    if champion == new:
+        typer.echo(f"{new} came out again: `ml data add` brings more rows to learn from")
+    typer.echo(_load("delivery").deploy(new.reference, None))
+
+
+def add_labels(
+    file: Annotated[Path, Argument(help="CSV or Parquet: request_id or the keys, and the target.")],
+) -> None:
+    """Tell what really happened, for `ml monitor` to compare with what was predicted."""
+    typer.echo(_load("serving.log").add(START / file))
+
+
+def add_data(
+    file: Annotated[Path, Argument(help="More rows, as the source has them.")],
+) -> None:
+    """Append rows to the source, if they keep the contract and are not there yet."""
+    import polars as pl
+
+    from .config import load
+    from .documents import ARTIFACTS, replacing
+    from .pipeline import ingest, validate
+    from .registry import file_lock
+
+    data = load().data
+    source, came = Path(data.source), ingest.read(START / file, data.separator)
+    with file_lock(ARTIFACTS / "data.lock"):  # of two at once neither loses its rows
+        old = ingest.read(source, data.separator)
+        if missing := [name for name in old.columns if name not in came.columns]:
+            raise BadInput(f"{file} lacks the column {missing[0]} of {source}")
+        came = came.select(old.columns)
+        for name, kind in old.schema.items():
+            if came.schema[name] != kind:
+                said = f"column {name} is {came.schema[name]}, and {kind} in {source}"
+                raise BadInput(f"{file}: {said}: give a file of the same kind and types")
+        new = came.join(old, on=old.columns, how="anti", nulls_equal=True, maintain_order="left")
+        if new.is_empty():
+            raise Refused(f"all rows of {file} are in {source} already")
+        both = pl.concat([old, new])
+        fresh = data.model_copy(update={"min_rows": 1})
+        for rows in (came, both):  # alone, so that old rows cannot hide what is wrong with new ones
+            if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
+                said = "\n  ".join(validate.tell(failures))
+                raise Refused(f"{file} breaks the contract, nothing was added:\n  {said}")
+        with replacing(source) as whole:
+            if source.suffix == ".parquet":
+                both.write_parquet(whole)
+            else:  # as bytes, so that no line that was there changes
+                packed, before = source.suffix == ".gz", source.read_bytes()
+                plain = new.with_columns(pl.col(pl.String).replace("", None))  # no quotes for ""
+                text = plain.write_csv(include_header=False, separator=data.separator)
+                ended = (gzip.decompress(before) if packed else before).endswith(b"\n")
+                more = (text if ended else f"\n{text}").encode()
+                whole.write_bytes(before + (gzip.compress(more) if packed else more))
+    known = f" ({came.height - new.height:,} were there already)" * (came.height > new.height)
+    added = f"{new.height:,} rows added to {source}{known}"
+    typer.echo(f"{added}, which has {both.height:,} now: ml run")

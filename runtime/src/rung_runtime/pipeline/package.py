@@ -1,0 +1,232 @@
+"""Package: the gated model → `artifacts/model/`, all that serving and monitoring need of it.
+
+Refuses a model that the gate did not pass, or that is not the one it judged.
+"""
+
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .. import BadInput, Refused
+from ..config import DATA, Config, Data
+from ..config import MODEL as CONFIG
+from ..documents import (
+    DOCUMENTS,
+    HOLDOUT,
+    MODEL,
+    PACKAGE,
+    PREDICTIONS,
+    SIDES,
+    STEPS,
+    TRAIN,
+    digest,
+    document,
+    read,
+)
+from ..inference import MANIFEST, OLD, package_digest, predict, repair
+from ..problem import features
+from ..problem import folder as problem_folder
+from . import identity
+from .correlations import add as add_correlations
+from .gate import decide
+from .ingest import inputs
+from .report import render
+from .seasons import CLOCK, add_usual
+from .train import fit, save
+
+NEW = PACKAGE.with_name(".model.new")
+
+
+def step(config: Config) -> str:
+    documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
+    with document(
+        "package", MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA, CONFIG
+    ) as said:
+        gate = read("gate")
+        if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
+            raise Refused("the gate has not passed this model: see artifacts/gate.json")
+        if gate["checks"] != decide(read("evaluate"), config.gate, gate["comparison"]):
+            raise BadInput("artifacts/gate.json is not what the gate says: run `ml gate` again")
+        shutil.rmtree(NEW, ignore_errors=True)
+        (NEW / "problem").mkdir(parents=True)
+        for path in (MODEL, *documents):
+            shutil.copy(path, NEW)
+        if config.model.refit:
+            refit(NEW / MODEL.name, config)
+        for path in problem_folder().glob("*.py"):
+            shutil.copy(path, NEW / "problem")
+        steps = {name: read(name) for name in STEPS if name != "package"}
+        write(NEW, config, steps)
+        sides = pl.read_parquet(SIDES)
+        learned = ~pl.col("held") | config.model.refit
+        trained_on = sides.filter(learned)["identity"]
+        identity.write(NEW, identity.identifying(config.data), trained_on, gate["model_digest"])
+        files = {
+            path.relative_to(NEW).as_posix(): digest(path)
+            for path in sorted(NEW.rglob("*"))
+            if path.is_file()
+        }
+        whole, trained = package_digest(files), datetime.fromisoformat(steps["train"]["ended"])
+        said |= {"version": f"{trained:%Y%m%d-%H%M%S}-{whole[7:15]}", "package_digest": whole}
+        said |= {"model_digest": gate["model_digest"], "files": files}
+        if config.model.refit:
+            said["refit_digest"] = files[MODEL.name]
+        manifest = {"created": steps["train"]["ended"], **said}
+        (NEW / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
+        # A kill between the two renames leaves no package; `repair` brings the old one back.
+        repair()
+        if PACKAGE.exists():
+            PACKAGE.rename(OLD)
+        NEW.rename(PACKAGE)
+        repair()
+    more = (
+        ", trained once more on all rows, which nothing has measured"
+        if "refit_digest" in said
+        else ""
+    )
+    return f"{PACKAGE}/, {len(files) + 1} files, version {said['version']}{more}"
+
+
+def refit(path: Path, config: Config) -> None:
+    """Train the recipe that passed once more, on the rows that were held out as well.
+
+    Raises:
+        BadInput: It predicts values that are not finite.
+    """
+    rows = pl.concat([pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT)])
+    fitted = fit(rows, config.data, config.model)
+    if not np.isfinite(predict(fitted, rows, config.data, features)).all():
+        raise BadInput(f"{CONFIG}: refit: trained on all rows, the model predicts no finite values")
+    save(fitted, path)
+
+
+def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:
+    """Write what a package says of its model: contract, signature, profile, lineage and card."""
+    data = config.data
+    seen = {name: data.columns[name].model_dump(exclude_defaults=True) for name in data.features}
+    facts = ("commit", "data_digest", "config_digest", "started", "ended", "inputs", "outputs")
+    for name, content in {
+        "contract": data.model_dump(),
+        "signature": {"task": data.task, "inputs": seen, "classes": data.classes},
+        "profile": profile(
+            pl.read_parquet(TRAIN), pl.read_parquet(PREDICTIONS), data, pl.read_parquet(HOLDOUT)
+        ),
+        "lineage": {name: {fact: found[fact] for fact in facts} for name, found in steps.items()},
+    }.items():
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / f"{name}.json").write_text(text, "utf-8")
+    (folder / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
+
+
+def profile(
+    train: pl.DataFrame,
+    predictions: pl.DataFrame,
+    data: Data,
+    holdout: pl.DataFrame | None = None,
+) -> dict[str, Any]:
+    """Return what rows and predictions looked like, to tell drift by later.
+
+    Returns:
+        For each feature of the training rows, under `columns`, its share of `gaps`, and
+        `percentiles` 0 to 100 (of seconds for a datetime, of characters for a text, which the
+        profile must not repeat) or the `counts` of its categories. The
+        same of the predictions for the holdout: of the positive class's probability, of the
+        classes that were named, or of the values. Categories have `missing` too, the share of real
+        gaps, and `unlisted`, the share of values to expect that the contract does not list. Numbers
+        have their `correlations` with the columns after them. Where the contract has a time, all
+        have what is `usual` of windows of the training rows (`seasons.add_usual`).
+    """
+    given = predictions["given"]
+    if data.task == "multiclass":
+        named = given.arr.arg_max().cast(pl.Int64)
+        given = named.replace_strict(dict(enumerate(data.classes)), return_dtype=pl.String)
+    elif data.task == "binary":
+        given = given.arr.last()
+    columns = {}
+    for column in inputs(train, data).get_columns():
+        is_text = data.columns[column.name].type == "text"
+        columns[column.name] = summary(column.str.len_chars() if is_text else column)
+    for name, seen in columns.items():
+        if data.columns[name].type == "category":
+            seen["missing"] = train[name].null_count() / max(1, train.height)
+            parts = [train[name]] if holdout is None else [train[name], holdout[name]]
+            share, weight = unlisted_share(pl.concat(parts), data.columns[name].categories)
+            seen["unlisted"] = share
+            seen["unlisted_rows"] = round(train.height * weight)
+    add_correlations(columns, inputs(train, data))
+    prediction = summary(given)
+    if data.time and data.time in train.columns:
+        if data.time in columns:
+            columns[data.time][CLOCK] = True
+        frame = inputs(train, data)
+        add_usual(columns, frame, train[data.time], train.height)
+        if holdout is not None and holdout.height == given.len():
+            answers = {"prediction": prediction}
+            add_usual(answers, pl.DataFrame({"prediction": given}), holdout[data.time], given.len())
+    return {"rows": train.height, "columns": columns, "prediction": prediction}
+
+
+def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:
+    """Return the share of values to expect, in rows to come, that a list does not have.
+
+    A list of the most frequent values was chosen by these very rows, and covers them better than it
+    will cover others: of 300 equally frequent values, the 200 that happened to come most often. So
+    each row is judged by the list that the other rows would choose (Stone, 1974). Where the list is
+    complete, the share is that of the values seen once (Good, 1953). The less the list is that of
+    the most frequent values, as people chose it or other rows, the less is corrected.
+
+    Args:
+        values: (n,) as the source has them, gaps as null.
+        listed: The categories of the contract.
+
+    Returns:
+        The share, of all n rows, gaps among them; and the part of these rows that would tell a
+        share without such a correction as exactly.
+    """
+    found = values.drop_nulls().alias("value").cast(pl.String).value_counts()
+    known = found["value"].is_in(listed)
+    outside = int(found["count"].filter(~known).sum())
+    size = int(known.sum())
+    if not size:
+        return outside / max(1, len(values)), 1.0
+    counts = found["count"].sort(descending=True)
+    least = int(counts[size - 1])
+    # How far the list is that of the most frequent values: 1 if it is, 0 if it is no better than
+    # any other of its length, and so was not chosen by these rows.
+    shared = int((found.filter(known)["count"] >= least).sum()) / size
+    by_chance = size / len(counts)
+    alike = 1.0
+    if by_chance < 1:
+        # In a design in which each value comes equally often, nothing was chosen by chance.
+        spread = min(1.0, float(np.var(counts.to_numpy()) / counts.to_numpy().mean()))
+        alike = spread * max(0.0, (shared - by_chance) / (1 - by_chance))
+    above = int((counts > least).sum())
+    equal = int((counts == least).sum())
+    places = size - above  # of the list, for those that came `least` times
+    # A row of one that came once more is one of `equal + 1` without itself, a row of one that came
+    # `least` times one of those that came once less.
+    lost = (least + 1) * int((counts == least + 1).sum()) * (1 - (places + 1) / (equal + 1))
+    below = int((counts == least - 1).sum()) + 1
+    kept = 1 / below if places == equal and least > 1 else 0.0
+    lost += least * places * (1 - kept)
+    lost *= alike
+    share = (outside + lost) / len(values)
+    binomial = len(values) * share * (1 - share)
+    # Lost rows come and go with whole categories, some `least` at a time.
+    return share, binomial / (binomial + least * lost) if binomial else 1.0
+
+
+def summary(values: pl.Series) -> dict[str, Any]:
+    """Return the share of gaps, and percentiles or counts."""
+    gaps, known = values.null_count() / len(values), values.drop_nulls()
+    if values.dtype in (pl.Enum, pl.Boolean, pl.String):
+        counts = dict(known.alias("of").cast(pl.String).value_counts(sort=True).iter_rows())
+        return {"gaps": gaps, "counts": counts}
+    numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
+    at = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
+    return {"gaps": gaps, "percentiles": numbers.sort()[at].to_list()}

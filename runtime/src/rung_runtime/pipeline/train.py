@@ -1,0 +1,126 @@
+"""Train: `train.parquet` → `artifacts/model.skops`. Refuses what the estimator cannot learn from.
+
+The file holds no pickle and no time: the same rows, config and code give the same bytes.
+"""
+
+import io
+import re
+import traceback
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+import skops.io
+
+from .. import BadInput
+from ..config import DATA, MODEL, Config, Data, Model
+from ..documents import MODEL as FILE
+from ..documents import TRAIN, document, replacing
+from ..problem import estimator, features
+from .ingest import inputs, labels
+
+
+def step(config: Config) -> str:
+    with document("train", TRAIN, DATA, MODEL) as said:
+        rows = pl.read_parquet(TRAIN)
+        fitted = fit(rows, config.data, config.model)
+        try:
+            save(fitted, FILE)
+        except Unsavable as error:
+            raise BadInput(_explain(error, rows, config)) from error
+        said |= {"rows": rows.height, **config.model.model_dump(exclude={"refit"})}
+        said["model_inputs"] = features(inputs(rows.head(1), config.data)).columns
+    return f"{config.model.estimator} on {rows.height:,} rows"
+
+
+class Unsavable(Exception):
+    """skops has no way to write the model."""
+
+
+def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
+    """Fit the estimator of `problem/model.py`.
+
+    Raises:
+        BadInput: Its name or a param is not known, or it cannot learn from these rows.
+    """
+    x = features(inputs(rows, data))
+    try:
+        unfitted = estimator(model.estimator, data.task, x, model.seed, model.params)
+        return unfitted.fit(x, labels(rows, data))
+    except (TypeError, ValueError) as error:
+        message = str(error).strip().partition("\n")[0]
+        raise BadInput(f"{MODEL}: nothing can be trained: {message}") from error
+    except Exception as error:  # of the estimator, which is the user's
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        message = str(error).strip().partition("\n")[0]
+        raise BadInput(
+            f"problem/model.py: estimator '{model.estimator}' cannot be fitted: "
+            f"{type(error).__name__}: {message} ({_module(last.filename)}, line {last.lineno})"
+        ) from error
+
+
+def _module(filename: str) -> str:
+    """Return a file's path in its package, as a traceback's is long and of this machine."""
+    path = Path(filename)
+    parts = [path.name]
+    for folder in path.parents:
+        if not (folder / "__init__.py").is_file():
+            break
+        parts.insert(0, folder.name)
+    return "/".join(parts)
+
+
+def save(fitted: Any, path: Path) -> None:
+    """Write a model with skops, less what differs from run to run.
+
+    Memory addresses and random names of files become numbers in the order of their first use; the
+    time of day becomes the first that a zip file knows.
+
+    Raises:
+        Unsavable: skops cannot write it.
+    """
+    try:
+        content = skops.io.dumps(fitted)
+    except Exception as error:  # of many types, RecursionError among them (skops#195)
+        raise Unsavable(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+    names: dict[str, str] = {}
+
+    def renumber(match: re.Match[str]) -> str:
+        stem = PurePosixPath(match[2]).stem
+        number = names.setdefault(stem, str(len(names)))
+        return match[1] + number + match[2].removeprefix(stem)
+
+    with zipfile.ZipFile(io.BytesIO(content)) as source, replacing(path) as new:
+        schema = re.sub(
+            r'("__id__": |"file": ")([^",}\s]+)', renumber, source.read("schema.json").decode()
+        )
+        files = {"schema.json": schema.encode()}
+        for name in source.namelist():
+            stem = PurePosixPath(name).stem
+            if stem in names:
+                files[names[stem] + name.removeprefix(stem)] = source.read(name)
+            else:
+                files.setdefault(name, source.read(name))
+        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as target:
+            for name, part in sorted(files.items()):
+                target.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
+
+
+def _explain(error: Unsavable, rows: pl.DataFrame, config: Config) -> str:
+    """Name the params without which the model can be saved, as a few rows show."""
+    some = rows.sample(min(rows.height, 1_000), seed=0)
+    blamed = []
+    for name in config.model.params:
+        params = {key: value for key, value in config.model.params.items() if key != name}
+        try:
+            fitted = fit(some, config.data, config.model.model_copy(update={"params": params}))
+            skops.io.dumps(fitted)
+        except Exception:  # it needs the param, or another one is to blame
+            continue
+        blamed.append(name)
+    if blamed:
+        return f"{MODEL}: params: the model cannot be saved with {' and '.join(blamed)} ({error})"
+    return (
+        f"problem/model.py: estimator '{config.model.estimator}' cannot be saved by skops ({error})"
+    )

@@ -1,0 +1,393 @@
+"""Controls: contract and gate are fed what they must refuse, and what they must accept."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ..config import (
+    METRICS,
+    Column,
+    Config,
+    Data,
+    Gate,
+    Model,
+    Split,
+    Task,
+)
+from ..pipeline.calibration import calibration
+from ..pipeline.evaluate import judge
+from ..pipeline.gate import LEAKS, calibrated, decide, notes
+from ..pipeline.ingest import typed
+from ..pipeline.leaks import alone, leaks
+from ..pipeline.metrics import Floats
+from ..pipeline.split import split
+from ..pipeline.validate import check
+
+START, ROWS = datetime(2024, 1, 1), 400
+DATA = Data(
+    source="data/raw/control.csv",
+    target="late",
+    task="binary",
+    classes=["false", "true"],
+    split=Split(by="time", column="when"),
+    keys=["id"],
+    time="when",
+    max_age_days=30,
+    min_rows=100,
+    columns={
+        "id": Column(type="integer"),
+        "when": Column(type="datetime", formats=["%Y-%m-%dT%H:%M"]),
+        "seats": Column(type="number", nullable=True, min=0, max=500),
+        "origin": Column(type="category", categories=["EWR", "JFK"]),
+        "late": Column(type="boolean"),
+    },
+)
+CLEAN = pl.DataFrame(
+    {
+        "id": [str(n) for n in range(ROWS)],
+        "when": [(START + timedelta(hours=n)).strftime("%Y-%m-%dT%H:%M") for n in range(ROWS)],
+        "seats": ["" if n % 7 == 0 else str(n % 300) for n in range(ROWS)],
+        "origin": ["EWR", "JFK"] * (ROWS // 2),
+        "late": ["true", "false", "false", "true"] * (ROWS // 4),
+    }
+)
+NOW = START + timedelta(hours=ROWS)
+EVERY_TENTH = pl.int_range(pl.len()) % 10 == 0
+
+REFUSED: dict[str, tuple[pl.DataFrame, str | None, str, int]] = {
+    "a column is missing": (CLEAN.drop("seats"), "seats", "missing column", 1),
+    "a column is extra": (CLEAN.with_columns(new=pl.lit("1")), "new", "extra column", 1),
+    "a number is text": (
+        CLEAN.with_columns(seats=pl.when(EVERY_TENTH).then(pl.lit("many")).otherwise("seats")),
+        "seats",
+        "not of type number",
+        40,
+    ),
+    "a date is another format": (
+        CLEAN.with_columns(when=pl.when(EVERY_TENTH).then(pl.lit("1/2/24")).otherwise("when")),
+        "when",
+        "not of type datetime",
+        40,
+    ),
+    "a value is null": (
+        CLEAN.with_columns(origin=pl.when(EVERY_TENTH).then(pl.lit("")).otherwise("origin")),
+        "origin",
+        "null",
+        40,
+    ),
+    "a value is too low": (CLEAN.with_columns(seats=pl.lit("-1")), "seats", "below 0", ROWS),
+    "a value is too high": (CLEAN.with_columns(seats=pl.lit("501")), "seats", "above 500", ROWS),
+    "a category is new": (
+        CLEAN.with_columns(origin=pl.when(EVERY_TENTH).then(pl.lit("LGA")).otherwise("origin")),
+        "origin",
+        "new category",
+        40,
+    ),
+    "a key stands twice": (CLEAN.vstack(CLEAN.head(1)), None, "duplicate key", 2),
+    "there are too few rows": (CLEAN.head(99), None, "too few rows", 1),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_contract_refuses_when(case: str) -> None:
+    rows, column, rule, count = REFUSED[case]
+    found = check(typed(rows, DATA), DATA, NOW)
+    assert found["verdict"] == "refused"
+    told = [(f["column"], f["rule"], f["count"]) for f in found["failures"]]
+    assert told == [(column, rule, count)]
+    assert all(failure["samples"] for failure in found["failures"])
+
+
+def test_the_contract_refuses_when_the_newest_row_is_stale() -> None:
+    found = check(typed(CLEAN, DATA), DATA, NOW + timedelta(days=31))
+    assert [failure["rule"] for failure in found["failures"]] == ["stale newest row"]
+
+
+def test_the_contract_accepts_clean_rows() -> None:
+    found = check(typed(CLEAN, DATA), DATA, NOW)
+    assert found["verdict"] == "passed"
+    assert set(found["columns"]) == set(DATA.columns)
+
+
+def test_a_split_by_time_trains_on_nothing_from_the_future() -> None:
+    train, holdout = split(typed(CLEAN, DATA), DATA)
+    assert train["when"].max() < holdout["when"].min()  # type: ignore[operator]
+    assert leaks(train, holdout, DATA) == {"rows": 0, "future": 0, "encodings": 0}
+
+
+def test_a_leaked_split_is_counted() -> None:
+    train, holdout = split(typed(CLEAN, DATA), DATA)
+    leaked = leaks(train.vstack(holdout.head(5)), holdout, DATA)
+    assert leaked == {"rows": 5, "future": 5, "encodings": 0}
+
+
+def unkeyed(rows: pl.DataFrame, **columns: Column) -> Data:
+    """The contract of these rows, split at random, without keys or times."""
+    known = {name: DATA.columns[name] for name in ("seats", "origin", "late")} | columns
+    plain = {"split": Split(by="stratified"), "keys": [], "time": None, "max_age_days": None}
+    named = {name: column for name, column in known.items() if name in rows.columns}
+    return DATA.model_copy(update={**plain, "columns": named})
+
+
+def test_copied_rows_and_an_encoded_target_are_counted() -> None:
+    draw = np.random.default_rng(0)
+    late = draw.random(2_000) < 0.3
+    place = draw.integers(0, 60, 2_000)
+    mean = np.bincount(place, late) / np.bincount(place)
+    number = Column(type="number")
+    rows = pl.DataFrame({"x": draw.normal(size=2_000), "late": late})
+    clean = unkeyed(rows, x=number)
+    assert leaks(*split(rows, clean), clean) == {"rows": 0, "encodings": 0}
+    copied = rows.vstack(rows.head(800))
+    assert leaks(*split(copied, clean), clean)["rows"] > 0
+    rows = rows.with_columns(rate=mean[place])
+    encoded = unkeyed(rows, x=number, rate=number)
+    assert leaks(*split(rows, encoded), encoded)["encodings"] == 1
+
+
+def test_a_column_that_knows_the_target_is_named_and_no_other() -> None:
+    draw = np.random.default_rng(0)
+    late = draw.random(1_000) < 0.3
+    hours = late * 3 + draw.random(1_000)
+    rows = pl.DataFrame({"hours": hours, "x": late + draw.normal(size=1_000), "late": late})
+    assert alone(rows, unkeyed(rows, hours=Column(type="number"), x=Column(type="number"))) == [
+        "hours"
+    ]
+
+
+GATE = Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+HELD = 3_000
+RANDOM = np.random.default_rng(0)
+SIGNAL, NOISE = RANDOM.normal(size=(2, HELD))
+PLACE = np.where(np.arange(HELD) % 5 == 0, "small", "large")
+BOUND = {"binary": 0.7, "multiclass": 0.9, "regression": 1.2}
+
+
+def truth(task: Task) -> Floats:
+    if task == "regression":
+        return np.asarray(2 * SIGNAL + 0.5 * NOISE)
+    edges = [0.0] if task == "binary" else [-0.6, 0.6]
+    return np.asarray(np.searchsorted(edges, SIGNAL + 0.3 * NOISE), dtype=np.float64)
+
+
+def honest(task: Task) -> Floats:
+    """What a good model says: close to the truth, as sure as it may be."""
+    if task == "regression":
+        return np.asarray(2 * SIGNAL)
+    edges = [0.0] if task == "binary" else [-0.6, 0.6]
+    below = [1 / (1 + np.exp(-(edge - SIGNAL) / 0.17)) for edge in edges]
+    return np.diff(np.column_stack([np.zeros(HELD), *below, np.ones(HELD)]), axis=1)
+
+
+def constant(task: Task) -> Floats:
+    known = truth(task)
+    if task == "regression":
+        return np.full(HELD, known.mean())
+    return np.tile(np.bincount(known.astype(int)) / HELD, (HELD, 1))
+
+
+def verdicts(
+    task: Task,
+    given: Floats,
+    linear: Floats | None = None,
+    comparison: dict[str, Any] | None = None,
+    **changes: Any,
+) -> dict[str, str]:
+    """The gate's verdict on every check, by its name up to the comma."""
+    metric = METRICS[task][0]
+    gate = Gate(metric=metric, thresholds={metric: BOUND[task]}, slice_rows=100, slice_skill=0.2)
+    classes = {"binary": ["no", "yes"], "multiclass": ["a", "b", "c"], "regression": []}[task]
+    kind = Column(type="number") if task == "regression" else Column(type="category")
+    data = Data(
+        source="control.csv",
+        target="target",
+        task=task,
+        classes=classes,
+        split=Split(by="stratified"),
+        columns={"place": Column(type="category"), "target": kind},
+    )
+    others = {"constant": constant(task), "linear": constant(task) if linear is None else linear}
+    config = Config(data=data, model=Model(), gate=gate)
+    found = judge(truth(task), given, others, pl.DataFrame({"place": PLACE}), config)
+    found |= {"leaks": {"rows": 0}, "model": {"megabytes": 1.0, "latency_ms": 5.0}} | changes
+    checks = decide(found, gate, comparison)
+    return {check["check"].split(",")[0]: check["verdict"] for check in checks}
+
+
+def refused(found: dict[str, str]) -> set[str]:
+    return {name for name, verdict in found.items() if verdict == "refused"}
+
+
+TASKS: list[Task] = ["binary", "multiclass", "regression"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_good_model_passes_every_check(task: Task) -> None:
+    found = verdicts(task, honest(task))
+    assert len(found) == (9 if task == "regression" else 10)
+    assert refused(found) == set()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_constant_predictor_is_refused(task: Task) -> None:
+    metric = METRICS[task][0]
+    assert {metric, "skill over a constant"} <= refused(verdicts(task, constant(task)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_worse_than_a_linear_one_is_refused(task: Task) -> None:
+    worse = 0.7 * honest(task) + 0.3 * constant(task)
+    if task == "binary":  # what ranks the same has the same area under its curve
+        worse[::4] = constant(task)[::4]
+    assert "skill over linear" in refused(verdicts(task, worse, linear=honest(task)))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_model_that_is_useless_on_one_slice_is_refused(task: Task) -> None:
+    given, small = honest(task), PLACE == "small"
+    given[small] = constant(task)[small]
+    found = verdicts(task, given)
+    assert "worst slice" in refused(found)
+    assert {found[METRICS[task][0]], found["skill over a constant"]} == {"passed"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_miscalibrated_model_is_refused(task: Task) -> None:
+    given = honest(task)
+    if task == "regression":
+        given = given + 0.4 * truth(task).std()
+    else:  # far too unsure of itself, in the right order
+        given = 0.4 * given + 0.6 / given.shape[1]
+    assert "calibration error" in refused(verdicts(task, given))
+
+
+@pytest.mark.parametrize(
+    ("check", "changes"),
+    [
+        *[(check, {"leaks": {kind: 3}}) for kind, check in LEAKS.items()],
+        ("columns that predict the target alone (hours; see predicts_alone)", {"alone": ["hours"]}),
+        ("model size", {"model": {"megabytes": 21.0, "latency_ms": 5.0}}),
+        ("latency of a row", {"model": {"megabytes": 1.0, "latency_ms": 51.0}}),
+    ],
+)
+def test_a_leaked_an_oversized_and_a_slow_model_are_refused(
+    check: str, changes: dict[str, Any]
+) -> None:
+    assert refused(verdicts("binary", honest("binary"), **changes)) == {check}
+
+
+def test_a_slow_machine_does_not_make_a_model_slow() -> None:
+    model = {"megabytes": 1.0, "latency_ms": 51.0, "yardstick_ms": 2.0}
+    assert refused(verdicts("binary", honest("binary"), model=model)) == set()
+    model["latency_ms"] = 101.0
+    assert refused(verdicts("binary", honest("binary"), model=model)) == {"latency of a row"}
+
+
+def test_probabilities_that_are_wrong_for_a_rare_class_are_refused() -> None:
+    rare = 0.03
+    y = (np.arange(HELD) < rare * HELD).astype(float)
+
+    def refused_at(share: float) -> set[str]:
+        given = np.tile([1 - share, share], (HELD, 1))
+        checks = calibrated(calibration(y, given, classes=["no", "yes"]), GATE)
+        return {check["id"] for check in checks if check["verdict"] == "refused"}
+
+    assert refused_at(rare) == set()
+    assert "observed expected" in refused_at(3 * rare)
+    assert "observed expected" in refused_at(rare / 3)
+
+
+@pytest.mark.parametrize("high", [-0.7, None])
+def test_a_slice_is_judged_only_where_it_has_an_interval(high: float | None) -> None:
+    skill = {"value": -1.0, "low": None, "high": high}
+    few = {"column": "place", "value": "small", "rows": 100, "metric": skill, "skill": skill}
+    found = verdicts("binary", honest("binary"), slices=[few])
+    assert ("worst slice" in refused(found)) == (high is not None)
+
+
+def test_few_rows_of_a_class_are_told_with_the_verdict() -> None:
+    few = {"rarest": {"class": "yes", "rows": 9}}
+    assert notes(few) == ["note: the holdout has 9 rows of class yes, so the intervals mean little"]
+    assert notes({"rarest": {"class": "yes", "rows": 10}}) == []
+    assert notes({"rarest": None}) == []
+    assert notes({}) == []
+
+
+@pytest.mark.parametrize("judged", ["value", "worse_end"])
+def test_a_threshold_is_read_and_may_be_judged_by_the_worse_end(judged: str) -> None:
+    ends = {"value": 0.75, "low": 0.65, "high": 0.85}
+    over = {"value": 0.5, "skill": {"value": 0.5, "low": 0.3, "high": 0.7}}
+    found = {
+        "metrics": {"roc_auc": ends},
+        "baselines": {"constant": over, "linear": over},
+        "slices": [],
+        "calibration": {"error": 0.01},
+        "leaks": {"rows": 0},
+        "model": {"megabytes": 1.0, "latency_ms": 1.0},
+    }
+    asked = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.7}, "judge": judged}
+    gate = Gate.model_validate(asked)
+    assert decide(found, gate)[0]["verdict"] == ("passed" if judged == "value" else "refused")
+
+
+def compared(kind: str, **changes: Any) -> dict[str, str]:
+    """The gate's verdicts on a good model, by how it compares with a champion, from level 1."""
+    champion = {"version": "1", "package_digest": "", "model_digest": ""}
+    ends = {"value": 0.0, "low": -0.02, "high": 0.02}
+    comparison = {"kind": kind, "champion": champion, "tolerance": 0.05, "replaces": None}
+    comparison |= {"skill": ends, "slices": []} | changes
+    return verdicts("binary", honest("binary"), comparison=comparison)
+
+
+@pytest.mark.parametrize("kind", ["first", "same", "compared"])
+def test_a_first_an_identical_and_an_equally_good_model_are_accepted(kind: str) -> None:
+    assert refused(compared(kind)) == set()
+
+
+def test_a_model_that_may_have_lost_more_than_the_tolerance_is_refused() -> None:
+    worse = {"value": -0.04, "low": -0.06, "high": -0.02}
+    assert refused(compared("compared", skill=worse)) == {"skill over the champion"}
+
+
+def test_a_model_that_surely_lost_on_a_slice_is_refused() -> None:
+    lost = {"value": -0.2, "low": -0.3, "high": -0.1}
+    slices = [{"column": "place", "value": "small", "rows": 600, "skill": lost}]
+    assert refused(compared("compared", slices=slices)) == {"slice against the champion"}
+
+
+OPEN = {"value": -0.02, "low": -0.12, "high": 0.08}  # what few rows leave undecided
+
+
+@pytest.mark.parametrize(
+    ("low", "verdict"),
+    [(-0.01, set()), (-0.06, {"skill of the recipe over the champion"})],
+)
+def test_what_the_holdout_leaves_open_is_decided_by_the_recipes(
+    low: float, verdict: set[str]
+) -> None:
+    recipes = {"skill": {"value": 0.0, "low": low, "high": 0.05}, "rows": HELD}
+    assert refused(compared("compared", skill=OPEN, recipes=recipes)) == verdict
+
+
+def test_a_model_that_is_surely_worse_is_refused_whatever_its_recipe() -> None:
+    worse = {"value": -0.1, "low": -0.14, "high": -0.06}
+    recipes = {"skill": {"value": 0.0, "low": -0.01, "high": 0.01}, "rows": HELD}
+    found = compared("compared", skill=worse, recipes=recipes)
+    assert refused(found) == {"skill over the champion"}
+
+
+def test_a_model_that_fell_behind_the_best_champion_so_far_is_refused() -> None:
+    worse = {"value": -0.07, "low": -0.09, "high": -0.05}
+    best = {"champion": {"version": "0"}, "skill": worse, "unseen": HELD}
+    assert refused(compared("compared", best=best)) == {"skill over the best champion so far"}
+    assert refused(compared("compared", best=best | {"skill": OPEN | {"low": -0.01}})) == set()
+
+
+@pytest.mark.parametrize("kind", ["unreadable", "unrecognised", "seen"])
+def test_a_champion_that_cannot_be_compared_with_is_replaced_by_name_only(kind: str) -> None:
+    assert refused(compared(kind)) != set()
+    assert refused(compared(kind, replaces="2")) != set()
+    assert refused(compared(kind, replaces="1")) == set()

@@ -1,0 +1,95 @@
+"""`rung update` has a team's own code import from where modules of the template have moved to."""
+
+from __future__ import annotations
+
+import pytest
+from rung.imports import renames, rewritten
+from rung.moves import Move
+
+MOVED = (
+    "__init__.py",
+    "cli.py",
+    "config.py",
+    "pipeline/gate.py",
+    "pipeline/train.py",
+    "registry/__init__.py",
+)
+KNOWN = renames(
+    [Move(f"src/flights/{name}", f"src/rung_runtime/{name}") for name in MOVED],
+    {"src/flights/__init__.py": "LOOP: bool = True\nclass Refused(Exception): ...\n"},
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("from flights.config import load", "from rung_runtime.config import load"),
+        ("from flights import config", "from rung_runtime import config"),
+        (
+            "from flights import config as c  # a note",
+            "from rung_runtime import config as c  # a note",
+        ),
+        ("from flights import LOOP, Refused", "from rung_runtime import LOOP, Refused"),
+        (
+            "from flights.pipeline import gate, train",
+            "from rung_runtime.pipeline import gate, train",
+        ),
+        ("from flights.registry import opened", "from rung_runtime.registry import opened"),
+        ("import flights.pipeline.gate as g", "import rung_runtime.pipeline.gate as g"),
+        ("from ..pipeline.gate import decide", "from rung_runtime.pipeline.gate import decide"),
+        ("from .. import config", "from rung_runtime import config"),
+        ("from flights.pipeline.gate import *", "from rung_runtime.pipeline.gate import *"),
+        (
+            "from flights.pipeline.gate import (\n    decide,  # what\n    notes,\n)",
+            "from rung_runtime.pipeline.gate import (\n    decide,  # what\n    notes,\n)",
+        ),
+        (
+            "from flights import config, problem",
+            "from flights import problem\nfrom rung_runtime import config",
+        ),
+        (
+            "from flights import (\n    config,  # typed\n    problem,\n)  # both",
+            "# typed\nfrom flights import problem\nfrom rung_runtime import config  # both",
+        ),
+        (
+            'patch.setattr("flights.pipeline.gate.decide", None)',
+            'patch.setattr("rung_runtime.pipeline.gate.decide", None)',
+        ),
+        (
+            "if x:\n    from flights.cli import main; main()",
+            "if x:\n    from rung_runtime.cli import main; main()",
+        ),
+    ],
+)
+def test_what_moved_is_imported_from_its_new_place(before: str, after: str) -> None:
+    assert rewritten(f"{before}\n", "src/flights/problem/model.py", KNOWN) == f"{after}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from flights.problem.features import features",
+        "from . import config",  # problem/config.py, the team's own
+        "from .gate import decide",
+        "from flights_of_others.config import load",
+        "from my.flights.config import load",
+        "import flights",
+        "x = flights.configuration",
+        "from flights.own import config",
+        "this is no Python: from flights.config import load",
+        "from ... import config",  # beyond the top
+    ],
+)
+def test_what_did_not_move_is_left_to_the_letter(text: str) -> None:
+    assert rewritten(text, "src/flights/problem/model.py", KNOWN) == text
+
+
+def test_line_ends_and_characters_are_kept() -> None:
+    text = "# naïve\r\nfrom flights.config import load\r\nx = 'µ'\r\n"
+    after = text.replace("flights", "rung_runtime")
+    assert rewritten(text, "tests/test_own.py", KNOWN) == after
+
+
+def test_a_relative_import_outside_of_src_is_left() -> None:
+    text = "from .config import load\n"
+    assert rewritten(text, "tests/test_own.py", KNOWN) == text
