@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 DEMO ?= demo
 
-.PHONY: help demo test quick nightly bench lint clean
+.PHONY: help demo test quick nightly bench lint generate wheel clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,5 +29,11 @@ bench: ## measure what the template promises to cost, or parts of it: ONLY="serv
 lint: ## style, types and files of this repository
 	.ci/with-uv uv run pre-commit run --all-files --hook-stage manual
 
+generate: ## write what follows from the manifests of adapters and copier/paths.yml
+	@.ci/with-uv uv run python copier/generate.py
+
+wheel: ## build the runtime as a package into dist/, the same bytes from the same commit
+	@.ci/with-uv uv build --quiet --wheel --out-dir dist runtime && ls dist/*.whl
+
 clean: ## remove what can be made again
-	rm -rf demo .tox .mypy_cache .pytest_cache .ruff_cache
+	rm -rf demo dist .tox .mypy_cache .pytest_cache .ruff_cache

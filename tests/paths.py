@@ -1,4 +1,4 @@
-"""What follows from copier/paths.yml: the class of a path, and the lists of copier.yml."""
+"""What follows from copier/paths.yml: the class of a path."""
 
 from __future__ import annotations
 
@@ -50,33 +50,3 @@ def table() -> list[Row]:
 def decides(path: str, rows: list[Row], answers: dict[str, object]) -> Row | None:
     """Give the row that a path falls under, as in .gitignore the last one that matches."""
     return next((row for row in reversed(rows) if row.matches(path, answers)), None)
-
-
-def excluded(rows: list[Row]) -> list[str]:
-    """What must stand in _exclude after the caches: one block a reason, one line a path."""
-    blocks = []
-    if seeds := [row.path for row in rows if row.kind == "seed" and not _later(row)]:
-        blocks.append(_when("_copier_operation == 'update'", seeds))
-    for level in sorted({row.level for row in rows} - {0}):
-        paths = [row.path for row in rows if row.level == level and row.kind != "retired"]
-        blocks.append(_when(f"level < {level}", paths))
-    for answer in dict.fromkeys(row.answer for row in rows if row.answer):
-        paths = [row.path for row in rows if row.answer == answer]
-        name, value = answer
-        # Of providers a project may have several.
-        missing = f"'{value}' not in {name}" if name == "ci" else f"{name} != '{value}'"
-        blocks.append(_when(missing, paths))
-    return blocks + [row.path for row in rows if row.kind == "retired"]
-
-
-def skipped(rows: list[Row]) -> list[str]:
-    """What must stand in _skip_if_exists: seeds that a level, or an answer, may yet bring."""
-    return [row.path for row in rows if row.kind == "seed" and _later(row)]
-
-
-def _later(row: Row) -> bool:
-    return row.level > 0 or row.answer is not None
-
-
-def _when(condition: str, paths: list[str]) -> str:
-    return "\n".join([f"{{% if {condition} %}}", *paths, "{% endif %}", ""])

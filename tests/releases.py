@@ -60,6 +60,13 @@ def need(version: str, commit: str) -> None:
     pytest.fail(said)
 
 
+def commit_of(version: str) -> str:
+    """Give a release's commit, which is in this clone, or else the test is left out."""
+    commit = released()[version]
+    need(version, commit)
+    return commit
+
+
 def history(to: Path) -> Path:
     """Make a repository of the releases, the working tree and the next version, all tagged."""
     for version, commit in released().items():

@@ -100,10 +100,11 @@ def test_types_that_are_not_those_of_the_source_are_told(loop: ModuleType) -> No
 
 
 @pytest.mark.slow  # processes import everything
-def test_of_two_who_add_at_once_neither_loses_its_rows(loop: ModuleType) -> None:
+def test_of_two_who_add_at_once_neither_loses_its_rows(loop: ModuleType, module: Module) -> None:
     before = source().read_text().count("\n")
     package = Path(str(loop.__file__)).parent
-    code = f"import sys; sys.path.insert(0, {str(package.parent)!r})\n"
+    sources = [str(package.parent), str(module("problem").folder().parents[1])]
+    code = f"import sys; sys.path[:0] = {sources!r}\n"
     code += "from pathlib import Path; from rung_runtime import loop\n"
     code += "loop.add_data(Path(sys.argv[1]).absolute())"
     files = [came(*JULY[1 + 100 * n : 101 + 100 * n], name=f"new-{n}.csv") for n in range(4)]

@@ -103,7 +103,7 @@ class Loop:
         finally:
             deployer.kill()
 
-    def reaches(self, version: str, stage: str, seconds: float = 60) -> None:
+    def reaches(self, version: str, stage: str, seconds: float = 180) -> None:
         """Wait for a deployment to be in a stage."""
         wait(lambda: (d := self.deployment)["version"] == version and d["stage"] == stage, seconds)
 

@@ -147,7 +147,7 @@ def test_the_default_registry_is_the_platforms_own_and_any_other_is_used_as_it_i
     runner(name)
     settings, registry = module("settings"), module("registry")
     asked: list[str] = []
-    adapter = module("registry.oci")
+    adapter = module("adapters.registry_oci")
     monkeypatch.setattr(adapter, "opened", asked.append)
     for wanted in ("registry", "oci://harbor.example/team", "elsewhere"):
         found = settings.Delivery(registry=wanted)
@@ -169,7 +169,7 @@ def test_a_jobs_token_goes_to_its_platforms_registry_alone(
     (tmp_path / "config.json").write_text(json.dumps({"auths": {}}))
 
     def login(url: str) -> Any:
-        return module("registry.oci").Remote(url).login
+        return module("adapters.registry_oci").Remote(url).login
 
     assert login("oci://ghcr.io/team/project/models").password == TOKEN
     assert not login("oci://harbor.example/team/models")

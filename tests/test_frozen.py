@@ -42,7 +42,7 @@ def moved(path: str, package: str = "{{ package_name }}") -> str:
     """Give the place of a path after the moves of copier/moves.yml."""
     for move in yaml.safe_load((ROOT / "copier/moves.yml").read_text()):
         before = move["from"].replace("{{ package_name }}", package)
-        if path.startswith(before) and not path.startswith(f"{before}problem"):
+        if path.startswith(before) and not path.startswith(f"src/{package}/problem"):
             return str(move["to"] + path.removeprefix(before))
     return path
 
@@ -57,7 +57,9 @@ def test_a_path_stays_or_moves_by_the_table_and_is_whose_it_was(name: str) -> No
     assert now["class"] in may_become.get(before["class"], {"retired"})
     # An update takes away what the project's level or answers no longer bring.
     assert now["level"] <= before["level"]
-    assert now.get("answer") in (before.get("answer"), None)
+    new = {name: about["default"] for name, about in QUESTIONS.items() if name not in BEFORE}
+    allowed = [before.get("answer"), None, *({name: value} for name, value in new.items())]
+    assert now.get("answer") in allowed  # of a new question, what its default brings
 
 
 @pytest.mark.parametrize(

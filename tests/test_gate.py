@@ -233,7 +233,7 @@ def test_a_worthless_model_is_worth_nothing(module: Module) -> None:
 
 
 def test_a_run_ends_with_the_failure_of_its_step_and_not_with_dvcs(module: Module) -> None:
-    failure = module("loop")._failure
+    failure = module("adapters.pipeline_dvc")._failure
     package = module("loop")
     ended = "ERROR: failed to reproduce 'gate': failed to run: ml gate, exited with {}\n"
     found = failure(ended.format(1), "the gate refused this model:\n  rmse: 2 is not ≤ 1")
@@ -253,7 +253,7 @@ def test_a_conflict_in_dvcs_lock_is_told_as_that(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  a: 1\n=======\n>>>>>>> b\n")
     with pytest.raises(module("loop").BadInput, match=r"dvc\.lock has a merge conflict"):
-        module("loop")._repro({})
+        module("adapters.pipeline_dvc").run({})
 
 
 @pytest.mark.parametrize(("check", "kept"), [("latency", False), ("size", True)])

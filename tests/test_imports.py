@@ -14,8 +14,13 @@ MOVED = (
     "pipeline/train.py",
     "registry/__init__.py",
 )
+ELSEWHERE = {
+    "registry/oci.py": "adapters/registry_oci/__init__.py",
+    "tracking.py": "adapters/tracker_mlflow/__init__.py",
+}
+PLACES = dict(zip(MOVED, MOVED, strict=True)) | ELSEWHERE
 KNOWN = renames(
-    [Move(f"src/flights/{name}", f"src/rung_runtime/{name}") for name in MOVED],
+    [Move(f"src/flights/{old}", f"src/rung_runtime/{new}") for old, new in PLACES.items()],
     {"src/flights/__init__.py": "LOOP: bool = True\nclass Refused(Exception): ...\n"},
 )
 
@@ -42,6 +47,23 @@ KNOWN = renames(
         (
             "from flights.pipeline.gate import (\n    decide,  # what\n    notes,\n)",
             "from rung_runtime.pipeline.gate import (\n    decide,  # what\n    notes,\n)",
+        ),
+        (
+            "from flights import tracking",
+            "from rung_runtime.adapters import tracker_mlflow as tracking",
+        ),
+        (
+            "from flights.registry import oci as o, opened",
+            "from rung_runtime.adapters import registry_oci as o\n"
+            "from rung_runtime.registry import opened",
+        ),
+        (
+            "from flights.registry.oci import Oci",
+            "from rung_runtime.adapters.registry_oci import Oci",
+        ),
+        (
+            'patch("flights.registry.oci.Oci")',
+            'patch("rung_runtime.adapters.registry_oci.Oci")',
         ),
         (
             "from flights import config, problem",

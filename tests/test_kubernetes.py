@@ -59,7 +59,7 @@ if asked[0] == "port-forward":
 @pytest.fixture(scope="module")
 def kubernetes(module: Callable[[str], ModuleType]) -> ModuleType:
     """Import the target."""
-    return module("delivery.kubernetes")
+    return module("adapters.target_kubernetes")
 
 
 class Cluster:

@@ -1,25 +1,28 @@
 from __future__ import annotations
 
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from conftest import Render
-from paths import CLASSES, ROOT, Row, decides, excluded, skipped, table
+from paths import CLASSES, ROOT, decides, table
 
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
-OTHERS = {"oci": "mlflow", "mlflow": "oci", "kubernetes": "local", "github": "gitlab", "gitlab": ""}
+OTHERS = {
+    "copied": "package",
+    "oci": "mlflow",
+    "mlflow": "oci",
+    "kubernetes": "local",
+    "github": "gitlab",
+    "gitlab": "",
+}
 
 
 def answered(name: str, value: str) -> dict[str, object]:
     """Answer a question; that after the providers takes a list."""
     return {name: [value] * bool(value) if name == "ci" else value}
-
-
-def copier_yml() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
-    return loaded
 
 
 def files(project: Path) -> list[str]:
@@ -35,13 +38,6 @@ def test_each_row_of_the_table_is_well_formed() -> None:
         # A trailing slash would match files only below a folder, and leave the empty folder.
         assert row.path.startswith("/")
         assert not row.path.endswith("/")
-
-
-def test_exclude_and_skip_if_exists_follow_from_the_table() -> None:
-    settings = copier_yml()
-    caches = ["__pycache__", "*.py[co]", ".DS_Store"]
-    assert settings["_exclude"] == caches + excluded(table())
-    assert settings["_skip_if_exists"] == skipped(table())
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -96,16 +92,20 @@ def test_a_level_adds_whole_files(render: Render) -> None:
 
 
 def test_later_seeds_are_skipped_if_they_exist_and_retired_paths_never_written() -> None:
-    rows = [
-        Row("/a", "seed", 0),
-        Row("/b", "seed", 1),
-        Row("/c", "owned", 2),
-        Row("/d", "retired", 1),
-    ]
-    assert excluded(rows) == [
+    spec = spec_from_file_location("generate", ROOT / "copier/generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "generate", generate)  # a dataclass looks for its module
+        spec.loader.exec_module(generate)
+    rows = [("a", "seed", 0), ("b", "seed", 1), ("c", "owned", 2), ("d", "retired", 1)]
+    table = "".join(f"- {{path: /{p}, class: {kind}, level: {n}}}\n" for p, kind, n in rows)
+    settings = yaml.safe_load(generate.lists(table))
+    assert settings["_exclude"][3:] == [
         "{% if _copier_operation == 'update' %}\n/a\n{% endif %}\n",
         "{% if level < 1 %}\n/b\n{% endif %}\n",
         "{% if level < 2 %}\n/c\n{% endif %}\n",
         "/d",
     ]
-    assert skipped(rows) == ["/b"]
+    assert settings["_skip_if_exists"] == ["/b"]

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from conftest import EVERY, Copy, Render, digest
+from conftest import EVERY, ROOT, Copy, Render, digest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -347,48 +347,82 @@ def test_only_what_is_stale_runs_again(ran: Ran, tmp_path: Path) -> None:
     assert ran_again() == []
 
 
-def test_every_stage_depends_on_all_the_code_it_runs(render: Render) -> None:
-    project = render(level=1)
-    package = project / "src/rung_runtime"
+RUNTIME = ROOT / "runtime/src/rung_runtime"
+# What rung_runtime.problem calls for it, by module of problem/.
+CALLED = {
+    "load": "data",
+    "rules": "schema",
+    "features": "features",
+    "estimator": "model",
+    "linear": "model",
+    "trusted": "model",
+}
 
-    own = project / "src/flight_delays/problem"
-    called = {
-        "load": "data",
-        "rules": "schema",
-        "features": "features",
-    }  # of problem/, by problem.py
-    called |= dict.fromkeys(("estimator", "linear", "trusted"), "model")
 
-    def imported(path: Path) -> set[Path]:
-        """The runtime's modules that a module imports itself, and the user's that it calls."""
-        found = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                base = path.parents[node.level - 1] if node.level else project / "src"
-                base = base.joinpath(*(node.module or "").split("."))
-                found |= {base.with_suffix(".py"), *(base / f"{a.name}.py" for a in node.names)}
-                if base == package / "problem":
-                    names = [called[a.name] for a in node.names if a.name in called]
-                    found |= {own / f"{name}.py" for name in names or called.values()}
-        return {path for path in found if path.is_file()}
+def imported(path: Path) -> tuple[set[Path], set[str]]:
+    """Return the runtime's modules that a module imports itself, and the user's that it calls."""
+    modules, own = set[Path](), set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            modules |= {base.with_suffix(".py"), *(base / f"{a.name}.py" for a in node.names)}
+            if base == RUNTIME / "problem":
+                own |= {CALLED[a.name] for a in node.names if a.name in CALLED} or {
+                    *CALLED.values()
+                }
+    return {path for path in modules if path.is_file()}, own
 
-    stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
+
+def run_by(step: str) -> tuple[set[Path], set[str]]:
+    """Return the runtime's modules that a step runs, and the user's that it calls."""
+    known, own, todo = set[Path](), set[str](), {RUNTIME / f"pipeline/{step}.py"}
+    while todo:
+        known |= todo
+        steps = [imported(path) for path in todo]
+        own = own.union(*(called for _, called in steps))
+        todo = set().union(*(modules for modules, _ in steps)) - known
+    return known, own
+
+
+def test_every_stage_depends_on_the_runtime_and_on_the_users_code_that_it_runs(
+    render: Render,
+) -> None:
+    stages = yaml.safe_load((render(level=1) / "dvc.yaml").read_text())["stages"]
     assert list(stages) == list(EVERY)
     for step, stage in stages.items():
-        known, todo = set[Path](), {package / f"pipeline/{step}.py"}
-        while todo:
-            known |= todo
-            todo = set().union(*map(imported, todo)) - known
-        places = {"${code}": "src/rung_runtime", "${problem}": "src/flight_delays/problem"}
-        deps = set()
-        for dep in stage["deps"]:
-            place = dep.partition("/")[0]
-            if place in places:
-                deps.add(dep.replace(place, places[place]))
-        code = {str(path.relative_to(project)) for path in known}
-        assert code <= deps, f"{step} runs code that it does not depend on"
-        assert {d for d in deps if d.endswith(".py")} <= code, f"{step} depends on code in vain"
-        assert all((project / d).is_file() for d in deps)
+        assert stage["deps"][0] == "artifacts/runtime.txt"
+        assert not [dep for dep in stage["deps"] if "rung_runtime" in dep]
+        own = {dep for dep in stage["deps"] if dep.startswith("${problem}")}
+        assert own == {f"${{problem}}/{name}.py" for name in run_by(step)[1]}, step
+
+
+def test_the_stamp_of_the_runtime_changes_with_whatever_a_step_may_run(
+    module: Callable[[str], ModuleType],
+) -> None:
+    left_out = module("stamp").NOT_OF_STEPS
+    assert left_out <= {path.name for path in RUNTIME.iterdir()}
+    for step in EVERY:
+        for path in run_by(step)[0]:
+            assert path.relative_to(RUNTIME).parts[0] not in left_out, f"{step} runs {path.name}"
+
+
+def test_a_runtime_that_was_patched_makes_every_step_stale(
+    module: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = module("stamp")
+    copy = shutil.copytree(RUNTIME, tmp_path / "runtime")
+    monkeypatch.setattr(stamp, "__file__", str(copy / "stamp.py"))
+    monkeypatch.chdir(tmp_path)
+    Path("artifacts").mkdir()
+    stamp.refresh()
+    before = Path(stamp.FILE).read_text()
+    (copy / "serving/log.py").write_text("# patched\n")
+    (copy / "pipeline/train.pyc").write_text("bytecode")
+    stamp.refresh()
+    assert Path(stamp.FILE).read_text() == before
+    (copy / "pipeline/metrics.py").write_text("# patched\n")
+    stamp.refresh()
+    assert Path(stamp.FILE).read_text() != before
 
 
 # --- the project stays green -----------------------------------------------------------------

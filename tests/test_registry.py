@@ -88,11 +88,11 @@ class Place:
     @property
     def adapter(self) -> ModuleType:
         adapter = "mlflow" if self.kind == "mlflow" else "oci"
-        return importlib.import_module(f"{self.registry.__name__}.{adapter}")
+        return importlib.import_module(f"rung_runtime.adapters.registry_{adapter}")
 
     @property
     def client(self) -> ModuleType:
-        return importlib.import_module(f"{self.registry.__name__}.oci_client")
+        return importlib.import_module("rung_runtime.adapters.registry_oci.client")
 
     def at(self, where: str) -> None:
         """Configure where the registry is."""

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from zipfile import ZipFile
 
+import polars as pl
 import pytest
 import releases
-from conftest import ROOT, Render
+from conftest import ROOT, Render, Rendered, git, run
+from rung import source, update
 
 Module = Callable[[str], ModuleType]
+RUNTIME = ROOT / "runtime/src/rung_runtime"
+BEFORE = "0.2.0"  # the last release with the machinery in the user's package
 
 
 @pytest.fixture
@@ -59,11 +66,12 @@ def test_where_there_is_no_project_everything_is_there(module: Module, folder: P
         ("level = 3", "level is 3"),
         ("level = true", "level is True"),
         ("level = '1'", "level is '1'"),
-        ("registry = 'ecr'", "oci, mlflow"),
+        ("registry = 'e c r'", "registry is 'e c r'"),
+        ("deployment = 1", "deployment is 1"),
         ("package = 'a-b'", "'a-b'"),
         ("package = 5", "package is 5"),
         ("ci = 'github'", "ci is 'github'"),
-        ("ci = ['jenkins']", "github, gitlab"),
+        ("ci = [1]", "ci is [1]"),
     ],
 )
 def test_a_key_or_value_that_is_not_known_is_told(
@@ -74,10 +82,104 @@ def test_a_key_or_value_that_is_not_known_is_told(
         module("project").current()
 
 
+@pytest.mark.parametrize(
+    ("line", "use"),
+    [
+        ("registry = 'ecr'", lambda module: module("registry").opened()),
+        ("ci = ['jenkins']", lambda module: module("forge").here()),
+        ("deployment = 'nomad'", lambda module: module("delivery").rehearsal()),
+    ],
+)
+def test_an_adapter_that_is_not_there_is_told_with_those_that_are(
+    module: Module, folder: Path, line: str, use: Callable[[Module], object]
+) -> None:
+    (folder / "config").mkdir()
+    shutil.copy(ROOT / "template/config/delivery.yaml", folder / "config")
+    (folder / "pyproject.toml").write_text(f"[tool.rung]\n{line}\n")
+    with pytest.raises(module("project").BadInput, match=r"no adapter .* use one of \w+, \w+"):
+        use(module)
+
+
+def test_an_adapter_of_ones_own_comes_by_an_entry_point(
+    module: Module, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an installed package has it: a module, and the metadata of a distribution."""
+    (folder / "our_registry.py").write_text("def opened(where):\n    return f'ours, at {where}'\n")
+    (folder / "ours-1.dist-info").mkdir()
+    (folder / "ours-1.dist-info/METADATA").write_text("Name: ours\nVersion: 1\n")
+    points = "[rung.adapters]\nregistry_ours = our_registry\nregistry_oci = our_registry\n"
+    (folder / "ours-1.dist-info/entry_points.txt").write_text(points)
+    (folder / "config").mkdir()
+    (folder / "config/delivery.yaml").write_text("registry: here\n")
+    (folder / "pyproject.toml").write_text("[tool.rung]\nregistry = 'ours'\n")
+    monkeypatch.delenv("ML_REGISTRY", raising=False)
+    assert "ours" not in module("adapters").names("registry")
+    monkeypatch.syspath_prepend(folder)
+    assert module("adapters").names("registry") == ["mlflow", "oci", "ours"]
+    assert module("registry").opened() == "ours, at here"
+    assert module("adapters").load("registry", "oci").__name__ == "our_registry"
+
+
+def test_a_library_that_an_adapter_needs_and_is_missing_is_named(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "rung_runtime.adapters.registry_oci", raising=False)
+    monkeypatch.delitem(sys.modules, "rung_runtime.adapters.registry_oci.client", raising=False)
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(module("project").BadInput, match=r"needs requests.* `uv sync`"):
+        module("adapters").load("registry", "oci")
+
+
+def test_every_adapter_has_a_manifest_a_page_and_an_entry_in_the_index() -> None:
+    """What follows from the manifests is not stale: choices, paths, extras, index."""
+    folders = [path for path in (RUNTIME / "adapters").iterdir() if path.name != "__pycache__"]
+    for folder in filter(Path.is_dir, folders):
+        assert {"__init__.py", "adapter.toml", "README.md"} <= {p.name for p in folder.iterdir()}
+    command = [sys.executable, str(ROOT / "copier/generate.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_extras_of_the_runtime_are_what_a_project_with_a_copy_requires(
+    render: Render,
+) -> None:
+    about = tomllib.loads((ROOT / "runtime/pyproject.toml").read_text())["project"]
+    extras = about["optional-dependencies"]
+    for level in (0, 1):
+        project = tomllib.loads((render(level=level) / "pyproject.toml").read_text())
+        served = {*about["dependencies"], *(extras["serve"] if level else [])}
+        assert set(project["project"]["dependencies"]) == served
+        names = ("train", "dvc", "mlflow", "sign", "oci") if level else ("train",)
+        trained = {requirement for name in names for requirement in extras[name]}
+        group = set(project["dependency-groups"]["train"])
+        assert group <= trained
+        assert trained - group <= {"scipy>=1.17"}  # comes with scikit-learn
+
+
 def test_a_table_that_is_none_is_told(module: Module, folder: Path) -> None:
     (folder / "pyproject.toml").write_text("[tool]\nrung = 1\n")
     with pytest.raises(module("project").BadInput, match="not a table"):
         module("project").current()
+
+
+@pytest.mark.slow  # a process that imports the command
+@pytest.mark.parametrize("command", ["--help", "train"])
+def test_a_project_that_says_nonsense_of_itself_is_a_sentence_and_exit_code_2(
+    folder: Path, command: str
+) -> None:
+    (folder / "config").mkdir()
+    (folder / "pyproject.toml").write_text("[tool.rung]\nlevel = 3\n")
+    code = "from rung_runtime.cli import main\nmain()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "ml: pyproject.toml: [tool.rung] level is 3: use one of 0, 1, 2\n"
 
 
 @pytest.fixture
@@ -163,26 +265,117 @@ def test_a_verdict_on_an_earlier_evaluation_is_not_shown(module: Module, folder:
     assert "worst slice" not in text
 
 
-@pytest.mark.slow  # two trainings, in processes that import everything
-def test_the_machinery_trains_the_same_model_as_that_of_0_2(folder: Path, module: Module) -> None:
-    """With the same rows, configuration and `problem/`: an update changes no model."""
-    commit = releases.released()["0.2.0"]
-    releases.need("0.2.0", commit)
+@pytest.mark.slow  # builds with uv's backend, from the index
+def test_a_wheel_of_the_runtime_is_built_reproducibly(tmp_path: Path) -> None:
+    """From other folders, at other times, by another user's clock: the same bytes."""
+    wheels = []
+    for name in ("one", "two"):
+        copy = tmp_path / name
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "runtime", copy, ignore=ignored, copy_function=shutil.copy)
+        command = ["uv", "build", "--quiet", "--wheel", "--out-dir", str(copy / "dist")]
+        done = run(*command, str(copy), cwd=copy, home=tmp_path / "home")
+        assert done.returncode == 0, done.stderr
+        wheels.append(next((copy / "dist").glob("*.whl")))
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    inside = {n for n in ZipFile(wheels[0]).namelist() if n.startswith("rung_runtime/")}
+    source = ROOT / "runtime/src"
+    files = (path for path in source.rglob("*") if path.is_file())
+    expected = {p.relative_to(source).as_posix() for p in files if p.parent.name != "__pycache__"}
+    assert {name for name in inside if not name.endswith("/")} == expected
+
+
+@pytest.mark.slow  # an environment of its own
+def test_a_project_goes_to_a_runtime_as_package_and_back_and_trains_the_same_model(
+    history: Path, rendered: Rendered, tmp_path: Path, module: Module
+) -> None:
+    project = shutil.copytree(rendered(releases.NOW, {"level": 0}), tmp_path / "project")
+    git(project, "init", "-q")
+
+    def model() -> str:
+        """Train, commit, and return the digest of the model."""
+        shutil.rmtree(project / "artifacts", ignore_errors=True)
+        done = run("uv", "run", "--quiet", "ml", "run", cwd=project, home=tmp_path / "home")
+        assert done.returncode == 0, done.stdout + done.stderr
+        git(project, "add", "-A")
+        git(project, "commit", "-qm", "trained", "--allow-empty")
+        return str(module("documents").digest(project / "artifacts/model.skops"))
+
+    def change(runtime: str) -> None:
+        known = source.answers(project)
+        template = source.found(str(history), releases.NOW)
+        update.bring(project, template, known, {"runtime": runtime})
+
+    first = model()
+    before = {path: (project / path).read_bytes() for path in git(project, "ls-files").split("\n")}
+    change("package")
+    assert [path.name for path in (project / "src").iterdir()] == ["flight_delays"]
+    assert model() == first
+    environment = project / ".venv/lib"
+    assert list(environment.glob("*/site-packages/rung_runtime/cli.py"))
+    checks = run("uv", "run", "--quiet", "mypy", cwd=project, home=tmp_path / "home")
+    assert checks.returncode == 0, checks.stdout
+    change("copied")
+    assert model() == first
+    after = {path: (project / path).read_bytes() for path in git(project, "ls-files").split("\n")}
+    answers = ".copier-answers.yml"
+    assert before.pop(answers).decode() in after[answers].decode()
+    after.pop(answers)
+    assert after == before
+
+
+@pytest.fixture
+def of_0_2(folder: Path) -> Path:
+    """Return a project of 0.2.0, which is the current folder; its package is called flights."""
+    commit = releases.commit_of(BEFORE)
     names = ("config", "data", releases.PACKAGE.removeprefix("template/"))
     paths = [f"template/{name}" for name in names]
     archive = subprocess.check_output(["git", "-C", ROOT, "archive", commit, *paths])
     subprocess.run(["tar", "-x", "--strip-components=1"], input=archive, check=True)
     (folder / "src/{{package_name}}").rename(folder / "src/flights")
-    shutil.rmtree(folder / "src/flights/__pycache__", ignore_errors=True)
-    (folder / "src/flights/loop.py").unlink()  # level 0
-    (folder / "pyproject.toml").write_text("[tool.rung]\npackage = 'flights'\nlevel = 0\n")
+    (folder / "src/flights/registry/mlflow.py").unlink()  # a project has the adapters it asked for
+    (folder / "pyproject.toml").write_text("[tool.rung]\npackage = 'flights'\nlevel = 1\n")
+    return folder
+
+
+def python(folder: Path, code: str) -> str:
+    """Run code that can import the project's package and the runtime; return what it prints."""
     sources = os.pathsep.join([str(folder / "src"), str(ROOT / "runtime/src")])
+    environment = os.environ | {"PYTHONPATH": sources}
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, env=environment, cwd=folder, text=True)
+
+
+@pytest.mark.slow  # two trainings, in processes that import everything
+def test_the_machinery_trains_the_same_model_as_that_of_0_2(of_0_2: Path, module: Module) -> None:
+    """With the same rows, configuration and `problem/`: an update changes no model."""
     digests = []
     for package in ("flights", "rung_runtime"):
         code = f"from {package}.cli import STEPS, perform\n"
-        code += "for name in list(STEPS)[:4]: perform(name)"
-        environment = os.environ | {"PYTHONPATH": sources}
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-        digests.append(module("documents").digest(folder / "artifacts/model.skops"))
-        shutil.rmtree(folder / "artifacts")
+        python(of_0_2, code + "for name in list(STEPS)[:4]: perform(name)")
+        digests.append(module("documents").digest(of_0_2 / "artifacts/model.skops"))
+        shutil.rmtree(of_0_2 / "artifacts")
     assert digests[0] == digests[1]
+
+
+@pytest.mark.slow  # a training, in processes that import everything
+def test_a_registry_and_a_package_of_0_2_are_read(of_0_2: Path) -> None:
+    code = "from flights import registry\nfrom flights.cli import STEPS, perform\nregistry.look()\n"
+    code += "for name in STEPS: perform(name)\nregistry.promote(registry.register().version)\n"
+    python(of_0_2, code + "print(registry.champion().version)")
+    predicted = pl.read_parquet("artifacts/predictions.parquet")["given"].to_list()
+    shutil.rmtree(of_0_2 / "artifacts/model")
+    code = """
+import json
+from pathlib import Path
+import polars as pl
+from rung_runtime import inference, registry
+champion = registry.champion()
+assert [v.version for v in registry.opened().versions()] == [champion.version]
+registry.opened().fetch(champion.version, Path("fetched"))
+model = inference.opened(Path("fetched"), champion.digest)
+rows = model.read(pl.read_parquet("data/interim/holdout.parquet"))
+assert not model.failures(rows)
+print(json.dumps(model.predict(rows).tolist()))
+"""
+    assert json.loads(python(of_0_2, code).splitlines()[-1]) == predicted

@@ -67,6 +67,6 @@ def test_a_key_that_makes_no_sense_is_named(
 
 @pytest.mark.parametrize("where", ["oci://", "oci://ghcr.io", "oci://localhost/x", "oci+http:///x"])
 def test_a_registry_without_a_host_is_never_somebody_elses(module: Module, where: str) -> None:
-    oci = module("registry.oci")
+    oci = module("adapters.registry_oci")
     with pytest.raises(oci.BadInput, match="is not oci://HOST/NAME"):
         oci.opened(where)

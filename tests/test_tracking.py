@@ -38,7 +38,7 @@ def tracking(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("artifacts").mkdir()
-    found = module("tracking")
+    found = module("adapters.tracker_mlflow")
     run(found, monkeypatch, "passed")
     return found
 

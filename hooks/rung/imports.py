@@ -68,7 +68,10 @@ def rewritten(text: str, path: str, known: Renames) -> str:
             continue
         before = "".join(lines[first : last + 1])
         indent = before[: node.col_offset]
-        if len(places) == 1:  # as it is written otherwise, its comments included
+        renamed = {alias.name for alias in node.names} - {
+            name.partition(" ")[0] for names in places.values() for name in names
+        }
+        if len(places) == 1 and not renamed:  # as it is written otherwise, its comments included
             module = re.compile(r"(from\s+)[\w.]+(\s+import)")
             after = module.sub(rf"\g<1>{next(iter(places))}\g<2>", before[len(indent) :], count=1)
             lines[first : last + 1] = [indent + after]
@@ -109,18 +112,17 @@ def _places(node: ast.ImportFrom, path: str, known: Renames) -> dict[str, list[s
     base = _absolute(node, path)
     places: dict[str, list[str]] = {}
     for alias in node.names:
-        name = f"{base}.{alias.name}"
+        module = f"{base}.{alias.name}"
+        called, bound = alias.name, alias.asname or alias.name
         if base is None:
             place = ""
+        elif module in known.modules:
+            place, _, called = known.modules[module].rpartition(".")
         elif base in known.modules:
             place = known.modules[base]
-        elif name in known.modules:
-            place = known.modules[name].rpartition(".")[0]
-        elif alias.name in known.attributes.get(base, {}):
-            place = known.attributes[base][alias.name]
         else:
-            place = ""  # it is where it was
-        text = f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+            place = known.attributes.get(base, {}).get(alias.name, "")  # "": it is where it was
+        text = called if called == bound else f"{called} as {bound}"
         places.setdefault(place, []).append(text)
     return places
 

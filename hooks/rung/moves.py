@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +40,13 @@ def between(template: source.Source, package: str, old: Path, new: Path) -> list
     if not asks(folder, "cat-file", "-e", f"{template.commit}:{TABLE}"):
         return []
     rows = yaml.safe_load(git(folder, "show", f"{template.commit}:{TABLE}"))
+    places = {row["from"].replace("{{ package_name }}", package): row["to"] for row in rows}
     had, has = source.files(old), source.files(new)
     moves = []
-    for row in rows:
-        before = row["from"].replace("{{ package_name }}", package)
-        for name in sorted(had - has):
-            place = row["to"] + name.removeprefix(before)
-            if name.startswith(before) and place in has:
-                moves.append(Move(name, place))
+    for name in sorted(had - has):
+        before = next((start for start in places if name.startswith(start)), None)
+        if before and (place := places[before] + name.removeprefix(before)) in has:
+            moves.append(Move(name, place))
     return moves
 
 
@@ -75,7 +75,6 @@ def carry(project: Path, moves: list[Move], old: Path, before: str) -> None:
         for left in (move.old, f"{move.old}.rej"):
             if left == move.old or left not in had:
                 (project / left).unlink(missing_ok=True)
-        _prune((project / move.old).parent, project)
 
 
 def git_bytes(folder: Path, *args: str, given: bytes = b"") -> bytes:
@@ -110,18 +109,28 @@ def _merge(project: Path, move: Move, base: bytes, team: bytes) -> None:
         git_bytes(project, "update-index", "-z", "--index-info", given="".join(stages).encode())
 
 
-def _prune(folder: Path, project: Path) -> None:
-    """Remove folders that have nothing in them but what Python compiled."""
-    while folder != project and folder.is_dir():
-        files = [path for path in folder.rglob("*") if not path.is_dir()]
-        if any(path.parent.name != "__pycache__" for path in files):
-            return
-        for path in files:
-            path.unlink()
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir()
-        folder.rmdir()
-        folder = folder.parent
+def prune(project: Path, before: str) -> None:
+    """Remove folders that an update left with nothing but what Python had compiled.
+
+    To Python and mypy they would be packages yet.
+
+    Args:
+        project: What is updated.
+        before: Its commit before the update.
+    """
+    listed = names(git(project, "ls-tree", "-r", "-z", "--name-only", before))
+    gone = [project / name for name in listed if not (project / name).exists()]
+    for folder in sorted({path.parent for path in gone}, reverse=True):
+        place = folder
+        while place != project and place.is_dir() and not _has_files(place):
+            shutil.rmtree(place)
+            place = place.parent
+
+
+def _has_files(folder: Path) -> bool:
+    """Check whether a folder has a file that Python has not compiled."""
+    files = (path for path in folder.rglob("*") if not path.is_dir())
+    return any(path.parent.name != "__pycache__" for path in files)
 
 
 def mentions(project: Path, moves: list[Move]) -> list[str]:

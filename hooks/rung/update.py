@@ -124,6 +124,7 @@ def bring(
             places = {move.old: move.new for move in moved_files}
             lost = kept.lost(old, project, before, places) | overwritten(project, old)
             deleted(project, old, before)
+            moves.prune(project, before)
             rewritten = rename_imports(project, old, moved_files, before)
         if lost:
             listed = "".join(

@@ -352,8 +352,7 @@ IMAGE = f"registry.example.invalid/service@sha256:{'2' * 64}"
 def test_the_image_that_a_cluster_runs_is_one_that_was_attested_with_its_package(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "src/a/delivery").mkdir(parents=True)
-    (tmp_path / "src/a/delivery/kubernetes.py").touch()
+    (tmp_path / "deploy/base").mkdir(parents=True)
     more = {"RESOLVES": REFERENCE, "NOTED": IMAGE}
     elsewhere = Elsewhere()
     with elsewhere.serving() as url:

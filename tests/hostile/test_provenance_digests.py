@@ -465,7 +465,7 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
 def test_the_service_is_told_the_digest_of_what_it_serves(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = place.module("delivery.local")
+    local = place.module("adapters.target_local")
     monkeypatch.setattr(local.Local, "ensure", lambda _: None)
     monkeypatch.setattr(local.Local, "serves", lambda *_: True)
     (place.path / "service").mkdir()

@@ -356,9 +356,9 @@ def test_a_service_gets_no_token_and_no_key(
         raise StartedError(env)
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    staging = module("delivery.staging").started
+    staging = module("adapters.target_local.ephemeral").started
     starts = {
-        "local": lambda: module("delivery.local")._start("serve"),
+        "local": lambda: module("adapters.target_local")._start("serve"),
         "local/staging": lambda: staging(["ml-serve"], 1).__enter__(),
     }
     with pytest.raises(StartedError) as caught:

@@ -42,7 +42,7 @@ def client(
     for name in ("GITHUB_ACTIONS", "CI_API_V4_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    imported = module("registry.oci_client")
+    imported = module("adapters.registry_oci.client")
     monkeypatch.setattr(imported, "sleep", slept.append)
     return imported
 
@@ -493,7 +493,7 @@ def test_a_command_costs_the_same_however_many_versions_there_are(
     monkeypatch.chdir(tmp_path)
     # A lease costs the same each time, unless the machine is busy.
     free = nullcontext(lambda: None)
-    monkeypatch.setattr(module("registry.oci"), "lease", lambda _: free)
+    monkeypatch.setattr(module("adapters.registry_oci"), "lease", lambda _: free)
     (tmp_path / "config").mkdir()
     (tmp_path / "config/delivery.yaml").write_text("{}")
     costs: dict[int, dict[str, int]] = {}

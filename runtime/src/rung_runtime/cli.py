@@ -6,7 +6,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +29,12 @@ STEPS = {
     "gate": "Judge the model by config/gate.yaml.",
     "package": "Bundle the model that passed, with all that serving it needs.",
 }
-if not project.current().has_loop:
+# Which commands there are depends on the project; what is wrong with it is said by `main`. Outside
+# of one, a copy for level 0 has no more than the pipeline.
+HAS_LOOP = False
+with suppress(BadInput):
+    HAS_LOOP = project.current().has_loop and find_spec(f"{__package__}.loop") is not None
+if not HAS_LOOP:
     del STEPS["compare"]
 START = Path.cwd()
 NEWLINE = "\n"
@@ -67,7 +74,7 @@ def run(
     ] = None,
 ) -> None:
     """Run the whole pipeline; from level 1, only what is stale."""
-    if project.current().has_loop:
+    if HAS_LOOP:
         import_module(".loop", __package__).run(base or None)
     else:
         for name in STEPS:
@@ -137,7 +144,7 @@ def use(
     use(START / file, target, replace=replace, **asked)
 
 
-if project.current().has_loop:
+if HAS_LOOP:
     import_module(".loop", __package__).add(app, data_app)
 
 
@@ -151,6 +158,7 @@ def _main() -> None:
     try:
         if len(sys.argv) > 1 and "--help" not in sys.argv:
             os.chdir(_root())
+        project.current()
         is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
         if is_step and STEP_RUNNER in os.environ:  # in `ml run`
             import_module(".step_runner", __package__).attempt()

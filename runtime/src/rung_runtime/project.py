@@ -1,7 +1,7 @@
 """The project that a command runs in, as `[tool.rung]` of its pyproject.toml describes it."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,7 @@ from . import BadInput
 
 FILE = Path("pyproject.toml")
 PLATFORMS = ("github", "gitlab")
-# What each key may be; the template writes all of them from the project's answers.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "level": (0, 1, 2),
-    "registry": ("oci", "mlflow"),
-    "deployment": ("local", "kubernetes"),
-}
+LEVELS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -62,19 +57,15 @@ def _read(folder: Path) -> Project:
 def _checked(table: Any) -> Project:
     if not isinstance(table, dict):
         raise BadInput(f"{FILE}: [tool.rung] is not a table")
-    known = {"package": Project.package, "ci": list(PLATFORMS), **CHOICES}
-    for key in table:
+    known = {field.name: field.default for field in fields(Project)}
+    for key, value in table.items():
         if key not in known:
             raise BadInput(f"{FILE}: [tool.rung] has no key {key!r}: use {', '.join(known)}")
-    for key, choices in CHOICES.items():
-        value = table.get(key, choices[0])
-        if isinstance(value, bool) or value not in choices:
-            listed = ", ".join(map(str, choices))
-            raise BadInput(f"{FILE}: [tool.rung] {key} is {value!r}: use one of {listed}")
-    package = table.get("package", Project.package)
-    if not (isinstance(package, str) and package.isidentifier()):
-        raise BadInput(f"{FILE}: [tool.rung] package is {package!r}: name a Python package")
-    ci = table.get("ci", [])
-    if not isinstance(ci, list) or not set(map(str, ci)) <= set(PLATFORMS):
-        raise BadInput(f"{FILE}: [tool.rung] ci is {ci!r}: list any of {', '.join(PLATFORMS)}")
-    return Project(**(table | {"ci": tuple(ci)}))
+        if isinstance(known[key], str) and not (isinstance(value, str) and value.isidentifier()):
+            raise BadInput(f"{FILE}: [tool.rung] {key} is {value!r}: give a name")
+    level, ci = table.get("level", 0), table.get("ci", [])
+    if isinstance(level, bool) or level not in LEVELS:
+        raise BadInput(f"{FILE}: [tool.rung] level is {level!r}: use one of 0, 1, 2")
+    if not isinstance(ci, list) or not all(isinstance(name, str) for name in ci):
+        raise BadInput(f"{FILE}: [tool.rung] ci is {ci!r}: give a list of names")
+    return Project(**(table | {"level": level, "ci": tuple(ci)}))

@@ -10,11 +10,10 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import BadInput, Refused, forge, project
+from .. import BadInput, Refused, adapters, forge, project
 from .client import http_json
 from .service_watch import caution, scrape, watch
 from .shadow_replay import shadow
@@ -168,8 +167,8 @@ def _with_warning(message: str, warning: str | None) -> str:
 
 def stop() -> str:
     """End the service of this machine, after the requests that it has."""
+    from ..adapters.target_local import Local
     from ..registry import file_lock
-    from .local import Local
 
     STATE.mkdir(exist_ok=True)
     with file_lock(STATE / "deployer.lock", 0.0):
@@ -216,24 +215,28 @@ def _alone(name: str | None) -> "Iterator[tuple[Target, Registry, str | None]]":
 def _target(name: str) -> Target:
     if name in ("staging", "production"):
         local = {"staging": "local/staging", "production": "local"}
-        name = f"kubernetes/{name}" if _has_cluster() else local[name]
+        name = f"{project.current().deployment}/{name}" if _has_cluster() else local[name]
     kind, _, overlay = name.partition("/")
     if name == "local":
-        from .local import Local
+        from ..adapters.target_local import Local
 
         return Local()
     if name == "local/staging":
-        from .staging import Staging
+        from ..adapters.target_local.ephemeral import Staging
 
         return Staging()
-    if kind == "kubernetes" and _has_cluster():
-        there: Target = import_module(".kubernetes", __name__).Kubernetes(overlay or "production")
+    if _has_cluster() and kind == project.current().deployment:
+        there: Target = adapters.load("target", kind).opened(overlay or "production")
         return there
     raise BadInput(f"target {name}: this project has none of that name")
 
 
 def _has_cluster() -> bool:
-    return project.current().deployment == "kubernetes"
+    """Whether there is a target besides this machine."""
+    name = project.current().deployment
+    if name != "local":
+        adapters.load("target", name)  # or says that there is none
+    return name != "local"
 
 
 def rehearsal() -> "Forge | None":

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .. import BadInput, Refused, forge, project, registry
+from ..adapters.target_local.ephemeral import free_port, started
 from ..documents import ARTIFACTS, PACKAGE, now, write
 from ..inference import verified
 from ..isolation import model as isolated
@@ -27,7 +28,6 @@ from ..serving.batch import Served
 from ..serving.describe import Spreads
 from ..settings import delivery
 from . import smoke_test
-from .staging import free_port, started
 
 # The digest of the package that is in an image; its version has the standard's own label.
 LABEL = "vnd.rung.package-digest"

@@ -8,12 +8,11 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .. import BadInput, project
+from .. import BadInput, adapters, project
 from ..escaping import fit, visible
 
 MARK = "<!-- ml report -->"  # by which the one comment is found again
@@ -61,7 +60,7 @@ class Forge(Protocol):
 def here() -> Forge | None:
     """The platform that this process runs on, if the project has an adapter for it."""
     for name in project.current().ci:
-        found: Forge | None = import_module(f".{name}", __name__).opened()
+        found: Forge | None = adapters.load("ci", name).opened()
         if found:
             return found
     return None

@@ -22,11 +22,11 @@ def render(template: str, config: Config) -> str:
     environment.filters |= {"code": code, "cell": cell, "listed": listed}
     environment.filters["compared"] = lambda comparison: versus(comparison, code)
     steps = {name: read(name) for name, (path, *_) in STEPS.items() if path.exists()}
-    metrics = str(DOCUMENTS["evaluate"])
-    if "gate" in steps and (
-        "evaluate" not in steps or steps["gate"]["inputs"].get(metrics) != digest(Path(metrics))
-    ):
-        del steps["gate"]  # the verdict on an earlier evaluation
+    if "gate" in steps:
+        metrics = STEPS["evaluate"][0]
+        judged_then = steps["gate"]["inputs"].get(str(metrics))
+        if "evaluate" not in steps or judged_then != digest(metrics):
+            del steps["gate"]  # the verdict on an earlier evaluation
     judged = steps.get("gate", {}).get("model_digest")
     controls = read("controls") if DOCUMENTS["controls"].exists() else None
     if controls and controls["model_digest"] != judged:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -23,7 +22,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from .. import BadInput, Refused, forge, project
+from .. import BadInput, Refused, adapters, forge, project
 from ..documents import ARTIFACTS, DOCUMENTS, PACKAGE, digest, now, read, replacing
 from ..escaping import visible
 from ..settings import Delivery, delivery
@@ -143,7 +142,7 @@ def opened() -> Registry:
     adapter = project.current().registry
     if adapter == "oci" and is_default and (platform_here := forge.here()):
         where = f"oci://{platform_here.place()}/models"
-    registry: Registry = import_module(f".{adapter}", __name__).opened(where)
+    registry: Registry = adapters.load("registry", adapter).opened(where)
     return registry
 
 

@@ -26,7 +26,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 
-from .. import BadInput, forge
+from ... import BadInput, forge
 from . import docker_login
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import Refused, settings
-from . import MODELS, STATE, ask
+from ... import Refused, settings
+from ...delivery import MODELS, STATE, ask
 
 LOG = STATE / "staging.log"
 PATIENCE = 60.0  # seconds, for a model to be loaded

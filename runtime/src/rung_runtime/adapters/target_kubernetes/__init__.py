@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from .. import BadInput, Refused, settings
+from ... import BadInput, Refused, settings
 
 DEPLOY, NOTE = Path("deploy"), "model-version"
 PATIENCE = "5m"  # more than progressDeadlineSeconds, so that the cluster says it first
@@ -127,3 +127,8 @@ def _kubectl(*args: str) -> str:
         said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
         raise Refused(f"kubectl {' '.join(args[:2])}: {said}")
     return done.stdout
+
+
+def opened(overlay: str) -> Kubernetes:
+    """Return the target of an overlay of `deploy/`."""
+    return Kubernetes(overlay)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import BadInput, runner_log
-from ..escaping import visible
-from . import ApiError, ask, body, is_marked, of_author, pages, variable
+from ... import BadInput, runner_log
+from ...escaping import visible
+from ...forge import ApiError, ask, body, is_marked, of_author, pages, variable
 
 # "Body is too long (maximum is 65536 characters)", says the API; in bytes it is shorter, if at all.
 LONGEST = 65_536

@@ -24,8 +24,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .. import BadInput, Refused, settings
-from . import MODELS, STATE, ask, read
+from ... import BadInput, Refused, settings
+from ...delivery import MODELS, STATE, ask, read
 
 DESIRED, RUNNING = STATE / "desired.json", STATE / "supervisor.json"
 SETTINGS = STATE / "settings.json"  # that the service was last started with
@@ -173,7 +173,7 @@ def serve(_: int, listening: int, pair: int) -> None:
     port = socket.socket(fileno=listening)
     ends = socket.socket(fileno=pair), port.dup()  # the service closes its own to drain
     threading.Thread(target=watch_parent, args=ends, daemon=True).start()
-    from .. import serving  # here, for a supervisor may die while this takes its time
+    from ... import serving  # here, for a supervisor may die while this takes its time
 
     serving.serve(None, _settings(), sock=port)
 
@@ -210,7 +210,7 @@ def _gone(other: socket.socket) -> None:
 
 def _start(role: str, *fds: int, beside: int = 0) -> "subprocess.Popen[bytes]":
     """Start this module as a process of its own, with open sockets handed to it."""
-    command = [sys.executable, "-m", f"{__package__}.local", role, str(beside), *map(str, fds)]
+    command = [sys.executable, "-m", __package__, role, str(beside), *map(str, fds)]
     path = STATE / f"{role}.log"
     mode = "ab" if not path.exists() or path.stat().st_size < 10_000_000 else "wb"
     # Neither a job's token, nor the mark by which GitHub's runner ends all of a job with it.
@@ -262,7 +262,3 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     with new.open("rb+") as file:
         os.fsync(file.fileno())
     new.replace(path)
-
-
-if __name__ == "__main__":
-    (supervise if sys.argv[1] == "supervise" else serve)(*map(int, sys.argv[2:]))

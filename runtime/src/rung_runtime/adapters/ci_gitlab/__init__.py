@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .. import BadInput, runner_log
-from ..escaping import visible
-from . import ApiError, ask, body, is_marked, of_author, pages, variable
+from ... import BadInput, runner_log
+from ...escaping import visible
+from ...forge import ApiError, ask, body, is_marked, of_author, pages, variable
 
 # Of characters: MAX_TEXT_SIZE_LIMIT in GitLab's lib/gitlab/database.rb.
 LONGEST = 1_000_000

@@ -1,6 +1,6 @@
 """The registry as MLflow's own: one registered model, of which each version is a package.
 
-Where: as `tracking.where` says. A version's files are the artifacts of a run.
+Where: as `tracker_mlflow.where` says. A version's files are the artifacts of a run.
 """
 
 import os
@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import BadInput, Refused, forge
-from ..tracking import client, experiment, shown, where
-from . import Still, Version, arriving, file_lock, lease
+from ... import BadInput, Refused, forge
+from ...registry import Still, Version, arriving, file_lock, lease
+from ..tracker_mlflow import client, experiment, shown, where
 
 PACKAGE = "package"
 
@@ -39,7 +39,7 @@ class Mlflow:
             self.client = client()
 
     def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
-        from ..inference import verified
+        from ...inference import verified
 
         version = manifest["version"]
         with told():

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from .. import BadInput, Refused, project
-from ..documents import MODEL, replacing
-from . import CHAMPION, Still, Version, arriving, file_lock, lease
-from .oci_client import (
+from ... import BadInput, Refused, project
+from ...documents import MODEL, replacing
+from ...registry import CHAMPION, Still, Version, arriving, file_lock, lease
+from .client import (
     BYTES,
     DIGEST,
     MANIFEST,

@@ -1,0 +1,199 @@
+"""What follows from the manifests of adapters and from copier/paths.yml: `make generate` writes it.
+
+Between markers in other files stand: the choices of copier.yml and its lists of paths, the rows of
+adapters in copier/paths.yml, the extras of the runtime, and the table of docs/adapters.md. A test
+fails when one is stale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
+SLOTS = ("registry", "target", "ci", "pipeline", "tracker")
+QUESTIONS = {"registry": "registry", "target": "deployment", "ci": "ci"}  # that choose an adapter
+ALWAYS = ("target_local",)  # others of its slot come beside it
+CACHES = ("__pycache__", '"*.py[co]"', ".DS_Store")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter, as its manifest describes it."""
+
+    slot: str
+    name: str
+    label: str  # what a person chooses
+    level: int
+    requires: list[str]
+    environment: list[str]  # variables that it reads
+    proof: str  # live, validated or stand-in
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.slot}_{self.name}"
+
+    @property
+    def answer(self) -> str:
+        """The answer that brings it, as copier/paths.yml writes it; empty if it is always there."""
+        if self.slot not in QUESTIONS or self.folder in ALWAYS:
+            return ""
+        return f", answer: {{{QUESTIONS[self.slot]}: {self.name}}}"
+
+
+def adapters() -> list[Adapter]:
+    """Read every manifest, in the order of slots and names.
+
+    Raises:
+        ValueError: A manifest lacks a key or has another one, or its folder has another name.
+    """
+    found = []
+    for path in ADAPTERS.glob("*/adapter.toml"):
+        try:
+            adapter = Adapter(**tomllib.loads(path.read_text("utf-8")))
+        except TypeError as error:
+            raise ValueError(f"{path.relative_to(ROOT)}: {error}") from None
+        if path.parent.name != adapter.folder or adapter.slot not in SLOTS:
+            raise ValueError(f"{path.relative_to(ROOT)}: it is of {adapter.folder}")
+        if adapter.proof not in ("live", "validated", "stand-in"):
+            raise ValueError(f"{path.relative_to(ROOT)}: proof is {adapter.proof!r}")
+        found.append(adapter)
+    # In a slot the default, which is what copier.yml says, goes first.
+    defaults = {"oci": 0, "local": 0, "github": 0}
+    order = {slot: number for number, slot in enumerate(SLOTS)}
+    return sorted(found, key=lambda a: (order[a.slot], defaults.get(a.name, 1), a.name))
+
+
+def choices(slot: str) -> str:
+    """Return the choices of a question."""
+    chosen = [adapter for adapter in adapters() if adapter.slot == slot]
+    quoted = {a.name: f'"{a.label}"' if ":" in a.label else a.label for a in chosen}
+    return "".join(f"    {quoted[adapter.name]}: {adapter.name}\n" for adapter in chosen)
+
+
+def rows() -> str:
+    """Return the rows of copier/paths.yml."""
+    lines = []
+    for adapter in adapters():
+        path = f"/src/rung_runtime/adapters/{adapter.folder}{adapter.answer}"
+        lines.append(f"- {{class: owned, level: {adapter.level}, path: {path}}}\n")
+    return "".join(lines)
+
+
+def extras() -> str:
+    """Return the extras of the runtime: one for each name of an adapter."""
+    required: dict[str, set[str]] = {}
+    for adapter in adapters():
+        required.setdefault(adapter.name, set()).update(adapter.requires)
+    return "".join(f"{name} = {json.dumps(sorted(required[name]))}\n" for name in sorted(required))
+
+
+def index() -> str:
+    """Return the table of docs/adapters.md."""
+    lines = ["| slot | adapter | what it is | level | requires | environment | proof |"]
+    lines.append("|---|---|---|--:|---|---|---|")
+    for adapter in adapters():
+        page = f"../runtime/src/rung_runtime/adapters/{adapter.folder}/README.md"
+        needs = ", ".join(f"`{name}`" for name in adapter.requires) or "none"
+        reads = ", ".join(f"`{name}`" for name in adapter.environment) or "none"
+        lines.append(
+            f"| {adapter.slot} | [{adapter.name}]({page}) | {adapter.label} | {adapter.level} "
+            f"| {needs} | {reads} | {adapter.proof} |"
+        )
+    return "\n".join(["", *lines, "", ""])
+
+
+def lists(table: str) -> str:
+    """Return `_exclude` and `_skip_if_exists` of copier.yml.
+
+    Args:
+        table: The text of copier/paths.yml.
+    """
+    paths: list[dict[str, Any]] = yaml.safe_load(table)
+    lines = [
+        "",
+        "_exclude:",
+        "  # Setting _exclude replaces Copier's own list; a clone that was worked in has these.",
+        *(f"  - {cache}" for cache in CACHES),
+        "  # Level-0 seeds: an update must not see them, or it would bring back what was deleted.",
+    ]
+    seeds = [row for row in paths if row["class"] == "seed"]
+    later = [row for row in seeds if row["level"] or "answer" in row]
+    lines += _when("_copier_operation == 'update'", [row for row in seeds if row not in later])
+    lines.append("  # A level adds whole files.")
+    for level in sorted({row["level"] for row in paths} - {0}):
+        chosen = [row for row in paths if row["level"] == level and row["class"] != "retired"]
+        lines += _when(f"level < {level}", chosen)
+    lines.append("  # Of a slot, a project has the adapters that were asked for.")
+    answers = [row["answer"] for row in paths if "answer" in row]
+    for answer in [a for n, a in enumerate(answers) if a not in answers[:n]]:
+        ((name, value),) = answer.items()
+        # Of providers a project may have several.
+        missing = f"'{value}' not in {name}" if name == "ci" else f"{name} != '{value}'"
+        lines += _when(missing, [row for row in paths if row.get("answer") == answer])
+    lines += [f"  - {row['path']}" for row in paths if row["class"] == "retired"]
+    lines += ["", "# Seeds that a level, or an answer, may yet bring.", "_skip_if_exists:"]
+    lines += [f"  - {row['path']}" for row in later]
+    return "\n".join([*lines, ""])
+
+
+def _when(condition: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Return a block of paths that are left out under a condition."""
+    paths = [f"    {row['path']}" for row in rows]
+    return ["  - |", f"    {{% if {condition} %}}", *paths, "    {% endif %}"]
+
+
+def between(text: str, name: str, new: str) -> str:
+    """Replace what stands between the markers of a name.
+
+    Raises:
+        ValueError: The markers are not there.
+    """
+    comment = r"(?:<!-- {0} {1} -->|[ ]*# {0} {1})\n"
+    begin, end = (comment.format(word, re.escape(name)) for word in ("begin", "end"))
+    match = re.search(f"({begin})(.*?)({end})", text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"there are no markers for {name}")
+    return text[: match.end(1)] + new + text[match.start(3) :]
+
+
+def generated() -> dict[Path, str]:
+    """Return every file with a generated part, as it must be."""
+    paths = between((ROOT / "copier/paths.yml").read_text("utf-8"), "adapters", rows())
+    questions = (ROOT / "copier.yml").read_text("utf-8")
+    for slot in QUESTIONS:
+        questions = between(questions, slot, choices(slot))
+    runtime = ROOT / "runtime/pyproject.toml"
+    docs = ROOT / "docs/adapters.md"
+    return {
+        ROOT / "copier/paths.yml": paths,
+        ROOT / "copier.yml": between(questions, "paths", lists(paths)),
+        runtime: between(runtime.read_text("utf-8"), "adapters", extras()),
+        docs: between(docs.read_text("utf-8"), "adapters", index()),
+    }
+
+
+def main() -> int:
+    """Write what is stale; with --check, only say so."""
+    check = "--check" in sys.argv[1:]
+    stale = [path for path, text in generated().items() if path.read_text("utf-8") != text]
+    for path in stale:
+        print(
+            f"{path.relative_to(ROOT)} is stale" + (": make generate" if check else ", and written")
+        )
+        if not check:
+            path.write_text(generated()[path], "utf-8")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

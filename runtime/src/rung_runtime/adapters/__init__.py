@@ -1,0 +1,51 @@
+"""Adapters: each system that can take a slot has a folder here, with a manifest, `adapter.toml`.
+
+`[tool.rung]` of pyproject.toml names those that a project uses. One of your own comes with an entry
+point of the group `rung.adapters`, called like a folder here, such as `registry_artifactory`; it
+goes before a folder of that name.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .. import BadInput
+
+GROUP = "rung.adapters"
+
+
+def load(slot: str, name: str) -> ModuleType:
+    """Import an adapter.
+
+    Args:
+        slot: `registry`, `target`, `ci`, `tracker` or `pipeline`.
+        name: What configuration calls it.
+
+    Raises:
+        BadInput: There is none of that name, or a library that it needs is not installed.
+    """
+    place = f"{slot}_{name}"
+    for point in entry_points(group=GROUP, name=place):
+        own: Any = point.load()
+        return own  # type: ignore[no-any-return]
+    try:
+        return import_module(f".{place}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name == f"{__name__}.{place}":
+            listed = ", ".join(names(slot)) or "none"
+            raise BadInput(
+                f"pyproject.toml: [tool.rung] names the {slot} {name!r}, and there is no adapter of"
+                f" that name: use one of {listed}, or `rung add {slot} {name}`"
+            ) from None
+        raise BadInput(
+            f"the {slot} {name} needs {error.name}, which is not installed: run `uv sync`"
+        ) from None
+
+
+def names(slot: str) -> list[str]:
+    """List the adapters that there are for a slot."""
+    folders = [path.parent.name for path in Path(__file__).parent.glob("*/adapter.toml")]
+    known = {*folders, *(point.name for point in entry_points(group=GROUP))}
+    return sorted(name.removeprefix(f"{slot}_") for name in known if name.startswith(f"{slot}_"))

@@ -1,0 +1,61 @@
+"""The pipeline as stages of DVC: what is stale, its cache, and the lock that says what was run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from ... import BadInput, Refused
+
+
+def run(variables: dict[str, str]) -> None:
+    """Run `dvc repro`, and end as the step that ended it: with its message, after all of DVC's.
+
+    Args:
+        variables: To add to the environment of the steps.
+
+    Raises:
+        Refused, BadInput, SystemExit: The step did, or DVC cannot run.
+    """
+    lock = Path("dvc.lock")
+    if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
+        raise BadInput(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
+    command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
+    # The stages say `ml`, which is on the PATH only where the environment is active.
+    path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
+    env = os.environ | {"PATH": path} | variables
+    output = ""
+    message: list[str] = []  # of the step that failed
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        for line in process.stderr or ():
+            output += line
+            if line.startswith("ml: "):
+                message = [line.removeprefix("ml: ")]
+            elif message and line.startswith("  "):
+                message.append(line)
+            else:
+                sys.stderr.write(line)
+    if process.returncode:
+        raise _failure(output, "".join(message).rstrip())
+
+
+def _failure(output: str, message: str) -> Exception | SystemExit:
+    """Return how a run of DVC ended.
+
+    Args:
+        output: What it and its steps wrote to stderr.
+        message: That of the step that failed, if one did.
+    """
+    code = re.search(r"exited with (-?\d+)", output)
+    if code is None:
+        errors = re.findall(r"^ERROR: (.*)$", output, re.MULTILINE)
+        return BadInput(f"DVC cannot run the pipeline: {errors[-1] if errors else 'see above'}")
+    ends: dict[str, type[Exception]] = {"1": Refused, "2": BadInput}
+    if code[1] in ends:
+        return ends[code[1]](message or "a step ended it, as said above")
+    if message:
+        typer.echo(f"ml: {message}", err=True)
+    return SystemExit(int(code[1]))

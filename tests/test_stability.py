@@ -1,0 +1,165 @@
+"""What is public keeps working: docs/stability.md, compared with the last release."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import releases
+import yaml
+from conftest import ROOT
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel
+
+Module = Callable[[str], ModuleType]
+RELEASE = releases.newest()
+# In 0.2 the machinery was in the project's package; since 0.3 it is the runtime.
+PACKAGE = releases.PACKAGE if RELEASE.startswith("0.2") else releases.RUNTIME
+
+
+@pytest.fixture(scope="session")
+def last(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Module, Path]]:
+    """Import modules of the last release under a name of their own; and the release's files."""
+    commit = releases.commit_of(RELEASE)
+    folder = tmp_path_factory.mktemp("release")
+    packed = subprocess.check_output(["git", "-C", ROOT, "archive", commit, "template", PACKAGE])
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="tar")
+    (folder / PACKAGE).rename(folder / "last_release")
+    sys.path.insert(0, str(folder))
+    yield lambda name: importlib.import_module(f"last_release.{name}".rstrip(".")), folder
+    sys.path.remove(str(folder))
+
+
+def settings(module: ModuleType) -> dict[str, type[BaseModel]]:
+    """Return the classes of settings that a module defines."""
+    return {
+        name: kind
+        for name, kind in vars(module).items()
+        if isinstance(kind, type)
+        and issubclass(kind, BaseModel)
+        and kind.__module__ == module.__name__
+    }
+
+
+@pytest.mark.parametrize("name", ["config", "settings"])
+def test_no_key_of_config_goes_and_none_is_asked_for_that_was_not(
+    module: Module, last: tuple[Module, Path], name: str
+) -> None:
+    now = settings(module(name))
+    for kind, model in settings(last[0](name)).items():
+        fields = now[kind].model_fields
+        assert set(model.model_fields) <= set(fields)
+        added = {key: field for key, field in fields.items() if key not in model.model_fields}
+        assert not [key for key, field in added.items() if field.is_required()]
+        for key, field in model.model_fields.items():
+            assert fields[key].is_required() <= field.is_required(), f"{kind}.{key}"
+
+
+def test_files_in_config_of_the_last_release_are_read(
+    module: Module, last: tuple[Module, Path]
+) -> None:
+    config, settings = module("config"), module("settings")
+    folder = last[1] / "template"
+    for path, kind in (
+        (config.DATA, config.Data),
+        (config.MODEL, config.Model),
+        (config.GATE, config.Gate),
+        (settings.DELIVERY, settings.Delivery),
+        (settings.DRIFT, settings.Drift),
+    ):
+        given = yaml.safe_load((folder / path).read_text("utf-8"))
+        read = config.read(folder / path, kind).model_dump()
+        assert {key: read[key] for key in given}.keys() == given.keys()
+
+
+def parameters(app: Any) -> dict[str, set[str]]:
+    """Return the commands of a typer application, with the parameters that each must be given."""
+    from typer.main import get_command
+
+    found = {}
+    todo = [("", get_command(app))]
+    while todo:
+        prefix, group = todo.pop()
+        for name, command in getattr(group, "commands", {}).items():
+            todo.append((f"{prefix}{name} ", command))
+            found[f"{prefix}{name}"] = {p.name for p in command.params if p.required}
+            found[f"{prefix}{name} (all)"] = {p.name for p in command.params}
+    return found
+
+
+def test_no_command_of_ml_goes_or_asks_for_more(module: Module, last: tuple[Module, Path]) -> None:
+    before, now = parameters(last[0]("cli").app), parameters(module("cli").app)
+    for name, names in before.items():
+        if name.endswith("(all)"):
+            assert names <= now[name], name
+        else:
+            assert now[name] <= names, name
+
+
+def test_no_command_or_option_of_rung_goes(last: tuple[Module, Path]) -> None:
+    commit = releases.commit_of(RELEASE)
+    text = subprocess.check_output(["git", "-C", ROOT, "show", f"{commit}:hooks/rung/cli.py"])
+    before, now = ast.parse(text), ast.parse((ROOT / "hooks/rung/cli.py").read_text())
+    assert switches(before)
+    assert switches(before) <= switches(now)
+
+
+def switches(tree: ast.Module) -> set[str]:
+    """Return the commands and options that plumbum's decorators name."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    named = (call for call in calls if getattr(call.func, "attr", "") in ("subcommand", "switch"))
+    every = [call.args for call in named]
+    flags = ("SwitchAttr", "Flag")
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    every += [call.args for call in calls if getattr(call.func, "attr", "") in flags]
+    return {
+        constant.value
+        for args in every
+        for arg in args[:1]
+        for constant in ast.walk(arg)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+    }
+
+
+def test_documents_of_the_last_release_are_valid_and_no_field_goes(
+    module: Module, last: tuple[Module, Path]
+) -> None:
+    before = json.loads((last[1] / "last_release/documents.schema.json").read_text())
+    now = json.loads((releases.ROOT / releases.RUNTIME / "documents.schema.json").read_text())
+    for step, old in before["$defs"].items():
+        assert set(old.get("properties", {})) <= set(now["$defs"][step].get("properties", {}))
+    for step, (path, *_) in module("documents").STEPS.items():
+        document = ROOT / "tests/data/documents-0.2" / path.name
+        schema = {**now, "$ref": f"#/$defs/{step}"}
+        Draft202012Validator(schema).validate(json.loads(document.read_text()))
+
+
+@pytest.mark.parametrize("name", ["data", "schema", "features", "model"])
+def test_modules_of_problem_of_the_last_release_are_called_as_before(
+    module: Module, last: tuple[Module, Path], name: str
+) -> None:
+    protocol = getattr(module("problem"), f"{name.capitalize()}Module")
+    written = importlib.import_module(f"last_release.problem.{name}")
+    functions = {
+        key: function
+        for key, function in vars(protocol).items()
+        if inspect.isfunction(function) and not key.startswith("_")
+    }
+    assert functions
+    for key, function in functions.items():
+        asked = list(inspect.signature(function).parameters)[1:]  # without self
+        inspect.signature(getattr(written, key)).bind(*asked)
+    for key in getattr(protocol, "__annotations__", {}):
+        assert hasattr(written, key)
