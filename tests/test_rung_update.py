@@ -426,6 +426,47 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     assert "ml deploy --target local/staging" in asked
 
 
+def test_add_brings_an_adapter_with_its_files_requirements_and_configuration(
+    rung: Callable[..., Made], two: Path, tmp_path: Path
+) -> None:
+    first = uv(tmp_path / "bin")
+    project = copy(two, tmp_path / "project", {"level": 1}, vcs_ref="v1.1.0")
+    git(project, "init", "-q", "-b", "main")
+    commit(project)
+    for slot, name in (("ci", "gitlab"), ("registry", "mlflow"), ("target", "kubernetes")):
+        done = rung("add", slot, name, cwd=project, first=first)
+        assert done.returncode == 0, done.stderr
+        commit(project)
+        again = rung("add", slot, name, cwd=project, first=first)
+        assert f"Nothing to add: the project has the {slot} {name}." in again.stdout
+        assert again.returncode == 0
+    answers = {"level": 1, "ci": ["github", "gitlab"]}
+    answers |= {"registry": "mlflow", "deployment": "kubernetes"}
+    fresh = everything(copy(two, tmp_path / "fresh", answers, vcs_ref="v1.1.0"))
+    readme = fresh.pop("README.md")
+    now = everything(project)
+    assert now.pop("README.md") != readme  # a seed: it says what it said
+    assert now == fresh
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("tracker", "wandb"), "there is no slot tracker: use one of registry, target, ci"),
+        (("registry", "ecr"), "there is no registry ecr: use one of oci, mlflow"),
+        (("registry", "mlflow"), "a registry comes with level 1: rung up first"),
+    ],
+)
+def test_what_cannot_be_added_is_a_sentence_and_changes_nothing(
+    rung: Callable[..., Made], project: Path, args: tuple[str, str], named: str
+) -> None:
+    before = everything(project)
+    done = rung("add", *args, cwd=project)
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert everything(project) == before
+
+
 def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) -> None:
     now, heard = tmp_path / "now", tmp_path / "heard"
     # As uv does: it waits for what it started, which hears of the end as by Ctrl-C.

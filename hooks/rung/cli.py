@@ -160,6 +160,23 @@ class Up(Answers):
         return ended(run)
 
 
+@Rung.subcommand("add")
+class Add(cli.Application):
+    """Give a project, by default the one here, another registry, target or CI provider."""
+
+    DESCRIPTION = "Give a project the adapter of a slot: rung add SLOT NAME [DIR]"
+
+    def main(self, slot: str, name: str, folder: str = ".") -> int:
+        """Add it."""
+
+        def run() -> None:
+            from .add import add
+
+            add(top(Path(folder)), slot, name)
+
+        return ended(run)
+
+
 def top(folder: Path) -> Path:
     """Give the project that a folder is in: its repository's top, unless it has answers itself."""
     if not folder.is_dir():

@@ -343,7 +343,7 @@ def test_what_a_registry_says_of_a_version_stays_within_its_line(
 def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
     shelf: Shelf, module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, oci, version = shelf.module, module("registry.oci"), shelf.push(1)
+    registry, oci, version = shelf.module, module("adapters.registry_oci"), shelf.push(1)
     whole = json.dumps(shelf.manifest(version))
     monkeypatch.setattr(oci.Remote, "download", lambda *_: pytest.fail("it was asked for"))
     for sizes, reason in ([oci.MAX_FILE + 1], "has"), ([oci.MAX_FILE] * 900, "a package of"):

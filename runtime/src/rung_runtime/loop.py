@@ -245,7 +245,7 @@ def parity(
     import polars as pl
 
     from . import documents, inference, registry, serving, settings
-    from .delivery import local
+    from .adapters import target_local as local
     from .pipeline import ingest
 
     champion, service = registry.champion(), settings.delivery().service
