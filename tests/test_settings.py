@@ -65,6 +65,21 @@ def test_a_key_that_makes_no_sense_is_named(
     assert f"config/{name}.yaml: {said}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "metric: rmse\nthresholds: {rmse: 1}\nmetric: mae",
+        "metric: rmse\nthresholds: {rmse: 1, rmse: 100}",
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(module: Module, text: str) -> None:
+    """PyYAML takes the last, so that a line at the end of gate.yaml would undo one above it."""
+    parsed = module("config").parsed
+    with pytest.raises(module("config").BadInput, match=r"gate\.yaml, line [23]: .* is there twice"):
+        parsed(text, "gate.yaml")
+    assert parsed("1: one\n'1': of another type", "data.yaml") == {1: "one", "1": "of another type"}
+
+
 @pytest.mark.parametrize("where", ["oci://", "oci://ghcr.io", "oci://localhost/x", "oci+http:///x"])
 def test_a_registry_without_a_host_is_never_somebody_elses(module: Module, where: str) -> None:
     oci = module("adapters.registry_oci")

@@ -151,6 +151,21 @@ SAYS = {
 Kind = TypeVar("Kind", bound=Strict)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: PyYAML takes the last, and drops the other silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        known: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in known:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {name[1]!r} is there twice", problem_mark=key.start_mark
+                )
+            known.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path, kind: type[Kind]) -> Kind:
     """Read one file of `config/`.
 
@@ -176,7 +191,7 @@ def parsed(text: str, where: str) -> Any:
         BadInput: It is none, or has a date that there is not, or is nested too deeply.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
