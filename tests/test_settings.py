@@ -75,7 +75,9 @@ def test_a_key_that_makes_no_sense_is_named(
 def test_a_key_that_is_there_twice_is_refused(module: Module, text: str) -> None:
     """PyYAML takes the last, so that a line at the end of gate.yaml would undo one above it."""
     parsed = module("config").parsed
-    with pytest.raises(module("config").BadInput, match=r"gate\.yaml, line [23]: .* is there twice"):
+    with pytest.raises(
+        module("config").BadInput, match=r"gate\.yaml, line [23]: .* is there twice"
+    ):
         parsed(text, "gate.yaml")
     assert parsed("1: one\n'1': of another type", "data.yaml") == {1: "one", "1": "of another type"}
 
