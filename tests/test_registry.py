@@ -18,8 +18,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 import pytest
 from conftest import Copy, need
 from hosts.registry import free_port, serving
+from rung_runtime.testing.registry import RegistryContract
 
 slow = pytest.mark.slow  # no project is installed, but a server or a database is asked
 KINDS = ["folder", "remote", "mlflow"]
@@ -202,60 +205,49 @@ New = Callable[..., Place]
 # --- what every adapter promises -------------------------------------------------------------
 
 
-@kinds
-def test_what_was_pushed_comes_back_byte_for_byte(place: New, kind: str) -> None:
-    at = place(kind, tables=False)
-    assert at.names() == []
-    names = [at.push(2), at.push(1)]
-    assert at.names() == sorted(names)
-    found = at.registry.find(names[0])
-    assert found.facts == FACTS | {"compared_with": "first"}
-    assert (found.digest, found.created) == (at.digest(2), "2026-01-01T12:00:02.000+00:00")
-    assert found.model_digest == sha(b"model 2 " * 1_000)
-    for _ in range(2):  # the second time in the place of the first
-        assert at.registry.opened().fetch(names[0], at.path / "to/out") == at.path / "to/out"
-        assert content(at.path / "to/out") == content(at.path / "package-2")
-        assert [p.name for p in (at.path / "to").iterdir()] == ["out"]
+@pytest.mark.parametrize("kind", MARKED)
+class TestContract(RegistryContract):
+    """The promises of every registry, which adapters of others inherit, too."""
+
+    @pytest.fixture
+    def open_registry(self, place: New, kind: str) -> Callable[[], Any]:
+        opened: Callable[[], Any] = place(kind, tables=False).registry.opened
+        return opened
 
 
-@kinds
-def test_a_version_never_changes(place: New, kind: str) -> None:
-    at = place(kind)
-    version = at.push(1)
-    before = at.registry.opened().versions()
-    at.push(1, compared_with="another")
-    assert at.registry.opened().versions() == before
-    other = package(at.path / "other", 2) | {"version": version}
-    with pytest.raises(at.registry.Refused, match=version):
-        at.registry.opened().push(at.path / "other", other, FACTS)
-    at.registry.opened().fetch(version, at.path / "out")
-    assert content(at.path / "out") == content(at.path / "package-1")
+def test_a_registry_that_forgets_what_it_was_given_does_not_keep_the_contract(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control of the contract's tests: each finds the fault that it is there for."""
 
+    class Forgetful:
+        def __init__(self) -> None:
+            self.kept: list[Any] = []
 
-@kinds
-def test_a_package_that_changes_while_it_is_pushed_is_refused(place: New, kind: str) -> None:
-    at = place(kind)
-    manifest = package(at.path / "package-1", 1)
-    (at.path / "package-1/model.skops").write_bytes(b"another")
-    with pytest.raises(at.registry.BadInput, match="package-1"):
-        at.registry.opened().push(at.path / "package-1", manifest, FACTS)
-    assert at.names() == []
+        def versions(self) -> list[Any]:
+            return []
 
+        def version(self, name: str) -> str:
+            return name
 
-@kinds
-def test_notes_and_aliases_are_no_versions(place: New, kind: str) -> None:
-    at = place(kind)
-    registry, first, second = at.registry.opened(), at.push(1), at.push(2)
-    assert registry.get("alarms") is None
-    assert registry.alias("champion") is None
-    for text in ("one", "", "ß" * 50_000, '{"two": "\\n"}'):
-        registry.set("alarms", text)
-        assert at.registry.opened().get("alarms") == text
-    for version in (second, first):
-        registry.point("champion", version)
-        assert at.registry.opened().alias("champion") == version
-    assert at.names() == sorted([first, second])
-    assert registry.get("history") is None
+        def push(self, *_: Any) -> None:
+            """Keep nothing."""
+
+        def get(self, note: str) -> str:
+            return ""
+
+        def lock(self) -> Any:
+            return nullcontext(lambda: None)
+
+    registry, contract = Forgetful(), RegistryContract()
+    for name, test in vars(RegistryContract).items():
+        if name.startswith("test_"):
+            folder = (
+                {"tmp_path": tmp_path / name} if "tmp_path" in signature(test).parameters else {}
+            )
+            (tmp_path / name).mkdir()
+            with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
+                test(contract, lambda: registry, **folder)
 
 
 @kinds
