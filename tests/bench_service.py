@@ -203,7 +203,6 @@ def started(
     """Start a server of the project's package, wait until it answers rows, and end it."""
     body, env = here / f"{name}.json", os.environ | {
         "BENCH_MODEL": str(project.path / "artifacts/model"),
-        "BENCH_PACKAGE": project.package,
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "true",
         "ML_LOG": str(here / "predictions"),
