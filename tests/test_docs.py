@@ -133,3 +133,32 @@ def test_a_case_that_never_runs_or_runs_nightly_does_not_count(tmp_path: Path) -
         "test_marks.py::test_both": True,
         "test_marks.py::test_cases": False,
     }
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page, as GitHub and GitLab make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
+    return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in plain}
+
+
+def test_every_link_and_picture_of_a_page_leads_to_something_that_is_here() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "ci/README.md"]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+            name, _, anchor = target.partition("#")
+            if re.match(r"[a-z]+:", target):
+                continue  # elsewhere
+            to = page.parent / name if name else page
+            if not to.exists() or (anchor and anchor not in headings(to)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert len(pages) > 60
+    assert broken == []
+
+
+def test_the_front_page_begins_with_one_command_and_names_the_one_that_tests() -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    assert blocks[0] == "make demo\n"
+    assert any(block.startswith("make test ") for block in blocks)

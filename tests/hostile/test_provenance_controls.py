@@ -225,7 +225,10 @@ def test_a_request_that_lowers_its_own_gate_is_refused_by_the_bases(
     assert judged["verdict"] == "refused"
     report = copy.ml("report", exits=0).stdout
     assert "The gate of the base branch refuses this model" in report
-    assert "| `config/gate.yaml` | `thresholds.log_loss` | `0.0001` |" in report
+    after = float(own["thresholds"]["log_loss"])
+    row = f"| `config/gate.yaml` | `thresholds.log_loss` | `0.0001` | `{after}` |"
+    assert row in report
+    assert f"`{after}` ⚠ asks for less" in copy.ml("controls", "--base", base, exits=0).stdout
     gate.write_text(yaml.safe_dump(strict))
     assert "thresholds" not in copy.ml("controls", "--base", base, exits=0).stdout
     gate.write_text(yaml.safe_dump(own))
