@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Render
+from conftest import Render, git
 from paths import CLASSES, ROOT, decides, table
+from rung.pre_update import written
+from rung.source import Source
 
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
 OTHERS = {
@@ -109,3 +111,18 @@ def test_later_seeds_are_skipped_if_they_exist_and_retired_paths_never_written()
         "/d",
     ]
     assert settings["_skip_if_exists"] == ["/b"]
+
+
+def test_what_a_link_to_a_folder_brings_is_among_what_an_update_may_write(tmp_path: Path) -> None:
+    """An update saves the ignored files in these places: else it would overwrite them unseen."""
+    for name in ("runtime/src/rt/gate.py", "ci/checks.yml", "template/Makefile.jinja"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "template/src").mkdir()
+    (tmp_path / "template/src/rt").symlink_to("../../runtime/src/rt")
+    (tmp_path / "template/checks.yml").symlink_to("../ci/checks.yml")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    template = Source(str(tmp_path), "HEAD", "v1")
+    assert written(template, "own") == {"Makefile", "checks.yml", "src/rt/gate.py"}

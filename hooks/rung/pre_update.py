@@ -147,7 +147,7 @@ def tree(repository: Path, commit: str, folder: str) -> list[str]:
         if mode == LINK:
             target = git(repository, "cat-file", "blob", f"{commit}:{name}")
             place = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
-            if asks(repository, "rev-parse", "-q", "--verify", f"{commit}:{place}^{{tree}}"):
+            if asks(repository, "cat-file", "-e", f"{commit}:{place}/"):  # a folder
                 inside = tree(repository, commit, place)
                 found += [name + path.removeprefix(place) for path in inside]
                 continue
