@@ -276,9 +276,13 @@ def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_n
         Loop(ran(1, "binary").again(tmp_path / "project")),
         Cluster(tmp_path / "cluster"),
     )
-    source, module = render(level=1, deployment="kubernetes"), "src/rung_runtime/delivery"
-    shutil.copytree(source / "deploy", loop.path / "deploy", dirs_exist_ok=True)
-    shutil.copy(source / module / "kubernetes.py", loop.path / module)
+    source = render(level=1, deployment="kubernetes")
+    for name in ("deploy", "src/rung_runtime/adapters/target_kubernetes"):
+        shutil.copytree(source / name, loop.path / name, dirs_exist_ok=True)
+    about = loop.path / "pyproject.toml"
+    local = 'deployment = "local"'
+    assert local in about.read_text()
+    about.write_text(about.read_text().replace(local, 'deployment = "kubernetes"'))
     text = DELIVERY.format(port=0, seconds=1) + f"image: {IMAGE}\n"
     (loop.path / "config/delivery.yaml").write_text(text)
     monkeypatch.setenv("PATH", f"{cluster.folder}{os.pathsep}{os.environ['PATH']}")

@@ -485,8 +485,9 @@ def alarmed(place: Place) -> Place:
 
 def process(place: Place, code: str) -> subprocess.Popen[str]:
     """Run code in a new process, in which monitoring is imported as m."""
-    source = str(Path(str(place.module("monitoring").__file__)).parents[1])
-    begin = f"import sys; sys.path.insert(0, {source!r})\nimport rung_runtime.monitoring as m\n"
+    own = place.module("problem").folder().parents[1]
+    sources = [str(ROOT / "runtime/src"), str(own)]
+    begin = f"import sys; sys.path[:0] = {sources!r}\nimport rung_runtime.monitoring as m\n"
     return subprocess.Popen([sys.executable, "-c", begin + code], stdout=subprocess.PIPE, text=True)
 
 

@@ -237,7 +237,7 @@ def test_a_project_is_named_after_its_folder_unless_told(
     assert done.returncode == 0, done.stderr
     project = tmp_path / "here" / folder
     assert (project / "README.md").read_text().startswith(f"# {name}\n")
-    assert (project / "src" / package / "cli.py").exists()
+    assert (project / "src" / package / "problem/model.py").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

@@ -134,10 +134,3 @@ def test_a_line_over_time_goes_on_after_new_year(module: Module) -> None:
         errors.append(float(np.mean((predicted - y[known:]) ** 2) ** 0.5))
     print("seeds 0 to 2:", errors)
     assert max(errors) < 1.2 * noise
-
-
-def test_a_season_is_next_to_itself_in_december_and_january(module: Module) -> None:
-    ends = pl.DataFrame({"when": [datetime(2020, 12, 31), datetime(2021, 1, 1)]})
-    season = module("problem.features").features(ends).select(r"^when season.*$").to_numpy()
-    assert np.abs(season[0] - season[1]).max() < 0.03
-    assert season[0] @ season[0] == pytest.approx(1)

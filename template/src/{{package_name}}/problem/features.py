@@ -4,8 +4,6 @@ Training and serving call the same function, on ten million rows or on one, so e
 depend on its own row only.
 """
 
-import math
-
 import polars as pl
 import polars.selectors as cs
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -25,16 +23,12 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
         As many rows, in the same order; only numbers and `Enum` categories.
     """
     when = cs.temporal()
-    # The year as a circle: December is next to January.
-    angle = when.dt.ordinal_day() * (math.tau / 365.25)
     words = [count_words(text) for text in rows.select(cs.string()).get_columns()]
     return rows.with_columns(
         cs.boolean().cast(pl.UInt8),
         when.dt.hour().name.suffix(" hour"),
         when.dt.weekday().name.suffix(" weekday"),
         when.dt.month().name.suffix(" month"),
-        angle.sin().name.suffix(" season sine"),
-        angle.cos().name.suffix(" season cosine"),
         (when.dt.epoch("s") / 86_400).name.suffix(" days since 1970"),  # for trends
         *(column for table in words for column in table.get_columns()),
     ).drop(when, cs.string())

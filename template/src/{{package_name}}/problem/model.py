@@ -90,10 +90,10 @@ def numeric(inputs: pl.DataFrame) -> ColumnTransformer:
     """Make a transformer to numbers without gaps: scaled, one-hot categories, TF-IDF of words."""
     categories = inputs.select(cs.enum()).columns
     words = inputs.select(cs.matches(r" word \d+$")).columns
-    # Beside the season, the number of the month would only share in a trend, and break it off at
-    # New Year.
-    seasons = inputs.select(cs.ends_with(" season sine")).columns
-    months = [name.removesuffix(" season sine") + " month" for name in seasons]
+    # Beside the elapsed days, the number of the month would only share in a trend, and break it off
+    # at New Year.
+    days = inputs.select(cs.ends_with(" days since 1970")).columns
+    months = [name.removesuffix(" days since 1970") + " month" for name in days]
     numbers = [name for name in inputs.columns if name not in {*categories, *words, *months}]
     seen = OneHotEncoder(
         max_categories=30, handle_unknown="infrequent_if_exist", sparse_output=False
