@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
 SLOTS = ("registry", "target", "ci", "pipeline", "tracker")
 QUESTIONS = {"registry": "registry", "target": "deployment", "ci": "ci"}  # that choose an adapter
+NEW = ("runtime",)  # questions that a release before did not ask
 ALWAYS = ("target_local",)  # others of its slot come beside it
 CACHES = ("__pycache__", '"*.py[co]"', ".DS_Store")
 
@@ -139,6 +140,8 @@ def lists(table: str) -> str:
         ((name, value),) = answer.items()
         # Of providers a project may have several.
         missing = f"'{value}' not in {name}" if name == "ci" else f"{name} != '{value}'"
+        if name in NEW:  # an update renders the version before as well, which does not ask
+            missing = f"{name} | default('{value}') != '{value}'"
         lines += _when(missing, [row for row in paths if row.get("answer") == answer])
     lines += [f"  - {row['path']}" for row in paths if row["class"] == "retired"]
     lines += ["", "# Seeds that a level, or an answer, may yet bring.", "_skip_if_exists:"]

@@ -25,6 +25,7 @@ from paths import decides, table
 from releases import IGNORED, NEXT, NOW, RETIRED, released
 from rung import BadInputError, RefusedError, post_update, source, update
 from rung.tools import ended
+from test_frozen import moved
 
 from copier import run_update
 
@@ -113,9 +114,10 @@ def written(old: Path, project: Path) -> dict[str, Counter[bytes]]:
 
 
 def place(name: str, now: Mapping[str, bytes]) -> str:
-    """Give where a file is now: what `rung_runtime` has moved there (copier/moves.yml)."""
-    moved = re.sub("^src/[a-z_]+/", "src/rung_runtime/", name)
-    return moved if moved in now and name not in now else name
+    """Give where a file is now, by copier/moves.yml."""
+    package = re.match("src/(?!rung_runtime/)([a-z_]+)/", name)
+    to = moved(name, package[1]) if package else name
+    return to if to in now and name not in now else name
 
 
 def at_home(text: bytes) -> bytes:
