@@ -107,6 +107,9 @@ class Server:
         """Start it, and wait until it is ready or has ended."""
         self.folder = folder
         self.cwd, self.log = cwd, str(cwd / "predictions")
+        # The model is called like the project's package.
+        cwd.mkdir(parents=True, exist_ok=True)
+        (cwd / "pyproject.toml").write_text('[tool.rung]\npackage = "flight_delays"\n')
         with listening.dup() if listening else socket.create_server(("127.0.0.1", 0)) as free:
             options = {"port": free.getsockname()[1], "log": self.log, "log_seconds": 0.5} | options
         fds = [listening.fileno()] if listening else []

@@ -35,6 +35,7 @@ def tracking(
 ) -> ModuleType:
     """The module in a folder with the documents of a run."""
     shutil.copytree(sources(level=1).parent / "config", tmp_path / "config")
+    (tmp_path / "pyproject.toml").write_text('[tool.rung]\npackage = "late_flights"\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("artifacts").mkdir()
@@ -60,7 +61,7 @@ def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> 
 
 def runs(tracking: ModuleType) -> list[Any]:
     known = tracking.client()
-    at = known.get_experiment_by_name("with_tracking")
+    at = known.get_experiment_by_name("late_flights")
     return list(known.search_runs([at.experiment_id])) if at else []
 
 
