@@ -608,9 +608,9 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
         project = start(old, Path(mkdtemp(dir=tmp_path), "project"))  # one that fails is run again
         before, after = files(old), files(new)
         changed = {
-            name: [a for kind, a, *_ in changes(text, after[to]) if kind != "equal"]
+            name: [a for kind, a, *_ in changes(text, after[new_name]) if kind != "equal"]
             for name, text in before.items()
-            if (to := place(name, after)) in after and text != after[to]
+            if (new_name := place(name, after)) in after and text != after[new_name]
         }
         for edit in edits:
             edit.make(project, changed)
