@@ -27,7 +27,8 @@ import tables
 import warm
 import yaml
 from filelock import FileLock
-from rung import source
+from rung.template import render as render_template
+from rung.template import resolve_version
 from xdist.scheduler import LoadScopeScheduling
 
 from copier import run_copy
@@ -391,7 +392,7 @@ def rendered(history: Path, run_folder: Path) -> Rendered:
 
     def rendered(version: str, answers: Mapping[str, object]) -> Path:
         def make(project: Path) -> None:
-            source.render(source.found(str(history), version), project, answers)
+            render_template(resolve_version(str(history), version), project, answers)
 
         return once(run_folder / "rendered" / named_by(version, sorted(answers.items())), make)
 

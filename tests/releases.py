@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
-from rung.tools import asks, git
+from rung.git import git, git_succeeds
 
 ROOT = Path(__file__).resolve().parent.parent
 NOW = "v99.0.0"  # the working tree, uncommitted files included
@@ -51,7 +51,7 @@ def released() -> dict[str, str]:
 
 def need(version: str, commit: str) -> None:
     """See that a release is in this clone; leave tests out if the clone has no history at all."""
-    if asks(ROOT, "cat-file", "-e", f"{commit}^{{commit}}"):
+    if git_succeeds(ROOT, "cat-file", "-e", f"{commit}^{{commit}}"):
         return
     said = f"this clone lacks {commit}, release {version}: git fetch --unshallow"
     shallow = git(ROOT, "rev-parse", "--is-shallow-repository") == "true"

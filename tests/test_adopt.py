@@ -18,7 +18,12 @@ from conftest import copy, git, run, snapshot
 from filelock import FileLock
 from packaging.requirements import Requirement
 from repositories import KINDS
-from rung import BadInputError, RefusedError, beside, graft, meet, pre_update, source, update
+from rung import RefusedError, UsageError, pre_update, update
+from rung.adopt import git_merge, without_git
+from rung.adopt.merge_files import keep_line_ends
+from rung.adopt.plan import FilePlan
+from rung.git import NO_HOOKS
+from rung.template import resolve_version
 from test_new import RUNG, STRICT, programs
 
 Done = subprocess.CompletedProcess[str]
@@ -214,7 +219,7 @@ def test_line_ends_of_windows_stay(adopted: Adopted) -> None:
     again = shutil.copytree(after, after.parent / "again")
     shutil.rmtree(again / "Office Energy")
     (again / "run model.py").unlink()
-    git(again, *graft.UNHOOKED, "checkout", "--", ".")  # Git writes them anew
+    git(again, *NO_HOOKS, "checkout", "--", ".")  # Git writes them anew
     for name in ("run model.py", "Office Energy/My Notebook.ipynb", "notes [old].txt"):
         assert (again / name).read_bytes() == (before / name).read_bytes()
         git(again, "--literal-pathspecs", "rm", "-q", "--cached", name)
@@ -264,7 +269,7 @@ def test_requirements_are_carried_and_locked(adopted: Adopted, kind: str) -> Non
     locked = {one["name"] for one in tomllib.loads((after / "uv.lock").read_text())["package"]}
     assert KINDS[kind].carried <= locked
     if kind == "scripts":
-        assert "scikit-learn==1.0.2 (requirements.txt): does not go with" in report
+        assert "scikit-learn==1.0.2 (requirements.txt): conflicts with" in report
         assert "pandas==2.2.0 → pandas>=2.2.0" in report
 
 
@@ -281,9 +286,9 @@ def test_an_update_brings_what_is_new_and_takes_no_line(
         git(project, "commit", "-q", "-m", "mine")
     own = blobs(project, "HEAD")
     known = pre_update.check(project)
-    own_tox = r"meet in 1 file\(s\):\n  - tox\.ini\n"  # it stayed, and the template's changed
+    own_tox = r"conflict in 1 file\(s\):\n  - tox\.ini\n"  # it stayed, and the template's changed
     with pytest.raises(RefusedError, match=own_tox) if kind == "poetry" else nullcontext():
-        update.bring(project, source.found(str(released), "v2.0.0"), known, {})
+        update.merge_version(project, resolve_version(str(released), "v2.0.0"), known, {})
     assert (project / "src/rung_runtime/pipeline/new.py").exists()
     for name in (".gitignore", "pyproject.toml", "tox.ini"):
         assert "# of version 2" in (project / name).read_text(), name
@@ -436,9 +441,9 @@ def a_file_for_a_folder(folder: Path) -> None:
 
 
 REFUSED: dict[Callable[[Path], None], str] = {
-    dirty: "not all changes are committed (train.py)",
+    dirty: "it has uncommitted changes (train.py)",
     a_project: "rung update",
-    a_branch: "it has a branch rung-adopt",
+    a_branch: "it already has a branch rung-adopt",
     in_the_way: "tox.ini is not in Git",
     ignored_and_in_the_way: "tox.ini is not in Git",
     a_link: "src is a link",
@@ -467,7 +472,7 @@ def test_what_cannot_be_adopted_is_refused_in_plain_words(
 def test_a_folder_of_another_repository_is_refused(rung: Callable[..., Done], churn: Path) -> None:
     done = rung(churn / "tests", "--defaults")
     assert done.returncode == 2
-    assert "it is within the repository" in done.stderr
+    assert "it is inside the repository" in done.stderr
 
 
 def test_a_repository_without_a_commit_is_refused(
@@ -528,9 +533,9 @@ def test_without_git_a_failure_takes_back_what_was_written(tmp_path: Path) -> No
     (render / "new/deep").mkdir(parents=True)
     for name in ("new/deep/a", "new/b", "bikes.csv"):
         (render / name).write_text("ours\n")
-    plan = meet.Plan(added=["new/deep/a", "new/b", "bikes.csv"])
-    with pytest.raises(BadInputError, match=r"bikes\.csv cannot be written"):
-        beside.write(folder, render, plan, {})
+    plan = FilePlan(added=["new/deep/a", "new/b", "bikes.csv"])
+    with pytest.raises(UsageError, match=r"bikes\.csv cannot be written"):
+        without_git.write_files(folder, render, plan, {})
     assert content(folder) == before
     assert not (folder / "new").exists()
 
@@ -586,12 +591,10 @@ def test_data_that_git_must_not_have_is_used_and_not_committed(
 
 
 def test_git_leaves_the_line_ends_of_any_name_alone(tmp_path: Path) -> None:
-    from rung.merged import bytes_kept
-
     wanted = ["a b.txt", 'q"uote.txt', "br[ack]et.txt", "st*r.txt", "ü/ñ.txt", "back\\slash.txt"]
     wanted += ["a [b] c.txt"]
     git(tmp_path, "init", "-q")
-    (tmp_path / ".gitattributes").write_text("* text=auto eol=lf\n" + bytes_kept(wanted))
+    (tmp_path / ".gitattributes").write_text("* text=auto eol=lf\n" + keep_line_ends(wanted))
     for name in wanted:
         said = git(tmp_path, "-c", "core.quotePath=false", "check-attr", "-z", "text", name)
         assert said.split("\0")[2] == "unset", name
@@ -606,8 +609,8 @@ def test_an_orphan_and_a_repository_meet_in_one_commit(tmp_path: Path) -> None:
     git(repository, "config", "user.email", "test@example.invalid")
     repositories.write(render, {"a": "ours\n", "new": "ours\n", "c": "ours\n"})
     (render / "new").chmod(0o755)
-    ours = graft.orphan(repository, render, "ours")
-    commit = graft.merge(
+    ours = git_merge.commit_orphan(repository, render, "ours")
+    commit = git_merge.create_merge(
         repository,
         ours,
         added=["new"],

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import git
 from plumbum import local
-from rung import BadInputError, pre_update, repository
+from rung import UsageError, pre_update
+from rung.adopt import repository
 
 
 @pytest.fixture
@@ -27,19 +28,19 @@ def test_an_update_of_another_users_repository_says_that_git_does_not_trust_it(
     foreign: Path,
 ) -> None:
     with pytest.raises(
-        BadInputError, match=r"belongs to another user: git config .*safe.directory"
+        UsageError, match=r"belongs to another user\. Run: git config .*safe.directory"
     ):
         pre_update.check(foreign)
 
 
 def test_adopting_another_users_repository_says_so_too(foreign: Path) -> None:
     (foreign / ".copier-answers.yml").unlink()
-    with pytest.raises(BadInputError, match="belongs to another user"):
-        repository.looked(foreign)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        repository.inspect(foreign)
 
 
 def test_a_repository_without_a_commit_has_none(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / ".copier-answers.yml").write_text("_commit: v1\n_src_path: x\nlevel: 1\n")
-    with pytest.raises(BadInputError, match="has no commit yet"):
+    with pytest.raises(UsageError, match="has no commit yet"):
         pre_update.check(tmp_path)

@@ -13,13 +13,24 @@ import tomlkit
 from conftest import ROOT
 from packaging.requirements import Requirement
 from repositories import notebook, write
-from rung import BadInputError, carry, guess, lock, meet, merged, notebooks, pyproject, target
+from rung import UsageError
+from rung.adopt import (
+    detect,
+    detect_target,
+    merge_files,
+    notebooks,
+    plan,
+    pyproject,
+    requirements,
+    resolve,
+)
+from rung.adopt.detect import Guess
 
 TEMPLATE = ROOT / "template"
 
 
-def piece(code: str) -> notebooks.Piece:
-    return notebooks.Piece("train.py", None, ast.parse(code))
+def piece(code: str) -> notebooks.CodeUnit:
+    return notebooks.CodeUnit("train.py", None, ast.parse(code))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +48,7 @@ def piece(code: str) -> notebooks.Piece:
 )
 def test_code_tells_what_it_predicts(code: str, tmp_path: Path) -> None:
     write(tmp_path, {"t.csv": "id;size;sold\n1;2;3\n", "other.csv": "a,b\n" + "1,2\n" * 99})
-    file, column = target.data(tmp_path, ["other.csv", "t.csv"], [piece(code)])
+    file, column = detect_target.detect_data(tmp_path, ["other.csv", "t.csv"], [piece(code)])
     assert column is not None
     assert (file, column.value) == ("t.csv", "sold")
 
@@ -45,16 +56,19 @@ def test_code_tells_what_it_predicts(code: str, tmp_path: Path) -> None:
 def test_a_table_that_code_reads_goes_before_a_larger_one(tmp_path: Path) -> None:
     write(tmp_path, {"raw/small.csv": "y\n1\n", "large.csv": "y\n" + "1\n" * 99})
     code = piece('df = pd.read_csv("..\\\\raw\\\\small.csv")\ny = df["y"]')
-    assert target.data(tmp_path, ["large.csv", "raw/small.csv"], [code])[0] == "raw/small.csv"
-    assert target.data(tmp_path, ["large.csv", "raw/small.csv"], [])[0] == "large.csv"
+    assert (
+        detect_target.detect_data(tmp_path, ["large.csv", "raw/small.csv"], [code])[0]
+        == "raw/small.csv"
+    )
+    assert detect_target.detect_data(tmp_path, ["large.csv", "raw/small.csv"], [])[0] == "large.csv"
 
 
 def test_a_column_of_parquet_is_found(tmp_path: Path) -> None:
     import polars as pl
 
     pl.DataFrame({"size": [1], "sold": [2]}).write_parquet(tmp_path / "t.parquet")
-    assert target.has_column(tmp_path / "t.parquet", "sold")
-    assert not target.has_column(tmp_path / "t.parquet", "other")
+    assert detect_target.has_column(tmp_path / "t.parquet", "sold")
+    assert not detect_target.has_column(tmp_path / "t.parquet", "other")
 
 
 def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
@@ -66,7 +80,7 @@ def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
         "print 1",
     ]
     write(tmp_path, {"a.ipynb": notebook(*cells), "broken.ipynb": "{", "empty.ipynb": "[]"})
-    found = [*notebooks.pieces(tmp_path, ["a.ipynb", "broken.ipynb", "empty.ipynb"])]
+    found = [*notebooks.parse_code(tmp_path, ["a.ipynb", "broken.ipynb", "empty.ipynb"])]
     assert [one.cell for one in found] == [3, 4]  # print 1 is Python 2
 
 
@@ -86,7 +100,7 @@ def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
     }.items(),
 )
 def test_a_version_of_poetry_is_one_of_the_standard(said: str, standard: str) -> None:
-    assert carry.caret(said) == standard
+    assert requirements.standard_constraint(said) == standard
 
 
 REQUIREMENTS = {
@@ -105,8 +119,8 @@ REQUIREMENTS = {
 def test_a_line_of_pip_is_carried(line: str, encoding: str, tmp_path: Path) -> None:
     lines = f"-e .\n{line}\n--index-url https://example.invalid\n".replace("\n", "\r\n")
     write(tmp_path, {"requirements.txt": lines.encode(encoding)})
-    found = carry.requirements(tmp_path, ["requirements.txt"])
-    assert [str(one) for one in found.found.values()] == [REQUIREMENTS[line]]
+    found = requirements.collect(tmp_path, ["requirements.txt"])
+    assert [str(one) for one in found.by_name.values()] == [REQUIREMENTS[line]]
     assert "--index-url" in " ".join(found.notes)
 
 
@@ -126,13 +140,13 @@ def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: 
         '[tool.poetry.group.x.dependencies]\npoetry_one = {git = "https://example.invalid/x"}\n',
     }
     write(tmp_path, dict(files))
-    found = carry.requirements(tmp_path, [*files])
-    assert {str(one) for one in found.found.values()} == {
+    found = requirements.collect(tmp_path, [*files])
+    assert {str(one) for one in found.by_name.values()} == {
         *("pip_one==1", "setup_one>=1", "setup_two", "cfg_one", "pandas>=2", "conda_one==1.2.*"),
         *("torch", "exact==1.3", "pip_two~=2.0", "pipenv_one[x]~=1.0", "project_one", "group_one"),
         "poetry_one @ git+https://example.invalid/x",
     }
-    assert found.notes == ["Pipfile: local is a file of yours, and not carried"]
+    assert found.notes == ["Pipfile: local is a local file, and was not adopted"]
 
 
 @pytest.mark.parametrize(
@@ -145,15 +159,15 @@ def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: 
     ],
 )
 def test_what_cannot_go_together_is_known(theirs: str, ours: str, may: bool) -> None:
-    assert carry.together(Requirement(theirs), Requirement(ours)) is may
+    assert requirements.are_compatible(Requirement(theirs), Requirement(ours)) is may
 
 
 def test_a_requirement_is_loosened_step_by_step() -> None:
     asked = Requirement("a[x]==1.2.*,>1.1,<2; python_version > '3'")
     marker = '; python_version > "3"'
     said = [f"a[x]<2,==1.2.*,>1.1{marker}", f"a[x]>1.1,>=1.2{marker}", f"a[x]{marker}"]
-    assert [str(one) for one in lock.looser(asked)] == said
-    assert [str(one) for one in lock.looser(Requirement("a"))] == ["a"]
+    assert [str(one) for one in resolve.relaxed_variants(asked)] == said
+    assert [str(one) for one in resolve.relaxed_variants(Requirement("a"))] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +183,8 @@ def test_a_requirement_is_loosened_step_by_step() -> None:
 )
 def test_a_package_has_a_name_that_is_free(name: str, package: str, tmp_path: Path) -> None:
     files = ["src/there/__init__.py"]
-    asked = guess.Guess(name, "it says so")
-    assert guess.package(asked, tmp_path, files, {"numpy", "src"}).value == package
+    asked = Guess(name, "it says so")
+    assert detect.package_name(asked, tmp_path, files, {"numpy", "src"}).value == package
 
 
 @pytest.mark.parametrize(
@@ -187,12 +201,12 @@ def test_a_readme_has_a_title_and_a_paragraph(
     readme: str, title: str, sentence: str, tmp_path: Path
 ) -> None:
     write(tmp_path, {"README.md": readme})
-    assert guess.readme(tmp_path, ["README.md"]) == (title, sentence)
+    assert detect.title_and_summary(tmp_path, ["README.md"]) == (title, sentence)
 
 
 def test_a_makefile_has_their_targets_and_the_rest_of_ours(tmp_path: Path) -> None:
     theirs = "X := a:b\nall: test\ntest clean: ; echo mine\n"
-    text, own = merged.makefile((TEMPLATE / "Makefile").read_text(), theirs)
+    text, own = merge_files.merge_makefile((TEMPLATE / "Makefile").read_text(), theirs)
     assert text.startswith(theirs)
     assert set(own) == {"test", "clean"}
     (tmp_path / "Makefile").write_text(text)
@@ -206,10 +220,10 @@ def test_a_makefile_has_their_targets_and_the_rest_of_ours(tmp_path: Path) -> No
 def test_hooks_of_theirs_come_after_ours(indent: str) -> None:
     listed = "- repo: https://example.invalid/x\n  rev: v1\n  hooks: []\n"
     theirs = f"fail_fast: true\nrepos:\n{textwrap.indent(listed, indent)}"
-    text, whole = merged.pre_commit(
+    text, whole = merge_files.merge_pre_commit(
         (TEMPLATE / ".pre-commit-config.yaml").read_text(), theirs, [r"old/", r"a\ b\.py$"]
     )
-    read = merged.read(text)
+    read = merge_files.read_mapping(text)
     assert whole
     assert read["fail_fast"] is True
     assert [repo["repo"] for repo in read["repos"]] == ["local", "https://example.invalid/x"]
@@ -217,7 +231,7 @@ def test_hooks_of_theirs_come_after_ours(indent: str) -> None:
 
 def test_hooks_that_cannot_be_read_are_not_mixed() -> None:
     ours = (TEMPLATE / ".pre-commit-config.yaml").read_text()
-    assert merged.pre_commit(ours, "repos: [\n", [])[1] is False
+    assert merge_files.merge_pre_commit(ours, "repos: [\n", [])[1] is False
 
 
 def test_settings_of_tools_that_are_theirs_alone_come_along() -> None:
@@ -228,7 +242,9 @@ def test_settings_of_tools_that_are_theirs_alone_come_along() -> None:
     )
     theirs += "[tool.ruff]\nline-length = 79\n[tool.black]\nfast = true  # why not\n"
     theirs += '[tool.uv.sources]\nx = { git = "https://example.invalid" }\n[tool.hatch.build]\n'
-    text, dropped = pyproject.merged(ours, theirs, ">=3.12", {"ruff": ["./a b.py"]}, [], [])
+    text, dropped = pyproject.merge_pyproject(
+        ours, theirs, ">=3.12", {"ruff": ["./a b.py"]}, [], []
+    )
     read = tomlkit.parse(text).unwrap()
     assert read["project"] == {"name": "a", "keywords": ["k"], "requires-python": ">=3.12"}
     assert read["tool"]["ruff"] == {"line-length": 100, "extend-exclude": ["./a b.py"]}
@@ -246,7 +262,7 @@ def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
         "tests/old/test_b.py",
         "run {x}.py",
     ]
-    left = meet.left_out([*theirs, "tests/conftest.py", "module/"], ours, "new")
+    left = plan.tool_exclusions([*theirs, "tests/conftest.py", "module/"], ours, "new")
     assert left["ruff"] == [
         *("./module/", "./run [{]x[}].py", "./src/old/", "./tests/conftest.py"),
         *("./tests/old/", "./tests/test_a.py"),
@@ -259,7 +275,7 @@ def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
     ("said", "old"), {">=3.8": True, "^3.9": True, "3.12": False, ">=3.11,<3.14": False}.items()
 )
 def test_a_python_that_is_too_old_is_known(said: str, old: bool) -> None:
-    assert guess.too_old(said) is old
+    assert detect.is_too_old(said) is old
 
 
 def test_a_file_that_is_named_goes_before_others(
@@ -269,12 +285,12 @@ def test_a_file_that_is_named_goes_before_others(
     monkeypatch.chdir(tmp_path)
     code = [piece('y = df["y"]')]
 
-    def chosen(file: str | None, column: str | None) -> tuple[str | None, guess.Guess | None]:
-        return target.chosen(Path("in"), ["a.csv", "b.csv"], code, file, column)
+    def chosen(file: str | None, column: str | None) -> tuple[str | None, Guess | None]:
+        return detect_target.select_data(Path("in"), ["a.csv", "b.csv"], code, file, column)
 
     assert chosen("in/a.csv", None)[0] == "a.csv"  # from here
     assert chosen("b.csv", None) == ("b.csv", None)  # from there
     assert chosen("out.csv", "z")[0] == str(tmp_path / "out.csv")
-    assert chosen(None, "y") == ("a.csv", guess.Guess("y", "as you say"))
-    with pytest.raises(BadInputError, match=r"--file c\.csv"):
+    assert chosen(None, "y") == ("a.csv", Guess("y", "given as --target"))
+    with pytest.raises(UsageError, match=r"--file c\.csv"):
         chosen("c.csv", None)

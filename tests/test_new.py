@@ -104,11 +104,11 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, released: Path) -> 
     done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     for said in (
-        "make is missing",
-        "uv is 0.4: install 0.9 or newer",
-        "no Python >=3.11",
-        "Git does not know you: git config",
-        "mine is not empty: name another folder, or see `rung adopt`",
+        "make is not installed: install 3.81 or newer",
+        "uv 0.4 is too old: install 0.9 or newer",
+        "there is no Python >=3.11",
+        "Git has no identity configured: run `git config",
+        "mine is not empty: choose another folder, or see `rung adopt`",
     ):
         assert said in done.stderr, said
     assert "Traceback" not in done.stderr
@@ -118,7 +118,10 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, released: Path) -> 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--data", "levle=1"], "--data levle=1: give NAME=VALUE, NAME one of project_name"),
+        (
+            ["--data", "levle=1"],
+            "--data levle=1: give NAME=VALUE, where NAME is one of project_name",
+        ),
         (["--data", "level"], "--data level: give NAME=VALUE"),
         (["--data", "level=7"], "Invalid choice for 'level'"),
         (["--data", "package_name=2x"], "package_name"),
@@ -176,7 +179,7 @@ def test_a_failure_at_any_point_leaves_nothing(
     first = programs(tmp_path / "bin", **scripts)
     done = rung("new", "deep/mine", "--defaults", "--template", str(released), first=first)
     assert done.returncode == 1, done.stderr
-    assert "as said above" in done.stderr
+    assert "(see above)" in done.stderr
     assert "Traceback" not in done.stderr
     left = sorted(str(p.relative_to(tmp_path / "here")) for p in (tmp_path / "here").rglob("*"))
     assert left == (["deep", "deep/mine"] if there else [])
@@ -325,7 +328,7 @@ def test_a_package_brings_the_template_and_is_told_its_address_later(
     assert differ == {Path(".copier-answers.yml")}
     told = rung("update", cwd=mine)
     assert told.returncode == 2
-    assert "name the template's address, --template" in told.stderr
+    assert "name the template's address with --template URL" in told.stderr
     version = yaml.safe_load((mine / ".copier-answers.yml").read_text())["_commit"]
     git(released, "tag", version)
     try:
@@ -350,7 +353,7 @@ def test_each_hook_can_be_run_alone(rung: Callable[..., Made], tmp_path: Path) -
     refused = [alone("pre_gen", tmp_path / "full"), alone("pre_update", tmp_path / "full")]
     assert [done.returncode for done in refused] == [2, 2]
     assert "is not empty" in refused[0].stderr
-    assert "is no project of this template" in refused[1].stderr
+    assert "is not a project of this template" in refused[1].stderr
     failed = [alone(hook, tmp_path / "full") for hook in ("post_gen", "post_update")]
     assert [done.returncode for done in failed] == [1, 2]
 
@@ -382,4 +385,4 @@ def test_by_uvx_from_an_address_a_project_gets_that_address_and_version(
     assert (answers["_src_path"], answers["_commit"]) == (address, "v99.0.0")
     new = run(*command[:5], "rung", "update", "--check", "mine", cwd=tmp_path, home=home)
     assert new.returncode == 1, "v100.0.0 is in the history"
-    assert "v100.0.0 is new, and the project has v99.0.0" in new.stderr
+    assert "v100.0.0 is available, and the project has v99.0.0" in new.stderr

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from conftest import Render, git
 from paths import CLASSES, ROOT, decides, table
-from rung.pre_update import written
-from rung.source import Source
+from rung.pre_update import possible_files
+from rung.template import Template
 
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
 OTHERS = {
@@ -124,5 +124,5 @@ def test_what_a_link_to_a_folder_brings_is_among_what_an_update_may_write(tmp_pa
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", "--all")
     git(tmp_path, "commit", "-q", "-m", "one")
-    template = Source(str(tmp_path), "HEAD", "v1")
-    assert written(template, "own") == {"Makefile", "checks.yml", "src/rt/gate.py"}
+    template = Template(str(tmp_path), "HEAD", "v1")
+    assert possible_files(template, "own") == {"Makefile", "checks.yml", "src/rt/gate.py"}

@@ -107,7 +107,7 @@ def test_check_says_by_its_exit_code_whether_there_is_something_new(
     (project / "dirty.txt").write_text("A pipeline has left something.\n")
     old = rung("update", "--check", cwd=project)
     assert old.returncode == 1
-    assert "v2.0.0 is new, and the project has v1.1.0: rung update" in old.stderr
+    assert "v2.0.0 is available, and the project has v1.1.0: run `rung update`" in old.stderr
     assert "- Words." in old.stdout
     now = rung("update", "--check", "--to", "v1.1.0", cwd=project)
     assert now.returncode == 0
@@ -125,17 +125,17 @@ def test_a_conflict_is_named_can_be_finished_and_is_not_finished_while_it_is_the
     first = uv(tmp_path / "bin")
     done = rung("update", cwd=project, first=first)
     assert done.returncode == 1
-    assert "meet in 1 file(s):\n  - tox.ini\n" in done.stderr
+    assert "conflict in 1 file(s):\n  - tox.ini\n" in done.stderr
     assert "rung update --continue" in done.stderr
     assert "rung update --abort" in done.stderr
     assert not (tmp_path / "bin/asked").exists(), "nothing is checked yet"
     git(project, "add", "tox.ini")
     still = rung("update", "--continue", cwd=project, first=first)
     assert still.returncode == 1
-    assert "conflicts are left in tox.ini" in still.stderr
+    assert "unresolved conflicts in tox.ini" in still.stderr
     again = rung("update", cwd=project / "src", first=first)
     assert again.returncode == 2
-    assert "is under way: `rung update --continue` finishes it" in again.stderr
+    assert "is in progress: finish it with `rung update --continue`" in again.stderr
     (project / "tox.ini").write_text("# Mine\n")
     git(project, "add", "tox.ini")
     ended = rung("update", "--continue", cwd=project / "src", first=first)
@@ -169,7 +169,7 @@ def test_abort_restores_exactly_what_was_before(
     assert git(project, "show", "refs/rung/aborted:half.txt") == "What I tried."
     twice = rung("update", "--abort", cwd=project)
     assert twice.returncode == 2
-    assert "no update is under way" in twice.stderr
+    assert "no update is in progress" in twice.stderr
 
 
 def test_an_update_that_was_committed_is_not_aborted(
@@ -179,7 +179,7 @@ def test_an_update_that_was_committed_is_not_aborted(
     head = commit(project)
     done = rung("update", "--abort", cwd=project)
     assert done.returncode == 2
-    assert "one that was committed, git revert takes back" in done.stderr
+    assert "to undo one that was committed, use git revert" in done.stderr
     assert git(project, "rev-parse", "HEAD") == head
 
 
@@ -190,7 +190,7 @@ def test_a_check_that_fails_is_named_with_what_it_says(
     done = rung("update", cwd=project, first=first)
     assert done.returncode == 1
     assert "mypy … failed\n  x.py:1: error: no\n" in done.stdout
-    assert "`uv run mypy` fails" in done.stderr
+    assert "`uv run mypy` failed" in done.stderr
     assert "ruff" not in done.stderr
 
 
@@ -228,10 +228,10 @@ def broken(project: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (dirty, "is committed (Makefile): commit or stash it"),
+        (dirty, "has uncommitted changes (Makefile): commit or stash them"),
         (merging, "in the middle of a merge or rebase"),
-        (no_project, "is no project of this template"),
-        (no_version, "does not know the version v0.9"),
+        (no_project, "is not a project of this template"),
+        (no_version, "has no version v0.9"),
         (gone, "/gone.git"),
         (broken, "cannot be read"),
     ],
@@ -300,9 +300,9 @@ def in_the_way(project: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (hidden, "is committed (notes.txt)"),
-        (overlooked, "Git is told to overlook changes of Makefile"),
-        (in_the_way, "a folder stands where the template has a file"),
+        (hidden, "has uncommitted changes (notes.txt)"),
+        (overlooked, "Git is configured to ignore changes to Makefile"),
+        (in_the_way, "a directory stands where the template has a file"),
     ],
 )
 def test_what_git_does_not_show_is_not_lost(
@@ -357,7 +357,7 @@ def test_an_update_that_was_left_behind_is_not_under_way(
     for option in ("--abort", "--continue"):
         done = rung("update", option, cwd=project, first=first)
         assert done.returncode == 2
-        assert "no update is under way" in done.stderr
+        assert "no update is in progress" in done.stderr
     assert (project / "idea.md").exists()
 
 
@@ -415,7 +415,7 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
         assert said in done.stdout
     assert "It changes .copier-answers.yml, pyproject.toml, uv.lock.\n" in done.stdout
     assert "It needs:\n  - a place for models" in done.stdout
-    assert "takes:\n  deployment: local\n  registry: oci\n" in done.stdout
+    assert "changes:\n  deployment: local\n  registry: oci\n" in done.stdout
     assert everything(project) == before
     done = rung("up", "--yes", "--data", "registry=mlflow", cwd=project, first=uv(tmp_path / "bin"))
     assert done.returncode == 0, done.stderr
@@ -454,7 +454,7 @@ def test_add_brings_an_adapter_with_its_files_requirements_and_configuration(
     [
         (("tracker", "wandb"), "there is no slot tracker: use one of registry, target, ci"),
         (("registry", "ecr"), "there is no registry ecr: use one of oci, mlflow"),
-        (("registry", "mlflow"), "a registry comes with level 1: rung up first"),
+        (("registry", "mlflow"), "a registry comes with level 1: run `rung up` first"),
     ],
 )
 def test_what_cannot_be_added_is_a_sentence_and_changes_nothing(

@@ -18,7 +18,8 @@ import polars as pl
 import pytest
 import releases
 from conftest import ROOT, Render, Rendered, git, run
-from rung import source, update
+from rung import update
+from rung.template import read_answers, resolve_version
 
 Module = Callable[[str], ModuleType]
 RUNTIME = ROOT / "runtime/src/rung_runtime"
@@ -302,9 +303,9 @@ def test_a_project_goes_to_a_runtime_as_package_and_back_and_trains_the_same_mod
         return str(module("documents").digest(project / "artifacts/model.skops"))
 
     def change(runtime: str) -> None:
-        known = source.answers(project)
-        template = source.found(str(history), releases.NOW)
-        update.bring(project, template, known, {"runtime": runtime})
+        known = read_answers(project)
+        template = resolve_version(str(history), releases.NOW)
+        update.merge_version(project, template, known, {"runtime": runtime})
 
     first = model()
     before = {path: (project / path).read_bytes() for path in git(project, "ls-files").split("\n")}

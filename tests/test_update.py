@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from paths import decides, table
 from releases import IGNORED, NEXT, NOW, RETIRED, released
-from rung import BadInputError, RefusedError, post_update, source, update
-from rung.tools import ended
+from rung import RefusedError, UsageError, post_update, update
+from rung.console import exit_code
+from rung.template import read_answers, resolve_version
 from test_frozen import moved
 
 from copier import run_update
@@ -71,11 +72,11 @@ def commit(project: Path) -> None:
 
 def bring(project: Path, history: Path, to: str, **answers: object) -> list[str]:
     """Update a project, and name the files with conflicts; Git has to know the same ones."""
-    known = source.answers(project)
+    known = read_answers(project)
     try:
-        update.bring(project, source.found(str(history), to), known, answers)
+        update.merge_version(project, resolve_version(str(history), to), known, answers)
     except RefusedError:
-        left = post_update.conflicts(project)
+        left = post_update.find_conflicts(project)
         assert left
         unmerged = git(project, "ls-files", "-u", "-z").split("\0")
         assert sorted({line.split("\t")[1] for line in unmerged if line}) == left
@@ -352,7 +353,7 @@ def test_a_level_is_raised_by_an_update_alone(
     project = start(rendered(release, about), tmp_path / "project")
     kept = seeds(project, "flight_delays")  # a seed of the level that was is the team's
     assert bring(project, history, NOW, level=level + 1) == []
-    assert source.answers(project)["level"] == level + 1
+    assert read_answers(project)["level"] == level + 1
     fresh, old = files(rendered(NOW, about | {"level": level + 1})), files(rendered(release, about))
     assert files(project) == fresh | {name: at_home(old[name]) for name in kept}
 
@@ -436,7 +437,7 @@ def test_what_stands_in_the_way_of_an_update_is_told_and_stays(
     (project / name).write_bytes(mine(name))
     commit(project)
     before = state(project)
-    assert ended(lambda: update.update(project, None, NEXT, [], check=False)) == 2
+    assert exit_code(lambda: update.update(project, None, NEXT, [], check=False)) == 2
     assert re.match(r"rung: .*\w", capsys.readouterr().err)
     assert state(project) == before
 
@@ -623,12 +624,12 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
         ours, then = written(old, project), files(project)
         try:
             outcome["conflicts" if bring(project, history, to) else "clean"] += 1
-        except BadInputError as error:
+        except UsageError as error:
             if "would lose lines" not in str(error):
                 raise
             outcome["refused"] += 1
             assert git(project, "status", "--porcelain") == ""
-            assert source.answers(project)["_commit"] == release
+            assert read_answers(project)["_commit"] == release
         now = files(project)
         gone = lost(ours, project)
         counted["written"] += sum(some.total() for some in ours.values())

@@ -1,9 +1,5 @@
 """Rung: start, adopt, update and climb, with nothing lost. `rung --help` lists the commands."""
 
+from .exceptions import RefusedError, RungError, UsageError
 
-class BadInputError(Exception):
-    """What was asked for cannot be done: one sentence says what, where, and what to do. Exit 2."""
-
-
-class RefusedError(Exception):
-    """A check said no, and has said why. Exit 1."""
+__all__ = ["RefusedError", "RungError", "UsageError"]

@@ -1,4 +1,4 @@
-"""The command `rung`, as plumbum reads it."""
+"""The command line of `rung`, as plumbum reads it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import Any, ClassVar
 
 from plumbum import cli
 
-from . import BadInputError, source
-from .tools import asks, ended, git
+from .console import exit_code
+from .exceptions import UsageError
+from .git import git, git_succeeds
+from .template import (
+    ANSWERS,
+    Template,
+    bundled_template,
+    normalize_url,
+    parse_answers,
+    resolve_version,
+)
 
 
 class Rung(cli.Application):
@@ -17,87 +26,86 @@ class Rung(cli.Application):
 
     PROGNAME = "rung"
     VERSION = version("rung")
-    DESCRIPTION_MORE = (
-        "Each command ends with 0 if it is done, 1 if a check said no, 2 if it could not begin."
-    )
+    DESCRIPTION_MORE = "Exit codes: 0 done, 1 a check refused, 2 the command could not start."
     ALLOW_ABBREV = False
 
     def main(self) -> int:
-        """Show the help if no command was named."""
+        """Show the help if no command is named."""
         if not self.nested_command:
             self.help()
         return 0
 
 
-class Answers(cli.Application):
+class AnswersCommand(cli.Application):
     """A command that takes answers to the template's questions."""
 
     data: ClassVar[Any] = cli.SwitchAttr(
-        "--data", str, list=True, argname="NAME=VALUE", help="An answer; as often as needed"
+        "--data", str, list=True, argname="NAME=VALUE", help="An answer; repeat for more"
     )
 
 
-class Versions(Answers):
+class VersionCommand(AnswersCommand):
     """A command that takes a version of the template."""
 
     template: ClassVar[Any] = cli.SwitchAttr(
-        "--template", str, argname="URL", help="Where the template is, if not where rung is from"
+        "--template", str, argname="URL", help="The template's address; by default rung's own"
     )
     ref: ClassVar[Any] = cli.SwitchAttr(
-        "--to", str, argname="VERSION", help="A version of the template: a tag, a branch, a commit"
+        "--to", str, argname="VERSION", help="A version of the template: a tag, branch or commit"
     )
 
-    def wanted(self) -> source.Source:
-        """Give the template to copy from."""
+    def resolve_template(self) -> Template:
+        """Return the template to copy from."""
         if self.template:
-            return source.found(source.addressed(self.template), self.ref)
-        template = source.own()
-        return source.found(template.url, self.ref) if self.ref else template
+            return resolve_version(normalize_url(self.template), self.ref)
+        bundled = bundled_template()
+        return resolve_version(bundled.url, self.ref) if self.ref else bundled
 
 
 @Rung.subcommand("new")
-class New(Versions):
-    """Make a project: questions, files, environment, hooks, first commit."""
+class New(VersionCommand):
+    """Create a project: questions, files, environment, hooks, first commit."""
 
-    DESCRIPTION = "Make a project: questions, files, environment, hooks, first commit"
+    DESCRIPTION = "Create a project: questions, files, environment, hooks, first commit"
 
-    defaults = cli.Flag("--defaults", help="Ask nothing: each question has a default")
+    defaults = cli.Flag("--defaults", help="Ask nothing: every question has a default")
 
     def main(self, folder: str) -> int:
-        """Make it."""
+        """Create a project in FOLDER."""
 
-        def run() -> None:
+        def command() -> None:
             from .new import new
 
-            template = self.wanted()
-            new(Path(folder), template, source.parsed(self.data, template), ask=not self.defaults)
+            template = self.resolve_template()
+            data = parse_answers(self.data, template)
+            new(Path(folder), template, data, ask=not self.defaults)
 
-        return ended(run)
+        return exit_code(command)
 
 
 @Rung.subcommand("adopt")
-class Adopt(Versions):
-    """Make a project of a repository that is there, by default the one here, and lose nothing."""
+class Adopt(VersionCommand):
+    """Turn an existing repository into a project without losing anything."""
 
-    DESCRIPTION = "Make a project of a repository that is there, and lose nothing"
+    DESCRIPTION = "Turn an existing repository into a project without losing anything"
 
-    defaults = cli.Flag("--defaults", help="Ask nothing: what was guessed is taken")
-    yes = cli.Flag("--yes", help="Do not ask whether to go on")
-    pretend = cli.Flag("--pretend", help="Only say what would be done")
+    defaults = cli.Flag("--defaults", help="Ask nothing: accept every guess")
+    yes = cli.Flag("--yes", help="Do not ask for confirmation")
+    pretend = cli.Flag("--pretend", help="Only show what would be done")
     file = cli.SwitchAttr("--file", str, argname="DATA", help="The table to learn from")
     target = cli.SwitchAttr("--target", str, argname="COLUMN", help="The column to predict")
 
     def main(self, folder: str = ".") -> int:
-        """Adopt it."""
+        """Adopt FOLDER, by default the current one."""
 
-        def run() -> None:
+        def command() -> None:
             from .adopt import adopt
 
-            template = self.wanted()
+            template = self.resolve_template()
             adopt(
                 Path(folder),
                 template,
-                source.parsed(self.data, template),
+                parse_answers(self.data, template),
                 ask=not (self.defaults or self.pretend),
                 yes=self.yes,
                 pretend=self.pretend,
@@ -105,84 +113,84 @@ class Adopt(Versions):
                 column=self.target,
             )
 
-        return ended(run)
+        return exit_code(command)
 
 
 @Rung.subcommand("update")
-class Update(Versions):
-    """Bring what the template has learned into a project, by default the one here."""
+class Update(VersionCommand):
+    """Update a project to a newer version of the template."""
 
-    DESCRIPTION = "Bring what the template has learned into a project"
+    DESCRIPTION = "Update a project to a newer version of the template"
 
-    check = cli.Flag("--check", help="Only say whether there is something new; if so, exit 1")
+    check = cli.Flag("--check", help="Only show whether there is a newer version; exit 1 if so")
     abort = cli.Flag(
-        "--abort", excludes=["--check"], help="Restore exactly what was before the update"
+        "--abort", excludes=["--check"], help="Restore the exact state before the update"
     )
-    go_on = cli.Flag(
+    proceed = cli.Flag(
         "--continue",
         excludes=["--check", "--abort"],
-        help="Finish an update whose conflicts are merged",
+        help="Finish an update after its conflicts are resolved",
     )
 
     def main(self, folder: str = ".") -> int:
-        """Update it, or end an update."""
+        """Update the project in FOLDER, by default the current one, or end its update."""
 
-        def run() -> None:
+        def command() -> None:
             from . import update
 
-            project = top(Path(folder))
+            project = find_project(Path(folder))
             if self.abort:
                 update.abort(project)
-            elif self.go_on:
+            elif self.proceed:
                 update.finish(project)
             else:
                 update.update(project, self.template, self.ref, self.data, check=self.check)
 
-        return ended(run)
+        return exit_code(command)
 
 
 @Rung.subcommand("up")
-class Up(Answers):
-    """Raise the level of a project, by default the one here, by one."""
+class Up(AnswersCommand):
+    """Raise a project's level by one: show what it adds and needs, then run its checks."""
 
     DESCRIPTION = "Raise a project's level by one: what it adds and needs, its checks"
 
-    yes = cli.Flag("--yes", help="Do not ask whether to go on")
+    yes = cli.Flag("--yes", help="Do not ask for confirmation")
 
     def main(self, folder: str = ".") -> int:
-        """Raise it."""
+        """Raise the level of the project in FOLDER, by default the current one."""
 
-        def run() -> None:
+        def command() -> None:
             from .up import up
 
-            up(top(Path(folder)), self.data, yes=self.yes)
+            up(find_project(Path(folder)), self.data, yes=self.yes)
 
-        return ended(run)
+        return exit_code(command)
 
 
 @Rung.subcommand("add")
 class Add(cli.Application):
-    """Give a project, by default the one here, another registry, target or CI provider."""
+    """Add another registry, target or CI provider to a project."""
 
-    DESCRIPTION = "Give a project the adapter of a slot: rung add SLOT NAME [DIR]"
+    DESCRIPTION = "Add the adapter of a slot to a project: rung add SLOT NAME [FOLDER]"
 
     def main(self, slot: str, name: str, folder: str = ".") -> int:
-        """Add it."""
+        """Add NAME for SLOT to the project in FOLDER, by default the current one."""
 
-        def run() -> None:
+        def command() -> None:
             from .add import add
 
-            add(top(Path(folder)), slot, name)
+            add(find_project(Path(folder)), slot, name)
 
-        return ended(run)
+        return exit_code(command)
 
 
-def top(folder: Path) -> Path:
-    """Give the project that a folder is in: its repository's top, unless it has answers itself."""
+def find_project(folder: Path) -> Path:
+    """Return the project that a folder is in: the folder if it has answers, else its repository."""
     if not folder.is_dir():
-        raise BadInputError(f"{folder} is no folder: name one that is")
-    inside = asks(folder, "rev-parse", "--is-inside-work-tree")
-    if (folder / source.ANSWERS).exists() or not inside:
+        raise UsageError(f"{folder} is not a directory")
+    in_repository = git_succeeds(folder, "rev-parse", "--is-inside-work-tree")
+    if (folder / ANSWERS).exists() or not in_repository:
         return folder.resolve()
     return Path(git(folder, "rev-parse", "--show-toplevel"))
 

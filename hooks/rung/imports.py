@@ -1,4 +1,4 @@
-"""The imports of a team's own code, when modules of the template moved to another package."""
+"""The imports in a team's own code, when modules of the template move to another package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Renames:
 
     @property
     def packages(self) -> set[str]:
-        """The packages of which a part moved."""
+        """The packages that lost a module."""
         return {name.partition(".")[0] for name in self.modules}
 
 
@@ -31,12 +31,14 @@ def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
     """Return the modules that moved.
 
     Args:
-        moves: Files; only those of Python under `src/` are modules.
-        old_texts: By old path, the text of each `__init__.py` among them.
+        moves: Files; only Python files under `src/` are modules.
+        old_texts: The text of each `__init__.py` among them, by old path.
     """
-    modules, attributes = dict[str, str](), dict[str, dict[str, str]]()
+    modules = dict[str, str]()
+    attributes = dict[str, dict[str, str]]()
     for move in moves:
-        before, after = _module(move.old), _module(move.new)
+        before = _module(move.old)
+        after = _module(move.new)
         if not before or not after:
             continue
         if move.old.endswith("__init__.py") and "." not in before:
@@ -48,11 +50,11 @@ def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
 
 
 def rewritten(text: str, path: str, known: Renames) -> str:
-    """Return a Python file with the imports of modules that moved.
+    """Return a Python file whose imports name the new places of modules that moved.
 
     Args:
         text: The file; one that does not parse is returned as it is.
-        path: Where it is in the project, for imports that are relative.
+        path: Its path in the project, for relative imports.
         known: What moved.
     """
     try:
@@ -62,16 +64,16 @@ def rewritten(text: str, path: str, known: Renames) -> str:
     lines = text.splitlines(keepends=True)
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     for node in sorted(nodes, key=lambda node: node.lineno, reverse=True):
-        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        first = node.lineno - 1
+        last = (node.end_lineno or node.lineno) - 1
         places = _places(node, path, known)
         if set(places) == {""}:
             continue
         before = "".join(lines[first : last + 1])
         indent = before[: node.col_offset]
-        renamed = {alias.name for alias in node.names} - {
-            name.partition(" ")[0] for names in places.values() for name in names
-        }
-        if len(places) == 1 and not renamed:  # as it is written otherwise, its comments included
+        imported = {name.partition(" ")[0] for names in places.values() for name in names}
+        has_renames = any(alias.name not in imported for alias in node.names)
+        if len(places) == 1 and not has_renames:  # the rest stays as written, comments included
             module = re.compile(r"(from\s+)[\w.]+(\s+import)")
             after = module.sub(rf"\g<1>{next(iter(places))}\g<2>", before[len(indent) :], count=1)
             lines[first : last + 1] = [indent + after]
@@ -93,14 +95,14 @@ def rewritten(text: str, path: str, known: Renames) -> str:
 
 
 def _end(statement: str, node: ast.ImportFrom) -> int:
-    """Return where the last line's code ends: a comment may follow it."""
+    """Return the offset at which the code of a statement ends: a comment may follow."""
     before = statement.splitlines(keepends=True)[:-1]
     last = statement.splitlines(keepends=True)[-1].encode()
     return len("".join(before)) + len(last[: node.end_col_offset].decode())
 
 
 def _comments(statement: str, rest: str) -> list[str]:
-    """Return the comments within a statement; what follows its end is left."""
+    """Return the comments inside a statement, without the one that follows it."""
     tokens = tokenize.generate_tokens(io.StringIO(statement.removesuffix(rest).lstrip()).readline)
     with suppress(tokenize.TokenError):
         return [token.string for token in tokens if token.type == tokenize.COMMENT]
@@ -108,31 +110,32 @@ def _comments(statement: str, rest: str) -> list[str]:
 
 
 def _places(node: ast.ImportFrom, path: str, known: Renames) -> dict[str, list[str]]:
-    """Return the names of an import by the package that they are in now; "" if it did not move."""
+    """Return the imported names by the package that they are in now; "" if they did not move."""
     base = _absolute(node, path)
     places: dict[str, list[str]] = {}
     for alias in node.names:
         module = f"{base}.{alias.name}"
-        called, bound = alias.name, alias.asname or alias.name
+        new_name = alias.name
+        bound_name = alias.asname or alias.name
         if base is None:
             place = ""
         elif module in known.modules:
-            place, _, called = known.modules[module].rpartition(".")
+            place, _, new_name = known.modules[module].rpartition(".")
         elif base in known.modules:
             place = known.modules[base]
         else:
-            place = known.attributes.get(base, {}).get(alias.name, "")  # "": it is where it was
-        text = called if called == bound else f"{called} as {bound}"
+            place = known.attributes.get(base, {}).get(alias.name, "")  # "": it did not move
+        text = new_name if new_name == bound_name else f"{new_name} as {bound_name}"
         places.setdefault(place, []).append(text)
     return places
 
 
 def _statements(stays: str, places: dict[str, list[str]]) -> list[str]:
-    """Return the lines of one import statement for each place; `stays` is that of the rest."""
+    """Return one import statement for each place, as lines; `stays` is the place of the rest."""
     lines = []
     for place, names in sorted(places.items()):
         line = f"from {place or stays} import {', '.join(names)}"
-        if len(line) > 100:  # characters, as the project's ruff has it
+        if len(line) > 100:  # characters, the limit of the project's ruff
             lines += [f"from {place or stays} import (", *(f"    {n}," for n in names), ")"]
         else:
             lines.append(line)
@@ -140,7 +143,7 @@ def _statements(stays: str, places: dict[str, list[str]]) -> list[str]:
 
 
 def _absolute(node: ast.ImportFrom, path: str) -> str | None:
-    """Return the dotted name of what an import is from."""
+    """Return the absolute dotted name of the module that an import names."""
     if not node.level:
         return node.module
     place = PurePosixPath(path).with_suffix("").parts
@@ -151,7 +154,7 @@ def _absolute(node: ast.ImportFrom, path: str) -> str | None:
 
 
 def _module(path: str) -> str:
-    """Return the dotted name of a file under `src/`; empty if it is no module."""
+    """Return the dotted name of a file under `src/`; empty if it is not a module."""
     place = PurePosixPath(path)
     if place.suffix != ".py" or place.parts[:1] != ("src",):
         return ""
@@ -160,7 +163,7 @@ def _module(path: str) -> str:
 
 
 def _defined(text: str) -> set[str]:
-    """Return the names that a module defines itself."""
+    """Return the names that a module itself defines."""
     names = set()
     for node in ast.parse(text).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):

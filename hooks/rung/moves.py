@@ -1,86 +1,85 @@
-"""What moved from one version of the template to the next, and a team's changes with it."""
+"""Files that moved between two versions of the template, and a team's changes to them."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
 
-from . import source
-from .tools import asks, git, names
+from .git import git, git_bytes, read_blob, split_nul
+from .process import run
+from .template import Template, list_files
 
 TABLE = "copier/moves.yml"
+MOST_CONFLICTS = 127  # `git merge-file` ends with the number of conflicts; above are errors
 
 
 @dataclass(frozen=True)
 class Move:
-    """A file of the template that has another place in the new version."""
+    """A file of the template that has a new place in the new version."""
 
     old: str
     new: str
 
 
-def between(template: source.Source, package: str, old: Path, new: Path) -> list[Move]:
+def between(template: Template, package: str, old: Path, new: Path) -> list[Move]:
     """List the files that moved.
 
     Args:
-        template: The version that comes; its table says which folders moved.
+        template: The new version; its table says which folders moved.
         package: The name of the project's own package.
-        old: The project as the version before renders it.
-        new: The same as the new version renders it.
+        old: The project as the previous version renders it.
+        new: The project as the new version renders it.
 
     Returns:
-        Files of the old render that the new one has at their new place, and no more at the old.
+        Files of the old render that the new one has at their new place, and no longer at the old.
     """
-    folder = source.history(template.url)
-    if not asks(folder, "cat-file", "-e", f"{template.commit}:{TABLE}"):
+    if not template.has(TABLE):
         return []
-    rows = yaml.safe_load(git(folder, "show", f"{template.commit}:{TABLE}"))
-    places = {row["from"].replace("{{ package_name }}", package): row["to"] for row in rows}
-    had, has = source.files(old), source.files(new)
+    new_folders = {
+        row["from"].replace("{{ package_name }}", package): row["to"]
+        for row in yaml.safe_load(template.read(TABLE))
+    }
+    new_files = list_files(new)
     moves = []
-    for name in sorted(had - has):
-        before = next((start for start in places if name.startswith(start)), None)
-        if before and (place := places[before] + name.removeprefix(before)) in has:
+    for name in sorted(list_files(old) - new_files):
+        folder = next((start for start in new_folders if name.startswith(start)), None)
+        if folder is None:
+            continue
+        place = new_folders[folder] + name.removeprefix(folder)
+        if place in new_files:
             moves.append(Move(name, place))
     return moves
 
 
 def carry(project: Path, moves: list[Move], old: Path, before: str) -> None:
-    """Bring a team's changes of files that moved to the new places, after Copier has been there.
+    """Carry a team's changes to files that moved over to the new places, once Copier has finished.
 
-    A file that was deleted is deleted at its new place, too. Where changes meet, both stand between
-    conflict markers that name both places, and Git's index has the three versions.
+    A file that the team deleted is deleted at its new place, too. Where changes conflict, both
+    stand between conflict markers that name both places, and Git's index has the three versions.
 
     Args:
-        project: What is updated.
-        moves: Of its files.
-        old: The project as the version before renders it.
+        project: The project that is updated.
+        moves: The files that moved.
+        old: The project as the previous version renders it.
         before: The project's commit before the update.
     """
-    had = set(names(git(project, "ls-tree", "-r", "-z", "--name-only", before)))
+    tracked = set(split_nul(git(project, "ls-tree", "-r", "-z", "--name-only", before)))
     for move in moves:
         new = project / move.new
-        if move.old not in had:
+        if move.old not in tracked:
             new.unlink(missing_ok=True)
             continue
-        team = git_bytes(project, "cat-file", "blob", f"{before}:{move.old}")
+        team = read_blob(project, before, move.old)
         base = (old / move.old).read_bytes()
         if team != base and new.is_file():
             _merge(project, move, base, team)
-        for left in (move.old, f"{move.old}.rej"):
-            if left == move.old or left not in had:
-                (project / left).unlink(missing_ok=True)
-
-
-def git_bytes(folder: Path, *args: str, given: bytes = b"") -> bytes:
-    """Run git with and for bytes."""
-    command = ["git", "-C", str(folder), *args]
-    return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+        for name in (move.old, f"{move.old}.rej"):
+            if name == move.old or name not in tracked:
+                (project / name).unlink(missing_ok=True)
 
 
 def _merge(project: Path, move: Move, base: bytes, team: bytes) -> None:
@@ -94,50 +93,50 @@ def _merge(project: Path, move: Move, base: bytes, team: bytes) -> None:
         labels = []
         for label in (f"before updating ({move.old})", move.old, f"after updating ({move.new})"):
             labels += ["-L", label]
-        command = ["git", "merge-file", "-p", *labels, *map(str, files)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    if done.returncode < 0 or done.returncode > 127:  # Git cannot merge it: it is not text
-        merged, conflicts = team, True
+        result = run(["git", "merge-file", "-p", *labels, *map(str, files)], Path(folder))
+    if not 0 <= result.returncode <= MOST_CONFLICTS:  # Git cannot merge it: it is not text
+        merged = team
+        has_conflicts = True
     else:
-        merged, conflicts = done.stdout, done.returncode > 0
+        merged = result.stdout
+        has_conflicts = result.returncode > 0
     (project / move.new).write_bytes(merged)
-    if conflicts:
-        stages = []
-        for stage, text in enumerate((base, team, theirs), 1):
-            blob = git_bytes(project, "hash-object", "-w", "--stdin", given=text).decode().strip()
-            stages.append(f"100644 {blob} {stage}\t{move.new}\0")
-        git_bytes(project, "update-index", "-z", "--index-info", given="".join(stages).encode())
+    if has_conflicts:
+        entries = []
+        for stage, content in enumerate((base, team, theirs), 1):
+            blob = git(project, "hash-object", "-w", "--stdin", stdin=content)
+            entries.append(f"100644 {blob} {stage}\t{move.new}\0")
+        git_bytes(project, "update-index", "-z", "--index-info", stdin="".join(entries).encode())
 
 
 def prune(project: Path, before: str) -> None:
-    """Remove folders that an update left with nothing but what Python had compiled.
+    """Remove folders that an update left with nothing but compiled Python.
 
-    To Python and mypy they would be packages yet.
+    Python and mypy would still take them for packages.
 
     Args:
-        project: What is updated.
+        project: The project that is updated.
         before: Its commit before the update.
     """
-    listed = names(git(project, "ls-tree", "-r", "-z", "--name-only", before))
-    gone = [project / name for name in listed if not (project / name).exists()]
-    for folder in sorted({path.parent for path in gone}, reverse=True):
-        place = folder
-        while place != project and place.is_dir() and not _has_files(place):
-            shutil.rmtree(place)
-            place = place.parent
+    tracked = split_nul(git(project, "ls-tree", "-r", "-z", "--name-only", before))
+    deleted = [project / name for name in tracked if not (project / name).exists()]
+    for parent in sorted({path.parent for path in deleted}, reverse=True):
+        folder = parent
+        while folder != project and folder.is_dir() and not _has_files(folder):
+            shutil.rmtree(folder)
+            folder = folder.parent
 
 
 def _has_files(folder: Path) -> bool:
-    """Check whether a folder has a file that Python has not compiled."""
+    """Check whether a folder has a file other than compiled Python."""
     files = (path for path in folder.rglob("*") if not path.is_dir())
     return any(path.parent.name != "__pycache__" for path in files)
 
 
 def mentions(project: Path, moves: list[Move]) -> list[str]:
-    """List lines that name a file or module that moved, as `file:line`, such as of a Makefile."""
-    olds = sorted({move.old for move in moves})
-    patterns = [part for old in olds for part in ("-e", old)]
-    command = ["grep", "-n", "-I", "-F", "-o", *patterns, "--", ":!*.lock", ":!src/rung_runtime"]
-    done = subprocess.run(["git", "-C", str(project), *command], capture_output=True, check=False)
-    lines = done.stdout.decode(errors="replace").splitlines()
-    return list(dict.fromkeys(line.rpartition(":")[0] for line in lines))
+    """List the lines that name the old place of a file, such as in a Makefile, as `file:line`."""
+    old_paths = sorted({move.old for move in moves})
+    patterns = [option for path in old_paths for option in ("-e", path)]
+    search = ["grep", "-n", "-I", "-F", "-o", *patterns, "--", ":!*.lock", ":!src/rung_runtime"]
+    result = run(["git", *search], project)
+    return list(dict.fromkeys(line.rpartition(":")[0] for line in result.text.splitlines()))

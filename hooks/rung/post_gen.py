@@ -1,7 +1,7 @@
 """After a project is rendered: lock, environment, hooks, first commit.
 
-It is what `make setup` does, so that a project that Copier made by itself can catch up with it, and
-so that there is one list of what to do. `python -m rung.post_gen DIR` runs it.
+This is `make setup`: there is one list of what to do, and a project that Copier alone rendered can
+run it later. `python -m rung.post_gen FOLDER` runs it, too.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import RefusedError
-from .tools import ended, shown
+from .console import exit_code
+from .exceptions import RefusedError
+from .process import run
 
 
 def setup(project: Path) -> None:
-    """Set a project up.
+    """Set up a project.
 
     Raises:
-        RefusedError: It failed, and has said why.
+        RefusedError: It failed, and the reason was printed.
     """
-    if code := shown(project, "make", "--no-print-directory", "setup"):
-        raise RefusedError(f"make setup ended with {code}, as said above")
+    result = run(["make", "--no-print-directory", "setup"], project, output="shown")
+    if not result.succeeded:
+        raise RefusedError(f"make setup ended with exit code {result.returncode} (see above)")
 
 
 if __name__ == "__main__":
-    sys.exit(ended(lambda: setup(Path(sys.argv[1]))))
+    sys.exit(exit_code(lambda: setup(Path(sys.argv[1]))))

@@ -1,4 +1,7 @@
-"""After an update: does it hold? `python -m rung.post_update DIR` relocks, and runs the checks."""
+"""After an update: does the project still work?
+
+`python -m rung.post_update FOLDER` relocks it and runs its checks.
+"""
 
 from __future__ import annotations
 
@@ -10,100 +13,112 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from . import RefusedError
-from .tools import ended, git, heard, names, say, shown
+from .console import echo, exit_code
+from .exceptions import RefusedError
+from .git import git, split_nul
+from .process import run
 
-# Those of `make check`, whose Makefile may be the team's own.
+# Those of `make check`, as the Makefile may be the team's own.
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
-# What is above level 0 has checks of its own: what its pipelines would do, with another registry.
+# Levels above 0 also do what their pipelines would do, with a registry of their own.
 REHEARSAL = ("ml run", "ml register", "ml deploy --target local/staging")
-UV = ("uv", "run", "--quiet", "--locked", "--all-groups", "--project")
-TOLD = 15  # lines
-MARKERS = (b"<<<<<<< ", b">>>>>>> ")
+TIDY_IMPORTS = ("ruff check --quiet --select I --fix", "ruff format --quiet")
+SHOWN_LINES = 15  # of what a failed check prints
+CONFLICT_MARKERS = (b"<<<<<<< ", b">>>>>>> ")
 
 
-def conflicts(project: Path) -> list[str]:
-    """Name the files where the template's lines and the team's meet: unmerged, marked or *.rej."""
-    unmerged = {line.split("\t", 1)[1] for line in names(git(project, "ls-files", "-u", "-z"))}
-    changed = names(git(project, "diff", "HEAD", "-z", "--name-only", "--diff-filter=d"))
-    new = names(git(project, "ls-files", "-z", "--others", "--exclude-standard"))
+def find_conflicts(project: Path) -> list[str]:
+    """Return the files that are unmerged in Git, have conflict markers, or are rejected hunks."""
+    entries = split_nul(git(project, "ls-files", "-u", "-z"))
+    conflicts = {entry.split("\t", 1)[1] for entry in entries}
+    changed = split_nul(git(project, "diff", "HEAD", "-z", "--name-only", "--diff-filter=d"))
+    new = split_nul(git(project, "ls-files", "-z", "--others", "--exclude-standard"))
     for name in {*changed, *new}:
-        if name.endswith(".rej") or marked(project / name):
-            unmerged.add(name)
-    return sorted(unmerged)
+        if name.endswith(".rej") or has_conflict_markers(project / name):
+            conflicts.add(name)
+    return sorted(conflicts)
 
 
-def marked(file: Path) -> bool:
-    """Tell whether a file has a conflict block."""
+def has_conflict_markers(file: Path) -> bool:
+    """Check whether a file has a conflict block."""
     if not file.is_file():
         return False
     lines = file.read_bytes().splitlines()
-    return all(any(line.startswith(marker) for line in lines) for marker in MARKERS)
+    return all(any(line.startswith(marker) for line in lines) for marker in CONFLICT_MARKERS)
 
 
 def check(project: Path, rewritten: Iterable[str] = ()) -> None:
-    """Relock, and run the project's checks.
+    """Relock a project, and run its checks.
 
     Args:
         project: The top of its repository.
-        rewritten: Files whose imports the update has changed, which are sorted anew first.
+        rewritten: Files whose imports the update has changed; they are sorted first.
 
     Raises:
         RefusedError: There are conflicts, no lock can be made, or a check fails.
     """
-    if left := conflicts(project):
-        raise RefusedError(f"conflicts are left in {', '.join(left)}: merge them first")
-    if shown(project, "uv", "lock", "--quiet"):
-        raise RefusedError("uv finds no versions that go together, as said above")
-    say("uv lock … passed")
+    if conflicts := find_conflicts(project):
+        raise RefusedError(f"unresolved conflicts in {', '.join(conflicts)}: resolve them first")
+    if not run(["uv", "lock", "--quiet"], project, output="shown").succeeded:
+        raise RefusedError("uv finds no compatible versions (see above)")
+    echo("uv lock … passed")
     if files := [name for name in rewritten if (project / name).is_file()]:
-        for tidy in ("check --quiet --select I --fix", "format --quiet"):
-            heard(project, *UV, str(project.resolve()), "ruff", *tidy.split(), "--", *files)
-    passes(project, CHECKS)
+        for command in TIDY_IMPORTS:
+            run(in_environment(project, command, "--", *files), project)
+    run_checks(project, CHECKS)
 
 
 def rehearse(project: Path) -> None:
-    """Train, register, deploy to staging: in a copy, with a registry, that are thrown away.
+    """Train, register and deploy to staging in a copy, with a registry, that are thrown away.
 
     Raises:
         RefusedError: One of them failed.
     """
-    with TemporaryDirectory(prefix="rung-") as folder:
-        copy = Path(folder, project.resolve().name)
-        data = yaml.safe_load((project / "config/data.yaml").read_text("utf-8"))["source"]
+    with TemporaryDirectory(prefix="rung-") as temporary:
+        copy = Path(temporary, project.resolve().name)
+        contract = yaml.safe_load((project / "config/data.yaml").read_text("utf-8"))
         listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        for name in {*names(listed), str(data)}:  # data that Git ignores as well
+        for name in {*split_nul(listed), str(contract["source"])}:  # which Git may ignore
             if (project / name).is_file():
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(project / name, copy / name)
-        git(copy, "init", "--quiet")  # DVC asks for one
-        passes(project, REHEARSAL, copy, ML_REGISTRY=str(Path(folder, "registry")))
+        git(copy, "init", "--quiet")  # DVC needs a repository
+        run_checks(project, REHEARSAL, copy, ML_REGISTRY=str(Path(temporary, "registry")))
 
 
-def passes(project: Path, checks: Iterable[str], at: Path | None = None, **env: str) -> None:
-    """Run checks in a project's environment; of one that fails, show the end of what it prints.
+def in_environment(project: Path, command: str, *more: str) -> list[str]:
+    """Return a command that runs in a project's locked environment."""
+    options = ("--quiet", "--locked", "--all-groups", "--project", str(project.resolve()))
+    return ["uv", "run", *options, *command.split(), *more]
+
+
+def run_checks(
+    project: Path, checks: Iterable[str], folder: Path | None = None, **env: str
+) -> None:
+    """Run checks in a project's environment, and show the end of what a failed one prints.
 
     Args:
-        project: Whose environment it is.
+        project: The project whose environment it is.
         checks: Commands.
-        at: The folder to run them in, if that is another one.
-        env: Set for them.
+        folder: Where to run them, if not in the project.
+        env: Environment variables for them.
 
     Raises:
         RefusedError: One failed.
     """
     failed = []
-    for one in checks:
-        print(f"{one} … ", end="", flush=True)
-        code, said = heard(at or project, *UV, str(project.resolve()), *one.split(), **env)
-        say("failed" if code else "passed")
-        if code:
-            failed.append(one)
-            say("".join(f"  {line}\n" for line in said.strip().splitlines()[-TOLD:]))
+    for command in checks:
+        echo(f"{command} … ", end="")
+        result = run(in_environment(project, command), folder or project, env=env, output="merged")
+        echo("passed" if result.succeeded else "failed")
+        if not result.succeeded:
+            failed.append(f"`uv run {command}`")
+            lines = result.text.strip().splitlines()[-SHOWN_LINES:]
+            echo("".join(f"  {line}\n" for line in lines))
     if failed:
-        listed = ", ".join(f"`uv run {one}`" for one in failed)
-        raise RefusedError(f"in {project}, {listed} fails: mend it, then rung update --continue")
+        verdict = f"{', '.join(failed)} failed in {project}"
+        raise RefusedError(f"{verdict}. Fix it, then run `rung update --continue`")
 
 
 if __name__ == "__main__":
-    sys.exit(ended(lambda: check(Path(sys.argv[1]))))
+    sys.exit(exit_code(lambda: check(Path(sys.argv[1]))))

@@ -1,4 +1,7 @@
-"""Before a project is made: is all there that it needs? `python -m rung.pre_gen DIR` says."""
+"""Before a project is rendered: is everything there that it needs?
+
+`python -m rung.pre_gen FOLDER` checks it, and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +10,77 @@ import re
 import sys
 from pathlib import Path
 
-from plumbum import local
+from .console import bullets, exit_code
+from .exceptions import UsageError
+from .process import is_installed, run
 
-from . import BadInputError
-from .tools import ended
-
-# The oldest that Copier and a project go with.
-OLDEST = {"git": (2, 27), "uv": (0, 9), "make": (3, 81)}
+# The oldest versions that Copier and a project work with.
+MINIMUM_VERSIONS = {"git": (2, 27), "uv": (0, 9), "make": (3, 81)}
 PYTHON = ">=3.11"
 
 
-def programs() -> list[str]:
-    """Say which programs are missing or too old."""
-    missing = []
-    for name, oldest in OLDEST.items():
-        wanted = ".".join(map(str, oldest))
-        if name not in local:
-            missing.append(f"{name} is missing: install {wanted} or newer")
+def program_problems() -> list[str]:
+    """Return a sentence for each program that is missing or too old."""
+    problems = []
+    here = Path.cwd()
+    for name, minimum in MINIMUM_VERSIONS.items():
+        needed = ".".join(map(str, minimum))
+        if not is_installed(name):
+            problems.append(f"{name} is not installed: install {needed} or newer")
             continue
-        said = local[name]("--version")
-        have = re.search(r"(\d+)\.(\d+)", said)
-        if have and (int(have[1]), int(have[2])) < oldest:
-            missing.append(f"{name} is {have[0]}: install {wanted} or newer")
-    if "uv" in local and local["uv"]["python", "find", PYTHON].run(retcode=None)[0] != 0:
-        missing.append(f"no Python {PYTHON}: uv python install 3.13")
-    return missing
+        result = run([name, "--version"], here)
+        version = re.search(r"(\d+)\.(\d+)", result.text)
+        if not result.succeeded:
+            problems.append(f"{name} --version failed: {result.reason}")
+        elif version and (int(version[1]), int(version[2])) < minimum:
+            problems.append(f"{name} {version[0]} is too old: install {needed} or newer")
+    if is_installed("uv") and not run(["uv", "python", "find", PYTHON], here).succeeded:
+        problems.append(f"there is no Python {PYTHON}: run `uv python install 3.13`")
+    return problems
 
 
-def identity(folder: Path) -> list[str]:
-    """Say whether Git does not know who commits."""
-    nearest = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
-    if "git" not in local:
+def identity_problems(folder: Path) -> list[str]:
+    """Return a sentence if Git does not know whose name to put on commits in a folder."""
+    if not is_installed("git"):
         return []
-    ask = local["git"].with_cwd(str(nearest))["-c", "user.useConfigOnly=true", "var"]
-    if ask["GIT_COMMITTER_IDENT"].run(retcode=None)[0] == 0:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    command = ["git", "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT"]
+    if run(command, nearest).succeeded:
         return []
-    return ["Git does not know you: git config --global user.name NAME, and user.email ADDRESS"]
+    return [
+        "Git has no identity configured: run `git config --global user.name NAME` "
+        "and `git config --global user.email ADDRESS`"
+    ]
 
 
-def place(folder: Path) -> list[str]:
-    """Say what is wrong with the folder that a project is to be made in."""
+def folder_problems(folder: Path) -> list[str]:
+    """Return a sentence if a project cannot be created in a folder."""
     if folder.is_dir():
         if any(folder.iterdir()):
-            return [f"{folder} is not empty: name another folder, or see `rung adopt`"]
-        nearest = folder = folder.resolve()
+            return [f"{folder} is not empty: choose another folder, or see `rung adopt`"]
+        parent = folder.resolve().parent
     elif folder.exists() or folder.is_symlink():
-        return [f"{folder} exists, and is no folder: name another"]
+        return [f"{folder} exists and is not a directory: choose another name"]
     else:
-        nearest = next(p for p in folder.absolute().parents if p.exists())
-    # It is made beside the folder, and takes its place when it is whole.
-    where = nearest if nearest != folder else folder.absolute().parent
-    if not where.is_dir() or not os.access(where, os.W_OK | os.X_OK):
-        return [f"{where} may not be written to: name another folder"]
+        parent = next(path for path in folder.absolute().parents if path.exists())
+    # The project is made beside its folder, and takes its place once it is complete.
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        return [f"{parent} is not writable: choose another folder"]
     return []
 
 
 def check(folder: Path) -> None:
-    """See that a project can be made in a folder.
+    """Check that a project can be created in a folder.
 
     Raises:
-        BadInputError: Something is missing; all that is missing is named.
+        UsageError: Something is missing; the message lists everything that is.
     """
-    if missing := [*programs(), *identity(folder), *place(folder)]:
-        listed = "".join(f"\n  - {one}" for one in missing)
-        raise BadInputError(f"{folder} cannot become a project yet:{listed}\nNothing was written")
+    problems = [*program_problems(), *identity_problems(folder), *folder_problems(folder)]
+    if problems:
+        raise UsageError(
+            f"no project can be created in {folder} yet:{bullets(problems)}\nNothing was written"
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(ended(lambda: check(Path(sys.argv[1]))))
+    sys.exit(exit_code(lambda: check(Path(sys.argv[1]))))

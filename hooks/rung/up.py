@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -9,103 +10,129 @@ from typing import Any
 
 import yaml
 
-from . import BadInputError, RefusedError, pre_update, source, update
-from .tools import git, say
+from . import pre_update, update
+from .console import bullets, confirm, echo
+from .exceptions import RefusedError, UsageError
+from .template import (
+    LEVELS,
+    PACKAGED,
+    Template,
+    list_files,
+    parse_answers,
+    read_questions,
+    render,
+)
 
-# What a level needs that no file brings.
+# What a level needs that no file provides.
 NEEDS = {
     1: (
-        "a place for models: the folder registry/ until config/delivery.yaml names another",
-        "a machine that stays, to serve on: this one until the variable ML_RUNNER names another",
-        "new rows and their labels now and then: ml data add, ml labels add",
+        "a place for models: the folder registry/, unless config/delivery.yaml names another",
+        "a machine that keeps running, to serve on: this one, unless the variable ML_RUNNER names "
+        "another",
+        "new rows and their labels from time to time: ml data add, ml labels add",
     ),
     2: (
         "a repository on GitHub or GitLab, with a main branch that pull requests merge into",
-        "docker or buildah for the image: pipelines bring theirs",
+        "docker or buildah for the image: pipelines bring their own",
         "people who approve: the environment production, with required reviewers",
     ),
 }
 
 
-def up(project: Path, said: list[str], *, yes: bool) -> None:
+@dataclass(frozen=True)
+class Preview:
+    """What other answers change in a project."""
+
+    added: list[str]
+    changed: list[str]
+    new_answers: dict[str, Any]
+
+
+def up(project: Path, options: list[str], *, yes: bool) -> None:
     """Raise a project's level by one.
 
     Args:
         project: The top of its repository.
-        said: Answers to the new level's questions, NAME=VALUE.
-        yes: Do not ask whether to go on.
+        options: Answers to the new level's questions, as NAME=VALUE.
+        yes: Do not ask for confirmation.
 
     Raises:
-        BadInputError: It is at the top, or cannot be updated.
-        RefusedError: There are conflicts, or a check of the new level fails.
+        UsageError: The project is at the highest level, or cannot be updated.
+        RefusedError: There are conflicts, or one of the new level's checks fails.
     """
-    known = pre_update.check(project)
-    if known["_src_path"] == source.PACKED:
-        raise BadInputError(f"{project} came from a package: rung update --template URL first")
-    level = int(known.get("level", 0)) + 1
-    if level not in source.LEVELS:
-        raise BadInputError(f"{project} is at level {known['level']}, the highest there is")
-    template = update.had(known)
-    if "level" in (data := source.parsed(said, template)):
-        raise BadInputError("rung up raises the level by one: leave --data level out")
+    answers = pre_update.check(project)
+    if answers["_src_path"] == PACKAGED:
+        raise UsageError(
+            f"{project} was created from a package: run `rung update --template URL` first"
+        )
+    level = int(answers.get("level", 0)) + 1
+    if level not in LEVELS:
+        raise UsageError(f"{project} is at level {answers['level']}, the highest there is")
+    template = update.installed_version(answers)
+    data = parse_answers(options, template)
+    if "level" in data:
+        raise UsageError("rung up raises the level by one: omit --data level")
     data["level"] = level
-    added, changed, new = adds(template, known, data)
-    folders = groupby(added, parent)
-    listed = "".join(
-        f"\n  {where}/: {', '.join(PurePosixPath(name).name for name in names)}"
-        for where, names in folders
-    ).replace("\n  ./: ", "\n  ")
-    needs = "".join(f"\n  - {one}" for one in NEEDS[level])
-    say(f"Level {level} adds {len(added)} files:{listed}\n")
-    say(f"It changes {', '.join([*changed, 'uv.lock'])}.")
-    if answers := "".join(f"\n  {name}: {value}" for name, value in new.items()):
-        say(f"\nIt asks, and without --data NAME=VALUE takes:{answers}")
-    say(f"\nIt needs:{needs}\n\nIts checks, a whole training among them, take minutes.\n")
-    if not yes and not agreed():
+    echo(describe(preview(template, answers, data), level))
+    if not yes and not confirm():
         raise RefusedError("nothing was changed")
-    update.bring(project, template, known, data)
+    update.merge_version(project, template, answers, data)
     update.finish(project)
 
 
-def agreed() -> bool:
-    """Ask a person whether to go on.
+def describe(changes: Preview, level: int) -> str:
+    """Return what a level adds, changes, asks and needs, for a person to decide."""
+    lines = []
+    for folder, names in groupby(changes.added, parent_folder):
+        listed = ", ".join(PurePosixPath(name).name for name in names)
+        lines.append(f"  {listed}" if folder == "." else f"  {folder}/: {listed}")
+    parts = ["\n".join([f"Level {level} adds {len(changes.added)} files:", *lines]) + "\n"]
+    parts.append(f"It changes {', '.join([*changes.changed, 'uv.lock'])}.")
+    if changes.new_answers:
+        defaults = "".join(f"\n  {name}: {value}" for name, value in changes.new_answers.items())
+        parts.append(f"\nNew settings, which --data NAME=VALUE changes:{defaults}")
+    parts.append(f"\nIt needs:{bullets(NEEDS[level])}\n")
+    parts.append("Its checks include a full training run, and take minutes.\n")
+    return "\n".join(parts)
 
-    Raises:
-        BadInputError: There is no terminal to ask in.
+
+def preview(template: Template, answers: dict[str, Any], data: dict[str, Any]) -> Preview:
+    """Return what a project's files and answers become with other answers.
+
+    Args:
+        template: The version that the project has.
+        answers: The project's.
+        data: Those that change.
     """
-    try:
-        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        raise BadInputError("there is no terminal to ask in: add --yes") from None
+    questions = read_questions(template)
+    asked_before = {name: value for name, value in answers.items() if name in questions}
+    with TemporaryDirectory(prefix="rung-") as temporary:
+        old_render = Path(temporary, "old")
+        new_render = Path(temporary, "new")
+        render(template, old_render, asked_before)
+        new_answers = render(template, new_render, asked_before | data)
+        old_files = list_files(old_render)
+        new_files = list_files(new_render)
+        changed = [
+            name
+            for name in sorted(old_files & new_files)
+            if (old_render / name).read_bytes() != (new_render / name).read_bytes()
+        ]
+    seeds = seed_paths(template, str(answers["package_name"]))
+    return Preview(
+        added=sorted(new_files - old_files, key=lambda name: (parent_folder(name), name)),
+        changed=[name for name in changed if not name.startswith(seeds)],
+        new_answers={name: value for name, value in new_answers.items() if name not in answers},
+    )
 
 
-def adds(
-    template: source.Source, known: dict[str, Any], data: dict[str, Any]
-) -> tuple[list[str], list[str], dict[str, Any]]:
-    """Name the files that other answers add to a render, those they change, and new answers."""
-    questions = source.questions(template)
-    own = {name: value for name, value in known.items() if name in questions}
-    with TemporaryDirectory(prefix="rung-") as folder:
-        old, new = Path(folder, "old"), Path(folder, "new")
-        source.render(template, old, own)
-        answers = source.render(template, new, own | data)
-        had, has = source.files(old), source.files(new)
-        both = sorted(had & has)
-        changed = [n for n in both if (old / n).read_bytes() != (new / n).read_bytes()]
-        kept = seeds(template, str(own["package_name"]))
-    added = sorted(has - had, key=lambda name: (parent(name), name))
-    more = {name: value for name, value in answers.items() if name not in known}
-    return added, [name for name in changed if not name.startswith(kept)], more
-
-
-def parent(name: str) -> str:
-    """Give the folder of a file of a project."""
+def parent_folder(name: str) -> str:
+    """Return the folder of a file."""
     return str(PurePosixPath(name).parent)
 
 
-def seeds(template: source.Source, package: str) -> tuple[str, ...]:
-    """Name the files and folders that an update leaves to the team."""
-    text = git(source.history(template.url), "show", f"{template.commit}:copier/paths.yml")
-    rows = yaml.safe_load(text)
+def seed_paths(template: Template, package: str) -> tuple[str, ...]:
+    """Return the files and folders that an update leaves to the team."""
+    rows = yaml.safe_load(template.read("copier/paths.yml"))
     paths = [row["path"] for row in rows if row["class"] == "seed"]
     return tuple(path[1:].replace("{{ package_name }}", package) for path in paths)

@@ -1,110 +1,136 @@
-"""`rung update`: what the template has learned comes into a project, or all is as it was."""
+"""`rung update`: bring a newer version of the template into a project, or change nothing."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import BadInputError, RefusedError, imports, kept, moves, post_update, pre_update, source
-from .tools import git, names, say
+from . import imports, moves, post_update, pre_update
+from .console import bullets, echo
+from .exceptions import RefusedError, UsageError
+from .git import git, split_nul
+from .lost_lines import find_lost_lines, read_content
+from .template import (
+    ANSWERS,
+    PACKAGED,
+    Template,
+    changelog_since,
+    copier_errors,
+    is_newer,
+    list_files,
+    normalize_url,
+    parse_answers,
+    read_answers,
+    read_questions,
+    render,
+    resolve_version,
+)
 
 ABORTED = "refs/rung/aborted"
-NEXT = "Next: git add --all, git diff --cached, git commit."
+NEXT_STEPS = "Next: git add --all, git diff --cached, git commit."
 
 
 def update(
-    project: Path, url: str | None, ref: str | None, said: list[str], *, check: bool
+    project: Path, url: str | None, ref: str | None, options: list[str], *, check: bool
 ) -> None:
-    """Bring a project to a version of its template, by default the newest.
+    """Update a project to a version of its template.
 
     Args:
         project: The top of its repository.
-        url: Where the template is, if the project's answers do not know it.
-        ref: A version of the template; else the newest.
-        said: New answers, NAME=VALUE.
-        check: Only say whether there is something new.
+        url: The template's address, if the project's answers do not have it.
+        ref: A version of the template; by default the newest.
+        options: New answers, as NAME=VALUE.
+        check: Only show whether there is a newer version.
 
     Raises:
-        BadInputError: The update cannot begin.
-        RefusedError: There is something new, of `check`; else there are conflicts, or what the
-            project checks fails.
+        UsageError: The update cannot start.
+        RefusedError: With `check`, there is a newer version; otherwise there are conflicts, or one
+            of the project's checks fails.
     """
-    known = source.answers(project) if check else pre_update.check(project)
-    address = source.addressed(url) if url else known["_src_path"]
-    if address == source.PACKED:
-        raise BadInputError(
-            f"{project} came from a package: name the template's address, --template"
+    answers = read_answers(project) if check else pre_update.check(project)
+    address = normalize_url(url) if url else answers["_src_path"]
+    if address == PACKAGED:
+        raise UsageError(
+            f"{project} was created from a package: name the template's address with --template URL"
         )
-    template = source.found(address, ref)
-    data = source.parsed(said, template)
-    have, new = known["_commit"], source.behind(template, known["_commit"])
-    same = all(known.get(name) == value for name, value in data.items())
-    if new:
-        say(f"{have} → {template.name}\n\n{source.changes(template, have)}\n")
-    elif same or check:
-        newest = "the newest" if have == template.name else f"and {template.name} is no newer"
-        say(f"Nothing to update: the project has {have}, {newest}.")
+    template = resolve_version(address, ref)
+    data = parse_answers(options, template)
+    installed = answers["_commit"]
+    newer = is_newer(template, installed)
+    data_changes = any(answers.get(name) != value for name, value in data.items())
+    if newer:
+        echo(f"{installed} → {template.version}\n\n{changelog_since(template, installed)}\n")
+    elif check or not data_changes:
+        same = installed == template.version
+        relation = "the newest" if same else f"and {template.version} is no newer"
+        echo(f"Nothing to update: the project has {installed}, {relation}.")
     if check:
-        if new:
-            raise RefusedError(f"{template.name} is new, and the project has {have}: rung update")
+        if newer:
+            raise RefusedError(
+                f"{template.version} is available, and the project has {installed}: "
+                "run `rung update`"
+            )
         return
     head = git(project, "rev-parse", "HEAD")
-    if known["_src_path"] != address:
-        known = moved(project, known, address)
-    if new or not same:
-        bring(project, template if new else had(known), known, data, head)
+    if answers["_src_path"] != address:
+        answers = relocate_template(project, answers, address)
+    if newer or data_changes:
+        version = template if newer else installed_version(answers)
+        merge_version(project, version, answers, data, head)
         finish(project)
 
 
 def finish(project: Path) -> None:
-    """Relock, run the project's checks, and those of a level that is new to it.
+    """Relock a project and run its checks, and those of a level that is new to it.
 
     Raises:
         RefusedError: A check failed, or there are conflicts.
     """
-    note, level = pre_update.kept(project), source.answers(project)["level"]
-    post_update.check(project, note.get("rewritten", []))
-    if level > note["level"]:
+    record = pre_update.require_pending(project)
+    level = read_answers(project)["level"]
+    post_update.check(project, record.rewritten)
+    if level > record.level:
         post_update.rehearse(project)
-    is_at = f"is at level {level}" if level > note["level"] else f"has {note['to']}"
-    say(f"\nThe project {is_at}, and its checks pass. {NEXT}")
+    state = f"is at level {level}" if level > record.level else f"has {record.version}"
+    echo(f"\nThe project {state}, and its checks pass. {NEXT_STEPS}")
 
 
-def had(known: Mapping[str, Any]) -> source.Source:
-    """Give the version that a project has."""
-    return source.found(known["_src_path"], known["_commit"])
+def installed_version(answers: Mapping[str, Any]) -> Template:
+    """Return the version of the template that a project has."""
+    return resolve_version(answers["_src_path"], answers["_commit"])
 
 
-def bring(
+def merge_version(
     project: Path,
-    template: source.Source,
-    known: dict[str, Any],
+    template: Template,
+    answers: dict[str, Any],
     data: Mapping[str, Any],
     head: str | None = None,
 ) -> None:
-    """Have Copier merge a version into a project.
+    """Have Copier merge a version of the template into a project.
 
     Args:
         project: The top of its repository.
         template: The version.
-        known: The project's answers.
+        answers: The project's answers.
         data: Answers that change.
-        head: The commit to come back to, if that is not where the project is.
+        head: The commit to return to, if not the project's current one.
 
     Raises:
-        BadInputError: Copier refuses, or would lose lines of the team; the project is as before.
-        RefusedError: There are conflicts, which are in the files.
+        UsageError: Copier refuses, or would lose lines of the team's; nothing was changed.
+        RefusedError: There are conflicts, and the files show them.
     """
     from copier import run_update
 
-    before = git(project, "rev-parse", "HEAD")
-    pre_update.keep(project, template, known, head or before)
+    base = git(project, "rev-parse", "HEAD")
+    pre_update.save_state(project, template, answers, head or base)
     try:
-        with source.told():
+        with copier_errors():
             run_update(
                 project,
                 data=dict(data),
@@ -115,166 +141,186 @@ def bring(
                 unsafe=False,
                 vcs_ref=template.commit,
             )
-        with TemporaryDirectory(prefix="rung-") as folder:
-            was, old, new = had(known), Path(folder, "old"), Path(folder, "new")
-            answered(was, old, known)
-            answered(template, new, source.answers(project))
-            moved_files = moves.between(template, str(known["package_name"]), old, new)
-            moves.carry(project, moved_files, old, before)
-            places = {move.old: move.new for move in moved_files}
-            lost = kept.lost(old, project, before, places) | overwritten(project, old)
-            deleted(project, old, before)
-            moves.prune(project, before)
-            rewritten = rename_imports(project, old, moved_files, before)
+        with TemporaryDirectory(prefix="rung-") as temporary:
+            old_render = Path(temporary, "old")
+            new_render = Path(temporary, "new")
+            render_answers(installed_version(answers), old_render, answers)
+            render_answers(template, new_render, read_answers(project))
+            package = str(answers["package_name"])
+            moved = moves.between(template, package, old_render, new_render)
+            moves.carry(project, moved, old_render, base)
+            new_places = {move.old: move.new for move in moved}
+            lost = find_lost_lines(old_render, project, base, new_places)
+            lost |= overwritten_lines(project, old_render)
+            redelete(project, old_render, base)
+            moves.prune(project, base)
+            rewritten = rewrite_imports(project, old_render, moved, base)
         if lost:
-            listed = "".join(
-                f"\n  - {name}: {lines[0].decode(errors='replace').strip()}"
-                + f" (and {len(lines) - 1} more)" * (len(lines) > 1)
-                for name, lines in lost.items()
-            )
-            raise BadInputError(
-                f"the update would lose lines of yours:{listed}\n"
-                "Copy them elsewhere, take them out and commit, then try again; nothing was changed"
+            raise UsageError(
+                f"the update would lose lines of yours:{bullets(map(summarize, lost.items()))}\n"
+                "Copy them elsewhere, remove them here and commit, then try again. "
+                "Nothing was changed"
             )
     except BaseException:
         restore(project)
         raise
-    pre_update.note(project, ended=True, rewritten=rewritten)
-    tell_moves(project, moved_files, rewritten)
-    for name, value in source.answers(project).items():
-        if name not in known:
-            say(f"New: {name} is {value}; another answer is given with --data {name}=…")
-    if left := post_update.conflicts(project):
-        listed = "".join(f"\n  - {name}" for name in left)
+    record = pre_update.require_pending(project)
+    pre_update.write_record(project, replace(record, merged=True, rewritten=rewritten))
+    report_moves(project, moved, rewritten)
+    for name, value in read_answers(project).items():
+        if name not in answers:
+            echo(f"New setting {name}: {value}. To change it: rung update --data {name}=VALUE")
+    if conflicts := post_update.find_conflicts(project):
         raise RefusedError(
-            f"your changes and the template's meet in {len(left)} file(s):{listed}\n"
-            "Both stand between <<<<<<< and >>>>>>>: keep what is right, then `git add` the file.\n"
-            "To finish: rung update --continue. To have all as before: rung update --abort"
+            f"your changes and the template's conflict in {len(conflicts)} "
+            f"file(s):{bullets(conflicts)}\n"
+            "Edit what stands between <<<<<<< and >>>>>>>, then `git add` the file.\n"
+            "To finish: rung update --continue. To undo everything: rung update --abort"
         )
 
 
-def answered(version: source.Source, to: Path, known: Mapping[str, Any]) -> None:
-    """Render a version by those of a project's answers that it asks for."""
-    questions = source.questions(version)
-    source.render(version, to, {name: known[name] for name in known if name in questions})
+def summarize(lost: tuple[str, list[bytes]]) -> str:
+    """Return the first of the lines that a file has lost, and how many more there are."""
+    name, lines = lost
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return f"{name}: {lines[0].decode(errors='replace').strip()}{more}"
 
 
-def rename_imports(
-    project: Path, old: Path, moved_files: list[moves.Move], before: str
+def render_answers(version: Template, destination: Path, answers: Mapping[str, Any]) -> None:
+    """Render a version with those of a project's answers that it asks for."""
+    questions = read_questions(version)
+    render(version, destination, {name: answers[name] for name in answers if name in questions})
+
+
+def rewrite_imports(
+    project: Path, old_render: Path, moved: list[moves.Move], head: str
 ) -> list[str]:
-    """Have the team's own Python files import from where modules have moved to.
+    """Make the team's own Python files import moved modules from their new places.
 
     Returns:
         The files that were changed.
     """
-    if not moved_files:
+    if not moved:
         return []
-    packages = {m.old: (old / m.old).read_text("utf-8") for m in moved_files if "__init__" in m.old}
-    known = imports.renames(moved_files, packages)
-    arrived = {move.new for move in moved_files}
+    packages = {
+        move.old: (old_render / move.old).read_text("utf-8")
+        for move in moved
+        if "__init__" in move.old
+    }
+    renames = imports.renames(moved, packages)
+    machinery = {move.new for move in moved}
     changed = []
-    for name in names(git(project, "ls-tree", "-r", "-z", "--name-only", before)):
+    for name in split_nul(git(project, "ls-tree", "-r", "-z", "--name-only", head)):
         path = project / name
-        if not name.endswith(".py") or name in arrived or path.is_symlink() or not path.is_file():
+        if not name.endswith(".py") or name in machinery:
+            continue
+        if path.is_symlink() or not path.is_file():
             continue
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError:
             continue
-        if (new := imports.rewritten(text, name, known)) != text:
-            path.write_bytes(new.encode("utf-8"))
+        new_text = imports.rewritten(text, name, renames)
+        if new_text != text:
+            path.write_bytes(new_text.encode("utf-8"))
             changed.append(name)
     return changed
 
 
-def tell_moves(project: Path, moved_files: list[moves.Move], rewritten: list[str]) -> None:
-    """Say what moved, whose imports were changed, and which other files name the old places."""
-    if not moved_files:
+def report_moves(project: Path, moved: list[moves.Move], rewritten: list[str]) -> None:
+    """Print what moved, whose imports were rewritten, and which other files name the old places."""
+    if not moved:
         return
-    say(f"{len(moved_files)} files moved, such as {moved_files[0].old} → {moved_files[0].new}.")
+    echo(f"{len(moved)} files moved, such as {moved[0].old} → {moved[0].new}.")
     if rewritten:
-        say("Imports of what moved were changed in:\n  " + "\n  ".join(rewritten))
-    if left := moves.mentions(project, moved_files):
-        say("These name what moved, and were left as they are:\n  " + "\n  ".join(left))
+        echo(f"Imports of moved modules were rewritten in:{bullets(rewritten)}")
+    if mentions := moves.mentions(project, moved):
+        echo(f"These lines name a place that moved, and were not changed:{bullets(mentions)}")
 
 
-def overwritten(project: Path, old: Path) -> dict[str, list[bytes]]:
-    """Give the lines of files that Git ignores, where the template has written its own."""
-    found = {}
-    for path in pre_update.kept(project)["ignored"]:
-        saved = kept.content(pre_update.record(project) / "ignored" / path)
-        if saved not in (kept.content(project / path), kept.content(old / path)):
-            found[path] = saved.splitlines() or [b"(empty)"]
-    return found
+def overwritten_lines(project: Path, old_render: Path) -> dict[str, list[bytes]]:
+    """Return the lines of files that Git ignores, where the template has written its own."""
+    lost = {}
+    saved_files = pre_update.record_folder(project) / "ignored"
+    for path in pre_update.require_pending(project).ignored:
+        saved = read_content(saved_files / path)
+        if saved not in (read_content(project / path), read_content(old_render / path)):
+            lost[path] = saved.splitlines() or [b"(empty)"]
+    return lost
 
 
-def deleted(project: Path, old: Path, before: str) -> None:
-    """Take away again what the team had deleted: Copier brings back seeds that a level brought."""
-    had = set(names(git(project, "ls-tree", "-r", "-z", "--name-only", before)))
-    there = set(pre_update.kept(project)["ignored"])
-    for path in source.files(old) - had - there:
+def redelete(project: Path, old_render: Path, head: str) -> None:
+    """Delete again what the team had deleted: Copier brings back the seeds of an earlier level."""
+    tracked = set(split_nul(git(project, "ls-tree", "-r", "-z", "--name-only", head)))
+    ignored = set(pre_update.require_pending(project).ignored)
+    for path in list_files(old_render) - tracked - ignored:
         (project / path).unlink(missing_ok=True)
 
 
 def abort(project: Path) -> None:
-    """Restore exactly what was before the update that is under way.
+    """Restore the exact state before the update that is in progress.
 
-    What is there now is kept as the commit `ABORTED`, so that no work on conflicts is lost.
+    The current state is kept as the commit `ABORTED`, so that no work on conflicts is lost.
 
     Raises:
-        BadInputError: No update is under way, or it was committed.
+        UsageError: No update is in progress, or it was committed.
     """
-    pre_update.kept(project)
-    with TemporaryDirectory() as folder:
-        index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-        git(project, "read-tree", "HEAD", **index)
-        git(project, "add", "--all", **index)
-        tree = git(project, "write-tree", **index)
-        who = {
-            f"GIT_{who}_{what}": "rung"
-            for who in ("AUTHOR", "COMMITTER")
-            for what in ("NAME", "EMAIL")
+    pre_update.require_pending(project)
+    with TemporaryDirectory() as temporary:
+        index = {"GIT_INDEX_FILE": str(Path(temporary, "index"))}
+        git(project, "read-tree", "HEAD", env=index)
+        git(project, "add", "--all", env=index)
+        tree = git(project, "write-tree", env=index)
+        identity = {
+            f"GIT_{role}_{key}": "rung"
+            for role in ("AUTHOR", "COMMITTER")
+            for key in ("NAME", "EMAIL")
         }
-        commit = git(project, "commit-tree", tree, "-p", "HEAD", "-m", "An update, aborted", **who)
+        message = ("-m", "An aborted update")
+        commit = git(project, "commit-tree", tree, "-p", "HEAD", *message, env=identity)
         git(project, "update-ref", ABORTED, commit)
     restore(project)
-    say(f"All is as it was before the update. What was there is kept: git show {ABORTED}")
+    echo(f"Everything is as it was before the update. What it had changed: git show {ABORTED}")
 
 
 def restore(project: Path) -> None:
-    """Bring back the commit that was, and the files that Git ignores."""
-    note, folder = pre_update.kept(project), pre_update.record(project)
-    git(project, "reset", "--quiet", "--hard", note["head"])
-    # All was committed before, so that what Git does not know came with the update.
+    """Restore the commit before the update, and the files that Git ignores."""
+    record = pre_update.require_pending(project)
+    folder = pre_update.record_folder(project)
+    git(project, "reset", "--quiet", "--hard", record.head)
+    # Everything was committed before, so what Git does not know came with the update.
     git(project, "clean", "--quiet", "-d", "--force")
-    for path in note["new"]:
-        if (project / path).is_file():  # and ignored: what is not is gone by now
+    for path in record.new:
+        if (project / path).is_file():  # Git ignores it: what it does not is gone by now
             (project / path).unlink()
-    for path in note["ignored"]:
+    for path in record.ignored:
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).unlink(missing_ok=True)
         shutil.copy2(folder / "ignored" / path, project / path, follow_symlinks=False)
     shutil.rmtree(folder)
 
 
-def moved(project: Path, known: dict[str, Any], url: str) -> dict[str, Any]:
+def relocate_template(project: Path, answers: dict[str, Any], url: str) -> dict[str, Any]:
     """Write another address of the template into a project's answers, as a commit of its own.
 
+    Returns:
+        The new answers.
+
     Raises:
-        BadInputError: It cannot be committed; the answers are as they were.
+        UsageError: It cannot be committed; the answers are as they were.
     """
-    new = {"_src_path": url, "_commit": source.found(url, known["_commit"]).name}
-    file = project / source.ANSWERS
-    before = file.read_text("utf-8")
+    changes = {"_src_path": url, "_commit": resolve_version(url, answers["_commit"]).version}
+    file = project / ANSWERS
+    old_text = file.read_text("utf-8")
     lines = []
-    for line in before.splitlines(keepends=True):
+    for line in old_text.splitlines(keepends=True):
         key = line.partition(":")[0]
-        lines.append(f"{key}: {json.dumps(new[key])}\n" if key in new else line)
+        lines.append(f"{key}: {json.dumps(changes[key])}\n" if key in changes else line)
     message = f"The template is at {url}"
     try:
         file.write_text("".join(lines), "utf-8")
-        git(project, "commit", "--quiet", "--no-verify", "-m", message, "--", source.ANSWERS)
+        git(project, "commit", "--quiet", "--no-verify", "-m", message, "--", ANSWERS)
     except BaseException:
-        file.write_text(before, "utf-8")
+        file.write_text(old_text, "utf-8")
         raise
-    return known | new
+    return answers | changes

@@ -1,0 +1,81 @@
+"""What a person at the terminal sees and answers, and the exit code of a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from plumbum import ProcessExecutionError, local
+
+from .exceptions import RungError, UsageError
+
+# A Git hook sets these for the repository that it belongs to.
+GIT_HOOK_VARIABLES = (
+    "GIT_DIR",
+    "GIT_INDEX",
+    "GIT_WORK_TREE",
+    "GIT_OBJECT",
+    "GIT_PREFIX",
+    "GIT_COMMON",
+)
+SHOWN_NAMES = 3
+INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
+
+
+def echo(text: str = "", end: str = "\n") -> None:
+    """Print a text at once."""
+    print(text, end=end, flush=True)
+
+
+def bullets(items: Iterable[object]) -> str:
+    """Return a list for the end of a sentence, each item on a line of its own."""
+    return "".join(f"\n  - {item}" for item in items)
+
+
+def shorten(names: Iterable[str]) -> str:
+    """Return the first few of some names, for a sentence."""
+    listed = list(names)
+    more = ", …" if len(listed) > SHOWN_NAMES else ""
+    return ", ".join(listed[:SHOWN_NAMES]) + more
+
+
+def confirm() -> bool:
+    """Ask whether to continue.
+
+    Raises:
+        UsageError: There is no terminal to ask in.
+    """
+    try:
+        return input("Continue? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise UsageError("there is no terminal to ask in: add --yes") from None
+
+
+def exit_code(command: Callable[[], Any]) -> int:
+    """Run a command, print the error that stops it, and return its exit code."""
+    for name in [name for name in os.environ if name.startswith(GIT_HOOK_VARIABLES)]:
+        del os.environ[name]
+        del local.env[name]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return int(command() or 0)
+    except RungError as error:
+        print(f"rung: {error}.", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(f"rung: {reason}.", file=sys.stderr)
+        return UsageError.exit_code
+    except ProcessExecutionError as error:  # of a program that Copier has started
+        lines = (error.stderr or error.stdout).strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {error.retcode}"
+        print(f"rung: {Path(error.argv[0]).name}: {reason}.", file=sys.stderr)
+        return UsageError.exit_code
+    except KeyboardInterrupt:
+        print("\nrung: interrupted.", file=sys.stderr)
+        return INTERRUPTED
