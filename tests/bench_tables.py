@@ -90,11 +90,11 @@ def import_template(folder: Path) -> Any:
 def measure(table: Public, file: Path, module: Any, *, scores: bool = True) -> Result:
     """Propose a contract for a table, compare it with the truth, and score the chosen model."""
     began, result = time.perf_counter(), Result(table.name)
-    use, ingest = module("pipeline.use"), module("pipeline.ingest")
+    use, ingest = module("contract.onboard"), module("pipeline.ingest")
     separator = use.delimiter(file)
     rows = ingest.read(file, separator)
     try:
-        data, notes = module("pipeline.infer").infer(
+        data, notes = module("contract.propose").infer(
             rows, table.target, source=file.name, separator=separator
         )
         compare(table, rows, data, notes, result)
@@ -135,9 +135,9 @@ def compare(
 def score(table: Public, rows: pl.DataFrame, data: Any, module: Any, result: Result) -> None:
     """Score the chosen estimator and scikit-learn's two defaults on the same rows."""
     split, fit = module("pipeline.split").split, module("pipeline.train").fit
-    predict, features = module("inference").predict, module("problem.features").features
+    predict, features = module("model_package").predict, module("problem.features").features
     labels, inputs = module("pipeline.ingest").labels, module("pipeline.ingest").inputs
-    model = module("pipeline.use").first_gate(rows, data)[0]
+    model = module("contract.onboard").first_gate(rows, data)[0]
     result.estimator = f"{model.estimator} {model.params or ''}".strip()
     small = min(part.height for part in split(rows, data)) < FEW
     seeds = SEEDS if small and data.split.by != "time" else 1

@@ -70,7 +70,7 @@ class Line:
 
 def _watch(error_rate: float, *, requests: bool = False) -> Simulation:
     def simulation(module: Import, trials: int, seed: int) -> float:
-        watch = module("delivery.service_watch")
+        watch = module("delivery.watch")
         rate, needed = verdicts_delivery.failing_watches(watch, error_rate, 0.01, 30, trials, seed)
         return needed if requests else rate
 
@@ -81,7 +81,7 @@ def _shadow(names: tuple[str, ...], worst: Callable[..., float]) -> Simulation:
     """Return the share of refusals of the worst of these candidates."""
 
     def simulation(module: Import, trials: int, seed: int) -> float:
-        shadow, limits = module("delivery.shadow_replay"), module("settings").Shadow()
+        shadow, limits = module("delivery.shadow"), module("settings").Shadow()
         rates = verdicts_delivery.shadow_refusals(shadow, limits, trials, seed)
         return worst(rates[name] for name in names)
 

@@ -25,7 +25,7 @@ ROWS = 1_500
 def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **contract: Any) -> Path:
     """Make a package of the example's first rows, with another seed or parts of the contract."""
     config, ingest, train, inference = map(
-        module, ("config", "pipeline.ingest", "pipeline.train", "inference")
+        module, ("config", "pipeline.ingest", "pipeline.train", "model_package")
     )
     problem, project = module("problem").folder(), ROOT / "template"
     data = config.read(project / config.DATA, config.Data).model_copy(update=contract)
@@ -43,7 +43,7 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
     profile = module("pipeline.package").profile(rows, predictions, data)
     for name, content in (("contract", data.model_dump()), ("profile", profile)):
         (to / f"{name}.json").write_text(json.dumps(content))
-    digest = module("documents").digest
+    digest = module("artifacts").digest
     files = {
         path.relative_to(to).as_posix(): digest(path)
         for path in sorted(to.rglob("*"))
@@ -85,8 +85,8 @@ def variant(
         (to / name).write_text(text + own)
     whole: dict[str, Any] = json.loads((to / "manifest.json").read_text())
     names = {*whole["files"], *texts}
-    whole["files"] = {name: module("documents").digest(to / name) for name in sorted(names)}
-    whole["package_digest"] = module("inference").package_digest(whole["files"])
+    whole["files"] = {name: module("artifacts").digest(to / name) for name in sorted(names)}
+    whole["package_digest"] = module("model_package").package_digest(whole["files"])
     whole["version"] = f"20260101-{hour}-{whole['package_digest'][7:15]}"
     whole |= manifest
     (to / "manifest.json").write_text(json.dumps(whole))

@@ -20,7 +20,7 @@ def rival(module: Module, unseen: Any, noise: float = 0.0, seed: int = 0) -> tup
     """Return a challenger, a champion that has not seen such rows of its holdout, and config."""
     config, inference, compare = (
         module("config"),
-        module("inference"),
+        module("model_package"),
         module("pipeline.compare"),
     )
     data = verdicts._data(module)

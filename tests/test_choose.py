@@ -39,7 +39,7 @@ def contract(module: Module, by: str, column: str | None = None) -> Any:
 
 def folds(module: Module, rows: pl.DataFrame, data: Any) -> Any:
     """Return the folds that an estimator is chosen by."""
-    choose = module("pipeline.choose")
+    choose = module("contract.choose")
     return choose.folds(rows, data, choose.FOLDS, choose.FEWEST_TRAINED)
 
 
@@ -70,8 +70,8 @@ def test_folds_at_random_are_equally_large_and_have_a_share_of_every_class(modul
 
 def test_a_split_whose_parts_have_one_class_is_told(module: Module) -> None:
     rows = table(400).sort("day").with_columns(y=pl.Series(["no"] * 390 + ["yes"] * 10))
-    with pytest.raises(module("config").BadInput, match="one class of 'y'"):
-        module("pipeline.choose").first_gate(rows, contract(module, "time", "day"))
+    with pytest.raises(module("config").UsageError, match="one class of 'y'"):
+        module("contract.choose").first_gate(rows, contract(module, "time", "day"))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_rare_positives_are_judged_by_average_precision_and_log_loss(
     module: Module, positives: float, metric: str
 ) -> None:
     y_true = (np.arange(1000) < positives * 1000).astype(int)
-    names = module("pipeline.choose").judged(y_true, verdicts.contract("binary", module))
+    names = module("contract.choose").judged(y_true, verdicts.contract("binary", module))
     assert names == [metric, "log_loss"]
 
 
@@ -99,7 +99,7 @@ def out_of_fold(rows: pl.DataFrame, data: Any, module: Module) -> tuple[Any, Any
 def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_columns(
     module: Module,
 ) -> None:
-    choose = module("pipeline.choose")
+    choose = module("contract.choose")
     scores = module("pipeline.metrics").SCORES
     data = verdicts.contract("binary", module)
     trials = 20
@@ -124,7 +124,7 @@ def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_col
 
 
 def test_no_threshold_is_weaker_than_a_constant(module: Module) -> None:
-    choose = module("pipeline.choose")
+    choose = module("contract.choose")
     data = verdicts.contract("binary", module)
     random = np.random.default_rng(0)
     y_true = random.integers(0, 2, 300)
@@ -138,7 +138,7 @@ def test_no_threshold_is_weaker_than_a_constant(module: Module) -> None:
 
 
 def test_a_perfect_model_leaves_room_for_one_that_is_nearly_so(module: Module) -> None:
-    choose = module("pipeline.choose")
+    choose = module("contract.choose")
     data = verdicts.contract("binary", module)
     y_true = np.arange(400) % 2
     y_pred = np.column_stack([1 - y_true, y_true]).astype(float)
@@ -151,7 +151,7 @@ def test_a_perfect_model_leaves_room_for_one_that_is_nearly_so(module: Module) -
 
 @pytest.mark.parametrize("value", [0.99996, 0.5004, -3.14159, 0.0, 123456.0, 1e-9])
 def test_a_threshold_is_rounded_to_the_lenient_side(module: Module, value: float) -> None:
-    rounded = module("pipeline.choose")._rounded_down(value)
+    rounded = module("contract.choose")._rounded_down(value)
     assert rounded <= value
     assert rounded == pytest.approx(value, rel=0.01)
 
@@ -170,12 +170,14 @@ def test_a_straight_line_over_time_takes_the_linear_model(module: Module) -> Non
         split=config.Split(by="time", column="day"),
         columns={"day": config.Column(type="datetime"), "price": config.Column(type="number")},
     )
-    model, gate, notes = module("pipeline.choose").first_gate(rows, data)
+    model, gate, notes = module("contract.choose").first_gate(rows, data)
     assert model.estimator == "linear"
     assert "linear" in notes["(estimator)"]
     train, holdout = module("pipeline.split").split(rows, data)
     fitted = module("pipeline.train").fit(train, data, model)
-    y_pred = module("inference").predict(fitted, holdout, data, module("problem.features").features)
+    y_pred = module("model_package").predict(
+        fitted, holdout, data, module("problem.features").features
+    )
     rmse = np.mean((y_pred - holdout["price"].to_numpy()) ** 2) ** 0.5
     assert rmse < 10
     assert rmse <= gate.thresholds["rmse"]
@@ -216,7 +218,7 @@ def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
     make = module("config").Model
     recipes = [make(estimator=part, params=of) for part, of in model.params.items()]
     whole, *parts = (
-        module("inference").predict(train.fit(rows, data, recipe), rows, data, features)
+        module("model_package").predict(train.fit(rows, data, recipe), rows, data, features)
         for recipe in (model, *recipes)
     )
     assert np.allclose(whole, np.mean(parts, axis=0))
@@ -225,8 +227,8 @@ def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
 @pytest.mark.slow
 def test_a_mean_that_gains_next_to_nothing_is_left_out(module: Module) -> None:
     rows = steps_on_a_slope().with_columns(y=2 * pl.col("x0") + pl.col("x1"))
-    data, _ = module("pipeline.infer").infer(rows, "y", source="data/raw/t.csv", separator=",")
-    model, _, notes = module("pipeline.choose").first_gate(rows, data)
+    data, _ = module("contract.propose").infer(rows, "y", source="data/raw/t.csv", separator=",")
+    model, _, notes = module("contract.choose").first_gate(rows, data)
     assert model.estimator == "linear"
     assert "mean of" not in notes["(estimator)"]
 
@@ -249,10 +251,10 @@ def test_a_forest_and_a_mean_come_back_from_their_file_as_they_were(
     recipe = config.Model(estimator=estimator, params=FEW[estimator])
     fitted = module("pipeline.train").fit(rows, data, recipe)
     module("pipeline.train").save(fitted, tmp_path / "model.skops")
-    loaded = module("inference").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
+    loaded = module("model_package").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
     features = module("problem.features").features
     before, after = (
-        module("inference").predict(model, rows, data, features) for model in (fitted, loaded)
+        module("model_package").predict(model, rows, data, features) for model in (fitted, loaded)
     )
     assert (before == after).all()
 
@@ -284,12 +286,12 @@ def test_the_words_of_a_text_are_learned_and_saved(
     recipe = config.Model(estimator=estimator, params=few.get(estimator, {}))
     fitted = module("pipeline.train").fit(rows[:300], data, recipe)
     module("pipeline.train").save(fitted, tmp_path / "model.skops")
-    loaded = module("inference").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
-    y_pred = module("inference").predict(loaded, rows[300:], data, features)
+    loaded = module("model_package").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
+    y_pred = module("model_package").predict(loaded, rows[300:], data, features)
     y_true = module("pipeline.ingest").labels(rows[300:], data)
     assert module("pipeline.metrics").SCORES["roc_auc"](y_true, y_pred) > 0.95
     one_by_one = [
-        module("inference").predict(loaded, rows[n], data, features) for n in range(300, 305)
+        module("model_package").predict(loaded, rows[n], data, features) for n in range(300, 305)
     ]
     assert np.allclose(np.concatenate(one_by_one), y_pred[:5])
 
@@ -297,7 +299,7 @@ def test_the_words_of_a_text_are_learned_and_saved(
 def test_a_text_that_the_projects_own_features_do_not_read_is_left_out_and_told(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose, config = module("pipeline.choose"), module("config")
+    choose, config = module("contract.choose"), module("config")
     data = verdicts.contract("binary", module)
     columns = data.columns | {"review": config.Column(type="text", nullable=True)}
     data = data.model_copy(update={"columns": columns})
@@ -310,7 +312,7 @@ def test_a_text_that_the_projects_own_features_do_not_read_is_left_out_and_told(
     assert "problem/features.py" in changed.left_out["review"]
     assert notes["review"].startswith("WARNING")
     alone = {"review": columns["review"], "y": columns["y"]}
-    with pytest.raises(config.BadInput, match="'review' is a text"):
+    with pytest.raises(config.UsageError, match="'review' is a text"):
         choose.without_unread_texts(rows, data.model_copy(update={"columns": alone}))
 
 
@@ -328,6 +330,6 @@ def test_an_estimator_that_the_projects_own_model_py_lacks_is_not_chosen(
     monkeypatch.setattr(train, "estimator", old)
     rows = verdicts.draw_rows("binary", 400, np.random.default_rng(0))
     data = verdicts.contract("binary", module)
-    model, _, notes = module("pipeline.choose").first_gate(rows, data)
+    model, _, notes = module("contract.choose").first_gate(rows, data)
     assert model.estimator == "linear"
     assert "forest" not in notes["(estimator)"]

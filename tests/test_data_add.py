@@ -27,7 +27,7 @@ def loop(
     for name in ("config", "data"):
         shutil.copytree(project / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    return module("loop")
+    return module("cli.delivery")
 
 
 def came(*lines: str, name: str = "new.csv") -> Path:
@@ -56,7 +56,7 @@ def test_what_is_new_is_appended_and_what_is_there_is_not_added_again(
     loop.add_data(came(*JULY[6:21]))
     assert source().read_bytes() == before + "".join(JULY[1:21]).encode()
     assert "10 rows added to data/raw/flights.csv (5 were there already)" in capsys.readouterr().out
-    with pytest.raises(loop.Refused, match="already"):
+    with pytest.raises(loop.RefusedError, match="already"):
         loop.add_data(came(*JULY[1:21]))
     assert source().read_bytes() == before + "".join(JULY[1:21]).encode()
 
@@ -80,7 +80,7 @@ def test_a_row_that_breaks_the_contract_adds_nothing(loop: ModuleType) -> None:
     before = source().read_bytes()
     fields = JULY[2].split(",")
     fields[JULY[0].split(",").index("seats")] = "-5"
-    with pytest.raises(loop.Refused, match=r"(?s)nothing was added.*seats: below 0"):
+    with pytest.raises(loop.RefusedError, match=r"(?s)nothing was added.*seats: below 0"):
         loop.add_data(came(JULY[1], ",".join(fields)))
     assert source().read_bytes() == before
 
@@ -90,7 +90,7 @@ def test_types_that_are_not_those_of_the_source_are_told(loop: ModuleType) -> No
     parquet = sourced("flights.parquet")
     table.write_parquet(parquet)
     before = parquet.read_bytes()
-    with pytest.raises(loop.BadInput, match="column flight is String, and Int64 in"):
+    with pytest.raises(loop.UsageError, match="column flight is String, and Int64 in"):
         loop.add_data(came(*JULY[1:5]))
     assert parquet.read_bytes() == before
     more = table.head(3).with_columns(pl.col("flight") + 1)

@@ -44,8 +44,8 @@ from pathlib import Path
 from shutil import copytree
 from tempfile import mkdtemp
 from rung_runtime import registry
-from rung_runtime.documents import digest
-from rung_runtime.inference import package_digest
+from rung_runtime.artifacts import digest
+from rung_runtime.model_package import package_digest
 file, old, new = json.loads(sys.argv[1])
 folder = copytree("artifacts/model", Path(mkdtemp(), "model"))
 manifest = json.loads((folder / "manifest.json").read_text())
@@ -278,7 +278,7 @@ def shadowed(
         said: dict[str, Any] = {}
         try:
             package("delivery").shadow(new, old, wanted, said)
-        except package("delivery").Refused as refused:
+        except package("delivery").RefusedError as refused:
             return said, str(refused)
         return said, None
 

@@ -20,7 +20,7 @@ names = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture
 def forge(module: Import) -> ModuleType:
-    return module("forge")
+    return module("ci_platform")
 
 
 def test_a_laptop_is_no_runner(
@@ -29,7 +29,7 @@ def test_a_laptop_is_no_runner(
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.delenv("CI_API_V4_URL", raising=False)
     assert forge.here() is None
-    with pytest.raises(module("forge").BadInput, match="run it from one"):
+    with pytest.raises(module("ci_platform").UsageError, match="run it from one"):
         forge.there()
 
 
@@ -109,7 +109,9 @@ def test_a_token_that_may_not_is_a_sentence(
 ) -> None:
     runner(name, GITHUB_TOKEN="another", GITLAB_TOKEN="another", CI_JOB_TOKEN="another")
     for ask in (lambda: forge.there().comment("passed"), forge.there().train):
-        with pytest.raises(module("forge").BadInput, match=r"answers 40\d .*: may the job's token"):
+        with pytest.raises(
+            module("ci_platform").UsageError, match=r"answers 40\d .*: may the job's token"
+        ):
             ask()
 
 
@@ -119,7 +121,7 @@ def test_an_api_that_is_down_is_a_sentence(
 ) -> None:
     down = "http://127.0.0.1:9"
     runner(name, GITHUB_API_URL=down, CI_API_V4_URL=down)
-    with pytest.raises(module("forge").BadInput, match="the API does not answer"):
+    with pytest.raises(module("ci_platform").UsageError, match="the API does not answer"):
         forge.there().train()
 
 
@@ -207,7 +209,7 @@ def test_a_server_that_does_not_say_where_it_is_gets_no_registry_of_somebody_els
     env: dict[str, str], runner: Callable[..., None], forge: ModuleType, module: Import
 ) -> None:
     runner("github", GITEA_ACTIONS="true", **env)
-    with pytest.raises(module("forge").BadInput, match="GITHUB_SERVER_URL"):
+    with pytest.raises(module("ci_platform").UsageError, match="GITHUB_SERVER_URL"):
         forge.there().place()
     assert forge.registry_credentials("ghcr.io") is None
 
@@ -221,7 +223,7 @@ def test_a_gitlab_without_a_registry_is_a_sentence_and_another_one_works(
     (tmp_path / "config/delivery.yaml").write_text("{}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     registry = module("registry")
-    with pytest.raises(registry.BadInput, match=r"has no container registry .* ML_REGISTRY"):
+    with pytest.raises(registry.UsageError, match=r"has no container registry .* ML_REGISTRY"):
         registry.opened()
     monkeypatch.setenv("ML_REGISTRY", "oci://harbor.example/team/models")
     store = registry.opened().store

@@ -42,13 +42,13 @@ def program(folder: Path, name: str, text: str) -> None:
 
 
 def test_without_docker_and_buildah_it_says_so(image: ModuleType) -> None:
-    with pytest.raises(image.BadInput, match="install one of them"):
+    with pytest.raises(image.UsageError, match="install one of them"):
         image.image()
 
 
 def test_a_docker_whose_daemon_is_down_is_no_builder(image: ModuleType, tmp_path: Path) -> None:
     program(tmp_path, "docker", "exit 1")
-    with pytest.raises(image.BadInput, match="install one of them"):
+    with pytest.raises(image.UsageError, match="install one of them"):
         image.image()
     program(tmp_path, "buildah", "exit 0")
     assert image._engine() == "buildah"
@@ -57,7 +57,7 @@ def test_a_docker_whose_daemon_is_down_is_no_builder(image: ModuleType, tmp_path
 
 
 def test_what_is_pushed_is_registered_first(image: ModuleType) -> None:
-    with pytest.raises(image.BadInput, match="name a version"):
+    with pytest.raises(image.UsageError, match="name a version"):
         image.image(push=True)
 
 
@@ -81,7 +81,7 @@ def test_without_a_place_nothing_is_pushed(
 ) -> None:
     program(tmp_path, "buildah", "exit 0")
     monkeypatch.setattr(image.registry, "find", lambda _: NONE)
-    with pytest.raises(image.BadInput, match="set `images`"):
+    with pytest.raises(image.UsageError, match="set `images`"):
         image.image(NONE.version, push=True)
 
 
@@ -89,7 +89,7 @@ def test_a_build_that_fails_is_refused_with_its_last_lines(
     image: ModuleType, tmp_path: Path
 ) -> None:
     program(tmp_path, "buildah", "echo no space left >&2; exit 125")
-    with pytest.raises(image.Refused, match="buildah build failed:\n  no space left"):
+    with pytest.raises(image.RefusedError, match="buildah build failed:\n  no space left"):
         image._run("buildah", "build", ".")
 
 
@@ -124,7 +124,7 @@ OF_TRAINING = {"alembic", "cryptography", "dvc", "mlflow", "pandera", "requests"
 
 def test_a_service_starts_without_the_libraries_of_training() -> None:
     """What its modules import at their top, types apart: the image has no other library."""
-    known, todo = set[Path](), {RUNTIME / "serving/__init__.py", RUNTIME / "inference.py"}
+    known, todo = set[Path](), {RUNTIME / "serving/__init__.py", RUNTIME / "model_package.py"}
     while todo:
         known |= todo
         found = set[Path]()

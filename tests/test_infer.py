@@ -29,7 +29,7 @@ N = 400
 @pytest.fixture(scope="session")
 def ml(module: Callable[[str], ModuleType]) -> Any:
     """What infers a contract, and what reads rows by one."""
-    frames, infer = module("pipeline.ingest"), module("pipeline.infer")
+    frames, infer = module("pipeline.ingest"), module("contract.propose")
 
     def contract(rows: pl.DataFrame, target: str = "y", **options: Any) -> SimpleNamespace:
         options = {"source": "data/raw/t.csv", "separator": ","} | options
@@ -48,7 +48,7 @@ def ml(module: Callable[[str], ModuleType]) -> Any:
         contract=contract,
         frames=frames,
         config=module("config"),
-        BadInput=infer.BadInput,
+        UsageError=infer.UsageError,
         load=module("problem.data").load,
     )
 
@@ -464,7 +464,7 @@ REFUSED: list[tuple[str, Callable[[], pl.DataFrame], dict[str, Any], str]] = [
 def test_what_cannot_be_learned_from_is_refused_in_one_sentence(
     ml: Any, rows: Callable[[], pl.DataFrame], options: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(ml.BadInput, match=said) as refused:
+    with pytest.raises(ml.UsageError, match=said) as refused:
         ml.contract(rows(), **options)
     assert "\n" not in str(refused.value)
     assert "data/raw/t.csv" in str(refused.value)
@@ -473,7 +473,7 @@ def test_what_cannot_be_learned_from_is_refused_in_one_sentence(
 def test_a_misspelt_target_brings_its_neighbours(ml: Any) -> None:
     wide = [pl.lit(str(i)).alias(f"c{i}") for i in range(12)]
     rows = table().select(*wide, Survived="y")
-    with pytest.raises(ml.BadInput, match="'Survived'"):
+    with pytest.raises(ml.UsageError, match="'Survived'"):
         ml.contract(rows, "survivd")
 
 
@@ -629,7 +629,7 @@ def test_a_format_that_is_none_is_named(ml: Any) -> None:
     data = ml.contract(table(when=[f"2020-01-{i % 28 + 1:02}" for i in range(N)])).data
     wrong = {"when": data.columns["when"].model_copy(update={"formats": ["%Y-%m-%d %H"]})}
     rows = pl.DataFrame({"when": ["2020-01-01 10"]})
-    with pytest.raises(ml.BadInput, match=r"columns\.when\.formats"):
+    with pytest.raises(ml.UsageError, match=r"columns\.when\.formats"):
         ml.frames.typed(rows, data.model_copy(update={"columns": wrong}))
 
 
@@ -738,7 +738,7 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
 def test_any_table_that_is_accepted_keeps_its_own_contract(ml: Any, rows: pl.DataFrame) -> None:
     try:
         ml.contract(rows, "target", separator=";")
-    except ml.BadInput as refused:  # one sentence, and no other exception
+    except ml.UsageError as refused:  # one sentence, and no other exception
         event(str(refused).split("target")[-1][:60])
 
 

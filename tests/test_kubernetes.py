@@ -171,7 +171,7 @@ def test_only_pinned_images_are_deployed(
     kubernetes: ModuleType, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tag = "registry.example/team/model:latest"
-    with pytest.raises(kubernetes.BadInput, match="is not NAME@sha256:DIGEST"):
+    with pytest.raises(kubernetes.UsageError, match="is not NAME@sha256:DIGEST"):
         kubernetes.Kubernetes("production", tag).check(None)
     kubernetes.Kubernetes("production", IMAGE).check(None)
     # The registry's image of a version goes before the configuration, ML_IMAGE before both.
@@ -182,7 +182,7 @@ def test_only_pinned_images_are_deployed(
     found = kubernetes.Kubernetes("production")
     found.check(IMAGE)
     assert found.image == other
-    with pytest.raises(kubernetes.BadInput, match="is no overlay"):
+    with pytest.raises(kubernetes.UsageError, match="is no overlay"):
         kubernetes.Kubernetes("nowhere", IMAGE)
 
 
@@ -226,7 +226,7 @@ def test_pods_that_do_not_become_ready_are_told_of(
     )
     target = kubernetes.Kubernetes("staging", IMAGE)
     assert not target.promotes
-    with pytest.raises(kubernetes.Refused, match=r"rollout status: .*exceeded its deadline"):
+    with pytest.raises(kubernetes.RefusedError, match=r"rollout status: .*exceeded its deadline"):
         target.switch("v2", "sha256:2")
 
 
@@ -236,7 +236,7 @@ def test_undo_brings_the_pods_of_before_back(kubernetes: ModuleType, cluster: Cl
     assert [line.split()[1] for line in cluster.asked] == ["undo", "status"]
     cluster.answers("rollout-undo", "fails error: no rollout history found")
     target.undo(None, None)  # of a first deployment there is nothing to go back to
-    with pytest.raises(kubernetes.Refused, match="no rollout history"):
+    with pytest.raises(kubernetes.RefusedError, match="no rollout history"):
         target.undo("v1", "sha256:1")
 
 
@@ -260,7 +260,7 @@ def test_the_service_is_reached_through_a_port_forward(
     assert cluster.asked == ["port-forward service/model-service --namespace=staging :80"]
     cluster.answers("port-forward", "fails error: services not found")
     target = kubernetes.Kubernetes("staging", IMAGE)
-    with pytest.raises(kubernetes.Refused, match="services not found"), target.opened():
+    with pytest.raises(kubernetes.RefusedError, match="services not found"), target.opened():
         pass
 
 

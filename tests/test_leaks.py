@@ -210,7 +210,7 @@ def test_a_text_that_only_one_class_has_is_told_before_the_gate_takes_it(module:
     why = [f"left, as number {n} was too dear" if left else None for n, left in enumerate(y)]
     comment = [f"a comment of number {n} on it" for n in range(400)]
     rows = pl.DataFrame({"x": draw.normal(size=400), "why": why, "comment": comment, "y": y})
-    data, notes = module("pipeline.infer").infer(rows, "y", source="t.csv", separator=",")
+    data, notes = module("contract.propose").infer(rows, "y", source="t.csv", separator=",")
     named = module("pipeline.leaks").alone(module("pipeline.ingest").typed(rows, data), data)
     assert named == ["why"]
     assert [name for name, note in notes.items() if "alone" in note] == named

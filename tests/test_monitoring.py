@@ -39,7 +39,7 @@ def packed(module: Import, run_folder: Path) -> Path:
 def pack(module: Import, to: Path) -> None:
     """Train on the first 80 % of the example and write the package."""
     config, ingest, train, inference, metrics = map(
-        module, ("config", "pipeline.ingest", "pipeline.train", "inference", "pipeline.metrics")
+        module, ("config", "pipeline.ingest", "pipeline.train", "model_package", "pipeline.metrics")
     )
     project = ROOT / "template"
     data, gate = (
@@ -82,11 +82,11 @@ def seal(folder: Path, module: Import, created: datetime) -> None:
     """Write a package's manifest."""
     (folder / "manifest.json").unlink(missing_ok=True)
     files = {
-        path.relative_to(folder).as_posix(): module("documents").digest(path)
+        path.relative_to(folder).as_posix(): module("artifacts").digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    whole = module("inference").package_digest(files)
+    whole = module("model_package").package_digest(files)
     manifest = {
         "version": f"{created:%Y%m%d-%H%M%S}-{whole[7:15]}",
         "created": created.isoformat(),
@@ -116,7 +116,7 @@ class Place:
         """Register a package, and make it the champion."""
         store, self.model = (
             self.module("registry").opened(),
-            self.module("inference").opened(folder),
+            self.module("model_package").opened(folder),
         )
         facts = {"data_digest": "sha256:" + "0" * 64, "commit": "none", "compared_with": "first"}
         store.push(folder, self.model.manifest, facts)
@@ -142,7 +142,7 @@ class Place:
 
     def log(self, rows: pl.DataFrame, hour: int, told: bool = False) -> None:
         """Log predictions of rows as the service does, but within an hour of the past."""
-        log, batch = self.module("serving.log"), self.module("serving.batch")
+        log, batch = self.module("prediction_log"), self.module("serving.batch")
         settings, n, name = self.module("settings").Service(log="fresh"), len(rows), uuid4().hex
         kept, served = log.Log(settings), batch.Served(self.model, {}, Deaf())
         typed = rows.select(self.model.data.features)
@@ -173,7 +173,7 @@ class Place:
             }
         )
         name = f"refused/date={time:%F}/{hour:06}_all_{uuid4().hex}.parquet"
-        self.module("serving.log").store("predictions", name, frame)
+        self.module("prediction_log").store("predictions", name, frame)
 
     def monitor(self) -> str:
         said: str = self.module("monitoring").monitor()
@@ -184,7 +184,7 @@ class Place:
         return said
 
     def document(self, step: str = "monitor") -> dict[str, Any]:
-        found: dict[str, Any] = self.module("documents").read(step)  # which its schema checks
+        found: dict[str, Any] = self.module("artifacts").read(step)  # which its schema checks
         return found
 
 
@@ -339,7 +339,7 @@ def test_performance_is_judged_once_labels_have_come(place: Place) -> None:
 
 def labels(place: Place, hours: list[int]) -> None:
     """Add labels of rows that were logged at these hours without."""
-    log = place.module("serving.log")
+    log = place.module("prediction_log")
     for hour in hours:
         begin = PAST + timedelta(hours=hour)
         rows = pl.read_parquet("predictions/date=*/*.parquet").filter(
@@ -424,7 +424,7 @@ def test_a_private_column_is_left_out(place: Place) -> None:
 
 
 def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) -> None:
-    batch, log, settings = map(module, ("serving.batch", "serving.log", "settings"))
+    batch, log, settings = map(module, ("serving.batch", "prediction_log", "settings"))
     folder = place.module("registry").opened().fetch(place.model.version, place.path / "served")
     served, kept = batch.load(folder), log.Log(settings.Service(log_seconds=0.05))
     rows = place.rows(2 * WINDOW).select(place.model.data.features)
@@ -441,7 +441,7 @@ def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) ->
 
 
 def test_without_a_champion_or_a_log_it_says_what_to_do(place: Place) -> None:
-    wrong = sys.modules["rung_runtime"].BadInput
+    wrong = sys.modules["rung_runtime"].UsageError
     (place.path / "config/delivery.yaml").write_text('{"service": {"log": ""}}')
     with pytest.raises(wrong, match=r"service\.log"):
         place.monitor()
@@ -462,7 +462,7 @@ def test_a_million_predictions_are_judged_in_windows_or_in_one(
     hours = [pl.col("time").dt.offset_by(f"{hour}h") for hour in range(100)]
     whole = pl.concat([frame.with_columns(later) for later in hours])
     for (day,), rows in whole.group_by(pl.col("time").dt.date()):
-        place.module("serving.log").store("predictions", f"date={day}/{file.name}", rows)
+        place.module("prediction_log").store("predictions", f"date={day}/{file.name}", rows)
     began = time.perf_counter()
     assert place.monitor() == "no training: no alarm in 30 windows"  # the newest
     record_property("seconds", round(time.perf_counter() - began, 2))
@@ -552,7 +552,7 @@ def test_of_many_at_once_one_decides_and_one_trains(place: Place) -> None:
 
 
 def test_a_training_that_failed_is_not_started_again_by_itself(alarmed: Place) -> None:
-    refused = sys.modules["rung_runtime"].Refused
+    refused = sys.modules["rung_runtime"].RefusedError
 
     def fail() -> None:
         raise refused("the gate refused this model")
@@ -565,7 +565,7 @@ def test_a_training_that_failed_is_not_started_again_by_itself(alarmed: Place) -
     name = alarmed.document()["alarm"]
     assert name in alarmed.retrain(lambda: runs.append(1), again=name)
     assert runs == [1]
-    with pytest.raises(sys.modules["rung_runtime"].BadInput, match="has no alarm drift-1"):
+    with pytest.raises(sys.modules["rung_runtime"].UsageError, match="has no alarm drift-1"):
         alarmed.retrain(lambda: runs.append(2), again="drift-1")
 
 

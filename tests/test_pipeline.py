@@ -92,7 +92,7 @@ def test_the_package_is_whole_and_predicts_identically(
     shutil.copytree(copy.path / "artifacts/model", tmp_path / "model")
     code = (
         "import sys, pathlib, polars as pl\n"
-        "from rung_runtime.inference import opened\n"
+        "from rung_runtime.model_package import opened\n"
         "model = opened(pathlib.Path(sys.argv[1]))\n"
         "found = model.predict(model.read(pl.read_parquet('data/interim/holdout.parquet')))\n"
         "before = pl.read_parquet('artifacts/predictions.parquet')['given'].to_numpy()\n"
@@ -259,7 +259,7 @@ def parted(
     )
     try:
         train, holdout = split.split(frame, data)
-    except module("pipeline.split").BadInput:  # too few different ones to have two sides
+    except module("pipeline.split").UsageError:  # too few different ones to have two sides
         train, holdout = frame.clear(), frame.clear()
     assert train.height + holdout.height in (0, frame.height)
     return frame, train, holdout
@@ -416,7 +416,7 @@ def test_a_runtime_that_was_patched_makes_every_step_stale(
     Path("artifacts").mkdir()
     stamp.refresh()
     before = Path(stamp.FILE).read_text()
-    (copy / "serving/log.py").write_text("# patched\n")
+    (copy / "prediction_log.py").write_text("# patched\n")
     (copy / "pipeline/train.pyc").write_text("bytecode")
     stamp.refresh()
     assert Path(stamp.FILE).read_text() == before

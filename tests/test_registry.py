@@ -253,16 +253,16 @@ def test_a_registry_that_forgets_what_it_was_given_does_not_keep_the_contract(
 @kinds
 def test_what_is_not_there_is_said(place: New, kind: str) -> None:
     at = place(kind)
-    with pytest.raises(at.registry.BadInput, match="ml register"):
+    with pytest.raises(at.registry.UsageError, match="ml register"):
         at.registry.find()
     at.push(1), at.push(2)
-    with pytest.raises(at.registry.BadInput, match="2 versions"):
+    with pytest.raises(at.registry.UsageError, match="2 versions"):
         at.registry.find("20260101")
-    with pytest.raises(at.registry.BadInput, match="no version nothing"):
+    with pytest.raises(at.registry.UsageError, match="no version nothing"):
         at.registry.opened().fetch("nothing", at.path / "out")
     assert not (at.path / "out").exists()
     assert at.registry.champion() is None
-    with pytest.raises(at.registry.BadInput, match="nothing"):
+    with pytest.raises(at.registry.UsageError, match="nothing"):
         at.registry.opened().point("champion", "nothing")
     assert at.registry.champion() is None
 
@@ -273,7 +273,7 @@ def test_the_champion_goes_forward_and_back(
 ) -> None:
     at = place(kind)
     registry, a = at.registry, at.push(1)
-    with pytest.raises(registry.Refused, match="no champion"):
+    with pytest.raises(registry.RefusedError, match="no champion"):
         registry.rollback()
     assert registry.promote(a).version == a
     b, late = at.push(2, at.digest(1)), at.push(3, "sha256:somebody")
@@ -283,14 +283,14 @@ def test_the_champion_goes_forward_and_back(
     assert registry.promote(c).version == c
     assert [entry["version"] for entry in registry.history(registry.opened())] == [a, b, c]
     assert {"at", "by", "commit"} < set(registry.history(registry.opened())[0])
-    with pytest.raises(registry.Refused, match="another champion"):
+    with pytest.raises(registry.RefusedError, match="another champion"):
         registry.promote(late)
-    with pytest.raises(registry.Refused, match=f"rollback --to {a}"):
+    with pytest.raises(registry.RefusedError, match=f"rollback --to {a}"):
         registry.promote(a)
     assert registry.rollback() == (c, b)
     assert registry.champion().version == b
     assert registry.rollback() == (b, a)
-    with pytest.raises(registry.Refused, match="no champion"):
+    with pytest.raises(registry.RefusedError, match="no champion"):
         registry.rollback()
     assert registry.promote(b).version == b  # it was compared with a
     assert registry.promote(c).version == c
@@ -435,7 +435,7 @@ def test_a_lease_of_one_who_died_ends_and_a_late_holder_stops_writing(
     for name, seconds in {"D": 0.02, "LEASE": 0.4, "WRITES": 0.1, "PATIENCE": 0.2}.items():
         monkeypatch.setattr(registry, name, seconds)
     notes["lock"] = "dead"
-    with pytest.raises(registry.BadInput, match="another command"), registry.lease(notes):
+    with pytest.raises(registry.UsageError, match="another command"), registry.lease(notes):
         pass
     monkeypatch.setattr(registry, "PATIENCE", 2.0)
     began = time.monotonic()
@@ -443,7 +443,7 @@ def test_a_lease_of_one_who_died_ends_and_a_late_holder_stops_writing(
         assert 0.4 < time.monotonic() - began < 1
         still()
         time.sleep(0.15)
-        with pytest.raises(registry.BadInput, match="too slow"):
+        with pytest.raises(registry.UsageError, match="too slow"):
             still()
     assert notes["lock"] != ""  # it may be another's by now
 
@@ -582,7 +582,7 @@ def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> Non
         package(at.path / "package-2", 2)
         for spare in (0, 4_096, 8_192, 12_288):
             fill(disk / "full", spare)
-            with pytest.raises(at.registry.BadInput) as said:
+            with pytest.raises(at.registry.UsageError) as said:
                 at.push(2, at.digest(1))
             assert "\n" not in str(said.value)
             assert at.names() == [first]
@@ -590,7 +590,7 @@ def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> Non
         (disk / "full").unlink()
         second = at.push(2, at.digest(1))
         fill(disk / "full", 0)
-        with pytest.raises(at.registry.BadInput):
+        with pytest.raises(at.registry.UsageError):
             at.registry.promote(second)
         at.serves(first, 1)
         (disk / "full").unlink()
@@ -720,7 +720,7 @@ def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
         said = ""
         try:
             at.registry.promote(at.push(2, at.digest(1)))
-        except at.registry.BadInput as error:
+        except at.registry.UsageError as error:
             said = str(error)
         assert "\n" not in said
         assert not said or said.startswith(("oci+http://127.0.0.1", "another command holds"))
@@ -771,7 +771,7 @@ def test_trying_again_has_a_limit(faulty: tuple[Place, Faulty]) -> None:
     at, between = faulty
     between.fault = lambda *_: "503"
     between.asked.clear()
-    with pytest.raises(at.registry.BadInput, match="does not answer"):
+    with pytest.raises(at.registry.UsageError, match="does not answer"):
         at.registry.champion()
     assert len(between.asked) == 1 + at.client.RETRIES
 
@@ -783,11 +783,11 @@ def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
     monkeypatch.setattr(at.client, "ANSWER", 0.2)
     between.fault = lambda *_: "hang"
     began = time.monotonic()
-    with pytest.raises(at.registry.BadInput, match="does not answer"):
+    with pytest.raises(at.registry.UsageError, match="does not answer"):
         at.registry.champion()
     assert time.monotonic() - began < 5
     at.at(f"oci+http://127.0.0.1:{free_port()}/team/model")
-    with pytest.raises(at.registry.BadInput, match="does not answer"):
+    with pytest.raises(at.registry.UsageError, match="does not answer"):
         at.registry.champion()
 
 
@@ -798,7 +798,7 @@ def test_an_mlflow_server_that_is_not_there_is_said(
     at = place("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(at.registry.BadInput, match=r"127\.0\.0\.1"):
+    with pytest.raises(at.registry.UsageError, match=r"127\.0\.0\.1"):
         at.registry.champion()
 
 
@@ -827,7 +827,7 @@ def test_a_damaged_file_is_never_served(place: New, kind: str, how: str) -> None
         found.write_bytes(whole[:-3] + (b"" if how == "cut off" else b"???"))
     at.registry.opened().fetch(other, at.path / "out")
     before = content(at.path / "out")
-    with pytest.raises(at.registry.BadInput) as said:
+    with pytest.raises(at.registry.UsageError) as said:
         at.registry.opened().fetch(version, at.path / "out")
     assert (sha(whole) if kind != "mlflow" else version) in str(said.value)
     assert "\n" not in str(said.value)
@@ -855,7 +855,7 @@ def test_a_damaged_manifest_is_never_believed(place: New, kind: str) -> None:
         at.registry.opened().versions,
         lambda: at.registry.opened().fetch(version, at.path / "out"),
     ):
-        with pytest.raises(at.registry.BadInput, match=sha(manifest)):
+        with pytest.raises(at.registry.UsageError, match=sha(manifest)):
             asks()
     assert not (at.path / "out").exists()
 
@@ -866,10 +866,10 @@ def test_a_damaged_index_is_said_and_a_tag_that_was_moved_is_not_followed(place:
     index = at.path / "registry/index.json"
     before = index.read_text()
     index.write_text(before[: len(before) // 2])
-    with pytest.raises(at.registry.BadInput, match="is damaged"):
+    with pytest.raises(at.registry.UsageError, match="is damaged"):
         at.registry.opened().versions()
     index.write_text(before.replace(f'"{first}"', '"gone"').replace(f'"{second}"', f'"{first}"'))
-    with pytest.raises(at.registry.BadInput, match=f"no version {first}"):
+    with pytest.raises(at.registry.UsageError, match=f"no version {first}"):
         at.registry.opened().fetch(first, at.path / "out")
     assert not (at.path / "out").exists()
 
@@ -887,7 +887,7 @@ def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
     at, registry, version, evil = forged(place)
     evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = title
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.BadInput, match=re.escape(f"outside of it: {title}")):
+    with pytest.raises(at.registry.UsageError, match=re.escape(f"outside of it: {title}")):
         registry.fetch(version, at.path / "to/out")
     assert not list(at.path.rglob("evil"))
     assert not list((at.path / "to").iterdir())
@@ -901,7 +901,7 @@ def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
     registry.store.put(b"1/0")
     evil["layers"].append(more)
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.BadInput, match="damaged"):
+    with pytest.raises(at.registry.UsageError, match="damaged"):
         registry.fetch(version, at.path / "to/out")
     assert not (at.path / "to/out").exists()
 
@@ -912,13 +912,13 @@ def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str)
     evil["annotations"]["org.opencontainers.image.version"] = name
     for tag in (name, "champion"):
         registry.store.tag(tag, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.BadInput, match="no name of a version"):
+    with pytest.raises(at.registry.UsageError, match="no name of a version"):
         at.registry.champion()
-    with pytest.raises(at.registry.BadInput, match="no name of a version"):
+    with pytest.raises(at.registry.UsageError, match="no name of a version"):
         registry.fetch(name, at.path / "to" / "out")
     del evil["annotations"]
     registry.store.tag("champion", json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.BadInput, match="not of a model"):
+    with pytest.raises(at.registry.UsageError, match="not of a model"):
         registry.alias("champion")
 
 
@@ -932,7 +932,7 @@ def test_a_champion_that_is_gone_is_not_taken_for_none(place: New) -> None:
     kept = [e for e in whole["manifests"] if e["annotations"][named] != version]
     index.write_text(json.dumps(whole | {"manifests": kept}))
     for ask in (at.registry.champion, at.registry.look):
-        with pytest.raises(at.registry.BadInput, match=f"{version} is gone"):
+        with pytest.raises(at.registry.UsageError, match=f"{version} is gone"):
             ask()
 
 
@@ -998,7 +998,7 @@ def test_a_registry_that_asks_who_you_are_is_told_from_the_docker_login(
                 at.registry.promote(at.push(1))
                 at.serves(at.names()[0], 1)
             else:
-                with pytest.raises(at.registry.BadInput, match="401"):
+                with pytest.raises(at.registry.UsageError, match="401"):
                     at.push(1)
 
 
@@ -1068,11 +1068,11 @@ def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
     ]:
         changed = {**documents, step: documents[step] | {key: value}}
         monkeypatch.setattr(at.registry, "read", changed.__getitem__)
-        with pytest.raises(at.registry.Refused):
+        with pytest.raises(at.registry.RefusedError):
             at.registry.register()
     monkeypatch.setattr(at.registry, "read", documents.__getitem__)
     (at.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
-    with pytest.raises(at.registry.Refused, match="ml run"):
+    with pytest.raises(at.registry.RefusedError, match="ml run"):
         at.registry.register()
     assert at.names() == []
     (at.path / "artifacts/gate.json").write_bytes(b"{}")

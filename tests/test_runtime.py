@@ -79,7 +79,7 @@ def test_a_key_or_value_that_is_not_known_is_told(
     module: Module, folder: Path, line: str, named: str
 ) -> None:
     (folder / "pyproject.toml").write_text(f"[tool.rung]\n{line}\n")
-    with pytest.raises(module("project").BadInput, match=re.escape(named)):
+    with pytest.raises(module("project").UsageError, match=re.escape(named)):
         module("project").current()
 
 
@@ -87,7 +87,7 @@ def test_a_key_or_value_that_is_not_known_is_told(
     ("line", "use"),
     [
         ("registry = 'ecr'", lambda module: module("registry").opened()),
-        ("ci = ['jenkins']", lambda module: module("forge").here()),
+        ("ci = ['jenkins']", lambda module: module("ci_platform").here()),
         ("deployment = 'nomad'", lambda module: module("delivery").rehearsal()),
     ],
 )
@@ -97,7 +97,7 @@ def test_an_adapter_that_is_not_there_is_told_with_those_that_are(
     (folder / "config").mkdir()
     shutil.copy(ROOT / "template/config/delivery.yaml", folder / "config")
     (folder / "pyproject.toml").write_text(f"[tool.rung]\n{line}\n")
-    with pytest.raises(module("project").BadInput, match=r"no adapter .* use one of \w+, \w+"):
+    with pytest.raises(module("project").UsageError, match=r"no adapter .* use one of \w+, \w+"):
         use(module)
 
 
@@ -127,7 +127,7 @@ def test_a_library_that_an_adapter_needs_and_is_missing_is_named(
     monkeypatch.delitem(sys.modules, "rung_runtime.adapters.registry_oci", raising=False)
     monkeypatch.delitem(sys.modules, "rung_runtime.adapters.registry_oci.client", raising=False)
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(module("project").BadInput, match=r"needs requests.* `uv sync`"):
+    with pytest.raises(module("project").UsageError, match=r"needs requests.* `uv sync`"):
         module("adapters").load("registry", "oci")
 
 
@@ -159,7 +159,7 @@ def test_the_extras_of_the_runtime_are_what_a_project_with_a_copy_requires(
 
 def test_a_table_that_is_none_is_told(module: Module, folder: Path) -> None:
     (folder / "pyproject.toml").write_text("[tool]\nrung = 1\n")
-    with pytest.raises(module("project").BadInput, match="not a table"):
+    with pytest.raises(module("project").UsageError, match="not a table"):
         module("project").current()
 
 
@@ -202,7 +202,7 @@ def test_the_projects_own_modules_are_called(module: Module, churn: Path) -> Non
 
 
 def test_a_module_of_problem_that_is_missing_is_named(module: Module, churn: Path) -> None:
-    with pytest.raises(module("project").BadInput, match=r"problem/data\.py is missing"):
+    with pytest.raises(module("project").UsageError, match=r"problem/data\.py is missing"):
         module("problem").load(Path("x.csv"), ",")
 
 
@@ -216,7 +216,7 @@ def test_what_a_module_of_problem_lacks_itself_is_its_own_error(
 
 def test_a_package_that_is_not_there_is_told(module: Module, folder: Path) -> None:
     (folder / "pyproject.toml").write_text("[tool.rung]\npackage = 'nowhere'\n")
-    with pytest.raises(module("project").BadInput, match=r"nowhere\.problem cannot be imported"):
+    with pytest.raises(module("project").UsageError, match=r"nowhere\.problem cannot be imported"):
         module("problem").folder()
 
 
@@ -300,7 +300,7 @@ def test_a_project_goes_to_a_runtime_as_package_and_back_and_trains_the_same_mod
         assert done.returncode == 0, done.stdout + done.stderr
         git(project, "add", "-A")
         git(project, "commit", "-qm", "trained", "--allow-empty")
-        return str(module("documents").digest(project / "artifacts/model.skops"))
+        return str(module("artifacts").digest(project / "artifacts/model.skops"))
 
     def change(runtime: str) -> None:
         known = read_answers(project)
@@ -313,7 +313,7 @@ def test_a_project_goes_to_a_runtime_as_package_and_back_and_trains_the_same_mod
     assert [path.name for path in (project / "src").iterdir()] == ["flight_delays"]
     assert model() == first
     environment = project / ".venv/lib"
-    assert list(environment.glob("*/site-packages/rung_runtime/cli.py"))
+    assert list(environment.glob("*/site-packages/rung_runtime/cli/app.py"))
     checks = run("uv", "run", "--quiet", "mypy", cwd=project, home=tmp_path / "home")
     assert checks.returncode == 0, checks.stdout
     change("copied")
@@ -354,7 +354,7 @@ def test_the_machinery_trains_the_same_model_as_that_of_0_2(of_0_2: Path, module
     for package in ("flights", "rung_runtime"):
         code = f"from {package}.cli import STEPS, perform\n"
         python(of_0_2, code + "for name in list(STEPS)[:4]: perform(name)")
-        digests.append(module("documents").digest(of_0_2 / "artifacts/model.skops"))
+        digests.append(module("artifacts").digest(of_0_2 / "artifacts/model.skops"))
         shutil.rmtree(of_0_2 / "artifacts")
     assert digests[0] == digests[1]
 
@@ -370,7 +370,7 @@ def test_a_registry_and_a_package_of_0_2_are_read(of_0_2: Path) -> None:
 import json
 from pathlib import Path
 import polars as pl
-from rung_runtime import inference, registry
+from rung_runtime import model_package, registry
 champion = registry.champion()
 assert [v.version for v in registry.opened().versions()] == [champion.version]
 registry.opened().fetch(champion.version, Path("fetched"))

@@ -121,7 +121,7 @@ def test_sigterm_loses_no_request_and_no_prediction(
     assert draining
     assert set(callers.said) == {"200"}, callers.said
     assert callers.said.total() > before > 0
-    logged = module("serving.log").read(log).collect()["request_id"].to_list()
+    logged = module("prediction_log").read(log).collect()["request_id"].to_list()
     assert sorted(logged) == sorted(name for _, name in callers.answered)
 
 
@@ -135,7 +135,7 @@ def test_kill_loses_at_most_the_seconds_of_the_log(
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
     callers.stop()
-    logged = set(module("serving.log").read(server.log).collect()["request_id"])
+    logged = set(module("prediction_log").read(server.log).collect()["request_id"])
     lost = [at for at, name in callers.answered if name not in logged]
     assert logged
     assert lost, "the control: something was waiting to be written"
@@ -157,7 +157,7 @@ def test_the_disk_is_full_and_nobody_notices(
     assert "ml_log_failures_total 0.0" not in told
     log.unlink()
     time.sleep(1.5)
-    assert module("serving.log").read(str(log)).collect().height == 20
+    assert module("prediction_log").read(str(log)).collect().height == 20
 
 
 # --- too much --------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_an_object_store_can_be_the_log(
                     break
             except httpx.TransportError:
                 time.sleep(0.2)
-        log, labels = "s3://bucket/predictions", module("serving.log")
+        log, labels = "s3://bucket/predictions", module("prediction_log")
         assert labels.read(log).collect().is_empty()
         server = start(log=log, log_seconds=0.5)
         for n in range(10):
@@ -319,7 +319,7 @@ def test_an_object_store_can_be_the_log(
             time.sleep(0.2)
         assert server.stop() == 0
         assert sorted(labels.read(log).collect()["request_id"]) == [f"r{n}" for n in range(10)]
-        data = module("inference").opened(made).data
+        data = module("model_package").opened(made).data
         (tmp_path / "labels.csv").write_text("request_id,delayed\nr1,true\nr2,false\n")
         assert "2 labels" in labels.add(tmp_path / "labels.csv", data, log)
         truth = labels.joined(log).sort("request_id").collect()["truth"]

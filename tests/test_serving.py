@@ -38,7 +38,7 @@ def made(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(module: Module, made: Path) -> Any:
     """Return the package, opened."""
-    return module("inference").opened(made)
+    return module("model_package").opened(made)
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +91,13 @@ def test_parity_sees_a_transform_that_differs_a_little(
             return super().predict(rows.with_columns(pl.col("temperature_f") * 1.05))
 
     other = Perturbed(**vars(model))
-    with pytest.raises(module("serving").Refused, match=r"row \d+: .* the model here"):
+    with pytest.raises(module("serving").RefusedError, match=r"row \d+: .* the model here"):
         module("serving").parity(server.url, table, other)
     stranger = type(model)(**vars(model) | {"manifest": model.manifest | {"model_digest": "x"}})
-    with pytest.raises(module("serving").Refused, match="another model"):
+    with pytest.raises(module("serving").RefusedError, match="another model"):
         module("serving").parity(server.url, table, stranger)
     for url in ("foo", "http://127.0.0.1:1", f"{server.url}/metrics"):
-        with pytest.raises(module("serving").Refused, match=url):
+        with pytest.raises(module("serving").RefusedError, match=url):
             module("serving").parity(url, table, model)
 
 
@@ -458,7 +458,7 @@ def keep(module: Module, made: Path, tmp_path: Path) -> Callable[..., Any]:
 
     def keep(**options: Any) -> tuple[Any, Callable[[int, str], None]]:
         settings = module("settings").Service(log=str(tmp_path / "log")).model_copy(update=options)
-        log = module("serving.log").Log(settings)
+        log = module("prediction_log").Log(settings)
 
         def add(n: int, name: str = "r") -> None:
             log.add(served, [(name, n)], [{}] * n, typed.head(n), found[:n])
@@ -478,7 +478,7 @@ def test_the_log_has_every_prediction_with_all_that_made_it(
         for name, of in asked.items()
     }
     time.sleep(1.5)
-    read = module("serving.log").read
+    read = module("prediction_log").read
     logged = read(server.log, since=began, model_digest=model.digest).collect()
     for name, of in asked.items():
         mine = logged.filter(pl.col("request_id") == name).sort("row")
@@ -509,7 +509,7 @@ def test_refused_rows_are_counted_by_column_and_rule(
 
 
 def test_a_log_that_is_not_there_reads_as_empty(module: Module, tmp_path: Path) -> None:
-    log = module("serving.log")
+    log = module("prediction_log")
     for rows in (log.read(str(tmp_path / "no")), log.joined(str(tmp_path / "no"))):
         assert rows.collect().is_empty()
         assert {"request_id", "row", "time", "prediction"} <= set(rows.collect_schema().names())
@@ -522,12 +522,12 @@ def test_columns_can_be_left_out_and_old_files_still_have_them(
         log, add = keep(private=private)
         add(5)
         log.close()
-    rows = module("serving.log").read(log.to).collect()
+    rows = module("prediction_log").read(log.to).collect()
     assert rows.height == 10
     assert rows["x:seats"].null_count() == rows["x:origin"].null_count() == 5
     # A half-written file is none.
     (next(Path(log.to).glob("date=*")) / ".x.parquet.new").write_bytes(b"PAR1")
-    assert module("serving.log").read(log.to).collect().height == 10
+    assert module("prediction_log").read(log.to).collect().height == 10
 
 
 def test_a_log_that_cannot_be_written_is_kept_up_to_a_bound(
@@ -548,14 +548,14 @@ def test_a_log_that_cannot_be_written_is_kept_up_to_a_bound(
     blocked.unlink()
     log.close()
     assert (log.rows, log.written) == (0, 1_000)
-    rows = module("serving.log").read(log.to).collect()
+    rows = module("prediction_log").read(log.to).collect()
     assert set(rows["request_id"]) == {f"r{n}" for n in range(20, 30)}, "the newest are kept"
 
 
 def test_labels_are_joined_by_request_and_the_last_word_counts(
     keep: Callable[..., Any], module: Module, made: Path, tmp_path: Path
 ) -> None:
-    labels, data = module("serving.log"), module("inference").opened(made).data
+    labels, data = module("prediction_log"), module("model_package").opened(made).data
     log, add = keep()
     add(3, "a")
     add(1, "b")
@@ -577,7 +577,7 @@ def test_labels_are_joined_by_request_and_the_last_word_counts(
         ("request_id,row,delayed\na,x,true\n", "row"),
     ):
         file.write_text(text)
-        with pytest.raises(labels.BadInput, match=reason):
+        with pytest.raises(labels.UsageError, match=reason):
             labels.add(file, data, log.to)
     assert labels.joined(log.to).collect()["truth"].null_count() == 1
 
@@ -602,7 +602,7 @@ def test_labels_are_joined_by_the_keys_of_the_contract(
                 assert (await client.post("/predict", json={"rows": body})).status_code == 200
 
     asyncio.run(run())
-    labels = module("serving.log")
+    labels = module("prediction_log")
     truth = pl.DataFrame(rows[:2]).select("flight", "scheduled_departure")
     truth.with_columns(delayed=pl.lit("true")).write_csv(tmp_path / "labels.csv")
     assert "not there" not in labels.add(tmp_path / "labels.csv", served.model.data, settings.log)
@@ -724,9 +724,9 @@ def test_a_model_is_replaced_while_it_serves(
 
 def test_a_service_without_a_model_says_so(module: Module, tmp_path: Path) -> None:
     serving, settings = module("serving"), module("settings").Service(port=0)
-    with pytest.raises(serving.BadInput, match="holds no model"):
+    with pytest.raises(serving.UsageError, match="holds no model"):
         serving.serve(tmp_path, settings)
-    with pytest.raises(serving.BadInput, match="names no package"):
+    with pytest.raises(serving.UsageError, match="names no package"):
         serving.serve(None, settings)
 
 
@@ -734,5 +734,5 @@ def test_a_port_that_is_taken_is_told(module: Module, made: Path) -> None:
     serving = module("serving")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = module("settings").Service(port=taken.getsockname()[1])
-        with pytest.raises(serving.BadInput, match=r"service\.port"):
+        with pytest.raises(serving.UsageError, match=r"service\.port"):
             serving.serve(made, settings)

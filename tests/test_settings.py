@@ -40,7 +40,7 @@ def test_a_value_of_the_environment_that_is_none_is_named(
     settings: ModuleType, monkeypatch: pytest.MonkeyPatch, key: str, text: str
 ) -> None:
     monkeypatch.setenv(f"ML_{key}", text)
-    with pytest.raises(settings.BadInput, match=f"(?i)environment.*{key}"):
+    with pytest.raises(settings.UsageError, match=f"(?i)environment.*{key}"):
         settings.delivery()
 
 
@@ -60,7 +60,7 @@ def test_a_key_that_makes_no_sense_is_named(
     settings: ModuleType, name: str, text: str, said: str
 ) -> None:
     Path(f"config/{name}.yaml").write_text(text)
-    with pytest.raises(settings.BadInput) as error:
+    with pytest.raises(settings.UsageError) as error:
         getattr(settings, name)()
     assert f"config/{name}.yaml: {said}" in str(error.value)
 
@@ -76,7 +76,7 @@ def test_a_key_that_is_there_twice_is_refused(module: Module, text: str) -> None
     """PyYAML takes the last, so that a line at the end of gate.yaml would undo one above it."""
     parsed = module("config").parsed
     with pytest.raises(
-        module("config").BadInput, match=r"gate\.yaml, line [23]: .* is there twice"
+        module("config").UsageError, match=r"gate\.yaml, line [23]: .* is there twice"
     ):
         parsed(text, "gate.yaml")
     assert parsed("1: one\n'1': of another type", "data.yaml") == {1: "one", "1": "of another type"}
@@ -85,5 +85,5 @@ def test_a_key_that_is_there_twice_is_refused(module: Module, text: str) -> None
 @pytest.mark.parametrize("where", ["oci://", "oci://ghcr.io", "oci://localhost/x", "oci+http:///x"])
 def test_a_registry_without_a_host_is_never_somebody_elses(module: Module, where: str) -> None:
     oci = module("adapters.registry_oci")
-    with pytest.raises(oci.BadInput, match="is not oci://HOST/NAME"):
+    with pytest.raises(oci.UsageError, match="is not oci://HOST/NAME"):
         oci.opened(where)

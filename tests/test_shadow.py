@@ -19,7 +19,7 @@ SEED = 20_261
 @pytest.fixture
 def shadow(module: Module) -> ModuleType:
     """Return the module."""
-    return module("delivery.shadow_replay")
+    return module("delivery.shadow")
 
 
 @pytest.fixture

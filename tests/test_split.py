@@ -152,7 +152,9 @@ def test_a_holdout_of_one_class_is_refused_with_its_reason(module: Module) -> No
     )
     columns = {"a": "number", "b": "number", "site": "category"}
     data = contract(module, columns, split={"by": "group", "column": "site"})
-    with pytest.raises(module("pipeline.split").BadInput, match="by group 'site' leaves only rows"):
+    with pytest.raises(
+        module("pipeline.split").UsageError, match="by group 'site' leaves only rows"
+    ):
         held(module, rows, data)
 
 

@@ -100,7 +100,7 @@ def parameters(app: Any) -> dict[str, set[str]]:
 
 
 def test_no_command_of_ml_goes_or_asks_for_more(module: Module, last: tuple[Module, Path]) -> None:
-    before, now = parameters(last[0]("cli").app), parameters(module("cli").app)
+    before, now = parameters(last[0]("cli").app), parameters(module("cli.app").app)
     for name, names in before.items():
         if name.endswith("(all)"):
             assert names <= now[name], name
@@ -140,7 +140,7 @@ def test_documents_of_the_last_release_are_valid_and_no_field_goes(
     now = json.loads((releases.ROOT / releases.RUNTIME / "documents.schema.json").read_text())
     for step, old in before["$defs"].items():
         assert set(old.get("properties", {})) <= set(now["$defs"][step].get("properties", {}))
-    for step, (path, *_) in module("documents").STEPS.items():
+    for step, (path, *_) in module("artifacts").STEPS.items():
         document = ROOT / "tests/data/documents-0.2" / path.name
         schema = {**now, "$ref": f"#/$defs/{step}"}
         Draft202012Validator(schema).validate(json.loads(document.read_text()))

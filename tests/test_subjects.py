@@ -106,7 +106,7 @@ def test_subjects_too_few_to_split_by_are_told_loudly(module: Module, few: str) 
     who = np.repeat(np.arange(count), 480 // count)
     label = (np.arange(count) % 2 == 0) if few == "subjects" else np.arange(count) < 3
     rows = pl.DataFrame({"customer_id": who, "a": rng.normal(size=480), "y": label[who]})
-    data, notes = module("pipeline.infer").infer(rows, "y", source="t.csv", separator=",")
+    data, notes = module("contract.propose").infer(rows, "y", source="t.csv", separator=",")
     assert data.split.by == "stratified"
     assert "WARNING: rows of one 'customer_id' are alike" in notes["(split)"]
 
@@ -155,7 +155,7 @@ def test_a_subject_is_not_split_by_where_a_class_would_be_on_one_side(module: Mo
 def test_the_contract_splits_by_the_subject_and_says_so_loudly(module: Module) -> None:
     """And it is no feature; `none` undoes it."""
     rows = panel(7)
-    infer: Any = module("pipeline.infer").infer
+    infer: Any = module("contract.propose").infer
     data, notes = infer(rows, "y", source="t.csv", separator=",")
     assert (data.split.by, data.split.column) == ("group", "nr")
     assert "nr" not in data.features

@@ -25,7 +25,7 @@ def rows_of(module: Module) -> tuple[Any, Any]:
 
 def test_files_with_random_names_are_renumbered_whole(module: Module, tmp_path: Path) -> None:
     """XGBoost and others keep bytes, which skops writes to files named by a UUID."""
-    train, inference = module("pipeline.train"), module("inference")
+    train, inference = module("pipeline.train"), module("model_package")
     for number in range(8):  # six in ten UUIDs begin with a digit
         fitted = DummyClassifier().fit([[0], [1]], [0, 1])
         fitted.first_ = b"one"
@@ -74,7 +74,7 @@ def test_an_estimator_that_fails_is_told_with_module_and_line(
     train = module("pipeline.train")
     rows, data = rows_of(module)
     monkeypatch.setattr(train, "estimator", lambda *_: Broken())
-    with pytest.raises(module("config").BadInput) as caught:
+    with pytest.raises(module("config").UsageError) as caught:
         train.fit(rows, data, module("config").Model())
     message = str(caught.value)
     assert message.startswith("problem/model.py: estimator 'boosted'")
@@ -87,12 +87,12 @@ def test_a_param_that_is_wrong_is_told_in_a_sentence(
     module: Module, params: dict[str, object]
 ) -> None:
     rows, data = rows_of(module)
-    with pytest.raises(module("config").BadInput, match=next(iter(params))):
+    with pytest.raises(module("config").UsageError, match=next(iter(params))):
         module("pipeline.train").fit(rows, data, module("config").Model(params=params))
 
 
 def test_only_the_projects_own_problem_is_the_users(module: Module, tmp_path: Path) -> None:
-    cli = module("cli")
+    cli = module("cli.app")
     assert cli._is_problem(module("problem").folder())
     assert not cli._is_problem(tmp_path / "problem")
     (tmp_path / "manifest.json").write_text("{}")
@@ -102,7 +102,7 @@ def test_only_the_projects_own_problem_is_the_users(module: Module, tmp_path: Pa
 def test_a_refit_learns_from_the_rows_that_were_held_out_too(
     module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, train, documents = module("config"), module("pipeline.train"), module("documents")
+    config, train, documents = module("config"), module("pipeline.train"), module("artifacts")
     rows, data = rows_of(module)
     model = config.Model(estimator="linear", refit=True)
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})

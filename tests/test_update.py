@@ -283,7 +283,7 @@ def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
         if to in new and name not in kept and (text := across(old[name], new[to], mine(name))):
             (project / name).write_bytes(text)
             clash.add(to)
-    assert {"Makefile", ".gitignore", "pyproject.toml", "src/rung_runtime/cli.py"} <= clash
+    assert {"Makefile", ".gitignore", "pyproject.toml", "src/rung_runtime/cli/app.py"} <= clash
     # Saved with CRLF: one that the next version changes, and one that it does not.
     for name in crlf:
         text, to = old[name].replace(b"\n", b"\r\n"), place(name, new)

@@ -17,7 +17,7 @@ Watched = Callable[..., tuple[dict[str, Any], str | None]]
 @pytest.fixture
 def service_watch(module: Module) -> ModuleType:
     """Return the module."""
-    return module("delivery.service_watch")
+    return module("delivery.watch")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def watched(module: Module, service_watch: ModuleType, monkeypatch: pytest.Monke
         before = service_watch.Totals(0, 0, 0)
         try:
             service_watch.watch("http://service", wanted, before, document)
-        except service_watch.Refused as refused:
+        except service_watch.RefusedError as refused:
             return document, str(refused)
         return document, None
 

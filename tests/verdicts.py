@@ -71,7 +71,7 @@ def contract(task: str, module: Import) -> Any:
 def choose(rows: pl.DataFrame, task: str, module: Import) -> Trial:
     """Let the template choose recipe and gate for rows, and split them."""
     data = contract(task, module)
-    recipe, gate, _ = module("pipeline.choose").first_gate(rows, data)
+    recipe, gate, _ = module("contract.choose").first_gate(rows, data)
     train, holdout = module("pipeline.split").split(rows, data)
     return Trial(data, gate, recipe, train, holdout)
 
@@ -83,7 +83,7 @@ def refusals(trial: Trial, train: pl.DataFrame, holdout: pl.DataFrame, module: I
     fitted = module("pipeline.train").fit(train, trial.data, trial.recipe)
     features = module("problem.features").features
     y_true = module("pipeline.ingest").labels(holdout, trial.data)
-    y_pred = module("inference").predict(fitted, holdout, trial.data, features)
+    y_pred = module("model_package").predict(fitted, holdout, trial.data, features)
     others = evaluate.baselines(train, holdout, trial.data)
     document = evaluate.judge(y_true, y_pred, others, holdout, config)
     document |= {"leaks": {}, "model": {"megabytes": 0.0, "latency_ms": 0.0}}

@@ -115,7 +115,7 @@ def _truth(module: Module, noise: float, seed: int) -> float:
     draw = np.random.default_rng([seed, 99])
     train, large = _rows(draw, LARGE), _rows(draw, LARGE)
     fitted, data = _fitted(module, train, noise), _data(module)
-    y_pred = module("inference").predict(fitted, large, data, _features(noise))
+    y_pred = module("model_package").predict(fitted, large, data, _features(noise))
     metrics = module("pipeline.metrics")
     return float(metrics.SCORES["roc_auc"](module("pipeline.ingest").labels(large, data), y_pred))
 
@@ -129,9 +129,9 @@ def _compared(
     settings = module("settings").Delivery()
     recipe = module("pipeline.recipes").Recipe
     fitted = _fitted(module, train, ours)
-    y_pred = module("inference").predict(fitted, held, data, _features(ours))
+    y_pred = module("model_package").predict(fitted, held, data, _features(ours))
     challenger = compare.Challenger(train, held, y_pred, recipe(fitted, _features(ours), data))
-    model = module("inference").Model(
+    model = module("model_package").Model(
         {}, data, data.for_predicting(), _fitted(module, train, theirs), _features(theirs), _rules
     )
     rival = compare.Rival(model, np.ones(held.height, bool))

@@ -8,7 +8,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from rung_runtime import config
-from rung_runtime.inference import predict
+from rung_runtime.model_package import predict
 from rung_runtime.pipeline import evaluate, ingest, split, train
 from rung_runtime.pipeline.ingest import inputs, labels, typed
 from rung_runtime.pipeline.metrics import SCORES, skill

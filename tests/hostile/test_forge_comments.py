@@ -24,7 +24,7 @@ LONGEST = {"github": 65_536, "gitlab": 1_000_000}
 
 @pytest.fixture
 def forge(module: Import) -> ModuleType:
-    return module("forge")
+    return module("ci_platform")
 
 
 @names
@@ -124,7 +124,7 @@ def test_a_fork_on_github_is_a_sentence_and_no_failure(
     event(tmp_path, head)
     assert "fork" in forge.there().comment("passed")
     event(tmp_path, {"repo": {"full_name": "Team/Project"}})
-    with pytest.raises(forge.BadInput, match="not accessible by integration"):
+    with pytest.raises(forge.UsageError, match="not accessible by integration"):
         forge.there().comment("passed")
 
 
@@ -164,7 +164,7 @@ def test_an_answer_that_is_no_list_is_a_sentence(
 ) -> None:  # fmt: skip
     runner(name)
     monkeypatch.setattr(api, "paged", lambda of, call: answer)
-    with pytest.raises(forge.BadInput):
+    with pytest.raises(forge.UsageError):
         forge.there().comment("passed")
 
 
@@ -194,7 +194,7 @@ def test_a_token_does_not_follow_a_redirect_to_another_host(
         threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         runner("github", GITHUB_API_URL=f"http://127.0.0.1:{front.server_port}")
-        with pytest.raises(forge.BadInput, match=f"answers {status}"):
+        with pytest.raises(forge.UsageError, match=f"answers {status}"):
             forge.there().comment("passed")
     finally:
         thief.shutdown()
@@ -213,7 +213,7 @@ def test_what_an_api_answers_cannot_write_lines_of_the_log(
         return 422, {"message": "no\n::error::owned\x1b[8m" + "x" * 10_000}
 
     monkeypatch.setattr(api, "answer", refuses)
-    with pytest.raises(forge.BadInput, match="answers 422") as error:
+    with pytest.raises(forge.UsageError, match="answers 422") as error:
         forge.there().comment("passed")
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 1_000
@@ -231,7 +231,7 @@ def test_a_job_without_its_variables_is_a_sentence(
     for variable in variables:
         runner(name)
         monkeypatch.delenv(variable)
-        with pytest.raises(forge.BadInput, match=variable):
+        with pytest.raises(forge.UsageError, match=variable):
             (forge.there().jobs(), forge.there().comment("passed"))
 
 
@@ -240,7 +240,7 @@ def test_results_of_jobs_that_are_none_are_a_sentence(
     jobs: str, runner: Runner, forge: ModuleType
 ) -> None:
     runner("github", ML_JOBS=jobs)
-    with pytest.raises(forge.BadInput, match="ML_JOBS"):
+    with pytest.raises(forge.UsageError, match="ML_JOBS"):
         forge.there().jobs()
 
 

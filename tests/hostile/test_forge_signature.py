@@ -109,7 +109,7 @@ def test_what_was_signed_is_verified_and_nothing_else(place: Place) -> None:
     first, second = place.versions
     sign, verify = place.signature.sign, place.signature.verify
     public = place.key.with_suffix(".pub")
-    refused = place.module("registry").Refused
+    refused = place.module("registry").RefusedError
     with pytest.raises(refused, match="is not signed: `ml sign"):
         verify(first, public)
     assert sign(first, place.key) == first
@@ -172,7 +172,7 @@ def test_a_signature_that_was_changed_is_refused_with_its_reason(place: Place) -
             good | {"dsseEnvelope": envelope | {"payloadType": "text/plain"}},
         ],
     }  # fmt: skip
-    refused = place.registry.Refused
+    refused = place.registry.RefusedError
     for reason, bundles in changed.items():
         for bundle in bundles:
             place.keep(first, bundle)
@@ -202,7 +202,7 @@ def test_a_file_that_was_changed_is_named(
     text = json.dumps(place.bundle(version))
     folder = place.path.joinpath("package-1")
     change(folder)
-    with pytest.raises(place.registry.Refused, match=reason):
+    with pytest.raises(place.registry.RefusedError, match=reason):
         place.signature.check(text, folder, version, place.key.with_suffix(".pub"))
 
 
@@ -214,17 +214,17 @@ def test_without_the_signature_that_is_required_nothing_leaves_the_registry(plac
     place.signature.sign(second, place.foreign)
     for version, reason in ((first, "is not signed"), (second, "signed with another key")):
         for fetch in (delivery._fetched, lambda found: registry.fetched(found, Path("to"))):
-            with pytest.raises(registry.Refused, match=reason):
+            with pytest.raises(registry.RefusedError, match=reason):
                 fetch(known[version])
     assert not (place.path / "imported").exists()
     place.signature.sign(first, place.key)
     assert registry.fetched(known[first], Path("to")) == Path("to")
     # A copy that is here already is no way around it.
     place.keep(first, place.bundle(second))
-    with pytest.raises(registry.Refused, match="another key"):
+    with pytest.raises(registry.RefusedError, match="another key"):
         registry.fetched(known[first], Path("to"))
     place.requires("nowhere.pub")
-    with pytest.raises(registry.BadInput, match=r"the key nowhere\.pub cannot be read"):
+    with pytest.raises(registry.UsageError, match=r"the key nowhere\.pub cannot be read"):
         registry.fetched(known[first], Path("to"))
 
 
@@ -232,7 +232,7 @@ def test_a_key_that_cannot_sign_is_a_sentence(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = place.versions[0]
-    bad = place.registry.BadInput
+    bad = place.registry.UsageError
     odd = {
         "no private key": b"nothing",
         "cannot be read": None,
@@ -267,10 +267,10 @@ def test_a_signature_that_is_brought_must_be_of_that_version(place: Place, tmp_p
     place.signature.sign(first, place.key)
     brought = tmp_path / "brought.json"
     brought.write_text(json.dumps(place.bundle(first)))
-    with pytest.raises(place.registry.Refused, match="that of another version"):
+    with pytest.raises(place.registry.RefusedError, match="that of another version"):
         place.signature.sign(second, None, brought)
     place.requires("theirs.pub")
-    with pytest.raises(place.registry.Refused, match="signed with another key"):
+    with pytest.raises(place.registry.RefusedError, match="signed with another key"):
         place.signature.sign(first, None, brought)
 
 
@@ -292,7 +292,7 @@ def test_a_tag_that_moves_while_it_is_signed_is_not_signed(
         return found
 
     monkeypatch.setattr(place.signature, "find", finds_and_moves)
-    with pytest.raises((place.registry.Refused, place.registry.BadInput)):
+    with pytest.raises((place.registry.RefusedError, place.registry.UsageError)):
         place.signature.sign(reference, place.key)
     assert place.registry.opened().get(f"signature-{version}") is None
 
@@ -311,7 +311,7 @@ def test_what_a_job_is_to_sign_has_the_digest_of_the_signature(place: Place) -> 
 def test_the_commands_sign_verify_and_prepare(place: Place) -> None:
     version = place.versions[0]
     key, public = str(place.key), str(place.key.with_suffix(".pub"))
-    app = place.module("cli").app
+    app = place.module("cli.app").app
 
     def ml(*command: str) -> Any:
         return CliRunner().invoke(app, list(command))
@@ -356,5 +356,5 @@ def test_the_library_of_the_format_and_ours_believe_each_other(
     # Neither believes it of other files.
     (folder / "model.skops").write_bytes(b"other")
     assert run(*verify, str(ours), str(folder)).returncode != 0
-    with pytest.raises(place.registry.Refused, match=r"model\.skops was changed"):
+    with pytest.raises(place.registry.RefusedError, match=r"model\.skops was changed"):
         place.signature.check(theirs.read_text(), folder, version, Path(public))

@@ -226,14 +226,14 @@ def test_no_name_no_category_and_no_reason_leaves_its_place_in_a_report(
 def test_a_document_of_a_request_that_is_no_json_is_a_sentence(
     module: Import, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
-    documents = module("documents")
+    documents = module("artifacts")
     path = tmp_path / "gate.json"
     path.write_text(text)
     monkeypatch.setattr(documents, "DOCUMENTS", {"gate": path})
     # Whatever its schema allows, and with a seal, which its own code can make.
     monkeypatch.setattr(documents, "_validate", lambda *_: None)
     monkeypatch.setattr(documents, "_sealed", lambda document: document["digest"])
-    with pytest.raises(module("registry").BadInput, match="cannot be read"):
+    with pytest.raises(module("registry").UsageError, match="cannot be read"):
         documents.read("gate")
 
 
@@ -331,7 +331,7 @@ def test_whatever_ml_prints_on_a_runner_is_no_command(
 ) -> None:  # fmt: skip
     import typer
 
-    cli = module("cli")
+    cli = module("cli.app")
     for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(platform, "true")
@@ -357,11 +357,13 @@ def test_whatever_ml_prints_on_a_runner_is_no_command(
 def test_a_refusal_shows_what_it_cannot_print(
     module: Import, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli = module("cli")
+    cli = module("cli.app")
     monkeypatch.setattr(sys, "argv", ["ml"])
 
     def app() -> None:
-        raise module("cli").BadInput("column a\x1b]0;owned\x07\u202e is missing:\n  ml data use")
+        raise module("cli.app").UsageError(
+            "column a\x1b]0;owned\x07\u202e is missing:\n  ml data use"
+        )
 
     monkeypatch.setattr(cli, "app", app)
     with pytest.raises(SystemExit) as ended:

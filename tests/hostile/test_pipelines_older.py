@@ -67,7 +67,7 @@ def test_the_refusal_says_both_commits_and_how_to_do_it_all_the_same(
     old, champion = version("v1", "a" * 40, OLD), version("v2", "b" * 40, NEW)
     settings = SimpleNamespace(replaces=None)
     monkeypatch.setattr(registry, "delivery", lambda: settings)
-    with pytest.raises(registry.Refused) as caught:
+    with pytest.raises(registry.RefusedError) as caught:
         registry._require_newer(old, champion)
     message = str(caught.value)
     assert re.search(r"aaaaaaaa \(2026-01-01.*older than bbbbbbbb \(2026-02-01", message)
@@ -121,7 +121,7 @@ def test_promote_asks(
     store = Store(old, champion)
     monkeypatch.setattr(registry, "opened", lambda: store)
     monkeypatch.setattr(registry, "delivery", lambda: SimpleNamespace(replaces=None))
-    with pytest.raises(registry.Refused, match="older than"):
+    with pytest.raises(registry.RefusedError, match="older than"):
         registry.promote("v1")
     assert store.alias("champion") == "v2"
     monkeypatch.setattr(registry, "delivery", lambda: SimpleNamespace(replaces="v2"))

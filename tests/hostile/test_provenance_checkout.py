@@ -73,7 +73,7 @@ CHANGES: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_dirty_tree_is_refused_and_the_file_named(checkout: ModuleType, name: str) -> None:
     CHANGES[name]()
-    with pytest.raises(checkout.Refused) as caught:
+    with pytest.raises(checkout.RefusedError) as caught:
         checkout.require_clean(manifest(checkout))
     assert name in str(caught.value)
 
@@ -81,14 +81,14 @@ def test_a_dirty_tree_is_refused_and_the_file_named(checkout: ModuleType, name: 
 def test_a_staged_change_is_a_change(checkout: ModuleType) -> None:
     Path("src/a.py").write_text("changed")
     git(Path(), "add", "src/a.py")
-    with pytest.raises(checkout.Refused, match=r"src/a\.py"):
+    with pytest.raises(checkout.RefusedError, match=r"src/a\.py"):
         checkout.require_clean(manifest(checkout))
 
 
 @pytest.mark.parametrize("step", ["train", "compare", "gate", "package"])
 def test_a_document_of_a_dirty_tree_is_refused(checkout: ModuleType, step: str) -> None:
     checkout.documents[step]["commit"] += "-dirty"
-    with pytest.raises(checkout.Refused, match="differed from the commit"):
+    with pytest.raises(checkout.RefusedError, match="differed from the commit"):
         checkout.require_clean(manifest(checkout))
 
 
@@ -98,7 +98,7 @@ def test_a_verdict_on_another_commit_or_other_settings_is_refused(
     checkout: ModuleType, step: str, change: dict[str, Any]
 ) -> None:
     checkout.documents[step] |= change
-    with pytest.raises(checkout.Refused, match="ml run"):
+    with pytest.raises(checkout.RefusedError, match="ml run"):
         checkout.require_clean(manifest(checkout))
 
 
@@ -112,7 +112,7 @@ def test_a_package_with_other_code_than_the_commit_is_refused(
         del made["files"][name]
     else:
         made["files"][name] = "sha256:another"
-    with pytest.raises(checkout.Refused, match=name):
+    with pytest.raises(checkout.RefusedError, match=name):
         checkout.require_clean(made)
 
 
@@ -123,7 +123,7 @@ def test_a_repository_that_git_does_not_open_is_not_taken_for_none(
     Path("src/a.py").write_text("changed")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     Path(".git/config").write_text("[broken")
-    with pytest.raises(checkout.BadInput, match="git"):
+    with pytest.raises(checkout.UsageError, match="git"):
         checkout.require_clean(manifest(checkout))
 
 
@@ -160,10 +160,10 @@ def test_register_asks_for_it_on_a_runner_alone(
     made = {"package_digest": "p", "model_digest": "m", "files": {"gate.json": "g"}}
     monkeypatch.setattr(registry, "read", found.__getitem__)
     monkeypatch.setattr(registry, "digest", lambda _: "g")
-    monkeypatch.setattr(module("inference"), "verified", lambda _: made)
+    monkeypatch.setattr(module("model_package"), "verified", lambda _: made)
     Path("src/a.py").write_text("changed")
     if ci:
-        with pytest.raises(registry.Refused, match=r"src/a\.py"):
+        with pytest.raises(registry.RefusedError, match=r"src/a\.py"):
             registry.register()
     else:
         with pytest.raises(KeyError):  # it went on, to facts that are not here

@@ -88,7 +88,7 @@ def test_the_base_may_be_a_commit_and_nothing_else(controls: ModuleType) -> None
     commit = git(Path(), "rev-parse", "main")
     assert controls.compared(commit).base == commit
     for wrong in ("", "nothing", "0" * 40, "--all", "--output=evil", "main:config", "main main"):
-        with pytest.raises(controls.BadInput, match="no commit"):
+        with pytest.raises(controls.UsageError, match="no commit"):
             controls.compared(wrong)
     assert not Path("evil").exists()
 
@@ -102,7 +102,7 @@ def test_a_job_of_the_base_sees_what_the_request_changes_without_its_files(
     assert keys(controls) == {}
     (one,) = controls.compared("main", "request").changes
     assert (one["key"], one["before"], one["after"]) == ("slice_rows", "100", "1000000")
-    with pytest.raises(controls.BadInput, match="no commit"):
+    with pytest.raises(controls.UsageError, match="no commit"):
         controls.compared("main", "--all")
 
 
@@ -123,7 +123,7 @@ def test_a_file_of_the_base_that_cannot_be_read_is_said(controls: ModuleType) ->
         git(Path(), "commit", "-qam", "broken")
         broken = git(Path(), "rev-parse", "HEAD")
         Path("config/gate.yaml").write_text(before)
-        with pytest.raises(controls.BadInput, match=r"config/gate\.yaml of"):
+        with pytest.raises(controls.UsageError, match=r"config/gate\.yaml of"):
             controls.compared(broken)
 
 
@@ -132,7 +132,7 @@ def comments(module: Module, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     """What `ml comment` writes in a job of the base: report and tail."""
     found: list[tuple[str, str]] = []
     there = SimpleNamespace(jobs=dict, comment=lambda text, tail: found.append((text, tail)))
-    monkeypatch.setattr(module("forge"), "there", lambda: there)
+    monkeypatch.setattr(module("ci_platform"), "there", lambda: there)
     monkeypatch.setenv("ML_BASE", "main")
     monkeypatch.setenv("ML_HEAD", "request")
     return found
@@ -145,9 +145,9 @@ def test_documents_of_a_request_that_make_no_report_do_not_silence_the_comment(
     git(Path(), "checkout", "-q", "main")
     Path("artifacts").mkdir()
     Path("artifacts/gate.json").write_text(text)
-    module("loop").comment()
+    module("cli.delivery").comment()
     ((report, _),) = comments
-    assert "❌ There is no report: ``BadInput: artifacts/gate.json cannot be read" in report
+    assert "❌ There is no report: ``UsageError: artifacts/gate.json cannot be read" in report
 
 
 NO_SETTINGS = ["[" * 20_000, "a: 2026-13-45", f"a: {'9' * 5_000}", "thresholds: [", "a: !!python/x"]
@@ -160,7 +160,7 @@ def test_settings_of_a_request_that_cannot_be_read_do_not_silence_the_comment(
     Path("config/gate.yaml").write_text(text)
     git(Path(), "commit", "-qam", "no settings")
     git(Path(), "checkout", "-q", "main")
-    module("loop").comment()
+    module("cli.delivery").comment()
     ((_, tail),) = comments
     assert "❌ It cannot be read: `config/gate.yaml of" in tail
 

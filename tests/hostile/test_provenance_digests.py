@@ -98,8 +98,8 @@ def place(module: Module, good: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 COMMANDS: dict[str, Callable[[Module, str], object]] = {
-    "resolve": lambda module, name: module("loop").resolve(name),
-    "fetch": lambda module, name: module("loop").fetch(name, Path("fetched")),
+    "resolve": lambda module, name: module("cli.delivery").resolve(name),
+    "fetch": lambda module, name: module("cli.delivery").fetch(name, Path("fetched")),
     "deploy": lambda module, name: module("delivery").deploy(name),
     "deploy to staging": lambda module, name: module("delivery").deploy(name, "local/staging"),
     "smoke": lambda module, name: module("delivery").smoke("http://127.0.0.1:9", name),
@@ -115,7 +115,9 @@ def test_a_tag_that_moved_after_it_was_verified_is_refused_before_its_code_is_im
 ) -> None:
     version, _ = place.champions(2)
     place.move(version.version, "evil")
-    with pytest.raises(place.module("registry").Refused, match=r"another package|somebody has"):
+    with pytest.raises(
+        place.module("registry").RefusedError, match=r"another package|somebody has"
+    ):
         COMMANDS[command](place.module, version.reference)
     assert not place.marker.exists()
     assert not (place.path / "fetched").exists()
@@ -127,7 +129,7 @@ def test_what_is_no_reference_is_never_taken_for_a_part_of_a_name(place: Place) 
     for form in "{0}@", "{0}@sha256:", "{0}@{1}0", "@{1}", "champion@{1}", "{0}@md5:00", "{0}@@{1}":
         called = form.format(version.version, version.digest)
         for command in COMMANDS.values():
-            with pytest.raises((registry.BadInput, registry.Refused)):
+            with pytest.raises((registry.UsageError, registry.RefusedError)):
                 command(place.module, called)
 
 
@@ -136,7 +138,7 @@ def test_what_is_resolved_names_its_package_and_each_kind_of_name_resolves(
 ) -> None:
     first, second = place.champions(2)
     newest = place.push("newest")
-    resolve = place.module("loop").resolve
+    resolve = place.module("cli.delivery").resolve
     for name, version in {
         None: newest,
         "champion": second,
@@ -157,7 +159,7 @@ def test_a_registry_that_moves_a_tag_between_two_requests_leaves_the_copy_of_bef
     folder = registry.fetched(version, place.path / "service/models" / version.version)
     (folder / "MODEL_CARD.md").unlink()  # so that it is fetched again
     place.move(version.version, "evil")
-    with pytest.raises(registry.Refused, match="no longer"):
+    with pytest.raises(registry.RefusedError, match="no longer"):
         registry.fetched(version, folder)
     assert "the-payload-ran" not in (folder / CODE).read_text()
     assert [path.name for path in folder.parent.iterdir()] == [version.version]
@@ -187,8 +189,8 @@ def test_a_file_that_is_planted_beside_a_package_is_no_part_of_it(
     (folder / planted).parent.mkdir(exist_ok=True)
     (folder / planted).write_text(f"open({str(place.marker)!r}, 'w').close()")
     if planted.startswith("problem"):  # which is all that Python would import
-        with pytest.raises(place.module("inference").BadInput, match="damaged"):
-            place.module("inference").opened(folder)
+        with pytest.raises(place.module("model_package").UsageError, match="damaged"):
+            place.module("model_package").opened(folder)
     assert not (fetched(version, folder) / planted).exists()
 
 
@@ -208,7 +210,7 @@ ELSEWHERE = ["/dev/zero", "../outside", "problem/../../outside", "pipe", "proble
 def test_a_manifest_that_names_what_is_no_file_of_its_package_has_nothing_read(
     place: Place, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inference = place.module("inference")
+    inference = place.module("model_package")
     folder = place.path / "one"
     manifest = place.package("one")
     (place.path / "outside").write_text("a secret")
@@ -224,27 +226,27 @@ def test_a_manifest_that_names_what_is_no_file_of_its_package_has_nothing_read(
         return digest(path)
 
     monkeypatch.setattr(inference, "digest", of_a_file)
-    with pytest.raises(place.module("registry").BadInput, match="is damaged"):
+    with pytest.raises(place.module("registry").UsageError, match="is damaged"):
         inference.verified(folder)
 
 
 def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_sentence(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, inference = place.module("registry"), place.module("inference")
+    registry, inference = place.module("registry"), place.module("model_package")
     found = place.push("one")
     folder = place.path / "one"
     whole = json.loads((folder / "manifest.json").read_text())
     for text in ("[" * 100_000, '{"a":' * 100_000, json.dumps(whole | {"version": None})):
         (folder / "manifest.json").write_text(text)
-        with pytest.raises(registry.BadInput):
+        with pytest.raises(registry.UsageError):
             registry._require(folder, found)
     del whole["version"]
     (folder / "manifest.json").write_text(json.dumps(whole))
-    with pytest.raises(registry.BadInput, match="of another name"):
+    with pytest.raises(registry.UsageError, match="of another name"):
         registry._require(folder, found)
     monkeypatch.setattr(inference, "LONGEST", 100)
-    with pytest.raises(registry.BadInput, match="is damaged"):
+    with pytest.raises(registry.UsageError, match="is damaged"):
         inference.verified(folder)
 
 
@@ -257,7 +259,7 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     evil = {"digest": found.digest, "model_digest": found.model_digest}
     name = key.removeprefix("package_")
     for text in ("", "sha256:0", f"{evil[name]}\n", f"{evil[name]}\nimage=theirs", "'; id; '"):
-        with pytest.raises(registry.BadInput, match="for a digest") as error:
+        with pytest.raises(registry.UsageError, match="for a digest") as error:
             registry.Version(found.version, created="", facts={}, **evil | {name: text})
         assert str(error.value).isprintable()
     index = json.loads((place.path / "registry/index.json").read_text())
@@ -265,8 +267,8 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     manifest = json.loads(place.store.store.manifest(entry["digest"])[1])
     manifest["annotations"][f"vnd.rung.{key}"] = f"{evil[name]}\nimage=theirs"
     place.store.store.tag(found.version, json.dumps(manifest).encode(), "")
-    with pytest.raises(registry.BadInput, match="for a digest"):
-        place.module("loop").resolve(found.version)
+    with pytest.raises(registry.UsageError, match="for a digest"):
+        place.module("cli.delivery").resolve(found.version)
     assert capsys.readouterr().out == ""
 
 
@@ -275,13 +277,13 @@ def test_an_old_model_does_not_pass_for_a_new_one(place: Place) -> None:
     registry = place.module("registry")
     assert registry.fetched(found, Path("fetched")) == Path("fetched")
     younger = replace(found, created="2999-01-01T00:00:00.000+00:00")
-    with pytest.raises(registry.BadInput, match="not made when the registry says"):
+    with pytest.raises(registry.UsageError, match="not made when the registry says"):
         registry._require(Path("fetched"), younger)
     for created in ("", "yesterday", "9" * 50, "\n::error::x"):
-        with pytest.raises(registry.BadInput, match="was made at") as error:
+        with pytest.raises(registry.UsageError, match="was made at") as error:
             _ = replace(found, created=created).made
         assert str(error.value).isprintable()
-    with pytest.raises(registry.BadInput, match="of which data"):
+    with pytest.raises(registry.UsageError, match="of which data"):
         _ = replace(found, facts={}).data_digest
 
 
@@ -292,23 +294,23 @@ def test_an_old_package_under_a_new_name_is_refused(place: Place) -> None:
     place.store.push(place.path / "old", renamed, FACTS | {"compared_with": "first"})
     version = registry.find("2099")
     assert version.digest == made["package_digest"]
-    with pytest.raises(registry.BadInput, match="damaged"):
+    with pytest.raises(registry.UsageError, match="damaged"):
         place.store.fetch(version.version, place.path / "fetched")
-    with pytest.raises(registry.BadInput):
+    with pytest.raises(registry.UsageError):
         registry.fetched(version, place.path / "fetched")
 
 
 @pytest.mark.parametrize("key", ["model_digest", "refit_digest"])
 def test_the_digest_of_the_model_is_that_of_its_file(place: Place, key: str) -> None:
-    inference = place.module("inference")
+    inference = place.module("model_package")
     place.package("made", evil=True, **{key: "sha256:" + "0" * 64})
-    with pytest.raises(inference.BadInput, match="damaged"):
+    with pytest.raises(inference.UsageError, match="damaged"):
         inference.opened(place.path / "made")
     assert not place.marker.exists()
 
 
 def test_a_refitted_package_names_the_model_that_its_gate_judged(place: Place) -> None:
-    inference, digest = place.module("inference"), place.module("documents").digest
+    inference, digest = place.module("model_package"), place.module("artifacts").digest
     own = digest(place.good / "model.skops")
     judged = "sha256:" + "1" * 64
     gate = json.dumps({"model_digest": judged})
@@ -321,7 +323,7 @@ def test_a_refitted_package_names_the_model_that_its_gate_judged(place: Place) -
         if passes:
             assert inference.verified(folder)["model_digest"] == of
         else:
-            with pytest.raises(inference.BadInput, match="damaged"):
+            with pytest.raises(inference.UsageError, match="damaged"):
                 inference.verified(folder)
 
 
@@ -331,7 +333,7 @@ def test_a_registry_that_names_another_model_is_refused(place: Place) -> None:
     claimed = made | {"model_digest": "sha256:" + "0" * 64}
     place.store.push(place.path / "made", claimed, FACTS | {"compared_with": "first"})
     registry = place.module("registry")
-    with pytest.raises(registry.BadInput):
+    with pytest.raises(registry.UsageError):
         registry.fetched(registry.find(), place.path / "fetched")
 
 
@@ -342,7 +344,7 @@ def test_a_service_opens_the_package_that_was_deployed_and_no_other(place: Place
     desired = {"folder": "evil", "version": "v", "package_digest": made["package_digest"]}
     (place.path / "service").mkdir()
     (place.path / "service/desired.json").write_text(json.dumps(desired))
-    with pytest.raises(batch.BadInput, match="not the package that was deployed"):
+    with pytest.raises(batch.UsageError, match="not the package that was deployed"):
         batch.desired()
     back = {"previous": "good", "previous_digest": made["package_digest"]}
     (place.path / "service/desired.json").write_text(json.dumps(desired | back))
@@ -361,14 +363,14 @@ def test_a_champion_that_is_not_the_one_that_was_verified_is_refused_before_its_
     registry, delivery = place.module("registry"), place.module("delivery")
     first, second = place.champions(2)
     monkeypatch.setenv("ML_CHAMPION", first.reference)
-    with pytest.raises(registry.Refused, match="ML_CHAMPION"):
+    with pytest.raises(registry.RefusedError, match="ML_CHAMPION"):
         delivery.smoke("http://127.0.0.1:9")
-    with pytest.raises(registry.Refused, match="ML_CHAMPION"):
+    with pytest.raises(registry.RefusedError, match="ML_CHAMPION"):
         delivery._rival(second.version, second.version)
     monkeypatch.setenv("ML_CHAMPION", second.reference)
     assert delivery._rival(second.version, second.version) == second
     monkeypatch.setenv("ML_CHAMPION", second.version)
-    with pytest.raises(registry.BadInput, match="ML_CHAMPION"):
+    with pytest.raises(registry.UsageError, match="ML_CHAMPION"):
         delivery._rival(second.version, second.version)
 
 
@@ -405,7 +407,7 @@ def test_a_forged_history_sends_no_rollback_to_a_version_that_was_never_champion
     if kind != "before all":  # then the last champion is who it was
         names += [None, "previous"]
     for name in names:
-        with pytest.raises(registry.Refused, match=r"compared with another|promoted as"):
+        with pytest.raises(registry.RefusedError, match=r"compared with another|promoted as"):
             registry.find(name) if name == "previous" else delivery.rollback(name)
     assert registry.champion() == second
     assert not place.marker.exists()
@@ -420,7 +422,7 @@ def test_a_note_that_is_no_history_is_said_to_be_damaged(place: Place, note: str
     registry = place.module("registry")
     place.champions(2)
     place.store.set("history", note)
-    with pytest.raises((registry.BadInput, registry.Refused), match=r"damaged|no champion"):
+    with pytest.raises((registry.UsageError, registry.RefusedError), match=r"damaged|no champion"):
         registry.champion_before()
 
 
@@ -428,9 +430,9 @@ def test_a_champion_of_before_that_is_gone_or_another_is_refused(place: Place) -
     registry = place.module("registry")
     first, _ = place.champions(2)
     place.move(first.version, "evil")
-    with pytest.raises(registry.Refused, match="promoted as"):
+    with pytest.raises(registry.RefusedError, match="promoted as"):
         registry.champion_before()
-    with pytest.raises(registry.Refused, match="promoted as"):
+    with pytest.raises(registry.RefusedError, match="promoted as"):
         place.module("delivery").rollback()
     assert not place.marker.exists()
 
@@ -441,10 +443,10 @@ def test_rollback_goes_to_the_version_that_was_verified_by_its_digest(place: Pla
     assert registry.champion_before() == second
     assert registry.champion_before(first.reference) == first
     other = f"{first.version}@sha256:{'0' * 64}"
-    with pytest.raises(registry.Refused, match="another package"):
+    with pytest.raises(registry.RefusedError, match="another package"):
         registry.champion_before(other)
     never = place.push("never")
-    with pytest.raises(registry.Refused, match="no champion"):
+    with pytest.raises(registry.RefusedError, match="no champion"):
         registry.champion_before(never.reference)
 
 
@@ -452,8 +454,8 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
     version = place.push("first")
     (place.path / "mine").mkdir()
     (place.path / "mine/thesis.txt").write_text("years of work")
-    fetch, start = place.module("loop").fetch, place.module("loop").START
-    with pytest.raises(place.module("registry").BadInput, match="no package"):
+    fetch, start = place.module("cli.delivery").fetch, place.module("cli.delivery").START
+    with pytest.raises(place.module("registry").UsageError, match="no package"):
         fetch(version.version, place.path / "mine")
     assert (place.path / "mine/thesis.txt").exists()
     assert isinstance(start, Path)

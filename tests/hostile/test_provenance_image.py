@@ -118,7 +118,7 @@ def test_the_image_that_a_version_has_is_printed_only_if_it_is_one(
     for forged, (note, labels, pull) in FORGED.items():
         place.image.registry.opened().set(f"image-{place.version}", note)
         place.engine(right if labels == "right" else labels, pull)
-        with pytest.raises(place.image.Refused, match="builds it anew"):
+        with pytest.raises(place.image.RefusedError, match="builds it anew"):
             print(forged, place.image.noted(place.version.reference))
     place.image.registry.opened().set(f"image-{place.version}", PINNED)
     place.engine(right)

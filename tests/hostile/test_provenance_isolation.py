@@ -121,7 +121,7 @@ def isolated(
 
 def rows(module: Module, good: Path, count: int = 50) -> pl.DataFrame:
     """Return typed rows of the example."""
-    inference, ingest = module("inference"), module("pipeline.ingest")
+    inference, ingest = module("model_package"), module("pipeline.ingest")
     source = ingest.read(packages.ROOT / "template/data/raw/flights.csv", ",").head(count)
     typed: pl.DataFrame = inference.opened(good).read(source)
     return typed
@@ -147,7 +147,7 @@ def listeners(project: Path) -> Iterator[int]:
 def test_an_isolated_package_answers_what_it_answers_here(
     module: Module, good: Path, project: Path
 ) -> None:
-    typed, here = rows(module, good), module("inference").opened(good)
+    typed, here = rows(module, good), module("model_package").opened(good)
     recipe = module("pipeline.recipes").Recipe(here.fitted, here.features, here.asked)
     out_of_fold = module("pipeline.recipes").out_of_fold
     source = module("pipeline.ingest").typed(
@@ -184,7 +184,7 @@ def test_what_a_champion_tries_reaches_nothing(
         code = f"from pathlib import Path\nPLANTED = {PLANTED!r}\nPORT = {port}\n"
         code += f"PROJECT = Path({str(project)!r})\n{ATTACKS}\n{tell}"
         with (
-            pytest.raises(module("registry").BadInput) as caught,
+            pytest.raises(module("registry").UsageError) as caught,
             isolated(module, good, tmp_path, code),
         ):
             pass
@@ -209,7 +209,7 @@ FAILURES = [
 def test_an_answer_that_is_none_is_a_package_that_fails(
     module: Module, good: Path, project: Path, tmp_path: Path
 ) -> None:
-    package = module("inference").__name__.partition(".")[0]
+    package = module("model_package").__name__.partition(".")[0]
     code = f"import os, numpy as np, {package}.inference as inference\n"
     code += "def predict(fitted, rows, *_):\n"
     for count, (does, _) in enumerate(FAILURES, 1):
@@ -261,7 +261,7 @@ def answering(line: bytes) -> Any:
 def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
     module: Module, good: Path, line: bytes
 ) -> None:
-    own, here = module("isolation.model"), module("inference").opened(good)
+    own, here = module("isolation.model"), module("model_package").opened(good)
     for ask in ("predict", "failures"):
         model = own.IsolatedModel(
             here.manifest, here.data, here.asked, None, None, None, answering(line), ""
@@ -298,7 +298,7 @@ def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_
         code += "raise ValueError('nothing to see')\n"
     ours = project / "artifacts/champion/fetched"
     with (
-        pytest.raises(module("registry").Refused) as caught,
+        pytest.raises(module("registry").RefusedError) as caught,
         isolated(module, good, tmp_path, code),
     ):
         ours.write_text("a copy of the best champion so far")

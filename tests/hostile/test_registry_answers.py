@@ -94,7 +94,7 @@ def test_who_is_asked_to_wait_too_long_says_so_at_once(
     registry: Registry, remote: Any, client: ModuleType, slept: list[float], after: str
 ) -> None:
     registry.answers = busy(after)
-    with pytest.raises(client.BadInput, match=r"429 .*: You have reached .*: try in \d+ s"):
+    with pytest.raises(client.UsageError, match=r"429 .*: You have reached .*: try in \d+ s"):
         remote.tags()
     assert (len(registry.requests), slept) == (1, [])
 
@@ -105,7 +105,7 @@ def test_a_time_to_wait_that_is_none_is_ours(
 ) -> None:
     value = after.encode("utf-8").decode("latin-1")
     registry.answers = busy(value)
-    with pytest.raises(client.BadInput, match="pull rate limit"):
+    with pytest.raises(client.UsageError, match="pull rate limit"):
         remote.tags()
     assert len(registry.requests) == 1 + client.RETRIES
     assert slept == [0.5, 1.0, 2.0]
@@ -152,7 +152,7 @@ def test_an_upload_that_is_answered_late_is_sent_once(
         if commits:
             act()
         else:
-            with pytest.raises(client.BadInput, match=r"has not confirmed|does not answer"):
+            with pytest.raises(client.UsageError, match=r"has not confirmed|does not answer"):
                 act()
     finally:
         over.set()
@@ -168,7 +168,7 @@ def test_an_upload_whose_connection_breaks_is_sent_three_times_at_most(
         return None
 
     registry.answers = breaks
-    with pytest.raises(client.BadInput, match="does not answer"):
+    with pytest.raises(client.UsageError, match="does not answer"):
         remote.put(b"content")
     assert registry.count("PUT") == 3
 
@@ -211,7 +211,7 @@ def test_a_file_that_is_said_to_be_huge_gets_no_more_time(
     monkeypatch.setattr(client, "RETRIES", 0)
     registry.answers = lambda _: Response(200, {}, drips())
     for size, reason in ((10**9, "not done in time"), (10**15, "too many")):
-        with pytest.raises(client.BadInput, match=reason):
+        with pytest.raises(client.UsageError, match=reason):
             remote.download("sha256:" + "0" * 64, size, tmp_path / "out")
     assert len(registry.requests) == 1
 
@@ -266,7 +266,7 @@ def test_an_answer_that_drips_ends(
         threading.Thread(target=serve, daemon=True).start()
         port = server.getsockname()[1]
         try:
-            with pytest.raises(client.BadInput, match="does not answer: it is not done in time"):
+            with pytest.raises(client.UsageError, match="does not answer: it is not done in time"):
                 client.Remote(f"oci+http://127.0.0.1:{port}/{NAME}").tags()
         finally:
             over.set()
@@ -294,7 +294,7 @@ def test_a_body_without_an_end_is_not_read(
         "blobs/sha256": lambda: remote.download("sha256:" + "0" * 64, 9, tmp_path / "out"),
         "error": lambda: remote.put(b"content"),
     }
-    with pytest.raises(client.BadInput, match=r"more than \d+ bytes|answers 400") as said:
+    with pytest.raises(client.UsageError, match=r"more than \d+ bytes|answers 400") as said:
         acts[part]()
     assert len(str(said.value)) < 1_000
     assert len(registry.requests) == 1
@@ -329,7 +329,7 @@ def test_pages_of_tags_end(
     registry.answers = paged(link)
     try:
         assert remote.tags() == ["a"]
-    except client.BadInput as refused:
+    except client.UsageError as refused:
         assert "list of tags" in str(refused)  # noqa: PT017
     assert len(registry.requests) <= 5
 
@@ -371,7 +371,7 @@ def test_a_list_of_tags_that_is_none_is_a_sentence(
     registry: Registry, remote: Any, client: ModuleType, body: bytes
 ) -> None:
     registry.answers = lambda _: Response(200, {}, body)
-    with pytest.raises(client.BadInput, match="list of tags is malformed"):
+    with pytest.raises(client.UsageError, match="list of tags is malformed"):
         remote.tags()
 
 
@@ -386,7 +386,7 @@ def test_tags_that_are_none_are_left_out(registry: Registry, remote: Any) -> Non
 def test_redirects_end(registry: Registry, remote: Any, client: ModuleType) -> None:
     count = itertools.count()
     registry.answers = lambda _: Response(307, {"Location": f"/v2/{next(count)}"})
-    with pytest.raises(client.BadInput, match="redirects without an end"):
+    with pytest.raises(client.UsageError, match="redirects without an end"):
         remote.tags()
     assert len(registry.requests) <= client.MAX_REDIRECTS + 2
 
@@ -416,7 +416,7 @@ def test_a_tag_that_may_not_move_is_told_with_the_reason(
     registry: Registry, remote: Any, client: ModuleType, status: int, code: str, message: str
 ) -> None:
     registry.answers = lambda r: error(status, code, message) if r.method == "PUT" else None
-    with pytest.raises(client.BadInput, match="must be free to move") as said:
+    with pytest.raises(client.UsageError, match="must be free to move") as said:
         remote.tag("champion", b"{}", "")
     assert f"{code}: {message}" in str(said.value)
     assert registry.count("PUT") == 1
@@ -436,7 +436,7 @@ def test_a_reason_is_one_line_whatever_was_sent(
 ) -> None:
     kind = "text/html" if body.startswith(b"<") else "text/plain"
     registry.answers = lambda _: Response(418, {"Content-Type": kind}, body)
-    with pytest.raises(client.BadInput, match="answers 418") as said:
+    with pytest.raises(client.UsageError, match="answers 418") as said:
         remote.tags()
     message = str(said.value)
     assert message.isprintable()
@@ -457,7 +457,7 @@ def test_an_upload_that_is_not_opened_is_a_sentence(
     registry: Registry, remote: Any, client: ModuleType, answer: Response
 ) -> None:
     registry.answers = lambda request: answer if request.method == "POST" else None
-    with pytest.raises(client.BadInput) as said:
+    with pytest.raises(client.UsageError) as said:
         remote.put(b"content")
     assert str(said.value).isprintable()
     assert registry.count("PUT") == 0
@@ -517,7 +517,7 @@ def test_a_command_costs_the_same_however_many_versions_there_are(
                 registry.requests.clear()
                 try:
                     act()
-                except where.BadInput as refused:
+                except where.UsageError as refused:
                     assert "part of" in str(refused)  # noqa: PT017
                 costs[count][name] = len(registry.requests)
             listed = capsys.readouterr().out.splitlines()

@@ -233,11 +233,11 @@ def test_what_somebody_else_keeps_there_is_no_version(
         shelf.store(name, manifest)
     assert [v.version for v in shelf.open.versions()] == [version]
     assert shelf.module.find().version == version
-    with pytest.raises(shelf.module.BadInput, match="0 versions"):
+    with pytest.raises(shelf.module.UsageError, match="0 versions"):
         shelf.module.find("latest")
     shelf.module.show()
     assert len(capsys.readouterr().out.splitlines()) == 1
-    with pytest.raises(shelf.module.BadInput, match="not of a model"):
+    with pytest.raises(shelf.module.UsageError, match="not of a model"):
         shelf.open.fetch("latest", shelf.path / "out")
 
 
@@ -245,7 +245,7 @@ def sentence(registry: ModuleType, act: Callable[[], object]) -> str:
     """Do something that may end in a sentence, but in nothing else; return it."""
     try:
         act()
-    except (registry.BadInput, registry.Refused) as error:
+    except (registry.UsageError, registry.RefusedError) as error:
         message = str(error)
     else:
         message = ""
@@ -259,9 +259,9 @@ def test_a_tag_that_was_moved_is_no_version_of_that_name(shelf: Shelf) -> None:
     shelf.store(first, shelf.open.store.manifest(second)[1])
     assert [v.version for v in shelf.open.versions()] == [second]
     for name in (first, first[-8:]):
-        with pytest.raises(registry.BadInput, match="0 versions"):
+        with pytest.raises(registry.UsageError, match="0 versions"):
             registry.find(name)
-    with pytest.raises(registry.BadInput, match=f"no version {first}"):
+    with pytest.raises(registry.UsageError, match=f"no version {first}"):
         shelf.open.fetch(first, shelf.path / "out")
 
 
@@ -354,11 +354,11 @@ def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
             more["annotations"] = {TITLE: f"file-{number}"}
             manifest["layers"].append(more)
         shelf.store(version, manifest)
-        with pytest.raises(registry.BadInput, match=f"{reason}.* more than"):
+        with pytest.raises(registry.UsageError, match=f"{reason}.* more than"):
             shelf.open.fetch(version, shelf.path / "out")
     monkeypatch.setattr(oci.Remote, "put", lambda *_: pytest.fail("it was sent"))
     monkeypatch.setattr(oci, "MAX_FILE", 3)
-    with pytest.raises(registry.BadInput, match=r"has .* more than 3"):
+    with pytest.raises(registry.UsageError, match=r"has .* more than 3"):
         shelf.push(2)
 
 
@@ -375,7 +375,7 @@ def test_a_manifest_that_is_no_manifest_ends_in_a_sentence(shelf: Shelf, text: b
         shelf.remote.manifests[NAME, tag] = text
     acts = [registry.champion, lambda: shelf.open.fetch(version, shelf.path / "out")]
     for act in [*acts, lambda: shelf.open.get("history"), lambda: registry.history(shelf.open)]:
-        with pytest.raises(registry.BadInput) as error:
+        with pytest.raises(registry.UsageError) as error:
             act()
         assert "\n" not in str(error.value)
     assert not (shelf.path / "out").exists()
@@ -391,10 +391,10 @@ def test_a_history_that_is_none_ends_in_a_sentence(shelf: Shelf) -> None:
     for text in NOTES:
         shelf.open.set("history", text)
         for act in (registry.rollback, lambda: registry.history(shelf.open)):
-            with pytest.raises(registry.BadInput, match="no list of champions"):
+            with pytest.raises(registry.UsageError, match="no list of champions"):
                 act()
     shelf.open.set("history", '[{"version": "../../etc/x"}]')
-    with pytest.raises(registry.Refused, match="no champion"):
+    with pytest.raises(registry.RefusedError, match="no champion"):
         registry.rollback()
 
 
@@ -417,7 +417,7 @@ def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
     texts = [json.dumps({"d": {"drift": one}}) for one in odd]
     for text in [*NOTES, '{"a": 1}', '{"a": {"b": 1}}', *texts]:
         if text != "{}":
-            with pytest.raises(monitoring.BadInput, match="is no list of alarms"):
+            with pytest.raises(monitoring.UsageError, match="is no list of alarms"):
                 monitoring._noted(text)
 
 

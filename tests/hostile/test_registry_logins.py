@@ -123,7 +123,9 @@ def test_an_odd_config_is_no_login_and_no_traceback(
         assert remote.tags() == []
         registry.answers = lambda _: error(401, "UNAUTHORIZED", "authentication required")
         remote.__dict__["login"] = login
-        with pytest.raises(client.BadInput, match=r"401 .*: UNAUTHORIZED: .*`docker login") as said:
+        with pytest.raises(
+            client.UsageError, match=r"401 .*: UNAUTHORIZED: .*`docker login"
+        ) as said:
             remote.tags()
         assert login.problem in str(said.value)
 
@@ -274,7 +276,7 @@ def test_a_login_that_is_refused_is_told_with_the_reason(
     guarded: Guarded, remote: Callable[..., Any], client: ModuleType, answer: Response, reasons: str
 ) -> None:
     guarded.refuses = answer
-    with pytest.raises(client.BadInput, match=reasons) as said:
+    with pytest.raises(client.UsageError, match=reasons) as said:
         remote().tags()
     message = str(said.value)
     assert message.startswith("oci+http://127.0.0.1")
@@ -295,7 +297,7 @@ def test_a_registry_that_refuses_every_login_is_asked_twice(
         (tmp_path / "config.json").write_text(json.dumps({"auths": known}))
         more = {"WWW-Authenticate": challenge} if challenge else {}
         registry.answers = lambda _: error(401, "UNAUTHORIZED", "who are you", **more)
-        with pytest.raises(client.BadInput, match=r"who are you|names no address"):
+        with pytest.raises(client.UsageError, match=r"who are you|names no address"):
             client.Remote(f"oci+http://{registry.address}/{NAME}").tags()
         assert len(registry.requests) <= 2
 
@@ -303,7 +305,7 @@ def test_a_registry_that_refuses_every_login_is_asked_twice(
 def test_a_refusal_says_what_the_registry_said(client: ModuleType) -> None:
     with serving(Registry()) as registry:
         registry.answers = lambda _: error(403, "DENIED", "requested access is denied", {"x": 1})
-        with pytest.raises(client.BadInput, match="403 Forbidden: DENIED: requested access"):
+        with pytest.raises(client.UsageError, match="403 Forbidden: DENIED: requested access"):
             client.Remote(f"oci+http://{registry.address}/{NAME}").tags()
         assert len(registry.requests) == 1
 
@@ -317,7 +319,7 @@ def test_what_a_registry_repeats_of_a_login_is_not_printed(
     guarded.registry.answers = lambda r: error(
         403, "DENIED", f"{auth()} {r.authorization} pass:word"
     )
-    with pytest.raises(client.BadInput, match="DENIED: … Bearer … …") as said:
+    with pytest.raises(client.UsageError, match="DENIED: … Bearer … …") as said:
         opened.tags()
     assert token not in str(said.value)
 
@@ -404,11 +406,11 @@ def test_credentials_do_not_travel_in_clear(
     (tmp_path / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth()}}}))
     opened = client.Remote(f"oci+http://{address}/{NAME}")
     assert opened.login
-    with pytest.raises(client.BadInput, match="encrypted only: use oci://"):
+    with pytest.raises(client.UsageError, match="encrypted only: use oci://"):
         opened.tags()
     # A job's token neither.
     monkeypatch.setattr(client.forge, "registry_credentials", lambda _: ("job", "token"))
-    with pytest.raises(client.BadInput, match="encrypted only"):
+    with pytest.raises(client.UsageError, match="encrypted only"):
         client.Remote(f"oci+http://{address}/{NAME}").tags()
     assert seen(guarded.registry) == {""}
     assert guarded.asked == []
@@ -425,15 +427,15 @@ def test_what_is_encrypted_leads_nowhere_that_is_not(client: ModuleType) -> None
         "",
         "http://[",
     ):
-        with pytest.raises(client.BadInput, match="for logins, not one with TLS"):
+        with pytest.raises(client.UsageError, match="for logins, not one with TLS"):
             opened._token(f'realm="{realm}"', writes=False, seconds=1.0)
     for place in ("http://registry.test/x", "http://other.test/x"):
         answer = client.Answer(202, "", {"Location": place}, b"", opened.base)
-        with pytest.raises(client.BadInput, match="without encryption"):
+        with pytest.raises(client.UsageError, match="without encryption"):
             opened._target(answer)
     for place in ("", "ftp://x/y", "https://[", "file:///etc/passwd"):
         answer = client.Answer(202, "", {"Location": place} if place else {}, b"", opened.base)
-        with pytest.raises(client.BadInput, match="names no place"):
+        with pytest.raises(client.UsageError, match="names no place"):
             opened._target(answer)
 
 
@@ -453,6 +455,6 @@ def test_a_netrc_is_not_read(
 @pytest.mark.parametrize("path", ["/x", ""])
 def test_a_password_in_the_address_is_not_repeated(client: ModuleType, path: str) -> None:
     place = f"oci://us:pass@ghcr.io{path}"  # pragma: allowlist secret
-    with pytest.raises(client.BadInput, match="is not oci://HOST/NAME") as said:
+    with pytest.raises(client.UsageError, match="is not oci://HOST/NAME") as said:
         client.Remote(place)
     assert "pass" not in str(said.value)

@@ -82,7 +82,7 @@ def answered(prediction: Any) -> bytes:
 def test_an_image_that_answers_otherwise_does_not_pass_for_its_package(
     module: Import, monkeypatch: pytest.MonkeyPatch, ours: dict[str, Any], theirs: Any
 ) -> None:
-    with pytest.raises(module("registry").Refused, match="row 0: ") as error:
+    with pytest.raises(module("registry").RefusedError, match="row 0: ") as error:
         compared(module, monkeypatch, ours, answered(theirs))
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 1_000
@@ -102,7 +102,7 @@ def test_one_that_answers_as_its_package_does_passes(
 def test_an_answer_that_is_none_is_a_sentence(
     module: Import, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    refused = module("registry").Refused
+    refused = module("registry").RefusedError
     with pytest.raises(refused, match="does not answer"):
         compared(module, monkeypatch, NUMBER, body)
     client = module("delivery.client")
@@ -110,7 +110,7 @@ def test_an_answer_that_is_none_is_a_sentence(
         client.http_json(url)
     for kind in ("application/json", "text/plain"):
         with answering(body or b"\xff", kind) as url, pytest.raises(refused, match="Prometheus"):
-            module("delivery.service_watch").scrape(url)
+            module("delivery.watch").scrape(url)
     monkeypatch.setattr(client, "LONGEST", 10)
     with answering(b"x" * 11, "text/plain") as url, pytest.raises(ValueError, match="more than"):
         client.http_json(url)

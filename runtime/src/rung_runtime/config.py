@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from . import BadInput
+from . import UsageError
 
 DATA, MODEL, GATE = (Path("config") / f"{name}.yaml" for name in ("data", "model", "gate"))
 Task = Literal["binary", "multiclass", "regression"]
@@ -170,7 +170,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
     """Read one file of `config/`.
 
     Raises:
-        BadInput: It is missing or no YAML, or a key is unknown, absent or of another type.
+        UsageError: It is missing or no YAML, or a key is unknown, absent or of another type.
     """
     try:
         text = path.read_text("utf-8")
@@ -178,9 +178,9 @@ def read(path: Path, kind: type[Kind]) -> Kind:
         todo = (
             "`ml data use` writes it" if path in (DATA, MODEL, GATE) else "bring it back from Git"
         )
-        raise BadInput(f"{path} is missing: {todo}") from None
+        raise UsageError(f"{path} is missing: {todo}") from None
     except UnicodeDecodeError:
-        raise BadInput(f"{path}: this is not UTF-8: save it as UTF-8") from None
+        raise UsageError(f"{path}: this is not UTF-8: save it as UTF-8") from None
     return checked(parsed(text, str(path)), kind, str(path))
 
 
@@ -188,7 +188,7 @@ def parsed(text: str, where: str) -> Any:
     """Parse YAML, which anybody may have written.
 
     Raises:
-        BadInput: It is none, or has a date that there is not, or is nested too deeply.
+        UsageError: It is none, or has a date that there is not, or is nested too deeply.
     """
     try:
         return yaml.load(text, _Loader)
@@ -198,14 +198,14 @@ def parsed(text: str, where: str) -> Any:
         said = str(getattr(error, "problem", error)).splitlines()[0]
     except (ValueError, RecursionError) as error:
         line, said = "", str(error)
-    raise BadInput(f"{where}{line}: this is not YAML: {said}")
+    raise UsageError(f"{where}{line}: this is not YAML: {said}")
 
 
 def checked(value: object, kind: type[Kind], where: str) -> Kind:
     """Type a value that came from `where`.
 
     Raises:
-        BadInput: A key is unknown, absent or of another type.
+        UsageError: A key is unknown, absent or of another type.
     """
     try:
         return kind.model_validate(value)
@@ -214,22 +214,22 @@ def checked(value: object, kind: type[Kind], where: str) -> Kind:
         key = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         more = f" (and {len(rest)} more)" if rest else ""
         said = SAYS.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise BadInput(f"{where}: {key}{said}{more}") from None
+        raise UsageError(f"{where}: {key}{said}{more}") from None
 
 
 def load() -> Config:
     """Read the `config/` of the current folder.
 
     Raises:
-        BadInput: As `read`, or the gate names a metric that the task does not have.
+        UsageError: As `read`, or the gate names a metric that the task does not have.
     """
     data, model, gate = read(DATA, Data), read(MODEL, Model), read(GATE, Gate)
     known = METRICS[data.task]
     for name in (gate.metric, *gate.thresholds):
         if name not in known:
-            raise BadInput(
+            raise UsageError(
                 f"{GATE}: '{name}' is no metric of a {data.task} task: {', '.join(known)}"
             )
     if gate.costs and data.task != "binary":
-        raise BadInput(f"{GATE}: costs: a {data.task} task has no false positives")
+        raise UsageError(f"{GATE}: costs: a {data.task} task has no false positives")
     return Config(data=data, model=model, gate=gate)

@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import BadInput, Refused, config
+from . import RefusedError, UsageError, config
+from .artifacts import ARTIFACTS, DOCUMENTS, digest, now, read, write
 from .config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Data, Gate, Strict, checked
-from .documents import ARTIFACTS, DOCUMENTS, digest, now, read, write
 from .settings import DELIVERY, Delivery
 
 FILES: dict[Path, type[Strict]] = {GATE: Gate, DELIVERY: Delivery}
@@ -46,7 +46,7 @@ def compared(base: str, head: str | None = None) -> Controls:
         head: The same, instead of this checkout.
 
     Raises:
-        BadInput: It is not, or a file of either cannot be read.
+        UsageError: It is not, or a file of either cannot be read.
     """
     commit = _commit(base)
     other = _commit(head) if head else None
@@ -74,8 +74,8 @@ def _commit(name: str) -> str:
     if commit is not None:
         return commit.strip()
     if _git("rev-parse", "--git-dir") is None:
-        raise BadInput("Git opens no repository here, so there is no base: see `git status`")
-    raise BadInput(f"{name} is no commit of this clone: `git fetch origin {name}` brings it")
+        raise UsageError("Git opens no repository here, so there is no base: see `git status`")
+    raise UsageError(f"{name} is no commit of this clone: `git fetch origin {name}` brings it")
 
 
 def _text(commit: str, path: Path) -> str | None:
@@ -141,8 +141,8 @@ def judge(controls: Controls) -> None:
         controls: As `compared` returns them.
 
     Raises:
-        BadInput: A step cannot start or go on.
-        Refused: The gate of the base refuses the model.
+        UsageError: A step cannot start or go on.
+        RefusedError: The gate of the base refuses the model.
     """
     if not controls.changes:
         record(controls, "passed", [])
@@ -160,10 +160,12 @@ def judge(controls: Controls) -> None:
         for path in kept:
             shutil.copy(project / path, JUDGED)
     if code not in (0, 1):
-        raise BadInput(f"by the controls of {controls.base:.8}: {message}")
+        raise UsageError(f"by the controls of {controls.base:.8}: {message}")
     record(controls, "refused" if code else "passed", message.splitlines() if code else [])
     if code:
-        raise Refused(f"by the controls of {controls.base:.8}, the base of this request: {message}")
+        raise RefusedError(
+            f"by the controls of {controls.base:.8}, the base of this request: {message}"
+        )
 
 
 def _copied(project: Path, controls: Controls) -> None:
@@ -244,5 +246,5 @@ def _git(*args: str) -> str | None:
     try:
         done = subprocess.run(["git", *args], capture_output=True, check=False)
     except OSError as error:
-        raise BadInput(f"git cannot be started: {error}") from None
+        raise UsageError(f"git cannot be started: {error}") from None
     return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None

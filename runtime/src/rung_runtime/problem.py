@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from . import BadInput, project
+from . import UsageError, project
 
 if TYPE_CHECKING:
     import polars as pl
@@ -89,7 +89,7 @@ def folder() -> Path:
     """Return the folder of the project's `problem/`.
 
     Raises:
-        BadInput: There is none that can be imported.
+        UsageError: There is none that can be imported.
     """
     name = f"{project.current().package}.problem"
     try:
@@ -97,7 +97,7 @@ def folder() -> Path:
     except ModuleNotFoundError:
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise BadInput(
+        raise UsageError(
             f"{name} cannot be imported: [tool.rung] package of pyproject.toml names the package"
             " that problem/ is in; `uv sync` installs it"
         )
@@ -108,7 +108,7 @@ def _module(name: str) -> Any:
     """Import a module of `problem/`.
 
     Raises:
-        BadInput: It is not there.
+        UsageError: It is not there.
     """
     full = f"{project.current().package}.problem.{name}"
     try:
@@ -117,4 +117,4 @@ def _module(name: str) -> Any:
         if error.name is None or not full.startswith(error.name):
             raise  # what the module itself imports is missing
         place = folder()
-        raise BadInput(f"{place / name}.py is missing: restore it from Git") from None
+        raise UsageError(f"{place / name}.py is missing: restore it from Git") from None

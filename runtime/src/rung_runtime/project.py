@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import BadInput
+from . import UsageError
 
 FILE = Path("pyproject.toml")
 PLATFORMS = ("github", "gitlab")
@@ -36,7 +36,7 @@ def current() -> Project:
     """Return the project of the current folder, or of the nearest one above it.
 
     Raises:
-        BadInput: `[tool.rung]` of its pyproject.toml has a key or a value that is not known.
+        UsageError: `[tool.rung]` of its pyproject.toml has a key or a value that is not known.
     """
     return _read(Path.cwd())
 
@@ -56,16 +56,16 @@ def _read(folder: Path) -> Project:
 
 def _checked(table: Any) -> Project:
     if not isinstance(table, dict):
-        raise BadInput(f"{FILE}: [tool.rung] is not a table")
+        raise UsageError(f"{FILE}: [tool.rung] is not a table")
     known = {field.name: field.default for field in fields(Project)}
     for key, value in table.items():
         if key not in known:
-            raise BadInput(f"{FILE}: [tool.rung] has no key {key!r}: use {', '.join(known)}")
+            raise UsageError(f"{FILE}: [tool.rung] has no key {key!r}: use {', '.join(known)}")
         if isinstance(known[key], str) and not (isinstance(value, str) and value.isidentifier()):
-            raise BadInput(f"{FILE}: [tool.rung] {key} is {value!r}: give a name")
+            raise UsageError(f"{FILE}: [tool.rung] {key} is {value!r}: give a name")
     level, ci = table.get("level", 0), table.get("ci", [])
     if isinstance(level, bool) or level not in LEVELS:
-        raise BadInput(f"{FILE}: [tool.rung] level is {level!r}: use one of 0, 1, 2")
+        raise UsageError(f"{FILE}: [tool.rung] level is {level!r}: use one of 0, 1, 2")
     if not isinstance(ci, list) or not all(isinstance(name, str) for name in ci):
-        raise BadInput(f"{FILE}: [tool.rung] ci is {ci!r}: give a list of names")
+        raise UsageError(f"{FILE}: [tool.rung] ci is {ci!r}: give a list of names")
     return Project(**(table | {"level": level, "ci": tuple(ci)}))

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from . import BadInput
+from . import UsageError
 from .config import Strict, checked, parsed, read
 
 DELIVERY, DRIFT = Path("config/delivery.yaml"), Path("config/drift.yaml")
@@ -99,7 +99,7 @@ def delivery() -> Delivery:
     """Read `config/delivery.yaml`, then the environment.
 
     Raises:
-        BadInput: As `config.read`.
+        UsageError: As `config.read`.
     """
     found = read(DELIVERY, Delivery)
     return found.model_copy(update={"service": _from_environment(found.service)})
@@ -109,7 +109,7 @@ def drift() -> Drift:
     """Read `config/drift.yaml`.
 
     Raises:
-        BadInput: As `config.read`.
+        UsageError: As `config.read`.
     """
     return read(DRIFT, Drift)
 
@@ -122,7 +122,7 @@ def service_environment() -> dict[str, str]:
     from .isolation.environment import passed_on
 
     names = [f"ML_{key.upper()}" for key in Service.model_fields]
-    with suppress(BadInput):  # while the file is broken, the service goes on without
+    with suppress(UsageError):  # while the file is broken, the service goes on without
         names += delivery().service.variables
     return passed_on(names)
 

@@ -7,18 +7,18 @@ changes with every part of it that a step may run.
 import hashlib
 from pathlib import Path
 
-from .documents import ARTIFACTS, replacing
+from .artifacts import ARTIFACTS, replacing
 
 FILE = ARTIFACTS / "runtime.txt"
 # What no step runs: a change of these makes no stage stale.
 NOT_OF_STEPS = frozenset(
     {
         "adapters",
-        "cli.py",
+        "cli",
         "controls.py",
         "delivery",
-        "loop.py",
         "monitoring",
+        "prediction_log.py",
         "serving",
         "stamp.py",
         "step_runner.py",

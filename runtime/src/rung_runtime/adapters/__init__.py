@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .. import BadInput
+from .. import UsageError
 
 GROUP = "rung.adapters"
 
@@ -24,7 +24,7 @@ def load(slot: str, name: str) -> ModuleType:
         name: What configuration calls it.
 
     Raises:
-        BadInput: There is none of that name, or a library that it needs is not installed.
+        UsageError: There is none of that name, or a library that it needs is not installed.
     """
     place = f"{slot}_{name}"
     for point in entry_points(group=GROUP, name=place):
@@ -35,11 +35,11 @@ def load(slot: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == f"{__name__}.{place}":
             listed = ", ".join(names(slot)) or "none"
-            raise BadInput(
+            raise UsageError(
                 f"pyproject.toml: [tool.rung] names the {slot} {name!r}, and there is no adapter of"
                 f" that name: use one of {listed}, or `rung add {slot} {name}`"
             ) from None
-        raise BadInput(
+        raise UsageError(
             f"the {slot} {name} needs {error.name}, which is not installed: run `uv sync`"
         ) from None
 

@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import BadInput, Refused, adapters, forge, project
+from .. import RefusedError, UsageError, adapters, ci_platform, project
 from .client import http_json
-from .service_watch import caution, scrape, watch
-from .shadow_replay import shadow
+from .shadow import shadow
+from .watch import caution, scrape, watch
 
 if TYPE_CHECKING:
-    from ..forge import Forge
+    from ..ci_platform import Forge
     from ..registry import Registry, Version
     from ..serving.batch import Served
 
@@ -40,7 +40,7 @@ class Target(Protocol):
     promotes: bool  # what is deployed there becomes champion
 
     def check(self, image: str | None) -> None:
-        """See that it can be deployed to; BadInput says why not.
+        """See that it can be deployed to; UsageError says why not.
 
         Args:
             image: What the registry knows as the image of the version, NAME@sha256:DIGEST.
@@ -56,7 +56,7 @@ class Target(Protocol):
         """Tell whether deploying it would change nothing."""
 
     def switch(self, version: str, digest: str) -> None:
-        """Have it served, and return once it is. Refused says what came between."""
+        """Have it served, and return once it is. RefusedError says what came between."""
 
     def undo(self, version: str | None, digest: str | None) -> None:
         """Have the version before served again, or none."""
@@ -74,9 +74,9 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
             of Kubernetes if the project has it, else the local ones.
 
     Raises:
-        BadInput: It is not registered, the port is taken, or another deployment is running.
-        Refused: It is worse than the champion in the shadow, or it failed after that: the model
-            before is champion and serves.
+        UsageError: It is not registered, the port is taken, or another deployment is running.
+        RefusedError: It is worse than the champion in the shadow, or it failed after that: the
+            model before is champion and serves.
     """
     from .. import registry, settings
 
@@ -113,8 +113,8 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
     """Return to the champion before, or to an earlier one.
 
     Raises:
-        BadInput: As `deploy`.
-        Refused: There was none, or it fails the smoke test; all is as it was.
+        UsageError: As `deploy`.
+        RefusedError: There was none, or it fails the smoke test; all is as it was.
     """
     from .. import registry
 
@@ -145,9 +145,9 @@ def status(target: str | None = None) -> str:
                 try:
                     found = ask(f"{url}/version")[1]
                 except (OSError, ValueError) as error:
-                    raise Refused(f"{url} does not answer: {error}") from None
+                    raise RefusedError(f"{url} does not answer: {error}") from None
             if not isinstance(found, dict) or not found.keys() >= {"version", "since"}:
-                raise Refused(f"{url} is no service of this kind: what else listens there?")
+                raise RefusedError(f"{url} is no service of this kind: what else listens there?")
             lines += [f"{found['version']} serves at {url} since {found['since']}"]
             if champion != found["version"]:
                 lines += [f"the champion is {champion}: `ml deploy {champion}` brings it there"]
@@ -182,7 +182,7 @@ def smoke(url: str | None = None, version: str | None = None) -> str:
         version: What `registry.find` knows it by; None: the champion.
 
     Raises:
-        Refused: It does not.
+        RefusedError: It does not.
     """
     from .. import registry
 
@@ -190,7 +190,7 @@ def smoke(url: str | None = None, version: str | None = None) -> str:
         if version is None:
             champion = registry.champion()
             if champion is None:
-                raise BadInput("there is no champion yet: `ml deploy` makes one")
+                raise UsageError("there is no champion yet: `ml deploy` makes one")
             served = _fetched(registry.require_expected(champion))
         else:
             served = _fetched(registry.find(version))
@@ -228,7 +228,7 @@ def _target(name: str) -> Target:
     if _has_cluster() and kind == project.current().deployment:
         there: Target = adapters.load("target", kind).opened(overlay or "production")
         return there
-    raise BadInput(f"target {name}: this project has none of that name")
+    raise UsageError(f"target {name}: this project has none of that name")
 
 
 def _has_cluster() -> bool:
@@ -241,7 +241,7 @@ def _has_cluster() -> bool:
 
 def rehearsal() -> "Forge | None":
     """The platform, if this is a runner of it from which nothing that serves will stay."""
-    at = forge.here()
+    at = ci_platform.here()
     stays = _has_cluster() or (at and at.workspace.resolve() != Path.cwd().resolve())
     return None if stays else at
 
@@ -262,13 +262,13 @@ def _repair(store: "Registry", target: Target) -> str | None:
     version, first = said["version"], said["previous"] is None
     try:
         if (target.promotes and champion != version) or (serving != version and not first):
-            raise Refused("it did not serve yet")
+            raise RefusedError("it did not serve yet")
         target.switch(version, said["package_digest"])
         with target.opened() as url:
             new = registry.find(f"{version}@{said['package_digest']}")
             said["smoke"] = smoke_test(_fetched(new), url)
         came = "finished"
-    except Refused as error:
+    except RefusedError as error:
         _undo(said, store, target)
         came = f"undone: {error}"
     came = f"the deployment of {version} that was killed in its stage {said['stage']} is {came}"
@@ -296,7 +296,7 @@ def _journal(
     new: "Version", before: str | None, store: "Registry", target: Target
 ) -> Iterator[Stage]:
     """Write `deployment.json` at each stage, and undo all if one fails."""
-    from ..documents import digest, now
+    from ..artifacts import digest, now
     from ..settings import DELIVERY
 
     said = dict.fromkeys(FIELDS) | {"version": new.version, "package_digest": new.digest}
@@ -314,15 +314,15 @@ def _journal(
         early = said["stage"] in ("fetch", "shadow", "promote")
         _undo(said, store, target)
         _write(said, verdict="refused" if early else "rolled_back", reason=str(error))
-        if early or not isinstance(error, BadInput | Refused):
+        if early or not isinstance(error, UsageError | RefusedError):
             raise
         back = f"{said['previous']} serves" if said["previous"] else "no model was before it"
-        raise Refused(f"{new} was taken back, {back}: {error}") from None
+        raise RefusedError(f"{new} was taken back, {back}: {error}") from None
     _write(said, stage="done", verdict="deployed")
 
 
 def _write(said: dict[str, Any], **changes: Any) -> None:
-    from ..documents import write
+    from ..artifacts import write
 
     said |= changes
     kept = {name: said[name] for name in FIELDS}
@@ -334,14 +334,17 @@ def _private_is_known(columns: Collection[str]) -> None:
     from ..settings import DELIVERY, delivery
 
     if odd := set(delivery().service.private) - set(columns):
-        raise BadInput(f"{DELIVERY}, service.private: {sorted(odd)[0]} is no column of this model")
+        raise UsageError(
+            f"{DELIVERY}, service.private: {sorted(odd)[0]} is no column of this model"
+        )
 
 
 def _rival(name: str, champion: str | None) -> "Version":
     """The version beside which another one is judged: the champion, or what still serves.
 
     Raises:
-        Refused: It is not what was verified (`registry.require_expected`), nor was it champion.
+        RefusedError: It is not what was verified (`registry.require_expected`), nor was it
+            champion.
     """
     from .. import registry
 
@@ -383,7 +386,7 @@ def smoke_test(served: "Served", url: str) -> dict[str, Any]:
     """See that what answers is a package, and answers its commonest row as it does.
 
     Raises:
-        Refused: It is not ready, is another model, or answers something else.
+        RefusedError: It is not ready, is another model, or answers something else.
     """
     from ..serving import parity
     from ..serving.batch import frame
@@ -393,14 +396,14 @@ def smoke_test(served: "Served", url: str) -> dict[str, Any]:
     try:
         ready, found = ask(f"{url}/readyz")[0], ask(f"{url}/version")[1]
         if ready != 200:
-            raise Refused(f"{url}/readyz answers {ready}")
+            raise RefusedError(f"{url}/readyz answers {ready}")
         if found["package_digest"] != model.manifest["package_digest"]:
-            raise Refused(f"{url} serves {found['version']}, not {model.version}")
+            raise RefusedError(f"{url} serves {found['version']}, not {model.version}")
         said = "the commonest values are no row: they break a rule together"
         if not model.failures(model.read(rows)):
             said = parity(url, rows, model)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise Refused(f"{url} does not answer as it should: {error!r}") from None
+        raise RefusedError(f"{url} does not answer as it should: {error!r}") from None
     return {"url": url, "package_digest": found["package_digest"], "parity": said}
 
 

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .. import BadInput, Refused, forge, project, registry
+from .. import RefusedError, UsageError, ci_platform, project, registry
 from ..adapters.target_local.ephemeral import free_port, started
-from ..documents import ARTIFACTS, PACKAGE, now, write
-from ..inference import verified
+from ..artifacts import ARTIFACTS, PACKAGE, now, write
 from ..isolation import model as isolated
+from ..model_package import verified
 from ..serving.batch import Served
 from ..serving.describe import Spreads
 from ..settings import delivery
@@ -45,13 +45,13 @@ def image(version: str | None = None, push: bool = False) -> str:
         What it is called: NAME@sha256:DIGEST if it was pushed.
 
     Raises:
-        BadInput: There is no builder, no such package, or no place to push to.
-        Refused: It cannot be built, or does not answer as the package does.
+        UsageError: There is no builder, no such package, or no place to push to.
+        RefusedError: It cannot be built, or does not answer as the package does.
     """
     store, begun = registry.opened(), now()
     found = registry.find(version) if version else None
     if push and not found:
-        raise BadInput("name a version of `ml models`: what is pushed is registered first")
+        raise UsageError("name a version of `ml models`: what is pushed is registered first")
     engine, place = _engine(), _place(push)
     if push and found and (note := store.get(f"image-{found.version}")):
         reason = _is_no_image_of(engine, place, note, found)
@@ -96,15 +96,17 @@ def noted(version: str) -> str | None:
     Nothing is built or pushed.
 
     Raises:
-        BadInput: There is no builder to look into it with, or no such version.
-        Refused: What is noted is no image of this package.
+        UsageError: There is no builder to look into it with, or no such version.
+        RefusedError: What is noted is no image of this package.
     """
     found = registry.find(version)
     note = registry.opened().get(f"image-{found.version}")
     if not note:
         return None
     if reason := _is_no_image_of(_engine(), _place(push=True), note, found):
-        raise Refused(f"the image noted for {found}, {note}, {reason}: `ml image` builds it anew")
+        raise RefusedError(
+            f"the image noted for {found}, {note}, {reason}: `ml image` builds it anew"
+        )
     return note
 
 
@@ -125,7 +127,7 @@ def _is_no_image_of(engine: str, place: str, note: str, version: "registry.Versi
             form = ["inspect", "--type=image", "--format"]
             form.append(f'{{{{index .OCIv1.Config.Labels "{LABEL}"}}}}')
         digest = _run(engine, *form, note)
-    except Refused as error:
+    except RefusedError as error:
         return f"cannot be inspected ({str(error).splitlines()[-1].strip()})"
     if not digest:
         return f"has no label {LABEL}"
@@ -142,7 +144,7 @@ def _logged_in(place: str) -> Iterator[dict[str, str]]:
     """Yield the environment by which a builder is logged in to the platform's own registry."""
     host = place.partition("/")[0]
     with TemporaryDirectory() as folder:
-        if own := forge.registry_credentials(host):
+        if own := ci_platform.registry_credentials(host):
             known = base64.b64encode(":".join(own).encode()).decode()
             file = Path(folder, "config.json")
             file.write_text(json.dumps({"auths": {host: {"auth": known}}}), "utf-8")
@@ -152,9 +154,9 @@ def _logged_in(place: str) -> Iterator[dict[str, str]]:
 
 
 def _place(push: bool) -> str:
-    at, wanted = forge.here(), os.environ.get("ML_IMAGES") or delivery().images
+    at, wanted = ci_platform.here(), os.environ.get("ML_IMAGES") or delivery().images
     if push and not wanted and at is None:
-        raise BadInput("no place to push to: set `images` in config/delivery.yaml to HOST/NAME")
+        raise UsageError("no place to push to: set `images` in config/delivery.yaml to HOST/NAME")
     return wanted or (f"{at.place()}/service" if at else f"localhost/{project.current().package}")
 
 
@@ -165,21 +167,21 @@ def _engine() -> str:
             return "docker"
     if shutil.which("buildah"):
         return "buildah"
-    raise BadInput("neither a docker daemon nor buildah is here: install one of them")
+    raise UsageError("neither a docker daemon nor buildah is here: install one of them")
 
 
 def _run(*command: str, **more: str) -> str:
     """What a builder prints.
 
     Raises:
-        Refused: It failed.
+        RefusedError: It failed.
     """
     done = subprocess.run(
         command, env=os.environ | more, capture_output=True, text=True, check=False
     )
     if done.returncode:
         said = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-10:])
-        raise Refused(f"{' '.join(command[:2])} failed:\n  {said}")
+        raise RefusedError(f"{' '.join(command[:2])} failed:\n  {said}")
     return done.stdout.strip()
 
 

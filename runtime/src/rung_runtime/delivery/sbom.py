@@ -11,10 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .. import BadInput, registry
-from ..documents import ARTIFACTS, PACKAGE, replacing
+from .. import UsageError, registry
+from ..artifacts import ARTIFACTS, PACKAGE, replacing
 from ..escaping import visible
-from ..inference import verified
+from ..model_package import verified
 
 SBOM = ARTIFACTS / "sbom.json"
 SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
@@ -34,7 +34,7 @@ def sbom(version: str | None = None) -> Path:
     """Write `artifacts/sbom.json` for a registered version; without one, for `artifacts/model/`.
 
     Raises:
-        BadInput: There is no such version or package, or the lock file is missing or stale.
+        UsageError: There is no such version or package, or the lock file is missing or stale.
     """
     ARTIFACTS.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=".sbom-", dir=ARTIFACTS) as folder:
@@ -45,7 +45,7 @@ def sbom(version: str | None = None) -> Path:
             bill = described(package, _requirements())
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             reason = f"is not what `ml package` writes ({visible(error)[:100]})"
-            raise BadInput(f"the package of {version or PACKAGE} {reason}") from None
+            raise UsageError(f"the package of {version or PACKAGE} {reason}") from None
     with replacing(SBOM) as new:
         new.write_text(json.dumps(bill, indent=2, ensure_ascii=False), "utf-8")
     return SBOM
@@ -157,9 +157,9 @@ def _requirements() -> dict[str, Any]:
     try:
         done = subprocess.run(EXPORT, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise BadInput(f"uv cannot be started: {error.strerror or error}") from None
+        raise UsageError(f"uv cannot be started: {error.strerror or error}") from None
     if done.returncode:
         reason = visible(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
-        raise BadInput(f"uv.lock has no requirements to list: {reason or 'run `uv lock`'}")
+        raise UsageError(f"uv.lock has no requirements to list: {reason or 'run `uv lock`'}")
     bill: dict[str, Any] = json.loads(done.stdout)
     return bill

@@ -23,9 +23,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .. import BadInput, Refused
+from .. import RefusedError, UsageError
 from ..config import Data
-from ..inference import Model, verified
+from ..model_package import Model, verified
 from ..registry.checkout import on_a_runner
 from . import environment
 
@@ -106,15 +106,15 @@ def opened(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
         package_digest: That of the package which it must be.
 
     Raises:
-        BadInput: It is damaged, or another one, or its code cannot be imported.
-        Refused: On a runner, files of the project were changed meanwhile.
+        UsageError: It is damaged, or another one, or its code cannot be imported.
+        RefusedError: On a runner, files of the project were changed meanwhile.
     """
     with TemporaryDirectory(prefix="ml-isolated-") as place:
         own = Path(place).resolve()
         shutil.copytree(folder, own / "package")
         manifest = verified(own / "package")
         if manifest["package_digest"] != package_digest:
-            raise BadInput(f"{folder}/ is another package than {package_digest}")
+            raise UsageError(f"{folder}/ is another package than {package_digest}")
         data = Data.model_validate_json((own / "package/contract.json").read_text("utf-8"))
         with (own / "worker.log").open("wb") as log:
             process = _started(own, log)
@@ -123,7 +123,7 @@ def opened(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
             try:
                 _ask(process, {"do": "open", "package_digest": package_digest})
             except PackageError as error:
-                raise BadInput(f"the package in {folder}/ cannot be opened: {error}") from None
+                raise UsageError(f"the package in {folder}/ cannot be opened: {error}") from None
             absent: Any = _absent
             yield IsolatedModel(
                 manifest, data, data.for_predicting(), None, absent, absent, process, unconfined
@@ -146,7 +146,7 @@ def _watched(unconfined: str) -> Iterator[str]:
     """See that no file of the project changes, where this is a runner that confines nothing.
 
     Raises:
-        Refused: One has changed, however it ended.
+        RefusedError: One has changed, however it ended.
     """
     if not unconfined or not on_a_runner():
         yield unconfined
@@ -159,7 +159,7 @@ def _watched(unconfined: str) -> Iterator[str]:
     finally:
         sys.dont_write_bytecode = writes
         if changed := sorted(dict(before.items() ^ _project().items())):
-            raise Refused(
+            raise RefusedError(
                 f"while a package was scored that could not be confined ({unconfined}), files of"
                 f" the project changed: {', '.join(changed[:5])}"
             )

@@ -26,7 +26,7 @@ def main() -> None:
     unconfined = confine(folder)
     send(answers, {"unconfined": unconfined})
 
-    from ..inference import opened
+    from ..model_package import opened
 
     model: Any = None
     while line := requests.readline():

@@ -15,12 +15,12 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from .. import BadInput, registry
+from .. import UsageError, registry
+from ..artifacts import ARTIFACTS, digest, now, replacing, write
 from ..config import GATE, Data, Gate
 from ..config import read as read_config
-from ..documents import ARTIFACTS, digest, now, replacing, write
 from ..pipeline.report import short
-from ..serving.log import joined, read, refused
+from ..prediction_log import joined, read, refused
 from ..settings import DRIFT, Drift, Window, delivery
 from ..settings import drift as thresholds
 from . import performance
@@ -58,12 +58,12 @@ def monitor() -> str:
         The decision, in a sentence.
 
     Raises:
-        BadInput: There is no champion or no log, or one of them cannot be read.
+        UsageError: There is no champion or no log, or one of them cannot be read.
     """
     version, settings, service = registry.champion(), thresholds(), delivery().service
     if version is None or not service.log:
         missing = "service.log is empty" if version else "the registry has no champion"
-        raise BadInput(f"nothing to monitor, as {missing}: `ml deploy` serves a model with a log")
+        raise UsageError(f"nothing to monitor, as {missing}: `ml deploy` serves a model with a log")
     started, champion = now(), _opened(version)
     # What is younger may not be written yet.
     until = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=service.log_seconds)
@@ -265,8 +265,8 @@ def retrain(run: Callable[[], None], again: str | None = None, said: str = TRAIN
         said: What has been done then.
 
     Raises:
-        BadInput: There is no such alarm; or as `run`.
-        Refused: As `run`.
+        UsageError: There is no such alarm; or as `run`.
+        RefusedError: As `run`.
     """
     version = registry.champion()
     if version is None:
@@ -285,7 +285,7 @@ def retrain(run: Callable[[], None], again: str | None = None, said: str = TRAIN
 
     _, alarms = _changed(version, claim)
     if again and again not in claimed:
-        raise BadInput(f"{version} has no alarm {again} to train for: see artifacts/monitor.json")
+        raise UsageError(f"{version} has no alarm {again} to train for: see artifacts/monitor.json")
     if not claimed:
         return f"nothing to do: {_running(alarms) or f'no alarm of {version} waits for a training'}"
     came = "done"
@@ -413,7 +413,7 @@ def _noted(text: str) -> dict[str, Alarms]:
     """Read the note of alarms, by the digest of a champion.
 
     Raises:
-        BadInput: It is malformed: whoever can write to the registry has written it.
+        UsageError: It is malformed: whoever can write to the registry has written it.
     """
     try:
         known = json.loads(text)
@@ -423,7 +423,7 @@ def _noted(text: str) -> dict[str, Alarms]:
         isinstance(alarms, dict) and all(map(_is_alarm, alarms.values()))
         for alarms in known.values()
     ):
-        raise BadInput(f"the registry is damaged: its note {NOTE!r} is no list of alarms")
+        raise UsageError(f"the registry is damaged: its note {NOTE!r} is no list of alarms")
     return known
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .. import BadInput, registry
+from .. import UsageError, registry
+from ..artifacts import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, document
 from ..config import DATA, GATE, Config, Data
-from ..documents import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, document
-from ..inference import Model, load
 from ..isolation import model as isolated
+from ..model_package import Model, load
 from ..problem import features, trusted
 from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
@@ -69,7 +69,7 @@ def step(config: Config) -> str:
             came = ingest.read(source, config.data.separator)
             held = pl.read_parquet(SIDES)["held"].fill_null(False).to_numpy()
             if len(held) != came.height:
-                raise BadInput(f"{source} has changed since `ml ingest`: run `ml run`")
+                raise UsageError(f"{source} has changed since `ml ingest`: run `ml run`")
             challenger = Challenger(
                 pl.read_parquet(TRAIN),
                 pl.read_parquet(HOLDOUT),
@@ -85,7 +85,7 @@ def step(config: Config) -> str:
                     earlier = processes.enter_context(
                         opened(version, came, held, challenger.holdout)
                     )
-                except BadInput:  # it is no longer in the registry
+                except UsageError:  # it is no longer in the registry
                     best = champion
                 else:
                     against = compare(challenger, earlier, config, delivery())
@@ -119,8 +119,9 @@ def opened(
         holdout: (m, …) the typed rows that are.
 
     Raises:
-        BadInput: The registry does not have it, or it is damaged.
-        Refused: The registry has another package now, or its code changed files of the project.
+        UsageError: The registry does not have it, or it is damaged.
+        RefusedError: The registry has another package now, or its code changed files of the
+            project.
     """
     folder = registry.fetched(version, FOLDER / version.version)
     with isolated.opened(folder, version.digest) as model:

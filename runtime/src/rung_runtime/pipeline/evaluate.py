@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .. import BadInput
+from .. import UsageError
+from ..artifacts import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, write_rows
 from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
-from ..documents import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, write_rows
-from ..inference import load, predict
+from ..model_package import load, predict
 from ..problem import features, linear, trusted
 from . import report
 from .calibration import calibration
@@ -81,11 +81,11 @@ def judge(
         What `metrics.json` says of predictions alone.
 
     Raises:
-        BadInput: The target is the same in all rows, or a prediction is not a finite number.
+        UsageError: The target is the same in all rows, or a prediction is not a finite number.
     """
     require_judgeable(truth, config.data)
     if not np.isfinite(given).all():
-        raise BadInput(f"{MODEL} predicts values that are not finite: train another model")
+        raise UsageError(f"{MODEL} predicts values that are not finite: train another model")
     data, gate, classes = config.data, config.gate, len(config.data.classes)
     names = METRICS[data.task]
     resampler = Resampler(truth, gate.metric, classes, gate, groups_of(rows, data))
@@ -126,16 +126,16 @@ def require_judgeable(truth: Floats, data: Data, rows: str = "the holdout") -> N
         rows: What a person calls these rows.
 
     Raises:
-        BadInput: It is the same in all rows, or too large to be squared.
+        UsageError: It is the same in all rows, or too large to be squared.
     """
     if data.task == "regression" and (largest := np.abs(truth).max()) > LARGEST:
-        raise BadInput(
+        raise UsageError(
             f"column {data.target} has values such as {largest:.3g}, whose squares are no numbers "
             "to a computer: divide it by a constant in problem/data.py"
         )
     if np.ptp(truth) == 0:
         value = f"{truth[0]:g}" if data.task == "regression" else data.classes[int(truth[0])]
-        raise BadInput(
+        raise UsageError(
             f"{rows} has a single value of {data.target}, {value}, in all {len(truth):,} rows, so "
             f"no model can be judged by them: choose another split in {DATA}"
         )
@@ -157,7 +157,7 @@ def baselines(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[st
     """What a constant and a linear model, on 10,000 rows at most, predict for the holdout.
 
     Raises:
-        BadInput: The linear model cannot be trained, or predicts what is not a finite number.
+        UsageError: The linear model cannot be trained, or predicts what is not a finite number.
     """
     sample, known = train.sample(min(train.height, 10_000), seed=0), labels(train, data)
     require_judgeable(known, data, "the training part")
@@ -170,11 +170,11 @@ def baselines(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) -> dict[st
         predicted = predict(simple, holdout, data, features)
     except ValueError as error:
         reason = str(error).splitlines()[0]
-        raise BadInput(f"the linear baseline cannot be trained: {reason}") from error
+        raise UsageError(f"the linear baseline cannot be trained: {reason}") from error
     if not np.isfinite(predicted).all():
         numbers = [name for name in data.features if train[name].dtype.is_numeric()]
         widest = max(numbers, key=lambda name: abs(train[name]).max() or 0, default=data.target)
-        raise BadInput(
+        raise UsageError(
             f"the linear baseline predicts no finite numbers: are the values of {widest} right?"
         )
     same = np.repeat(np.expand_dims(constant, 0), holdout.height, axis=0)

@@ -7,9 +7,9 @@ explains every check and every number.
 from operator import ge, gt, le
 from typing import Any
 
-from .. import Refused
+from .. import RefusedError
+from ..artifacts import DOCUMENTS, MODEL, STEPS, document, read
 from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
-from ..documents import DOCUMENTS, MODEL, STEPS, document, read
 from ..escaping import visible
 from . import report
 
@@ -37,7 +37,7 @@ def step(config: Config) -> str:
     if failed:
         lines = [sentence(check) for check in failed] + said["notes"]
         why = reason(metrics, failed)
-        raise Refused("\n  ".join([f"the gate refused this model{why}:", *lines]))
+        raise RefusedError("\n  ".join([f"the gate refused this model{why}:", *lines]))
     lines = [sentence(check) for check in said["checks"]] + said["notes"]
     return "\n  ".join([f"passed all {len(said['checks'])} checks:", *lines])
 

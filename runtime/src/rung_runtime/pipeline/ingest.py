@@ -12,9 +12,9 @@ from typing import Any
 import numpy.typing as npt
 import polars as pl
 
-from .. import BadInput
+from .. import UsageError
+from ..artifacts import IDENTITY, ROWS, document, write_rows
 from ..config import DATA, Column, Config, Data
-from ..documents import IDENTITY, ROWS, document, write_rows
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
 BOOLEANS = {word: word == pair[1] for pair in PAIRS for word in pair}
@@ -59,36 +59,36 @@ def read(source: Path, separator: str) -> pl.DataFrame:
     """Read a file with `problem.data.load`.
 
     Raises:
-        BadInput: It is missing, a folder, empty, cut short, ragged or otherwise unreadable.
+        UsageError: It is missing, a folder, empty, cut short, ragged or otherwise unreadable.
     """
     if not source.is_file():
-        raise BadInput(f"{source} is {'a folder' if source.is_dir() else 'missing'}: name a file")
+        raise UsageError(f"{source} is {'a folder' if source.is_dir() else 'missing'}: name a file")
+    from ..contract.file_kind import not_a_table
     from ..problem import load
-    from .file_kind import not_a_table
 
     try:
         rows = load(source, separator)
     except (pl.exceptions.PolarsError, OSError, EOFError, ValueError, zlib.error) as error:
         if kind := not_a_table(source):
-            raise BadInput(f"{source} is {kind}") from None
-        raise BadInput(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
+            raise UsageError(f"{source} is {kind}") from None
+        raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
     # Read as a table nevertheless: its first bytes have become the name of a column.
     misread = rows.width < 2 or not rows.columns[0][:1].isalnum()
     if misread and (kind := not_a_table(source)):
-        raise BadInput(f"{source} is {kind}")
+        raise UsageError(f"{source} is {kind}")
     # Separators at the end of each line, as spreadsheets leave them, make columns of nothing.
     ends = [n for n in rows.columns if re.fullmatch(r"_duplicated_\d+", n)]
     rows = rows.drop(n for n in ends if (rows[n].cast(pl.String).fill_null("") == "").all())
     for name in rows.columns:
         twice = re.fullmatch(r"(.*)_duplicated_\d+", name, re.DOTALL)  # as Polars renames it
         if twice and twice[1] in rows.columns:
-            raise BadInput(f"{source}: two columns are called {twice[1]!r}: rename one of them")
+            raise UsageError(f"{source}: two columns are called {twice[1]!r}: rename one of them")
     if rows.is_empty():
-        raise BadInput(f"{source} has no rows")
+        raise UsageError(f"{source} has no rows")
     if any("\ufffd" in name for name in rows.columns):
-        raise BadInput(f"{source} cannot be read: its first line is not UTF-8; save it as UTF-8")
+        raise UsageError(f"{source} cannot be read: its first line is not UTF-8; save it as UTF-8")
     if patterns := [n for n in rows.columns if n == "*" or (n[:1], n[-1:]) == ("^", "$")]:
-        raise BadInput(f"{source}: rename column {patterns[0]!r}, a pattern to Polars and others")
+        raise UsageError(f"{source}: rename column {patterns[0]!r}, a pattern to Polars and others")
     return rows
 
 
@@ -161,7 +161,7 @@ def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.
         named = ", ".join(
             f"columns.{s.name}.formats" for s, contract in columns if contract.formats
         )
-        raise BadInput(f"{DATA}: {named}: one cannot be read") from None
+        raise UsageError(f"{DATA}: {named}: one cannot be read") from None
     return [(found[f"came {at}"], found[f"read {at}"]) for at in range(len(columns))]
 
 

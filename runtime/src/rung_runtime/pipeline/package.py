@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .. import BadInput, Refused
-from ..config import DATA, Config, Data
-from ..config import MODEL as CONFIG
-from ..documents import (
+from .. import RefusedError, UsageError
+from ..artifacts import (
     DOCUMENTS,
     HOLDOUT,
     MODEL,
@@ -28,7 +26,9 @@ from ..documents import (
     document,
     read,
 )
-from ..inference import MANIFEST, OLD, package_digest, predict, repair
+from ..config import DATA, Config, Data
+from ..config import MODEL as CONFIG
+from ..model_package import MANIFEST, OLD, package_digest, predict, repair
 from ..problem import features
 from ..problem import folder as problem_folder
 from . import identity
@@ -49,9 +49,9 @@ def step(config: Config) -> str:
     ) as said:
         gate = read("gate")
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
-            raise Refused("the gate has not passed this model: see artifacts/gate.json")
+            raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
         if gate["checks"] != decide(read("evaluate"), config.gate, gate["comparison"]):
-            raise BadInput("artifacts/gate.json is not what the gate says: run `ml gate` again")
+            raise UsageError("artifacts/gate.json is not what the gate says: run `ml gate` again")
         shutil.rmtree(NEW, ignore_errors=True)
         (NEW / "problem").mkdir(parents=True)
         for path in (MODEL, *documents):
@@ -96,12 +96,14 @@ def refit(path: Path, config: Config) -> None:
     """Train the recipe that passed once more, on the rows that were held out as well.
 
     Raises:
-        BadInput: It predicts values that are not finite.
+        UsageError: It predicts values that are not finite.
     """
     rows = pl.concat([pl.read_parquet(TRAIN), pl.read_parquet(HOLDOUT)])
     fitted = fit(rows, config.data, config.model)
     if not np.isfinite(predict(fitted, rows, config.data, features)).all():
-        raise BadInput(f"{CONFIG}: refit: trained on all rows, the model predicts no finite values")
+        raise UsageError(
+            f"{CONFIG}: refit: trained on all rows, the model predicts no finite values"
+        )
     save(fitted, path)
 
 

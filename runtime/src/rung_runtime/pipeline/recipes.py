@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from ..config import Data
-from ..inference import Features, predict
+from ..model_package import Features, predict
 from .cross_validation import Indices, folds
 from .ingest import inputs, labels
 

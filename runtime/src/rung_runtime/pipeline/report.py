@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..artifacts import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
 from ..config import Config
-from ..documents import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
 from ..escaping import cell, code, listed
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .. import BadInput, Refused
+from .. import RefusedError, UsageError
+from ..artifacts import DOCUMENTS, HOLDOUT, IDENTITY, ROWS, SIDES, TRAIN, document, read, write_rows
 from ..config import DATA, Config, Data
-from ..documents import DOCUMENTS, HOLDOUT, IDENTITY, ROWS, SIDES, TRAIN, document, read, write_rows
 from .identity import Numbers, identifying, identities, shuffled
 
 SLACK = 0.015  # the holdout's share may be off by as much, so that rows in place keep their side
@@ -23,7 +23,7 @@ Side = NDArray[np.bool_]
 def step(config: Config) -> str:
     with document("split", ROWS, DOCUMENTS["validate"], IDENTITY, DATA) as message:
         if read("validate")["verdict"] != "passed":
-            raise Refused("the rows were refused: see artifacts/validation.json")
+            raise RefusedError("the rows were refused: see artifacts/validation.json")
         rows = pl.read_parquet(ROWS)
         identity = pl.read_parquet(IDENTITY).to_series()
         held = sides(rows, config.data, identity)
@@ -48,7 +48,7 @@ def split(
         identity: (n,) of these rows, as the source has them; without, that of the typed rows.
 
     Raises:
-        BadInput: A side would be empty, or the holdout would lack all classes but one.
+        UsageError: A side would be empty, or the holdout would lack all classes but one.
     """
     held = sides(rows, data, identity)
     return rows.filter(~held), rows.filter(held)
@@ -68,12 +68,12 @@ def sides(rows: pl.DataFrame, data: Data, identity: pl.Series | None = None) -> 
         held = _random(labelled[data.target], numbers, data)
     where = f"{DATA}: split: by {data.split.by}"
     if held.all() or not held.any():
-        raise BadInput(f"{where} leaves one side without rows; choose another")
+        raise UsageError(f"{where} leaves one side without rows; choose another")
     if data.task != "regression":
         classes = labelled[data.target].filter(pl.Series(held)).unique()
         if len(classes) < 2:
             column = f" {data.split.column!r}" if data.split.column else ""
-            raise BadInput(
+            raise UsageError(
                 f"{where}{column} leaves only rows of {str(classes[0])!r} in the holdout, which"
                 " can judge no model; choose another split"
             )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 from scipy.stats import f as fisher
 
-from .column_names import KNOWN_WHEN_USED, words
+from ..contract.column_names import KNOWN_WHEN_USED, words
 
 FEWEST = 12  # subjects, so that a fifth of them is more than a couple
 ALIKE = 0.1  # of a column's variance, at most, is within subjects: it hardly varies there

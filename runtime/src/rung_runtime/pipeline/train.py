@@ -13,10 +13,10 @@ from typing import Any
 import polars as pl
 import skops.io
 
-from .. import BadInput
+from .. import UsageError
+from ..artifacts import MODEL as FILE
+from ..artifacts import TRAIN, document, replacing
 from ..config import DATA, MODEL, Config, Data, Model
-from ..documents import MODEL as FILE
-from ..documents import TRAIN, document, replacing
 from ..problem import estimator, features
 from .ingest import inputs, labels
 
@@ -28,7 +28,7 @@ def step(config: Config) -> str:
         try:
             save(fitted, FILE)
         except Unsavable as error:
-            raise BadInput(_explain(error, rows, config)) from error
+            raise UsageError(_explain(error, rows, config)) from error
         said |= {"rows": rows.height, **config.model.model_dump(exclude={"refit"})}
         said["model_inputs"] = features(inputs(rows.head(1), config.data)).columns
     return f"{config.model.estimator} on {rows.height:,} rows"
@@ -42,7 +42,7 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
     """Fit the estimator of `problem/model.py`.
 
     Raises:
-        BadInput: Its name or a param is not known, or it cannot learn from these rows.
+        UsageError: Its name or a param is not known, or it cannot learn from these rows.
     """
     x = features(inputs(rows, data))
     try:
@@ -50,11 +50,11 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
         return unfitted.fit(x, labels(rows, data))
     except (TypeError, ValueError) as error:
         message = str(error).strip().partition("\n")[0]
-        raise BadInput(f"{MODEL}: nothing can be trained: {message}") from error
+        raise UsageError(f"{MODEL}: nothing can be trained: {message}") from error
     except Exception as error:  # of the estimator, which is the user's
         last = traceback.extract_tb(error.__traceback__)[-1]
         message = str(error).strip().partition("\n")[0]
-        raise BadInput(
+        raise UsageError(
             f"problem/model.py: estimator '{model.estimator}' cannot be fitted: "
             f"{type(error).__name__}: {message} ({_module(last.filename)}, line {last.lineno})"
         ) from error

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from .. import Refused
+from .. import RefusedError
+from ..artifacts import ROWS, document
 from ..config import DATA, Config, Data
-from ..documents import ROWS, document
 from ..escaping import visible
 from .ingest import unreadable
 
@@ -42,7 +42,9 @@ def step(config: Config) -> str:
         rows = pl.read_parquet(ROWS)
         said |= check(rows, config.data)
     if said["failures"]:
-        raise Refused("\n  ".join(["the rows break config/data.yaml:", *tell(said["failures"])]))
+        raise RefusedError(
+            "\n  ".join(["the rows break config/data.yaml:", *tell(said["failures"])])
+        )
     return f"{rows.height:,} rows keep the contract, {len(said['columns'])} columns checked"
 
 

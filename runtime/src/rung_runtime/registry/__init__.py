@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from .. import BadInput, Refused, adapters, forge, project
-from ..documents import ARTIFACTS, DOCUMENTS, PACKAGE, digest, now, read, replacing
+from .. import RefusedError, UsageError, adapters, ci_platform, project
+from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, digest, now, read, replacing
 from ..escaping import visible
 from ..settings import Delivery, delivery
 
@@ -39,7 +39,7 @@ D, LEASE, WRITES, PATIENCE = 2.0, 60.0, 15.0, 90.0
 Still = Callable[[], None]
 
 
-class Conflict(Refused):
+class Conflict(RefusedError):
     """Somebody else was first."""
 
 
@@ -56,12 +56,12 @@ class Version:
     def __post_init__(self) -> None:
         # It becomes a folder's name, and whoever can write to the registry has chosen it.
         if not re.fullmatch(r"\w[\w.-]{0,127}", self.version, re.ASCII):
-            raise BadInput(f"the registry is damaged: {self.version!r} is no name of a version")
+            raise UsageError(f"the registry is damaged: {self.version!r} is no name of a version")
         # Jobs hand these on to each other, as lines of a file and as words of a shell.
         for text in (self.digest, self.model_digest):
             if not DIGEST.fullmatch(text):
                 said = f"{self.version} has {text[:100]!r} for a digest"
-                raise BadInput(f"the registry is damaged: {said}")
+                raise UsageError(f"the registry is damaged: {said}")
 
     def __str__(self) -> str:
         return self.version
@@ -76,29 +76,31 @@ class Version:
         """The digest of the data that it was made of.
 
         Raises:
-            BadInput: The registry does not say it.
+            UsageError: The registry does not say it.
         """
         if found := self.facts.get("data_digest"):
             return found
-        raise BadInput(f"the registry is damaged: {self.version} does not say of which data it is")
+        raise UsageError(
+            f"the registry is damaged: {self.version} does not say of which data it is"
+        )
 
     @property
     def made(self) -> datetime:
         """When it was made, in UTC.
 
         Raises:
-            BadInput: The registry does not say it.
+            UsageError: The registry does not say it.
         """
         try:
             return datetime.fromisoformat(self.created).astimezone(UTC)
         except (ValueError, OverflowError):
-            raise BadInput(
+            raise UsageError(
                 f"the registry is damaged: {self.version} was made at {self.created[:100]!r}"
             ) from None
 
 
 class Registry(Protocol):
-    """What an adapter does. All of it raises BadInput if the registry fails or is damaged."""
+    """What an adapter does. All of it raises UsageError if the registry fails or is damaged."""
 
     def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
         """Keep a package; of one that is there nothing changes."""
@@ -140,7 +142,7 @@ def opened() -> Registry:
     where = os.environ.get("ML_REGISTRY") or delivery().registry
     is_default = where == Delivery().registry and not os.environ.get("ML_REGISTRY")
     adapter = project.current().registry
-    if adapter == "oci" and is_default and (platform_here := forge.here()):
+    if adapter == "oci" and is_default and (platform_here := ci_platform.here()):
         where = f"oci://{platform_here.place()}/models"
     registry: Registry = adapters.load("registry", adapter).opened(where)
     return registry
@@ -150,22 +152,26 @@ def register() -> Version:
     """Put the package that passed into the registry, unless it is the champion's own.
 
     Raises:
-        BadInput: A document or a file of the package is missing or damaged.
-        Refused: The gate did not pass it, or passed another one; or this is a runner, and it was
-            not made of what is committed.
+        UsageError: A document or a file of the package is missing or damaged.
+        RefusedError: The gate did not pass it, or passed another one; or this is a runner, and it
+            was not made of what is committed.
     """
-    from ..inference import verified
+    from ..model_package import verified
     from . import checkout
 
     gate, package, metrics = read("gate"), read("package"), read("evaluate")
     if gate["verdict"] != "passed":
-        raise Refused("the gate has not passed this model: see artifacts/gate.json")
+        raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
     manifest, compared, name = verified(PACKAGE), gate["comparison"], metrics["metric"]
     own = manifest["package_digest"], manifest["model_digest"], manifest["files"].get("gate.json")
     if own != (package["package_digest"], gate["model_digest"], digest(DOCUMENTS["gate"])):
-        raise Refused(f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again")
+        raise RefusedError(
+            f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again"
+        )
     if compared is None:
-        raise Refused("artifacts/gate.json is from level 0, without a champion: run `ml run` again")
+        raise RefusedError(
+            "artifacts/gate.json is from level 0, without a champion: run `ml run` again"
+        )
     if checkout.on_a_runner():
         checkout.require_clean(manifest)
     if compared["kind"] == "same" and (now := champion()):
@@ -204,8 +210,8 @@ def find(part: str | None = None) -> Version:
             a reference, VERSION@sha256:DIGEST.
 
     Raises:
-        BadInput: There is none, or more than one, or it is no reference.
-        Refused: The registry has another package than a reference names.
+        UsageError: There is none, or more than one, or it is no reference.
+        RefusedError: The registry has another package than a reference names.
     """
     if part and "@" in part:
         return _referenced(part)
@@ -216,38 +222,38 @@ def find(part: str | None = None) -> Version:
     registry = opened()
     names = registry.names()
     if not names:
-        raise BadInput("the registry holds no version yet: `ml register` puts one there")
+        raise UsageError("the registry holds no version yet: `ml register` puts one there")
     if part is None:
         # What somebody else keeps there is no version: go back to one.
         for name in names[: -NEWEST - 1 : -1]:
             if newest := registry.version(name):
                 return newest
-        raise BadInput("the registry holds no version yet: `ml register` puts one there")
+        raise UsageError("the registry holds no version yet: `ml register` puts one there")
     alike = [part] if part in names else [name for name in names if part in name]
     if len(alike) <= NEWEST:
         known = [version for name in alike if (version := registry.version(name))]
         if len(known) == 1:
             return known[0]
         alike = [version.version for version in known]
-    raise BadInput(f"{part} is a part of {len(alike)} versions: `ml models` lists them")
+    raise UsageError(f"{part} is a part of {len(alike)} versions: `ml models` lists them")
 
 
 def named_exactly(name: str) -> Version:
     """A version by its whole name.
 
     Raises:
-        BadInput: There is none.
+        UsageError: There is none.
     """
     if version := opened().version(name):
         return version
-    raise BadInput(f"the registry has no version {name}: `ml models` lists them")
+    raise UsageError(f"the registry has no version {name}: `ml models` lists them")
 
 
 def _referenced(reference: str) -> Version:
     name, digest = _parts(reference)
     found = named_exactly(name)
     if found.digest != digest:
-        raise Refused(
+        raise RefusedError(
             f"{found} is in the registry as {found.digest}, and {digest} was asked for: it is"
             " another package than the one that was resolved or verified"
         )
@@ -257,7 +263,9 @@ def _referenced(reference: str) -> Version:
 def _parts(reference: str) -> tuple[str, str]:
     parts = REFERENCE.fullmatch(reference)
     if parts is None:
-        raise BadInput(f"{reference} is no VERSION@sha256:DIGEST: `ml resolve VERSION` prints one")
+        raise UsageError(
+            f"{reference} is no VERSION@sha256:DIGEST: `ml resolve VERSION` prints one"
+        )
     return parts["version"], parts["digest"]
 
 
@@ -268,14 +276,14 @@ def require_expected(version: Version) -> Version:
         version: The champion as the registry has it now.
 
     Raises:
-        BadInput: ML_CHAMPION is no reference.
-        Refused: ML_CHAMPION is set, and names another one.
+        UsageError: ML_CHAMPION is no reference.
+        RefusedError: ML_CHAMPION is set, and names another one.
     """
     expected = os.environ.get("ML_CHAMPION", "")
     if expected and not REFERENCE.fullmatch(expected):
-        raise BadInput(f"ML_CHAMPION: {expected} is no VERSION@sha256:DIGEST: see `ml resolve`")
+        raise UsageError(f"ML_CHAMPION: {expected} is no VERSION@sha256:DIGEST: see `ml resolve`")
     if expected not in ("", version.reference):
-        raise Refused(
+        raise RefusedError(
             f"the champion is {version.reference}, and ML_CHAMPION names {expected}, which was"
             " verified: if another one became the champion meanwhile, start the pipeline again"
         )
@@ -286,9 +294,9 @@ def fetched(version: Version, to: Path) -> Path:
     """Bring the very package of a version into a folder; a copy that is there counts if it is it.
 
     Raises:
-        BadInput: It is no longer in the registry, or it is damaged there.
-        Refused: It is another package there than it was, and what was in the folder is kept; or it
-            is not signed as `signed_by` of config/delivery.yaml asks for.
+        UsageError: It is no longer in the registry, or it is damaged there.
+        RefusedError: It is another package there than it was, and what was in the folder is kept;
+            or it is not signed as `signed_by` of config/delivery.yaml asks for.
     """
     from . import signature
 
@@ -305,7 +313,7 @@ def bring(version: Version, to: Path) -> None:
     with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
         new = opened().fetch(version.version, Path(folder, "new"))
         if not _holds(new, version):
-            raise Refused(f"{version} is no longer {version.digest} in the registry")
+            raise RefusedError(f"{version} is no longer {version.digest} in the registry")
         if to.exists():
             to.rename(Path(folder, "old"))
         new.rename(to)
@@ -315,7 +323,7 @@ def _holds(folder: Path, version: Version) -> bool:
     """Tell whether a folder has this very package and nothing else."""
     try:
         _require(folder, version)
-    except BadInput:
+    except UsageError:
         return False
     return True
 
@@ -324,36 +332,36 @@ def _require(folder: Path, version: Version) -> None:
     """See that a folder has the package of a version: its files, its name and its model.
 
     Raises:
-        BadInput: It has another one, or a damaged one, or files besides those of its manifest.
+        UsageError: It has another one, or a damaged one, or files besides those of its manifest.
     """
-    from ..inference import MANIFEST, verified
+    from ..model_package import MANIFEST, verified
 
     manifest = verified(folder)
     paths = list(folder.rglob("*"))
     if any(path.is_symlink() for path in [folder, *paths]):
-        raise BadInput(f"{folder}/ has links to files elsewhere, which may change at any time")
+        raise UsageError(f"{folder}/ has links to files elsewhere, which may change at any time")
     there = {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
     inside = manifest["package_digest"], manifest.get("version"), manifest["model_digest"]
     if inside != (version.digest, version.version, version.model_digest):
-        raise BadInput(f"{version} in the registry is another package, of another name or model")
+        raise UsageError(f"{version} in the registry is another package, of another name or model")
     if manifest.get("created") != version.created:  # else an old model could pass for a new one
-        raise BadInput(f"{version} was not made when the registry says it was")
+        raise UsageError(f"{version} was not made when the registry says it was")
     if there != {*manifest["files"], MANIFEST}:
-        raise BadInput(f"{version} has files that its manifest does not name")
+        raise UsageError(f"{version} has files that its manifest does not name")
 
 
 def champion() -> Version | None:
     """The version that is to serve; None before the first promotion.
 
     Raises:
-        BadInput: It is no longer there, which is not the same as none.
+        UsageError: It is no longer there, which is not the same as none.
     """
     registry = opened()
     if (name := registry.alias(CHAMPION)) is None:
         return None
     if version := registry.version(name):
         return version
-    raise BadInput(f"the champion {name} is gone from the registry: bring it back from a backup")
+    raise UsageError(f"the champion {name} is gone from the registry: bring it back from a backup")
 
 
 def named(version: Version | None) -> dict[str, str] | None:
@@ -378,8 +386,8 @@ def promote(part: str | None = None) -> Version:
     """Make a version, the newest if none is named, the champion.
 
     Raises:
-        BadInput: There is no such version.
-        Refused: It was compared with another champion than the present one, or is of an older
+        UsageError: There is no such version.
+        RefusedError: It was compared with another champion than the present one, or is of an older
             commit than it.
         Conflict: Somebody promoted another one meanwhile.
     """
@@ -395,8 +403,12 @@ def promote(part: str | None = None) -> Version:
             raise Conflict(f"{at} became the champion meanwhile{who}: run `ml run` to challenge it")
         if new.facts.get("compared_with") != (before.digest if before else "first"):
             if new.version in [entry["version"] for entry in entries]:
-                raise Refused(f"{new} was champion before: `ml rollback --to {new}` returns to it")
-            raise Refused(f"{new} was compared with another champion than {at}: run `ml run` again")
+                raise RefusedError(
+                    f"{new} was champion before: `ml rollback --to {new}` returns to it"
+                )
+            raise RefusedError(
+                f"{new} was compared with another champion than {at}: run `ml run` again"
+            )
         if before:
             _require_newer(new, before)
         who = f"{getpass.getuser()}@{platform.node()}"
@@ -414,7 +426,7 @@ def _require_newer(new: Version, before: Version) -> None:
     """See that no older commit takes the place of a newer one: by a job that is run again, say.
 
     Raises:
-        Refused: It would, and `replaces` of config/delivery.yaml does not name the champion.
+        RefusedError: It would, and `replaces` of config/delivery.yaml does not name the champion.
     """
     from . import checkout
 
@@ -423,7 +435,7 @@ def _require_newer(new: Version, before: Version) -> None:
         for version in (new, before)
     )
     if checkout.is_older(*ours, *theirs) and delivery().replaces != before.version:
-        raise Refused(
+        raise RefusedError(
             f"{new} is of commit {ours[0]:.8} ({ours[1]}), which is older than {theirs[0]:.8}"
             f" ({theirs[1]}) of the champion {before}: `ml rollback` returns to a champion of"
             f" before; if {new} is to take its place all the same, name {before} in replaces of"
@@ -438,7 +450,7 @@ def rollback(to: str | None = None) -> tuple[str, str]:
         The version that was the champion, and the one that now is.
 
     Raises:
-        Refused: There was none before, or not that one.
+        RefusedError: There was none before, or not that one.
     """
     registry = opened()
     with registry.lock() as still:
@@ -459,7 +471,7 @@ def champion_before(to: str | None = None) -> Version:
         to: A part of its name, or its reference; None: the last one.
 
     Raises:
-        Refused: There was none before, or not that one, or the note does not hold.
+        RefusedError: There was none before, or not that one, or the note does not hold.
     """
     registry = opened()
     *earlier, last = history(registry) or [{"version": ""}]
@@ -469,23 +481,25 @@ def champion_before(to: str | None = None) -> Version:
     names = [entry["version"] for entry in earlier]
     places = [n for n, at in enumerate(names) if at == name or (not digest and name in at)]
     if not places:
-        raise Refused(f"the registry knows no champion {name} before {last['version'] or 'this'}")
+        raise RefusedError(
+            f"the registry knows no champion {name} before {last['version'] or 'this'}"
+        )
     if digest:  # whoever names it has verified it
         return find(to)
     known = dict[str, Version]()
     for entry in [*earlier[places[-1] :], last]:
         found = registry.version(entry["version"])
         if found is None:
-            raise Refused(f"{entry['version']}, which was champion, is gone from the registry")
+            raise RefusedError(f"{entry['version']}, which was champion, is gone from the registry")
         known[entry["version"]] = found
         if entry.get("package_digest", found.digest) != found.digest:
-            raise Refused(
+            raise RefusedError(
                 f"{found} was promoted as {entry['package_digest']}, and is {found.digest} in the"
                 " registry now: somebody has changed the one or the other"
             )
     for older, newer in pairwise([*names[places[-1] :], last["version"]]):
         if known[newer].facts.get("compared_with") != known[older].digest:
-            raise Refused(
+            raise RefusedError(
                 f"the registry's history says that {newer} came after {older}, and {newer} was"
                 f" compared with another champion: `ml resolve {older}`, and if that is the right"
                 " one, `ml rollback --to` what it prints"
@@ -510,7 +524,7 @@ def _entries(text: str) -> list[dict[str, str]]:
     """Read the note of champions.
 
     Raises:
-        BadInput: It is malformed.
+        UsageError: It is malformed.
     """
     try:
         entries = json.loads(text)
@@ -523,7 +537,7 @@ def _entries(text: str) -> list[dict[str, str]]:
         and all(isinstance(entry.get(name, ""), str) for name in names)
         for entry in entries
     ):
-        raise BadInput(f"the registry is damaged: its note {HISTORY!r} is no list of champions")
+        raise UsageError(f"the registry is damaged: its note {HISTORY!r} is no list of champions")
     return entries
 
 
@@ -564,7 +578,7 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
     """Yield a folder to bring a package into; it then takes its place if it is whole.
 
     Raises:
-        BadInput: It is damaged, or another one, or has files besides those of its manifest.
+        UsageError: It is damaged, or another one, or has files besides those of its manifest.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
     for left in to.parent.glob(f".{to.name}.*"):  # by one that was killed
@@ -576,7 +590,7 @@ def arriving(to: Path, version: Version) -> Iterator[Path]:
         new.mkdir()
         yield new
         if not _holds(new, version):
-            raise BadInput(f"{version} in the registry is damaged: it is not what was registered")
+            raise UsageError(f"{version} in the registry is damaged: it is not what was registered")
         if to.exists():
             to.rename(folder / "old")
         new.rename(to)
@@ -589,14 +603,14 @@ def file_lock(path: Path, seconds: float = 30.0) -> Iterator[Still]:
     """A lock between processes of a machine, which ends with the process.
 
     Raises:
-        BadInput: Another process keeps it.
+        UsageError: Another process keeps it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path, timeout=seconds):
             yield lambda: None
     except Timeout:
-        raise BadInput(f"{path} is held by another command: wait for it to end") from None
+        raise UsageError(f"{path} is held by another command: wait for it to end") from None
 
 
 @contextmanager
@@ -608,7 +622,7 @@ def lease(registry: Registry) -> Iterator[Still]:
     reader's own clock, is of one who died; so no two clocks are compared.
 
     Raises:
-        BadInput: It was not to be had.
+        UsageError: It was not to be had.
     """
     own, start = uuid.uuid4().hex, time.monotonic()
     seen, since = "", start
@@ -628,15 +642,15 @@ def lease(registry: Registry) -> Iterator[Still]:
         if registry.get(LOCK) == own:
             break
     else:
-        raise BadInput("another command holds the registry, or it is too slow: try again later")
+        raise UsageError("another command holds the registry, or it is too slow: try again later")
 
     def still() -> None:
         if time.monotonic() > entered + WRITES:
-            raise BadInput("the registry is too slow to change safely: try again later")
+            raise UsageError("the registry is too slow to change safely: try again later")
 
     try:
         yield still
     finally:
         if time.monotonic() < entered + WRITES:
-            with suppress(BadInput):  # it ends by itself
+            with suppress(UsageError):  # it ends by itself
                 registry.set(LOCK, "")

@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import BadInput, Refused, config, forge, problem
-from ..documents import DOCUMENTS, STEPS, digest, read
+from .. import RefusedError, UsageError, ci_platform, config, problem
+from ..artifacts import DOCUMENTS, STEPS, digest, read
 
 NAMED = 5  # files of a refusal
 
 
 def on_a_runner() -> bool:
     """Tell whether this is a job of a pipeline, on whichever platform."""
-    return os.environ.get("CI", "").lower() not in ("", "0", "false") or forge.here() is not None
+    return (
+        os.environ.get("CI", "").lower() not in ("", "0", "false") or ci_platform.here() is not None
+    )
 
 
 def committed(commit: str) -> str:
@@ -29,7 +31,7 @@ def committed(commit: str) -> str:
     try:
         found = _git("show", "--no-patch", "--format=%ct", _name(commit)).strip()
         return datetime.fromtimestamp(int(found), UTC).isoformat()
-    except (BadInput, ValueError):
+    except (UsageError, ValueError):
         return "unknown"
 
 
@@ -51,7 +53,7 @@ def is_older(commit: str, since: str, other: str, other_since: str) -> bool:
     ours, theirs = _name(commit), _name(other)
     if "" in (ours, theirs) or ours == theirs:
         return False
-    with suppress(BadInput):
+    with suppress(UsageError):
         base = _git("merge-base", ours, theirs).strip()
         if base in (ours, theirs):
             return base == ours
@@ -65,33 +67,37 @@ def require_clean(manifest: dict[str, Any]) -> None:
         manifest: Of the package to be registered.
 
     Raises:
-        BadInput: Git does not answer.
-        Refused: Files differ from the commit, or did while the pipeline ran.
+        UsageError: Git does not answer.
+        RefusedError: Files differ from the commit, or did while the pipeline ran.
     """
     commit = _git("rev-parse", "HEAD").strip()
     if not commit:  # no repository: there is nothing to differ from
         return
     if changed := _changed():
-        raise Refused(f"the tree is not that of commit {commit:.8}: {_several(changed)}")
+        raise RefusedError(f"the tree is not that of commit {commit:.8}: {_several(changed)}")
     for name in STEPS:
         document = read(name)
         if str(document["commit"]).endswith("-dirty"):
-            raise Refused(
+            raise RefusedError(
                 f"{DOCUMENTS[name]} was made while files differed from the commit: run `ml run` in"
                 " a clean checkout"
             )
         judged = name in ("gate", "package")
         if judged and document["commit"] != commit:
-            raise Refused(
+            raise RefusedError(
                 f"{DOCUMENTS[name]} is of commit {document['commit'] or 'none'}, and this checkout"
                 f" of {commit}: run `ml run` on it"
             )
         if judged and document["config_digest"] != digest(config.DATA, config.MODEL, config.GATE):
-            raise Refused(f"{DOCUMENTS[name]} was made with other files in config/: run `ml run`")
+            raise RefusedError(
+                f"{DOCUMENTS[name]} was made with other files in config/: run `ml run`"
+            )
     ours = {f"problem/{path.name}": digest(path) for path in problem.folder().glob("*.py")}
     theirs = {name: of for name, of in manifest["files"].items() if name.startswith("problem/")}
     if different := sorted(dict(ours.items() ^ theirs.items())):
-        raise Refused(f"the package has other code than commit {commit:.8}: {_several(different)}")
+        raise RefusedError(
+            f"the package has other code than commit {commit:.8}: {_several(different)}"
+        )
 
 
 def _changed() -> list[str]:
@@ -115,7 +121,7 @@ def _git(*args: str) -> str:
     """What Git prints; nothing outside of a repository, and before the first commit.
 
     Raises:
-        BadInput: There is a repository, and Git does not answer.
+        UsageError: There is a repository, and Git does not answer.
     """
     inside = any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
     if not inside:
@@ -125,10 +131,10 @@ def _git(*args: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise BadInput(f"git cannot be started, which tells what is committed: {error}") from None
+        raise UsageError(f"git cannot be started, which tells what is committed: {error}") from None
     if done.returncode and args[0] == "rev-parse" and "HEAD" in done.stderr:
         return ""
     if done.returncode:
         reason = (done.stderr.strip() or "no reason given").splitlines()[0]
-        raise BadInput(f"git {args[0]}: {reason}")
+        raise UsageError(f"git {args[0]}: {reason}")
     return done.stdout

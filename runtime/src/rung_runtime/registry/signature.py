@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from .. import BadInput, Refused
-from ..documents import ARTIFACTS, digest
+from .. import RefusedError, UsageError
+from ..artifacts import ARTIFACTS, digest
 from ..escaping import visible
 from ..settings import delivery
 from . import Registry, Version, bring, find, opened
@@ -46,8 +46,8 @@ def sign(version: str, key: Path | None, bundle: Path | None = None) -> str:
         bundle: What `model_signing sign` wrote, or another tool of that format.
 
     Raises:
-        BadInput: There is no such version, or the key is none that can sign.
-        Refused: The signature that was brought is not of this version.
+        UsageError: There is no such version, or the key is none that can sign.
+        RefusedError: The signature that was brought is not of this version.
     """
     store, found = opened(), find(version)
     with _package(found) as folder:
@@ -70,12 +70,12 @@ def verify(version: str, key: Path | None) -> str:
         key: A public key, PEM; by default `signed_by` of config/delivery.yaml.
 
     Raises:
-        BadInput: There is no such version, or no key.
-        Refused: It has no signature, or one that does not hold.
+        UsageError: There is no such version, or no key.
+        RefusedError: It has no signature, or one that does not hold.
     """
     store, found, public = opened(), find(version), key or signer()
     if public is None:
-        raise BadInput("name a public key: --key FILE, or signed_by in config/delivery.yaml")
+        raise UsageError("name a public key: --key FILE, or signed_by in config/delivery.yaml")
     _public(public)
     with _package(found) as folder:
         check(_known(store, found.version), folder, found.version, public)
@@ -88,7 +88,7 @@ def require(store: Registry, version: str, folder: Path) -> None:
     Without `signed_by` in config/delivery.yaml nothing is required.
 
     Raises:
-        Refused: It has no signature by that key, or is not what was signed.
+        RefusedError: It has no signature by that key, or is not what was signed.
     """
     if (public := signer()) is not None:
         check(_known(store, version), folder, version, public)
@@ -131,7 +131,7 @@ def resources(folder: Path) -> list[dict[str, str]]:
     files = (path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
     names = {PurePosixPath(path.relative_to(folder).as_posix()): path for path in files}
     if links := [str(name) for name, path in names.items() if path.is_symlink()]:
-        raise Refused(f"{folder}/{visible(links[0])} is a link, which no package has")
+        raise RefusedError(f"{folder}/{visible(links[0])} is a link, which no package has")
     return [
         {"name": str(name), "algorithm": "sha256", "digest": digest(names[name])[7:]}
         for name in sorted(names)
@@ -145,7 +145,7 @@ def signed(folder: Path, name: str, key: Path) -> str:
         The bundle, JSON.
 
     Raises:
-        BadInput: The key is none that can sign.
+        UsageError: The key is none that can sign.
     """
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -179,8 +179,8 @@ def check(text: str, folder: Path, name: str, key: Path) -> None:
         key: The public key, PEM.
 
     Raises:
-        BadInput: The key is none.
-        Refused: The signature is damaged, is by another key, or is of other files.
+        UsageError: The key is none.
+        RefusedError: The signature is damaged, is by another key, or is of other files.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -190,9 +190,9 @@ def check(text: str, folder: Path, name: str, key: Path) -> None:
     material = bundle["verificationMaterial"]
     hint = material.get("publicKey", {}).get("hint") if isinstance(material, dict) else None
     if hint is None:
-        raise Refused(f"{name} is signed without a key, and not with {key}")
+        raise RefusedError(f"{name} is signed without a key, and not with {key}")
     if hint != _hint(public):
-        raise Refused(f"{name} is signed with another key than {key}")
+        raise RefusedError(f"{name} is signed with another key than {key}")
     envelope = bundle["dsseEnvelope"]
     try:
         public.verify(
@@ -202,7 +202,7 @@ def check(text: str, folder: Path, name: str, key: Path) -> None:
         )
     except InvalidSignature:
         reason = f"the signature of {name} does not hold: it was changed, or is not by {key}"
-        raise Refused(reason) from None
+        raise RefusedError(reason) from None
     _compare(statement, folder, name)
 
 
@@ -210,7 +210,7 @@ def _compare(statement: dict[str, Any], folder: Path, name: str) -> None:
     """Check that a folder has the files that a statement names, and no others."""
     if statement["subject"][0]["name"] != name:
         subject = visible(statement["subject"][0]["name"])
-        raise Refused(f"the signature of {name} is that of another version, {subject}")
+        raise RefusedError(f"the signature of {name} is that of another version, {subject}")
     expected = {item["name"]: item["digest"] for item in statement["predicate"]["resources"]}
     present = {item["name"]: item["digest"] for item in resources(folder)}
     for file in sorted(expected.keys() | present.keys()):
@@ -222,14 +222,14 @@ def _compare(statement: dict[str, Any], folder: Path, name: str) -> None:
             what = "was changed"
         else:
             continue
-        raise Refused(f"{name} is not what was signed: its file {visible(file)} {what}")
+        raise RefusedError(f"{name} is not what was signed: its file {visible(file)} {what}")
 
 
 def _statement(text: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a bundle says, and the bundle.
 
     Raises:
-        Refused: It is none of this format, or contradicts itself.
+        RefusedError: It is none of this format, or contradicts itself.
     """
     try:
         bundle = json.loads(text)
@@ -244,12 +244,12 @@ def _statement(text: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         for what, (value, expected) in facts.items():
             if value != expected:
                 reason = f"it is {what} of type {visible(value)[:100]}"
-                raise Refused(f"{name} has no signature of a model, but another: {reason}")
+                raise RefusedError(f"{name} has no signature of a model, but another: {reason}")
         (subject,) = statement["subject"]
         serialization = statement["predicate"]["serialization"]
         if [serialization["method"], serialization["hash_type"]] != ["files", "sha256"]:
             reason = "`model_signing sign` has to hash files, with SHA-256"
-            raise Refused(f"the signature of {name} is of parts of files: {reason}")
+            raise RefusedError(f"the signature of {name} is of parts of files: {reason}")
         files = statement["predicate"]["resources"]
         names = [str(item["name"]) for item in files]
         if len(set(names)) < len(names):
@@ -261,7 +261,7 @@ def _statement(text: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         _decoded(signature["sig"])
         bundle["verificationMaterial"]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise Refused(f"the signature of {name} is damaged: {visible(error)[:200]}") from None
+        raise RefusedError(f"the signature of {name} is damaged: {visible(error)[:200]}") from None
     return statement, bundle
 
 
@@ -294,12 +294,12 @@ def _private(path: Path) -> "ec.EllipticCurvePrivateKey":
         key = load_pem_private_key(_bytes(path), password.encode() if password else None)
     except TypeError:
         said = "is locked: set" if not password else "is not locked: unset"
-        raise BadInput(f"{path} {said} {VARIABLE}") from None
+        raise UsageError(f"{path} {said} {VARIABLE}") from None
     except (ValueError, UnsupportedAlgorithm):
         reason = "or its password is another" if password else "PEM"
-        raise BadInput(f"{path} is no private key, {reason}") from None
+        raise UsageError(f"{path} is no private key, {reason}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise BadInput(f"{path} is no key of an elliptic curve, with which models are signed")
+        raise UsageError(f"{path} is no key of an elliptic curve, with which models are signed")
     _hash(key.public_key())
     return key
 
@@ -312,9 +312,9 @@ def _public(path: Path) -> "ec.EllipticCurvePublicKey":
     try:
         key = load_pem_public_key(_bytes(path))
     except (ValueError, UnsupportedAlgorithm):
-        raise BadInput(f"{path} is no public key, PEM") from None
+        raise UsageError(f"{path} is no public key, PEM") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise BadInput(f"{path} is no key of an elliptic curve, with which models are signed")
+        raise UsageError(f"{path} is no key of an elliptic curve, with which models are signed")
     _hash(key)
     return key
 
@@ -330,7 +330,7 @@ def _hash(public: "ec.EllipticCurvePublicKey") -> "HashAlgorithm":
     }
     if public.curve.name not in known:
         curves = "P-256, P-384 or P-521"
-        raise BadInput(f"the key is of the curve {public.curve.name}: make one of {curves}")
+        raise UsageError(f"the key is of the curve {public.curve.name}: make one of {curves}")
     return known[public.curve.name]
 
 
@@ -346,7 +346,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadInput(f"the key {path} cannot be read: {error.strerror or error}") from None
+        raise UsageError(f"the key {path} cannot be read: {error.strerror or error}") from None
 
 
 # --- the registry ----------------------------------------------------------------------------
@@ -355,16 +355,16 @@ def _bytes(path: Path) -> bytes:
 def _known(store: Registry, version: str) -> str:
     if text := store.get(note(version)):
         return text
-    raise Refused(f"{version} is not signed: `ml sign {version} --key FILE` signs it")
+    raise RefusedError(f"{version} is not signed: `ml sign {version} --key FILE` signs it")
 
 
 def _text(path: Path | None) -> str:
     if path is None:
-        raise BadInput("name a private key, --key FILE, or a signature, --bundle FILE")
+        raise UsageError("name a private key, --key FILE, or a signature, --bundle FILE")
     try:
         return path.read_text("utf-8")
     except (OSError, ValueError) as error:
-        raise BadInput(f"the signature {path} cannot be read: {visible(error)}") from None
+        raise UsageError(f"the signature {path} cannot be read: {visible(error)}") from None
 
 
 @contextmanager

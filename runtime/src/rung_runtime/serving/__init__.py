@@ -38,11 +38,12 @@ from prometheus_client import (
 )
 from starlette.requests import ClientDisconnect
 
-from .. import BadInput, Refused, settings
+from .. import RefusedError, UsageError, settings
 from ..escaping import visible
-from ..inference import Model
+from ..model_package import Model
+from ..prediction_log import CHECK, Log
 from ..settings import Service
-from . import describe, tensors
+from . import describe, open_inference
 from .batch import (
     Answer,
     Batcher,
@@ -56,7 +57,6 @@ from .batch import (
     parsed,
     stamped,
 )
-from .log import CHECK, Log
 
 CLOSE = 1e-9  # how far a service's numbers may be from those of the package
 LONGEST = 64 << 20  # bytes of an answer that is compared
@@ -181,10 +181,10 @@ def app(
             to the one that `batch.DESIRED` names, whenever that changes. None: it stays as it is.
     """
     api = Api(served, settings, error, seen)
-    made = FastAPI(title=tensors.NAME, lifespan=api.lifespan, docs_url=None, redoc_url=None)
+    made = FastAPI(title=open_inference.NAME, lifespan=api.lifespan, docs_url=None, redoc_url=None)
     made.state.api = api
 
-    answers: tensors.Responses = {
+    answers: open_inference.Responses = {
         code: {"description": about, "model": describe.Refusal}
         for code, about in ((413, "Too much"), (422, "It breaks the contract"), (503, "Too many"))
     }
@@ -218,7 +218,7 @@ def app(
         """Tell Prometheus."""
         return Response(generate_latest(api.registry), media_type="text/plain; version=0.0.4")
 
-    made.include_router(tensors.routes(api))
+    made.include_router(open_inference.routes(api))
 
     def openapi() -> dict[str, Any]:
         found = get_openapi(title=made.title, version=api.model.version, routes=made.routes)
@@ -244,7 +244,7 @@ def serve(folder: Path | None, settings: Service, sock: socket.socket | None = N
         sock: A socket that listens already.
 
     Raises:
-        BadInput: There is no package that can be opened, or the port cannot be had.
+        UsageError: There is no package that can be opened, or the port cannot be had.
     """
     seen = stamped()
     served, error = (load(folder), None) if folder else desired()
@@ -271,8 +271,8 @@ def main() -> None:
     """Run `ml-serve PACKAGE`: what a container runs, which has no other command."""
     try:
         serve(Path(sys.argv[1]), settings.delivery().service)
-    except (BadInput, IndexError) as wrong:
-        said = wrong if isinstance(wrong, BadInput) else "name the folder of a package"
+    except (UsageError, IndexError) as wrong:
+        said = wrong if isinstance(wrong, UsageError) else "name the folder of a package"
         print(f"ml-serve: {said}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
@@ -285,7 +285,7 @@ def parity(url: str, rows: pl.DataFrame, model: Model) -> str:
         rows: As `problem.data.load` returns them; columns that are no features are not sent.
 
     Raises:
-        Refused: It answers otherwise, with another model, or not at all.
+        RefusedError: It answers otherwise, with another model, or not at all.
     """
     typed = model.read(rows.select(*model.asked.columns))
     ours, sent = model.answers(model.predict(typed)), as_json(typed, model.asked)
@@ -299,19 +299,19 @@ def parity(url: str, rows: pl.DataFrame, model: Model) -> str:
                 found = json.loads(answer.read(LONGEST))
         except HTTPError as error:
             reason = visible(error.read(500).decode("utf-8", "replace"))
-            raise Refused(f"{url} answers {error.code}: {reason}") from None
+            raise RefusedError(f"{url} answers {error.code}: {reason}") from None
         except (OSError, HTTPException, ValueError, RecursionError) as error:
-            raise Refused(f"{url} does not answer: {error}") from None
+            raise RefusedError(f"{url} does not answer: {error}") from None
         if not isinstance(found, dict) or found.get("model_digest") != model.digest:
             version = found.get("version") if isinstance(found, dict) else None
-            raise Refused(f"{url} serves another model, version {version}")
+            raise RefusedError(f"{url} serves another model, version {version}")
         for row, (a, b) in enumerate(
             zip(ours[at : at + 100], found["predictions"], strict=True), at
         ):
             apart = _apart(a, b)
             if apart > CLOSE:
                 shown = visible(b)[:500]
-                raise Refused(f"row {row}: {url} answers {shown}, the model here {a}")
+                raise RefusedError(f"row {row}: {url} answers {shown}, the model here {a}")
             worst = max(worst, apart)
     return f"{len(sent):,} rows: {url} answers what the model does here, at most {worst:.1g} apart"
 
@@ -376,7 +376,9 @@ def _listening(settings: Service) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except OSError as error:
         said = f"{settings.host}:{settings.port} cannot be listened to ({error.strerror})"
-        raise BadInput(f"{said}: name another port in config/delivery.yaml, service.port") from None
+        raise UsageError(
+            f"{said}: name another port in config/delivery.yaml, service.port"
+        ) from None
 
 
 class _Server(uvicorn.Server):

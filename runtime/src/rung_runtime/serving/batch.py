@@ -22,13 +22,13 @@ import numpy as np
 import polars as pl
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from .. import BadInput
+from .. import UsageError
+from ..artifacts import now
 from ..config import Column, Data
-from ..documents import now
-from ..inference import Model, opened
+from ..model_package import Model, opened
 from ..pipeline.ingest import written_time
+from ..prediction_log import WRONG, Log, text
 from .describe import Spreads
-from .log import WRONG, Log, text
 
 DESIRED = Path("service/desired.json")
 Row = dict[str, Any]
@@ -101,7 +101,7 @@ def load(folder: Path, digest: str | None = None) -> Served:
         digest: That of the package which it must be; None: whichever is there.
 
     Raises:
-        BadInput: There is none, or it is damaged, or another one. Nothing of it has run then.
+        UsageError: There is none, or it is damaged, or another one. Nothing of it has run then.
     """
     model = opened(folder, digest)
     profile = json.loads((folder / "profile.json").read_text("utf-8"))
@@ -239,12 +239,12 @@ def desired() -> tuple[Served, str | None]:
     """Open the package that `DESIRED` names, or else the one before, and say what is wrong.
 
     Raises:
-        BadInput: Neither can be opened.
+        UsageError: Neither can be opened.
     """
     try:
         wanted = json.loads(DESIRED.read_text("utf-8"))
     except (OSError, ValueError):
-        raise BadInput(f"{DESIRED} names no package: run `ml deploy`") from None
+        raise UsageError(f"{DESIRED} names no package: run `ml deploy`") from None
     error = None
     choices = [
         (wanted["folder"], wanted.get("package_digest")),
@@ -255,9 +255,9 @@ def desired() -> tuple[Served, str | None]:
             continue
         try:
             return load(Path(folder), digest), error
-        except BadInput as wrong:
+        except UsageError as wrong:
             error = error or f"{wanted.get('version')}: {wrong}"
-    raise BadInput(error or f"{DESIRED} names no package")
+    raise UsageError(error or f"{DESIRED} names no package")
 
 
 def parsed(body: bytes) -> Any:

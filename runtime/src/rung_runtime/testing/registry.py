@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from .. import BadInput, Refused
+from .. import RefusedError, UsageError
 from ..registry import Registry
 
 FACTS = {
@@ -101,7 +101,7 @@ class RegistryContract:
         open_registry().push(tmp_path / "package-1", manifest, FACTS | {"value": "0.99"})
         assert open_registry().versions() == before
         other = make_package(tmp_path / "other", 2) | {"version": manifest["version"]}
-        with pytest.raises(Refused, match=manifest["version"]):
+        with pytest.raises(RefusedError, match=manifest["version"]):
             open_registry().push(tmp_path / "other", other, FACTS)
         open_registry().fetch(manifest["version"], tmp_path / "out")
         assert _content(tmp_path / "out") == _content(tmp_path / "package-1")
@@ -111,7 +111,7 @@ class RegistryContract:
     ) -> None:
         manifest = make_package(tmp_path / "package-1", 1)
         (tmp_path / "package-1/model.skops").write_bytes(b"another")
-        with pytest.raises(BadInput, match="package-1"):
+        with pytest.raises(UsageError, match="package-1"):
             open_registry().push(tmp_path / "package-1", manifest, FACTS)
         assert open_registry().versions() == []
 
@@ -139,10 +139,10 @@ class RegistryContract:
         self, open_registry: Callable[[], Registry], tmp_path: Path
     ) -> None:
         assert open_registry().version("nothing") is None
-        with pytest.raises(BadInput, match="nothing"):
+        with pytest.raises(UsageError, match="nothing"):
             open_registry().fetch("nothing", tmp_path / "out")
         assert not (tmp_path / "out").exists()
-        with pytest.raises(BadInput, match="nothing"):
+        with pytest.raises(UsageError, match="nothing"):
             open_registry().point("champion", "nothing")
         assert open_registry().alias("champion") is None
 

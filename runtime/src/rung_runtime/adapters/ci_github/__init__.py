@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ... import BadInput, runner_log
+from ... import UsageError, runner_log
+from ...ci_platform import ApiError, ask, body, is_marked, of_author, pages, variable
 from ...escaping import visible
-from ...forge import ApiError, ask, body, is_marked, of_author, pages, variable
 
 # "Body is too long (maximum is 65536 characters)", says the API; in bytes it is shorter, if at all.
 LONGEST = 65_536
@@ -49,10 +49,10 @@ class Github:
             parts = urlsplit(self.server)
             port = parts.port
         except ValueError:
-            raise BadInput(f"GITHUB_SERVER_URL: {self.server} is not an address") from None
+            raise UsageError(f"GITHUB_SERVER_URL: {self.server} is not an address") from None
         host = parts.hostname or ""
         if not host or (host == "github.com" and self.is_gitea):
-            raise BadInput(f"GITHUB_SERVER_URL: {self.server} is not the address of this server")
+            raise UsageError(f"GITHUB_SERVER_URL: {self.server} is not the address of this server")
         if host == "github.com":
             return "ghcr.io"
         address = f"{host}:{port}" if port else host
@@ -65,7 +65,7 @@ class Github:
         try:
             return {name: str(job["result"]) for name, job in json.loads(self.results).items()}
         except (ValueError, LookupError, TypeError, AttributeError):
-            raise BadInput("ML_JOBS is not what toJSON(needs) gives: set it in the job") from None
+            raise UsageError("ML_JOBS is not what toJSON(needs) gives: set it in the job") from None
 
     def comment(self, text: str, tail: str = "") -> str | None:
         event = self._event()
@@ -97,7 +97,7 @@ class Github:
         try:
             event = json.loads(self.event.read_text("utf-8"))
         except (OSError, ValueError):
-            raise BadInput("GITHUB_EVENT_PATH names no file of JSON: run this in a job") from None
+            raise UsageError("GITHUB_EVENT_PATH names no file of JSON: run this in a job") from None
         return event if isinstance(event, dict) else {}
 
     def _write(self, number: int, content: dict[str, str]) -> None:

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ... import BadInput, runner_log
+from ... import UsageError, runner_log
+from ...ci_platform import ApiError, ask, body, is_marked, of_author, pages, variable
 from ...escaping import visible
-from ...forge import ApiError, ask, body, is_marked, of_author, pages, variable
 
 # Of characters: MAX_TEXT_SIZE_LIMIT in GitLab's lib/gitlab/database.rb.
 LONGEST = 1_000_000
@@ -28,7 +28,7 @@ class Gitlab:
 
     def place(self) -> str:
         if not (image := self.env.get("CI_REGISTRY_IMAGE")):
-            raise BadInput(
+            raise UsageError(
                 "this GitLab project has no container registry (CI_REGISTRY_IMAGE is not set): "
                 "turn it on in the project's settings, or set ML_REGISTRY to oci://HOST/NAME"
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from ... import BadInput, Refused
+from ... import RefusedError, UsageError
 
 
 def run(variables: dict[str, str]) -> None:
@@ -18,11 +18,11 @@ def run(variables: dict[str, str]) -> None:
         variables: To add to the environment of the steps.
 
     Raises:
-        Refused, BadInput, SystemExit: The step did, or DVC cannot run.
+        RefusedError, UsageError, SystemExit: The step did, or DVC cannot run.
     """
     lock = Path("dvc.lock")
     if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
-        raise BadInput(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
+        raise UsageError(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
     command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
     # The stages say `ml`, which is on the PATH only where the environment is active.
     path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -52,8 +52,8 @@ def _failure(output: str, message: str) -> Exception | SystemExit:
     code = re.search(r"exited with (-?\d+)", output)
     if code is None:
         errors = re.findall(r"^ERROR: (.*)$", output, re.MULTILINE)
-        return BadInput(f"DVC cannot run the pipeline: {errors[-1] if errors else 'see above'}")
-    ends: dict[str, type[Exception]] = {"1": Refused, "2": BadInput}
+        return UsageError(f"DVC cannot run the pipeline: {errors[-1] if errors else 'see above'}")
+    ends: dict[str, type[Exception]] = {"1": RefusedError, "2": UsageError}
     if code[1] in ends:
         return ends[code[1]](message or "a step ended it, as said above")
     if message:

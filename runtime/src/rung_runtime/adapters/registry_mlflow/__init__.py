@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ... import BadInput, Refused, forge
+from ... import RefusedError, UsageError, ci_platform
 from ...registry import Still, Version, arriving, file_lock, lease
 from ..tracker_mlflow import client, experiment, shown, where
 
@@ -22,11 +22,11 @@ def told() -> Iterator[None]:
     """Say in a sentence what MLflow or its database could not do."""
     try:
         yield
-    except (BadInput, Refused):
+    except (UsageError, RefusedError):
         raise
     except Exception as error:  # of MLflow, SQLAlchemy, requests, the disk
         said = str(error).strip().partition("\n")[0]
-        raise BadInput(f"the registry {shown()}: {shown(said)}") from None
+        raise UsageError(f"the registry {shown()}: {shown(said)}") from None
 
 
 class Mlflow:
@@ -39,20 +39,20 @@ class Mlflow:
             self.client = client()
 
     def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
-        from ...inference import verified
+        from ...model_package import verified
 
         version = manifest["version"]
         with told():
             known = self._numbers().get(version)
             if known and known.tags["package_digest"] != manifest["package_digest"]:
-                raise Refused(f"{version} is in {shown()} already, as another package")
+                raise RefusedError(f"{version} is in {shown()} already, as another package")
             if known:
                 return
             self._create(self.name)
             run = self.client.create_run(experiment(self.client, f"{self.name}-registry"))
             self.client.log_artifacts(run.info.run_id, str(folder), PACKAGE)
             if verified(folder) != manifest:
-                raise BadInput(f"{folder}/ has changed: run `ml register` again")
+                raise UsageError(f"{folder}/ has changed: run `ml register` again")
             names = ("version", "created", "package_digest", "model_digest")
             tags = facts | {name: manifest[name] for name in names}
             source = f"{run.info.artifact_uri}/{PACKAGE}"
@@ -77,7 +77,7 @@ class Mlflow:
         with told():
             found = self._numbers().get(version)
             if found is None:
-                raise BadInput(f"{shown()} has no version {version}: `ml models` lists them")
+                raise UsageError(f"{shown()} has no version {version}: `ml models` lists them")
             with arriving(to, _version(found.tags)) as new:
                 got = self.client.download_artifacts(found.run_id, PACKAGE, str(new.parent))
                 for path in Path(got).iterdir():
@@ -136,10 +136,10 @@ def opened(name: str) -> Mlflow:
     """Open the registered model of a name.
 
     Raises:
-        BadInput: It would be a file of a runner, which ends with the job.
+        UsageError: It would be a file of a runner, which ends with the job.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI") and forge.here():
-        raise BadInput("a runner keeps no files: set MLFLOW_TRACKING_URI to a server of MLflow")
+    if not os.environ.get("MLFLOW_TRACKING_URI") and ci_platform.here():
+        raise UsageError("a runner keeps no files: set MLFLOW_TRACKING_URI to a server of MLflow")
     return Mlflow(name)
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from ... import BadInput, Refused, project
-from ...documents import MODEL, replacing
+from ... import RefusedError, UsageError, project
+from ...artifacts import MODEL, replacing
 from ...registry import CHAMPION, Still, Version, arriving, file_lock, lease
 from .client import (
     BYTES,
@@ -58,19 +58,19 @@ def parsed(content: bytes, what: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        BadInput: It is none.
+        UsageError: It is none.
     """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise BadInput(f"{what} is damaged: bring it back from a backup")
+        raise UsageError(f"{what} is damaged: bring it back from a backup")
     return value
 
 
 class Store(Protocol):
-    """Where manifests and blobs are. All of it raises BadInput."""
+    """Where manifests and blobs are. All of it raises UsageError."""
 
     def tags(self) -> list[str]:
         """The names of all manifests."""
@@ -133,13 +133,13 @@ class Folder:
 
     def _place(self, of: str) -> Path:
         if not DIGEST.fullmatch(of):
-            raise BadInput(f"{self.path}/ is damaged: {of!r} is not a digest")
+            raise UsageError(f"{self.path}/ is damaged: {of!r} is not a digest")
         return self.path / "blobs" / of.replace(":", "/")
 
     def _entries(self) -> list[dict[str, Any]]:
         if not self.index.exists():
             return []
-        damaged = BadInput(f"{self.index} is damaged: bring it back from a backup")
+        damaged = UsageError(f"{self.index} is damaged: bring it back from a backup")
         entries = parsed(self.index.read_bytes(), str(self.index)).get("manifests", [])
         if not isinstance(entries, list):
             raise damaged
@@ -159,7 +159,7 @@ class Folder:
             with replacing(path) as new:
                 new.write_bytes(content)
         except OSError as error:
-            raise BadInput(f"{path} cannot be written: {error.strerror or error}") from None
+            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class Artifact:
         """Read a manifest in any of the three forms.
 
         Raises:
-            BadInput: It is malformed.
+            UsageError: It is malformed.
         """
         manifest = parsed(content, where)
         annotations = manifest.get("annotations") or {}
@@ -193,7 +193,7 @@ class Artifact:
             isinstance(value, str) and _is_unicode(value) for value in annotations.values()
         )
         if not texts or not isinstance(layers, list):
-            raise BadInput(f"{where} is malformed: annotations are texts, and layers are a list")
+            raise UsageError(f"{where} is malformed: annotations are texts, and layers are a list")
         kinds = {MODEL_OF_0_2: "model", NOTE_OF_0_2: "note"}
         kind = kinds.get(str(manifest.get("artifactType")))
         return cls(kind or annotations.get(f"{OWN}kind", ""), annotations, layers)
@@ -202,10 +202,10 @@ class Artifact:
         """The layers as files.
 
         Raises:
-            BadInput: One is malformed, or named so that it would lie outside of a folder.
+            UsageError: One is malformed, or named so that it would lie outside of a folder.
         """
         if len(self.layers) > MAX_LAYERS:
-            raise BadInput(f"{where} has more than {MAX_LAYERS} layers")
+            raise UsageError(f"{where} has more than {MAX_LAYERS} layers")
         files = dict[PurePosixPath, Layer]()
         for layer in self.layers:
             entry = layer if isinstance(layer, dict) else {}
@@ -215,23 +215,23 @@ class Artifact:
             title = annotations.get(f"{OWN}file", annotations.get(TITLE, ""))
             of, size = entry.get("digest"), entry.get("size")
             if not isinstance(of, str) or not DIGEST.fullmatch(of) or type(size) is not int:
-                raise BadInput(f"{where} is malformed: a layer has no digest and size")
+                raise UsageError(f"{where} is malformed: a layer has no digest and size")
             if not isinstance(title, str) or not _inside(title) or size < 0:
-                raise BadInput(f"{where} names a file outside of it: {_shown(title)}")
+                raise UsageError(f"{where} names a file outside of it: {_shown(title)}")
             path = PurePosixPath(title)
             if path in files or any(parent in files for parent in path.parents):
-                raise BadInput(f"{where} names a file twice: {_shown(title)}")
+                raise UsageError(f"{where} names a file twice: {_shown(title)}")
             files[path] = Layer(path, of, size)
         for path in files:
             if any(path in other.parents for other in files):
-                raise BadInput(f"{where} names a file twice: {path}")
+                raise UsageError(f"{where} names a file twice: {path}")
         return list(files.values())
 
     def version(self, where: str) -> Version:
         """What it says of its version.
 
         Raises:
-            BadInput: It says nothing, as it is not of a model.
+            UsageError: It says nothing, as it is not of a model.
         """
         facts = {k.removeprefix(OWN): v for k, v in self.annotations.items() if k.startswith(OWN)}
         facts.pop("kind", None)
@@ -239,7 +239,7 @@ class Artifact:
             digests = facts.pop("package_digest"), facts.pop("model_digest")
             name, created = (self.annotations[STANDARD + key] for key in ("version", "created"))
         except KeyError:
-            raise BadInput(f"{where} is damaged: it is not of a model") from None
+            raise UsageError(f"{where} is damaged: it is not of a model") from None
         return Version(name, *digests, created, facts)
 
 
@@ -254,13 +254,13 @@ class Oci:
         artifact = self._artifact(name)
         known = artifact.version(self._named(name)) if artifact else None
         if known and known.digest != manifest["package_digest"]:
-            raise Refused(f"{name} is in {self.where} already, as another package")
+            raise RefusedError(f"{name} is in {self.where} already, as another package")
         self._require_room({path: (folder / path).stat().st_size for path in manifest["files"]})
         files = dict[str, bytes]()
         for path, expected in {**manifest["files"], "manifest.json": None}.items():
             content = (folder / path).read_bytes()
             if expected not in (None, digest(content)):
-                raise BadInput(f"{folder / path} has changed: run `ml package` again")
+                raise UsageError(f"{folder / path} has changed: run `ml package` again")
             self.store.put(content)
             files[path] = content
         if known:
@@ -302,7 +302,7 @@ class Oci:
         artifact = self._artifact(version)
         known = artifact.version(where) if artifact else None
         if artifact is None or known is None or known.version != version:
-            raise BadInput(f"{self.where} has no version {version}: `ml models` lists them")
+            raise UsageError(f"{self.where} has no version {version}: `ml models` lists them")
         with arriving(to, known) as new:
             layers = artifact.files(where)
             self._require_room({str(layer.path): layer.size for layer in layers})
@@ -313,10 +313,10 @@ class Oci:
                     arrived = self.store.download(layer.digest, layer.size, path)
                 except OSError as error:
                     reason = error.strerror or error
-                    raise BadInput(f"{layer.path} of {version}: {reason}") from None
+                    raise UsageError(f"{layer.path} of {version}: {reason}") from None
                 if arrived != layer.digest:
                     problem = "is missing" if arrived is None else "is damaged"
-                    raise BadInput(
+                    raise UsageError(
                         f"{self.where}: the blob {layer.digest} ({layer.path}) {problem}: "
                         f"`ml register` the package of {version} again"
                     )
@@ -329,7 +329,7 @@ class Oci:
             return None
         text = artifact.annotations.get(f"{OWN}text")
         if text is None:
-            raise BadInput(f"{self._named(name)} is damaged: it is not of a note")
+            raise UsageError(f"{self._named(name)} is damaged: it is not of a note")
         return text
 
     def set(self, note: str, text: str) -> None:
@@ -346,7 +346,7 @@ class Oci:
     def point(self, name: str, version: str) -> None:
         found = self.store.manifest(version)
         if found is None or digest(found[1]) != found[0]:
-            raise BadInput(f"{version} in {self.where} is missing or damaged")
+            raise UsageError(f"{version} in {self.where} is missing or damaged")
         kind = parsed(found[1], self._named(version)).get("artifactType")
         self.store.tag(name, found[1], kind if isinstance(kind, str) else "")
 
@@ -360,15 +360,15 @@ class Oci:
         """See that a package is no larger than what is fetched from elsewhere, before it is.
 
         Raises:
-            BadInput: A file is, or all of them together are.
+            UsageError: A file is, or all of them together are.
         """
         if not isinstance(self.store, Remote):
             return
         for name, size in sizes.items():
             if size > MAX_FILE:
-                raise BadInput(f"{self.where}: {name} has {size} bytes, more than {MAX_FILE}")
+                raise UsageError(f"{self.where}: {name} has {size} bytes, more than {MAX_FILE}")
         if (total := sum(sizes.values())) > MAX_PACKAGE:
-            raise BadInput(f"{self.where}: a package of {total} bytes is more than {MAX_PACKAGE}")
+            raise UsageError(f"{self.where}: a package of {total} bytes is more than {MAX_PACKAGE}")
 
     def _tag(self, name: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
         self.store.put(_bytes(config))
@@ -380,7 +380,7 @@ class Oci:
             return None
         expected, content = found
         if digest(content) != expected:
-            raise BadInput(f"{self.where}: the manifest {expected} of {tag} is damaged")
+            raise UsageError(f"{self.where}: the manifest {expected} of {tag} is damaged")
         return Artifact.read(content, self._named(tag))
 
     def _named(self, tag: str) -> str:
@@ -392,7 +392,7 @@ def opened(where: str) -> Oci:
     if "://" not in where:
         return Oci(Folder(Path(where)), f"{where}/")
     if not where.startswith(("oci://", "oci+http://")):
-        raise BadInput(f"config/delivery.yaml: registry: {where} is no folder and no oci://")
+        raise UsageError(f"config/delivery.yaml: registry: {where} is no folder and no oci://")
     return Oci(Remote(where), where)
 
 

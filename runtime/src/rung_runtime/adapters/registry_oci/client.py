@@ -26,7 +26,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
 
-from ... import BadInput, forge
+from ... import UsageError, ci_platform
 from . import docker_login
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 NAME = re.compile(r"[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(/[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*)*")
 
 
-class UnknownMediaType(BadInput):
+class UnknownMediaType(UsageError):
     """The registry takes no manifest of this type, and perhaps one of another."""
 
 
@@ -128,7 +128,7 @@ class Remote:
         if not (HOST.fullmatch(host) and NAME.fullmatch(name) and host_has_port_or_dot):
             shown = re.sub(r"//[^/]*@", "//…@", url)
             message = f"config/delivery.yaml: registry: {shown} is not oci://HOST/NAME"
-            raise BadInput(f"{message}, with a HOST like ghcr.io or localhost:5000")
+            raise UsageError(f"{message}, with a HOST like ghcr.io or localhost:5000")
         self.host, self.name = host.lower(), name
         server = docker_login.HUB if self.host in docker_login.HUB_NAMES else self.host
         prefix = "http" if scheme == "oci+http" else "https"
@@ -150,11 +150,11 @@ class Remote:
     @cached_property
     def login(self) -> docker_login.Login:
         """The job's own credentials for its platform's registry, else those of `docker login`."""
-        if own := forge.registry_credentials(self.host):
+        if own := ci_platform.registry_credentials(self.host):
             return docker_login.Login(*own, source="the job's token")
         return docker_login.find(self.host)
 
-    # What a registry is asked for. Each raises BadInput if it refuses or does not answer.
+    # What a registry is asked for. Each raises UsageError if it refuses or does not answer.
 
     def tags(self) -> list[str]:
         """The names of all manifests."""
@@ -165,7 +165,7 @@ class Remote:
         while page:
             seen.add(page)
             if len(seen) > MAX_PAGES or monotonic() > end:
-                raise BadInput(f"{self.url}: the registry's list of tags does not end")
+                raise UsageError(f"{self.url}: the registry's list of tags does not end")
             answer = self._ask("GET", page, 200, 404, 400)
             if answer.status == 400 and page.endswith(f"?n={PAGE}"):
                 page = "tags/list"  # it has a smaller limit
@@ -176,11 +176,11 @@ class Remote:
             names = content.get("tags")
             names = [] if names is None else names
             if not isinstance(names, list):
-                raise BadInput(f"{self.url}: the registry's list of tags is malformed")
+                raise UsageError(f"{self.url}: the registry's list of tags is malformed")
             tags |= dict.fromkeys(t for t in names if isinstance(t, str) and TAG.fullmatch(t))
             page = self._next_page(answer)
             if page in seen:
-                raise BadInput(f"{self.url}: the registry's list of tags does not end")
+                raise UsageError(f"{self.url}: the registry's list of tags does not end")
         return list(tags)
 
     def manifest(self, reference: str) -> tuple[str, bytes] | None:
@@ -204,7 +204,7 @@ class Remote:
         headers = {"Content-Type": MANIFEST}
         try:
             answer = self._ask("PUT", path, data=manifest, headers=headers, seconds=COMMIT)
-        except BadInput:
+        except UsageError:
             if self._has(name, manifest):  # what failed was the answer
                 return
             raise
@@ -220,7 +220,7 @@ class Remote:
             return
         if "immutable" in text or "already exist" in text or "overwritten" in text:
             advice = "`champion` and `note-…` must be free to move: exclude them from the rule"
-            raise BadInput(f"{refused}; {advice} that keeps tags from changing")
+            raise UsageError(f"{refused}; {advice} that keeps tags from changing")
         raise refused
 
     def put(self, content: bytes) -> None:
@@ -237,7 +237,7 @@ class Remote:
             except Slow as error:
                 if self._has_blob(digest):
                     return
-                raise BadInput(
+                raise UsageError(
                     f"{self.url}: the registry has not confirmed an upload of {len(content)} "
                     f"bytes within {seconds:.0f} s: {error}; try again later"
                 ) from None
@@ -267,7 +267,9 @@ class Remote:
             The digest of what came; None if there is no such blob.
         """
         if size > MAX_FILE:
-            raise BadInput(f"{self.url}: the blob {digest} is said to have {size} bytes: too many")
+            raise UsageError(
+                f"{self.url}: the blob {digest} is said to have {size} bytes: too many"
+            )
         total = TOTAL + 2 * size / RATE
         with to.open("wb") as file:
             answer = self._ask("GET", f"blobs/{digest}", 200, 404, limit=size, total=total, to=file)
@@ -283,7 +285,7 @@ class Remote:
         """Whether a tag holds this manifest; no if that is not to be known."""
         try:
             found = self.manifest(name)
-        except BadInput:
+        except UsageError:
             return False
         return found is not None and found[1] == manifest
 
@@ -308,9 +310,9 @@ class Remote:
         except ValueError:
             host = ""
         if not location or not host:
-            raise BadInput(f"{self.url}: the registry answers {answer.status} and names no place")
+            raise UsageError(f"{self.url}: the registry answers {answer.status} and names no place")
         if scheme == "http" and answer.url.startswith("https:"):
-            raise BadInput(
+            raise UsageError(
                 f"{self.url}: the registry leads to {host} without encryption: if it is behind a "
                 "proxy, that has to pass X-Forwarded-Proto"
             )
@@ -331,7 +333,7 @@ class Remote:
         if not link:
             return ""
         if not target.path.endswith("/tags/list"):
-            raise BadInput(f"{self.url}: the registry's list of tags is malformed")
+            raise UsageError(f"{self.url}: the registry's list of tags is malformed")
         return f"tags/list?{target.query}"
 
     def _json(self, answer: Answer, what: str) -> dict[str, Any]:
@@ -340,7 +342,7 @@ class Remote:
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            raise BadInput(f"{self.url}: the registry's {what} is malformed")
+            raise UsageError(f"{self.url}: the registry's {what} is malformed")
         return content
 
     # Asking: again where that may help, as whom it has to be, and bounded.
@@ -369,7 +371,7 @@ class Remote:
             to: Where to write the content to.
 
         Raises:
-            BadInput: There is no answer, or another one.
+            UsageError: There is no answer, or another one.
         """
         seconds = ANSWER if seconds is None else seconds
         url = urljoin(self.base, path)
@@ -378,7 +380,7 @@ class Remote:
         pause = 0.5
         more = dict(headers or {}) | ({"Content-Type": BYTES} if data and not headers else {})
         while True:
-            problem: BadInput
+            problem: UsageError
             wait = pause
             try:
                 answer = self._send(method, url, data, more, limit, seconds, to)
@@ -428,19 +430,19 @@ class Remote:
                 url = self._target(answer)
             else:
                 return answer
-        raise BadInput(f"{self.url}: the registry redirects without an end")
+        raise UsageError(f"{self.url}: the registry redirects without an end")
 
     def _authorize(self, answer: Answer, *, writes: bool, seconds: float) -> None:
         """Be who the registry asks for.
 
         Raises:
-            BadInput: We cannot, or may not.
+            UsageError: We cannot, or may not.
         """
         asked = answer.headers.get("WWW-Authenticate", "")
         bearer = re.search(r"(?i)\bbearer\s+(.*)", asked)
         known = re.match(r"(?i)\s*basic\b|.*,\s*basic\s", asked)
         if self.login and not self.encrypted and not _loopback(self.origin[1]):
-            raise BadInput(
+            raise UsageError(
                 f"{self.url}: the registry asks for a login, and that is sent encrypted only: "
                 f"use oci://{self.host}/{self.name}"
             )
@@ -463,7 +465,7 @@ class Remote:
             scheme, host = "", ""
         if not host or (scheme != "https" and (self.encrypted or not _loopback(host))):
             named = f"{scheme}://{host}" if host else "no address"
-            raise BadInput(f"{self.url}: the registry names {named} for logins, not one with TLS")
+            raise UsageError(f"{self.url}: the registry names {named} for logins, not one with TLS")
         scope = f"repository:{self.name}:pull,push" if writes else params.get("scope")
         query = {"scope": scope or f"repository:{self.name}:pull"}
         if params.get("service"):
@@ -484,7 +486,7 @@ class Remote:
         content = self._json(answer, "token")
         token = content.get("token") or content.get("access_token")
         if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
-            raise BadInput(f"{self.url}: the registry's token is malformed")
+            raise UsageError(f"{self.url}: the registry's token is malformed")
         return f"Bearer {token}"
 
     def _exchange(
@@ -535,7 +537,7 @@ class Remote:
                     if left() < 0:
                         raise Slow("it is not done in time")
                     if count > most and not failed:
-                        raise BadInput(
+                        raise UsageError(
                             f"{self.url}: the registry's answer has more than {most} bytes: "
                             "it is damaged, or another one is there"
                         )
@@ -548,7 +550,7 @@ class Remote:
 
         try:
             return _within(left, talk)
-        except (Broken, BadInput):
+        except (Broken, UsageError):
             self._connect()  # what is left of the answer is not read
             raise
         except requests.ConnectTimeout:
@@ -557,7 +559,7 @@ class Remote:
             raise Slow(f"no answer within {seconds:.3g} s") from None
         except OSError as error:  # what requests raises is one, too
             if to is not None and error.errno is not None and error.filename is None:
-                raise BadInput(f"the disk cannot be written: {error.strerror}") from None
+                raise UsageError(f"the disk cannot be written: {error.strerror}") from None
             raise self._broken(error) from None
         except Exception as error:  # of urllib3 and http.client, while the body is read
             raise self._broken(error) from None
@@ -570,10 +572,10 @@ class Remote:
 
     # Reasons.
 
-    def _silent(self, error: Broken) -> BadInput:
-        return BadInput(f"{self.url}: the registry does not answer: {error}")
+    def _silent(self, error: Broken) -> UsageError:
+        return UsageError(f"{self.url}: the registry does not answer: {error}")
 
-    def _refused(self, answer: Answer, method: str, path: str) -> BadInput:
+    def _refused(self, answer: Answer, method: str, path: str) -> UsageError:
         """What to tell a person of an answer: the registry's own reason, and what to do."""
         said = answer.message()
         for secret in self._secrets():
@@ -581,15 +583,15 @@ class Remote:
         if answer.status == 429:
             wait = answer.retry_after()
             when = "later" if wait is None else f"in {wait:.0f} s"
-            return BadInput(f"{self.url}: the registry takes no more for now: {said}: try {when}")
+            return UsageError(f"{self.url}: the registry takes no more for now: {said}: try {when}")
         if answer.status >= 500:
-            return BadInput(f"{self.url}: the registry does not answer: {said}: try again later")
+            return UsageError(f"{self.url}: the registry does not answer: {said}: try again later")
         if answer.status in (401, 403):
-            return BadInput(f"{self.url}: the registry refuses: {said}: {self._advice(answer)}")
+            return UsageError(f"{self.url}: the registry refuses: {said}: {self._advice(answer)}")
         asked = f" to {method} {path.partition('?')[0]}" if method else ""
         if answer.status == 404 and method != "GET":
             asked += ": is there such a repository, and may this login write to it?"
-        return BadInput(f"{self.url}: the registry answers {said}{asked}")
+        return UsageError(f"{self.url}: the registry answers {said}{asked}")
 
     def _secrets(self) -> list[str]:
         """What was sent to prove who we are."""

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from ... import BadInput, Refused, settings
+from ... import RefusedError, UsageError, settings
 
 DEPLOY, NOTE = Path("deploy"), "model-version"
 PATIENCE = "5m"  # more than progressDeadlineSeconds, so that the cluster says it first
@@ -36,7 +36,7 @@ class Kubernetes:
             image or os.environ.get("ML_IMAGE") or settings.delivery().image,
         )
         if not (self.folder / "kustomization.yaml").exists():
-            raise BadInput(f"{self.folder}/ is no overlay: name another one of {DEPLOY}/")
+            raise UsageError(f"{self.folder}/ is no overlay: name another one of {DEPLOY}/")
         drawn = yaml.safe_load_all(_kubectl("kustomize", str(self.folder)))
         meta = {found["kind"]: found["metadata"] for found in drawn if found}
         space = meta["Deployment"].get("namespace", "default")
@@ -50,7 +50,7 @@ class Kubernetes:
             self.image = image
         if not re.fullmatch(r"[^\s@]+@sha256:[0-9a-f]{64}", self.image):
             said = f"image: {self.image or 'none'} is not NAME@sha256:DIGEST"
-            raise BadInput(f"{said}: set ML_IMAGE, or `image` in {settings.DELIVERY}")
+            raise UsageError(f"{said}: set ML_IMAGE, or `image` in {settings.DELIVERY}")
 
     def ensure(self) -> None:
         """Pods are started again by the cluster."""
@@ -65,7 +65,7 @@ class Kubernetes:
         """Apply the overlay with the image, and wait for its pods to be ready.
 
         Raises:
-            Refused: The cluster refuses it, or they do not become ready.
+            RefusedError: The cluster refuses it, or they do not become ready.
         """
         if self._found() != (version, self.image or self._found()[1]):
             self.check(None)
@@ -81,7 +81,7 @@ class Kubernetes:
 
     def undo(self, version: str | None, digest: str | None) -> None:
         """Have the pods of before back; the first ones stay, as nothing was before them."""
-        with nullcontext() if version else suppress(Refused):
+        with nullcontext() if version else suppress(RefusedError):
             _kubectl("rollout", "undo", self.pods, self.inside)
             self._wait()
 
@@ -92,7 +92,7 @@ class Kubernetes:
             try:
                 said = process.stdout.readline() if process.stdout else ""
                 if not (port := re.search(r"127\.0\.0\.1:(\d+)", said)):
-                    raise Refused(
+                    raise RefusedError(
                         f"{self.service} cannot be reached: {said.strip() or 'no answer'}"
                     )
                 yield f"http://127.0.0.1:{port[1]}"
@@ -116,16 +116,16 @@ def _kubectl(*args: str) -> str:
     """What kubectl prints.
 
     Raises:
-        BadInput: There is no kubectl.
-        Refused: It failed.
+        UsageError: There is no kubectl.
+        RefusedError: It failed.
     """
     try:
         done = subprocess.run(["kubectl", *args], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise BadInput("kubectl is not on the PATH: install it") from None
+        raise UsageError("kubectl is not on the PATH: install it") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise Refused(f"kubectl {' '.join(args[:2])}: {said}")
+        raise RefusedError(f"kubectl {' '.join(args[:2])}: {said}")
     return done.stdout
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ... import BadInput, Refused, settings
+from ... import RefusedError, UsageError, settings
 from ...delivery import MODELS, STATE, ask, read
 
 DESIRED, RUNNING = STATE / "desired.json", STATE / "supervisor.json"
@@ -46,7 +46,7 @@ class Local:
             _bound(service.host, service.port).close()
         elif service.port not in (0, found["port"]):
             said = f"the service listens to {found['url']}, {settings.DELIVERY} says"
-            raise BadInput(f"{said} {service.port}: `ml stop` it first")
+            raise UsageError(f"{said} {service.port}: `ml stop` it first")
 
     def asked(self) -> str | None:
         return read(DESIRED).get("version")
@@ -61,8 +61,8 @@ class Local:
         """Have the package in `service/models/` served: a running service goes over to it.
 
         Raises:
-            BadInput: As `check`.
-            Refused: It is not served within `PATIENCE`; the model before still is, if any.
+            UsageError: As `check`.
+            RefusedError: It is not served within `PATIENCE`; the model before still is, if any.
         """
         before = read(DESIRED)
         if (before.get("version"), before.get("package_digest")) != (version, digest):
@@ -83,7 +83,7 @@ class Local:
             with suppress(OSError, ValueError, LookupError):
                 said = ask(running()["url"] + "/version")[1]["error"] or said
             time.sleep(0.1)
-        raise Refused(f"{version} is not served: {said} (see {STATE}/serve.log)")
+        raise RefusedError(f"{version} is not served: {said} (see {STATE}/serve.log)")
 
     def undo(self, version: str | None, digest: str | None) -> None:
         if not version or not digest:
@@ -100,7 +100,7 @@ class Local:
         until = time.monotonic() + PATIENCE
         while not running():
             if time.monotonic() > until:
-                raise Refused(f"the supervisor does not start: see {STATE}/supervise.log")
+                raise RefusedError(f"the supervisor does not start: see {STATE}/supervise.log")
             time.sleep(0.05)
 
     def stop(self) -> bool:
@@ -116,7 +116,7 @@ class Local:
     @contextmanager
     def opened(self) -> Iterator[str]:
         if not (found := running()):
-            raise Refused("no service runs: `ml deploy` starts one")
+            raise RefusedError("no service runs: `ml deploy` starts one")
         yield found["url"]
 
 
@@ -182,7 +182,7 @@ def _settings() -> settings.Service:
     """Those of `config/delivery.yaml`; while that is broken, those of before: something serves."""
     try:
         found = settings.delivery().service
-    except BadInput as wrong:
+    except UsageError as wrong:
         if not SETTINGS.exists():
             raise
         sys.stderr.write(f"ml: {wrong}; until then the settings of before hold\n")
@@ -223,7 +223,7 @@ def _start(role: str, *fds: int, beside: int = 0) -> "subprocess.Popen[bytes]":
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Listen to a port; of one that is taken, BadInput says so."""
+    """Listen to a port; of one that is taken, UsageError says so."""
     until = time.monotonic() + 10
     while True:
         listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -238,7 +238,7 @@ def _bound(host: str, port: int) -> socket.socket:
             if not ours or time.monotonic() > until:
                 said = f"{_at(host, port)} cannot be listened to ({error.strerror})"
                 todo = f"end what has it, or change service.port in {settings.DELIVERY}"
-                raise BadInput(f"{said}: {todo}") from None
+                raise UsageError(f"{said}: {todo}") from None
             time.sleep(0.2)
         else:
             return listening

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ... import Refused, settings
+from ... import RefusedError, settings
 from ...delivery import MODELS, STATE, ask
 
 LOG = STATE / "staging.log"
@@ -61,7 +61,7 @@ def started(command: list[str], port: int, env: Mapping[str, str] | None = None)
         env: Of the command; None: what a service gets, which is no token and no key.
 
     Raises:
-        Refused: It ends, or is not ready in time.
+        RefusedError: It ends, or is not ready in time.
     """
     own = {"ML_HOST": "127.0.0.1", "ML_PORT": str(port), "ML_LOG": ""}
     whole = {**(settings.service_environment() if env is None else env), **own}
@@ -75,7 +75,7 @@ def started(command: list[str], port: int, env: Mapping[str, str] | None = None)
     try:
         while not _ready(url):
             if process.poll() is not None or time.monotonic() > until:
-                raise Refused(f"the service does not start: see {LOG}")
+                raise RefusedError(f"the service does not start: see {LOG}")
             time.sleep(0.1)
         yield url
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import config, project
-from ...documents import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
+from ...artifacts import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

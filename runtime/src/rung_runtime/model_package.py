@@ -22,9 +22,9 @@ import skops.io
 from numpy.typing import NDArray
 from skops.io.exceptions import UntrustedTypesFoundException
 
-from . import BadInput
+from . import UsageError
+from .artifacts import MODEL, PACKAGE, digest
 from .config import Data
-from .documents import MODEL, PACKAGE, digest
 from .pipeline.ingest import inputs, typed
 from .pipeline.validate import Rules, failures
 
@@ -85,13 +85,13 @@ def opened(folder: Path = PACKAGE, package_digest: str | None = None) -> Model:
         package_digest: That of the package which it must be; None: whichever is there.
 
     Raises:
-        BadInput: There is none, or it is damaged, or another one. Nothing of it has run then.
+        UsageError: There is none, or it is damaged, or another one. Nothing of it has run then.
     """
     if folder == PACKAGE:
         repair()
     manifest = verified(folder)
     if package_digest not in (None, manifest["package_digest"]):
-        raise BadInput(f"{folder}/ is not the package that was deployed: `ml deploy` it again")
+        raise UsageError(f"{folder}/ is not the package that was deployed: `ml deploy` it again")
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
     code = _code(folder / "problem", manifest["package_digest"])
     fitted = load(folder / MODEL.name, code("model").TRUSTED)
@@ -110,7 +110,7 @@ def verified(folder: Path) -> dict[str, Any]:
     """The manifest of a package, of which each file was found to be what the manifest says.
 
     Raises:
-        BadInput: There is no package, or it is damaged, or its manifest names another model.
+        UsageError: There is no package, or it is damaged, or its manifest names another model.
     """
     try:
         manifest: dict[str, Any] = _document(folder / MANIFEST)
@@ -128,11 +128,11 @@ def verified(folder: Path) -> dict[str, Any]:
             raise ValueError(MODEL.name)
     except FileNotFoundError as error:
         if Path(error.filename).name == MANIFEST:
-            raise BadInput(f"{folder}/ holds no model: run `ml run` first") from None
-        raise BadInput(f"{error.filename} is missing: run `ml package` again") from None
+            raise UsageError(f"{folder}/ holds no model: run `ml run` first") from None
+        raise UsageError(f"{error.filename} is missing: run `ml package` again") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         said = "is damaged, or was changed by hand: run `ml package` again"
-        raise BadInput(f"{folder}/ {said}") from None
+        raise UsageError(f"{folder}/ {said}") from None
     return manifest
 
 
@@ -185,15 +185,15 @@ def load(path: Path, trusted: Collection[str]) -> Any:
         trusted: The types, besides scikit-learn's public ones, that the file may hold.
 
     Raises:
-        BadInput: The file is damaged, or holds another type.
+        UsageError: The file is damaged, or holds another type.
     """
     try:
         return skops.io.load(path, trusted=list(trusted))
     except UntrustedTypesFoundException as error:
         said = f"{path} holds types that problem/model.py does not trust: {error}"
-        raise BadInput(said) from None
+        raise UsageError(said) from None
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise BadInput(f"{path} is damaged ({error}): run `ml train` again") from None
+        raise UsageError(f"{path} is damaged ({error}): run `ml train` again") from None
 
 
 def predict(fitted: Any, rows: pl.DataFrame, data: Data, features: Features) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from . import BadInput, Refused, adapters, project
+from .. import RefusedError, UsageError, adapters, project
 
 START = Path.cwd()
 labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What really happened.")
@@ -42,7 +42,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
 
 def _load(name: str) -> ModuleType:
     """Import a part, heavy as it may be."""
-    return import_module(f".{name}", __package__)
+    return import_module(f"..{name}", __package__)
 
 
 def run(base: str | None = None) -> None:
@@ -51,7 +51,7 @@ def run(base: str | None = None) -> None:
     Args:
         base: A commit by whose gate and delivery settings the model is judged, too.
     """
-    from .cli import main
+    from .app import main
 
     controls = _load("controls")
     controls.forget()
@@ -72,12 +72,12 @@ def run(base: str | None = None) -> None:
 
 def _report(found: Any) -> None:
     """Have the report tell how the controls differ, also of a model that its own gate refused."""
-    from .config import load
-    from .pipeline import report
+    from ..config import load
+    from ..pipeline import report
 
-    controls, documents = _load("controls"), _load("documents")
-    with suppress(BadInput):  # nothing was judged at all
-        if not documents.DOCUMENTS["controls"].exists():
+    controls, artifacts = _load("controls"), _load("artifacts")
+    with suppress(UsageError):  # nothing was judged at all
+        if not artifacts.DOCUMENTS["controls"].exists():
             controls.record(found, None, [])
         report.write(load())
 
@@ -99,14 +99,14 @@ def _measure_again() -> None:
 
     How fast it is depends on the machine and the hour; all else of them comes out the same.
     """
-    documents = _load("documents")
+    artifacts = _load("artifacts")
     try:
-        checks = documents.read("gate")["checks"]
-    except BadInput:  # there is no verdict yet
+        checks = artifacts.read("gate")["checks"]
+    except UsageError:  # there is no verdict yet
         return
     refused = {check.get("id") for check in checks if check["verdict"] == "refused"}
     if "latency" in refused:
-        documents.DOCUMENTS["evaluate"].unlink(missing_ok=True)
+        artifacts.DOCUMENTS["evaluate"].unlink(missing_ok=True)
 
 
 def track() -> None:
@@ -135,7 +135,7 @@ def resolve(
     if version == registry.CHAMPION and registry.champion() is None:
         if optional:
             return
-        raise BadInput("there is no champion yet: `ml deploy` makes one")
+        raise UsageError("there is no champion yet: `ml deploy` makes one")
     typer.echo(registry.find(version).reference)
 
 
@@ -154,7 +154,7 @@ def fetch(
     registry, folder = _load("registry"), START / to
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / "manifest.json").is_file():
-        raise BadInput(f"{folder} is no package, and would be replaced: name another folder")
+        raise UsageError(f"{folder} is no package, and would be replaced: name another folder")
     typer.echo(registry.fetched(registry.find(version), folder))
 
 
@@ -170,7 +170,7 @@ def image(
     if not noted:
         typer.echo(images.image(version, push))
     elif push or version is None:
-        raise BadInput("--noted prints the image that a version has: name one, without --push")
+        raise UsageError("--noted prints the image that a version has: name one, without --push")
     elif found := images.noted(version):
         typer.echo(found)
 
@@ -188,7 +188,7 @@ def sign(
     """Sign a registered version, in the format of OpenSSF Model Signing."""
     signature = _load("registry.signature")
     if sum(option is not None for option in (key, bundle, unsigned)) != 1:
-        raise BadInput("name one of --key, --bundle and --unsigned")
+        raise UsageError("name one of --key, --bundle and --unsigned")
     if unsigned:
         typer.echo(signature.unsigned(version, START / unsigned))
     else:
@@ -234,7 +234,7 @@ def serve(
     """Serve a package in this terminal; `ml deploy` serves the champion in the background."""
     settings = _load("settings").delivery().service
     changed = settings if port is None else settings.model_copy(update={"port": port})
-    _load("serving").serve(START / package if package else _load("documents").PACKAGE, changed)
+    _load("serving").serve(START / package if package else _load("artifacts").PACKAGE, changed)
 
 
 def parity(
@@ -244,21 +244,21 @@ def parity(
     """Ask the service, and see that it answers what the champion's package answers here."""
     import polars as pl
 
-    from . import documents, inference, registry, serving, settings
-    from .adapters import target_local as local
-    from .pipeline import ingest
+    from .. import artifacts, model_package, registry, serving, settings
+    from ..adapters import target_local as local
+    from ..pipeline import ingest
 
     champion, service = registry.champion(), settings.delivery().service
     if champion is None:
-        raise BadInput("there is no champion: run `ml deploy` first")
+        raise UsageError("there is no champion: run `ml deploy` first")
     registry.require_expected(champion)
-    folder = documents.ARTIFACTS / "champion" / champion.version
-    model = inference.opened(registry.fetched(champion, folder), champion.digest)
+    folder = artifacts.ARTIFACTS / "champion" / champion.version
+    model = model_package.opened(registry.fetched(champion, folder), champion.digest)
     if file:
         rows = ingest.read(START / file, model.data.separator)
     else:
-        documents.checked(documents.HOLDOUT)
-        rows = pl.read_parquet(documents.HOLDOUT)
+        artifacts.checked(artifacts.HOLDOUT)
+        rows = pl.read_parquet(artifacts.HOLDOUT)
     at = url or local.running().get("url") or f"http://{service.host}:{service.port}"
     typer.echo(serving.parity(at.rstrip("/"), rows, model))
 
@@ -310,7 +310,7 @@ def retrain(
         return
     run, said = _train, "trained"
     if dispatch:
-        run, said = _load("forge").there().train, "a training was started"
+        run, said = _load("ci_platform").there().train, "a training was started"
     typer.echo(_load("monitoring").retrain(run, again, said))
 
 
@@ -325,11 +325,11 @@ def _unserved() -> bool:
 
 def comment() -> None:
     """Write the report as the one comment of the pull request that this job is for."""
-    from .config import load
-    from .escaping import cell, code
-    from .pipeline import report
+    from ..config import load
+    from ..escaping import cell, code
+    from ..pipeline import report
 
-    at, settings = _load("forge").there(), load()
+    at, settings = _load("ci_platform").there(), load()
     jobs = at.jobs()
     try:
         text = report.write(settings)
@@ -347,7 +347,7 @@ def comment() -> None:
         controls = _load("controls")
         try:
             changes = controls.table(controls.compared(base, head).changes)
-        except BadInput as error:  # else a comment of before would stay
+        except UsageError as error:  # else a comment of before would stay
             changes = f"❌ It cannot be read: {code(error, 500)}"
         about = "\n## What models are judged by\n\nThis request changes it, says Git:"
         table += f"{about}\n\n{changes}\n" if changes else ""
@@ -368,7 +368,7 @@ def add_labels(
     file: Annotated[Path, Argument(help="CSV or Parquet: request_id or the keys, and the target.")],
 ) -> None:
     """Tell what really happened, for `ml monitor` to compare with what was predicted."""
-    typer.echo(_load("serving.log").add(START / file))
+    typer.echo(_load("prediction_log").add(START / file))
 
 
 def add_data(
@@ -377,31 +377,31 @@ def add_data(
     """Append rows to the source, if they keep the contract and are not there yet."""
     import polars as pl
 
-    from .config import load
-    from .documents import ARTIFACTS, replacing
-    from .pipeline import ingest, validate
-    from .registry import file_lock
+    from ..artifacts import ARTIFACTS, replacing
+    from ..config import load
+    from ..pipeline import ingest, validate
+    from ..registry import file_lock
 
     data = load().data
     source, came = Path(data.source), ingest.read(START / file, data.separator)
     with file_lock(ARTIFACTS / "data.lock"):  # of two at once neither loses its rows
         old = ingest.read(source, data.separator)
         if missing := [name for name in old.columns if name not in came.columns]:
-            raise BadInput(f"{file} lacks the column {missing[0]} of {source}")
+            raise UsageError(f"{file} lacks the column {missing[0]} of {source}")
         came = came.select(old.columns)
         for name, kind in old.schema.items():
             if came.schema[name] != kind:
                 said = f"column {name} is {came.schema[name]}, and {kind} in {source}"
-                raise BadInput(f"{file}: {said}: give a file of the same kind and types")
+                raise UsageError(f"{file}: {said}: give a file of the same kind and types")
         new = came.join(old, on=old.columns, how="anti", nulls_equal=True, maintain_order="left")
         if new.is_empty():
-            raise Refused(f"all rows of {file} are in {source} already")
+            raise RefusedError(f"all rows of {file} are in {source} already")
         both = pl.concat([old, new])
         fresh = data.model_copy(update={"min_rows": 1})
         for rows in (came, both):  # alone, so that old rows cannot hide what is wrong with new ones
             if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
                 said = "\n  ".join(validate.tell(failures))
-                raise Refused(f"{file} breaks the contract, nothing was added:\n  {said}")
+                raise RefusedError(f"{file} breaks the contract, nothing was added:\n  {said}")
         with replacing(source) as whole:
             if source.suffix == ".parquet":
                 both.write_parquet(whole)

@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from . import STEP_RUNNER, BadInput, Refused, problem, project, runner_log
-from .escaping import visible
+from .. import STEP_RUNNER, RefusedError, UsageError, problem, project, runner_log
+from ..escaping import visible
 
 # In the order of the pipeline.
 STEPS = {
@@ -32,8 +32,8 @@ STEPS = {
 # Which commands there are depends on the project; what is wrong with it is said by `main`. Outside
 # of one, a copy for level 0 has no more than the pipeline.
 HAS_LOOP = False
-with suppress(BadInput):
-    HAS_LOOP = project.current().has_loop and find_spec(f"{__package__}.loop") is not None
+with suppress(UsageError):
+    HAS_LOOP = project.current().has_loop and find_spec(f"{__package__}.delivery") is not None
 if not HAS_LOOP:
     del STEPS["compare"]
 START = Path.cwd()
@@ -49,11 +49,11 @@ def perform(name: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from . import config
+    from .. import config
 
     console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
     with console.status(f"{name} …"):
-        said = import_module(f".pipeline.{name}", __package__).step(config.load())
+        said = import_module(f"..pipeline.{name}", __package__).step(config.load())
     taken = f"[dim]{time.monotonic() - began:4.1f} s[/]"
     console.print(f"[green]✓[/] {name:<9} {taken}  {escape(visible(said, keep=NEWLINE))}")
 
@@ -75,7 +75,7 @@ def run(
 ) -> None:
     """Run the whole pipeline; from level 1, only what is stale."""
     if HAS_LOOP:
-        import_module(".loop", __package__).run(base or None)
+        import_module(".delivery", __package__).run(base or None)
     else:
         for name in STEPS:
             perform(name)
@@ -84,8 +84,8 @@ def run(
 @app.command()
 def report() -> None:
     """Write artifacts/report.html, and report.md for a pull request."""
-    from . import config
-    from .pipeline import report
+    from .. import config
+    from ..pipeline import report
 
     typer.echo(report.write(config.load()))
 
@@ -98,12 +98,12 @@ def predict(
     """Predict rows with the packaged model: a JSON object for each."""
     import polars as pl
 
-    from . import inference
-    from .pipeline import ingest, validate
+    from .. import model_package
+    from ..pipeline import ingest, validate
 
     if (file is None) == (rows is None):
-        raise BadInput("name either a file or, with --json, rows")
-    model = inference.opened()
+        raise UsageError("name either a file or, with --json, rows")
+    model = model_package.opened()
     if file:
         given = ingest.read(START / file, model.data.separator)
     else:
@@ -114,10 +114,10 @@ def predict(
                 raise ValueError("give an object of columns, or a list of them")
             given = pl.DataFrame(table, infer_schema_length=None)
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
-            raise BadInput(f"--json: {str(error).splitlines()[0]}") from None
+            raise UsageError(f"--json: {str(error).splitlines()[0]}") from None
     known = model.read(given)
     if failures := model.failures(known):
-        raise Refused("\n  ".join(["the rows break the contract:", *validate.tell(failures)]))
+        raise RefusedError("\n  ".join(["the rows break the contract:", *validate.tell(failures)]))
     for answer in model.answers(model.predict(known)):
         typer.echo(json.dumps(answer, ensure_ascii=False))
 
@@ -138,14 +138,14 @@ def use(
     replace: Annotated[bool, Option("--replace", help="Replace what is in the way.")] = False,
 ) -> None:
     """Learn contract, task, split and gate from a file of yours, and say why."""
-    from .pipeline.use import use
+    from ..contract.onboard import use
 
     asked = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}
     use(START / file, target, replace=replace, **asked)
 
 
 if HAS_LOOP:
-    import_module(".loop", __package__).add(app, data_app)
+    import_module(".delivery", __package__).add(app, data_app)
 
 
 def main() -> None:
@@ -161,11 +161,11 @@ def _main() -> None:
         project.current()
         is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
         if is_step and STEP_RUNNER in os.environ:  # in `ml run`
-            import_module(".step_runner", __package__).attempt()
+            import_module("..step_runner", __package__).attempt()
         app()
-    except Refused as refused:
+    except RefusedError as refused:
         _leave(1, refused)
-    except BadInput as wrong:
+    except UsageError as wrong:
         _leave(2, wrong)
     except OSError as error:  # a full disk, a folder that is not ours
         _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
@@ -190,7 +190,7 @@ def _root() -> Path:
     for folder in (START, *START.parents):
         if (folder / "config").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
-    raise BadInput(f"{START} is in no project: go to a folder with config/ and pyproject.toml")
+    raise UsageError(f"{START} is in no project: go to a folder with config/ and pyproject.toml")
 
 
 def _leave(code: int, said: object) -> None:

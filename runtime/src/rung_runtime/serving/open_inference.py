@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from .. import project
+from ..prediction_log import text
 from .batch import Answer, Fault, Faulty, Row, parsed
-from .log import text
 
 if TYPE_CHECKING:
     from . import Api

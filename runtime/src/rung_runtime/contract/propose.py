@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from .. import BadInput
+from .. import UsageError
 from ..config import Column, ColumnType, Data, Task
+from ..pipeline.ingest import merged, typed, unreadable
+from ..pipeline.leaks import by_itself, telltales
+from ..pipeline.subjects import Subject, find_subject
 from . import column_types
 from .column_names import BIRTH, ID, THINGS, dated, possible, timely, words
 from .column_types import INTEGER
-from .ingest import merged, typed, unreadable
-from .leaks import by_itself, telltales
-from .subjects import Subject, find_subject
 
 DAY = timedelta(days=2)
 
@@ -49,7 +49,7 @@ def infer(
         `(task)` and `(split)`; WARNING stands in one that needs a person.
 
     Raises:
-        BadInput: There is nothing to learn from these rows, or an argument does not fit them.
+        UsageError: There is nothing to learn from these rows, or an argument does not fit them.
     """
     _check_header(rows, source)
     target = _named(rows, target, source)
@@ -62,9 +62,9 @@ def infer(
     for name in filter(None, (target, time, group)):
         if name in left_out or (name == time and columns[name].type != "datetime"):
             why = left_out.get(name) or made.unread.get(name) or "no datetime"
-            raise BadInput(f"{source}: {name!r} is {why}")
+            raise UsageError(f"{source}: {name!r} is {why}")
     if group == target:
-        raise BadInput(f"{source}: --group {group}: that is the target; name whose rows they are")
+        raise UsageError(f"{source}: --group {group}: that is the target; name whose rows they are")
     frame = typed(rows, draft)
     # Without their names: Polars takes one such as * or ^a$ for a pattern, in a series as well.
     said = {name: frame[name].alias("values") for name in frame.columns}
@@ -89,7 +89,7 @@ def infer(
     known = said[target].is_not_null()
     unread = made.unread.get(target, "") if target not in made.words else ""
     if unread and not rare and said[target].n_unique() > MANY:
-        raise BadInput(f"{where} {unread.removeprefix('WARNING: ')}")
+        raise UsageError(f"{where} {unread.removeprefix('WARNING: ')}")
     task, classes = _task(said[target].filter(known), where, task, int((~known).sum()))
     if classes and whole and columns[target].type == "number":
         read_as("integer")  # anew: what is beyond 2**53 was rounded as a float
@@ -126,7 +126,7 @@ def infer(
     notes |= {name: f"left out: {reason}" for name, reason in left_out.items()}
     features = [n for n in said if n not in (target, group, *keys, *left_out)]
     if not features:
-        raise BadInput(f"{source}: no column is left to learn from: {left_out}")
+        raise UsageError(f"{source}: no column is left to learn from: {left_out}")
     if columns[target].type == "category":
         complete = {"categories": sorted(classes), "open": False}
         columns[target] = columns[target].model_copy(update=complete)
@@ -177,8 +177,8 @@ def _check_header(rows: pl.DataFrame, source: str) -> None:
     """Refuse a file whose first line is data, so that it has no names.
 
     Raises:
-        BadInput: Names are numbers (other than ascending ones, such as 0, 1, 2 or wavelengths), or
-            are values of their own columns.
+        UsageError: Names are numbers (other than ascending ones, such as 0, 1, 2 or wavelengths),
+            or are values of their own columns.
     """
     names = rows.columns
     number = re.compile(r"\s*[-+]?\d*[.,]?\d+([eE][-+]?\d+)?\s*")
@@ -193,7 +193,7 @@ def _check_header(rows: pl.DataFrame, source: str) -> None:
     as_data += own if len(names) > 1 and own == len(texts) else 0
     if as_data >= 2 or (as_data and as_data == len(names)):
         shown = _list(names[:4])
-        raise BadInput(
+        raise UsageError(
             f"{source}: the first line looks like data, not like names ({shown}): "
             "put a line with the names of the columns above it"
         )
@@ -203,7 +203,7 @@ def _named(rows: pl.DataFrame, name: str, source: str) -> str:
     """The column of that name; spaces around a name in the file need not be typed.
 
     Raises:
-        BadInput: There is none.
+        UsageError: There is none.
     """
     if name in rows.columns:
         return name
@@ -211,27 +211,27 @@ def _named(rows: pl.DataFrame, name: str, source: str) -> str:
     if len(near) == 1 and name.strip():
         return near[0]
     near = get_close_matches(name, rows.columns, 3, 0.5) or rows.columns[:9]
-    raise BadInput(f"{source}: there is no column {name!r}; there is {_list(near)}")
+    raise UsageError(f"{source}: there is no column {name!r}; there is {_list(near)}")
 
 
 def _rare(known: pl.Series, where: str, how: str) -> dict[str, str | None]:
     """What each class with too few rows becomes: `OTHER`, or None if its rows are set aside.
 
     Raises:
-        BadInput: Merged, they still have too few rows; or the target is a fraction.
+        UsageError: Merged, they still have too few rows; or the target is a fraction.
     """
     if known.dtype.is_float() and (known % 1 != 0).any():
-        raise BadInput(f"{where} is a number with fractions, so --rare-classes does not apply")
+        raise UsageError(f"{where} is a number with fractions, so --rare-classes does not apply")
     counts = known.cast(pl.String).alias("values").value_counts()
     few = counts.filter(counts["count"] < FEWEST)
     rows = int(few["count"].sum())
     if how == "other" and few.height and rows < FEWEST:
-        raise BadInput(
+        raise UsageError(
             f"{where} has {rows} rows in all of its rare classes, too few to be one class: "
             "use --rare-classes drop"
         )
     if how == "other" and OTHER in set(counts["values"]) - set(few["values"]):
-        raise BadInput(f"{where} has a class {OTHER!r} already: use --rare-classes drop")
+        raise UsageError(f"{where} has a class {OTHER!r} already: use --rare-classes drop")
     return dict.fromkeys(sorted(few["values"]), OTHER if how == "other" else None)
 
 
@@ -295,7 +295,7 @@ def _task(known: pl.Series, where: str, asked: Task | None, without: int) -> tup
         (task != "regression" and least < FEWEST, few),
     ]:
         if refused:
-            raise BadInput(f"{where} {because}")
+            raise UsageError(f"{where} {because}")
     classes = known.unique().sort().cast(pl.String).to_list() if task != "regression" else []
     if known.dtype == pl.String and task == "binary":
         classes.sort(key=lambda name: name == rarest)  # what is looked for is rare

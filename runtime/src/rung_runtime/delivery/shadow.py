@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .. import Refused
+from .. import RefusedError
 
 if TYPE_CHECKING:
     import numpy as np
     import polars as pl
     from numpy.typing import NDArray
 
-    from ..inference import Model
+    from ..model_package import Model
     from ..serving.batch import Served
     from ..settings import Delivery, Shadow
 
@@ -75,7 +75,7 @@ def shadow(
             and `note`: what was done differently, and why the candidate was refused.
 
     Raises:
-        Refused: A number is beyond `config/delivery.yaml`.
+        RefusedError: A number is beyond `config/delivery.yaml`.
     """
     import numpy as np
 
@@ -103,7 +103,9 @@ def shadow(
     if objections:
         notes = [document["note"]] if "note" in document else []
         document["note"] = "; ".join([*notes, *objections])
-        raise Refused(f"refused in the shadow by config/delivery.yaml: {'; '.join(objections)}")
+        raise RefusedError(
+            f"refused in the shadow by config/delivery.yaml: {'; '.join(objections)}"
+        )
 
 
 def _replay(
@@ -294,8 +296,8 @@ def _requests(
     """Return the last requests of the log, or the champion's commonest row if there are none."""
     import polars as pl
 
+    from ..prediction_log import read
     from ..serving.batch import frame
-    from ..serving.log import read
 
     now = datetime.now(UTC).replace(tzinfo=None)
     count = wanted.shadow.requests

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from .. import problem, project
-from ..documents import digest, replacing
+from ..artifacts import digest, replacing
 
 FLIGHTS, README = Path("data/raw/flights.csv"), Path("README.md")
 SCHEMA = Path("schema.py")  # of problem/

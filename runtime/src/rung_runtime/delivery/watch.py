@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .. import Refused
+from .. import RefusedError
 from .client import http_json
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def watch(url: str, limits: "Watch", before: Totals, document: dict[str, Any]) -
             `slow`, `undecided` (too few requests to tell) or `not seen` (none).
 
     Raises:
-        Refused: It fails or is too slow, or answers no request, or not at all.
+        RefusedError: It fails or is too slow, or answers no request, or not at all.
     """
     failures = FailureTest(limits.max_error_share)
     latency = LatencyTest(limits.max_latency_ms)
@@ -195,16 +195,16 @@ def watch(url: str, limits: "Watch", before: Totals, document: dict[str, Any]) -
         _record(document, failures, mean_ms)
         ended = document["seconds"] >= limits.seconds
         if failures.verdict == "failed":
-            raise Refused(
+            raise RefusedError(
                 f"{failures.errors:.0f} of {failures.requests:.0f} requests failed since the switch"
             )
         stuck_looks = stuck_looks + 1 if fresh.waiting and not fresh.requests else 0
         if stuck_looks >= EARLY_LOOKS and stuck_looks * 1e3 > STUCK * limits.max_latency_ms:
             document["verdict"] = "slow"
-            raise Refused(f"requests wait, and none was answered for {stuck_looks} s")
+            raise RefusedError(f"requests wait, and none was answered for {stuck_looks} s")
         if latency.is_slow(ENOUGH_LOOKS if ended else EARLY_LOOKS):
             document["verdict"] = "slow"
-            raise Refused(f"requests take {mean_ms:.0f} ms since the switch")
+            raise RefusedError(f"requests take {mean_ms:.0f} ms since the switch")
 
 
 def caution(document: dict[str, Any] | None, limits: "Watch") -> str | None:
@@ -230,7 +230,7 @@ def scrape(url: str) -> Totals:
     """Read a service's totals from its `/metrics`.
 
     Raises:
-        Refused: It does not answer.
+        RefusedError: It does not answer.
     """
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -238,9 +238,9 @@ def scrape(url: str) -> Totals:
         text = http_json(f"{url}/metrics")[1]
         families = list(text_string_to_metric_families(text))
     except OSError as error:
-        raise Refused(f"{url} does not answer: {error}") from None
+        raise RefusedError(f"{url} does not answer: {error}") from None
     except Exception:  # of a parser that takes whatever there is for what Prometheus reads
-        raise Refused(f"{url}/metrics is not what Prometheus reads") from None
+        raise RefusedError(f"{url}/metrics is not what Prometheus reads") from None
     requests = errors = seconds = waiting = 0.0
     for family in families:
         for sample in family.samples:

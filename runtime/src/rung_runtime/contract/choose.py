@@ -14,18 +14,18 @@ import numpy as np
 import polars as pl
 from scipy.stats import norm
 
-from .. import BadInput
+from .. import UsageError
 from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
-from ..inference import predict
+from ..model_package import predict
+from ..pipeline.calibration import calibration
+from ..pipeline.cross_validation import Indices, folds
+from ..pipeline.evaluate import judge, require_judgeable, timed
+from ..pipeline.gate import YARDSTICK_MS, surely_off
+from ..pipeline.ingest import inputs, labels
+from ..pipeline.metrics import SCORES, Floats, Resampler, expanded
+from ..pipeline.split import split
+from ..pipeline.train import fit
 from ..problem import features
-from .calibration import calibration
-from .cross_validation import Indices, folds
-from .evaluate import judge, require_judgeable, timed
-from .gate import YARDSTICK_MS, surely_off
-from .ingest import inputs, labels
-from .metrics import SCORES, Floats, Resampler, expanded
-from .split import split
-from .train import fit
 
 Progress = Callable[[str, float], None]
 
@@ -95,7 +95,7 @@ def first_gate(
         The recipe with the lowest cross-validated loss, the gate, and a sentence on each choice.
 
     Raises:
-        BadInput: No fold can be learned from.
+        UsageError: No fold can be learned from.
     """
     train, holdout = split(rows, data, identity)
     width = features(inputs(train.head(1), data)).width
@@ -103,7 +103,7 @@ def first_gate(
     known = train.sample(min(train.height, most), seed=0, shuffle=True)
     parts = list(folds(known, data, FOLDS, FEWEST_TRAINED))
     if not parts:
-        raise BadInput(
+        raise UsageError(
             f"{DATA}: split: by {data.split.by} gives no part of the training rows with more than "
             f"one class of {data.target!r}; choose another split"
         )
@@ -120,7 +120,7 @@ def first_gate(
         tried.append(mean)
     best = _best(tried, sampled=train.height > known.height)
     if not np.isfinite(best.loss):
-        raise BadInput(
+        raise UsageError(
             f"{DATA}: nothing can be learned of {data.target!r}, which reaches "
             f"{np.abs(y_true).max():.3g}: {best.error or 'no error of a prediction is finite'}"
         )
@@ -182,14 +182,14 @@ def without_unread_texts(rows: pl.DataFrame, data: Data) -> tuple[Data, dict[str
         The contract, and a WARNING for each column.
 
     Raises:
-        BadInput: No other column is left.
+        UsageError: No other column is left.
     """
     x = features(inputs(rows.head(1), data))
     texts = [name for name in data.features if data.columns[name].type == "text"]
     unread = [name for name in texts if name in x.columns and x[name].dtype == pl.String]
     why = "a text, which features() in problem/features.py does not turn into numbers"
     if unread and set(unread) == set(data.features):
-        raise BadInput(f"{unread[0]!r} is {why}, and no other column is left to learn from")
+        raise UsageError(f"{unread[0]!r} is {why}, and no other column is left to learn from")
     columns = {name: column for name, column in data.columns.items() if name not in unread}
     left_out = data.left_out | dict.fromkeys(unread, why)
     notes = dict.fromkeys(unread, f"WARNING: left out: {why}")
@@ -256,7 +256,7 @@ def _try(
         try:
             model = fit(rows[fitted], data, recipe)
             predicted.append(predict(model, rows[test], data, features))
-        except (BadInput, ValueError, FloatingPointError) as error:
+        except (UsageError, ValueError, FloatingPointError) as error:
             return Tried(recipe, np.empty(0), np.empty(0), error=str(error))
         new = _losses(labels(rows[test], data), predicted[-1])
         losses = np.concatenate([losses, new])
@@ -292,7 +292,7 @@ def _mean(
         return None
     try:
         return replace(chosen, fitted=fit(rows[parts[-1][0]], data, chosen.model))
-    except (BadInput, ValueError):  # problem/model.py, which is the user's, does not know it
+    except (UsageError, ValueError):  # problem/model.py, which is the user's, does not know it
         return None
 
 

@@ -14,9 +14,7 @@ from typing import Literal
 import polars as pl
 
 from ..config import Column, Data
-from .column_names import timely, year_of_the_row
-from .column_names import words as column_words
-from .ingest import (
+from ..pipeline.ingest import (
     CURRENCY,
     EPOCHS,
     PAIRS,
@@ -26,6 +24,8 @@ from .ingest import (
     read_time,
     unreadable,
 )
+from .column_names import timely, year_of_the_row
+from .column_names import words as column_words
 
 GAPS = ["", "na", "n/a", "#n/a", "<na>", "nan", "nat", "null", "?", "\\n"]  # wherever they stand
 # Among numbers and dates.

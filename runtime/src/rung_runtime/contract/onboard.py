@@ -14,17 +14,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .. import BadInput, config
+from .. import UsageError, config
+from ..artifacts import digest, replacing
 from ..config import METRICS, Data, Strict
-from ..documents import digest, replacing
+from ..pipeline.identity import identifying, identities
+from ..pipeline.ingest import read, typed
+from ..pipeline.leaks import alone
+from ..pipeline.validate import check, tell
 from ..problem import rules
 from . import example
 from .choose import first_gate, without_unread_texts
-from .identity import identifying, identities
-from .infer import infer
-from .ingest import read, typed
-from .leaks import alone
-from .validate import check, tell
+from .propose import infer
 
 ABOUT = {
     config.DATA: "The contract: what must be true of the rows. All keys: class Data in config.py.",
@@ -38,12 +38,13 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     """Decide, explain, and write `config/` and a copy of the file in `data/raw/`.
 
     Raises:
-        BadInput: The file cannot be read or learned from, or something of the user's is in the way.
+        UsageError: The file cannot be read or learned from, or something of the user's is in the
+            way.
     """
     for option, known in (("task", METRICS), ("rare_classes", ("drop", "other"))):
         if asked.get(option) not in (None, *known):
             name = option.replace("_", "-")
-            raise BadInput(f"--{name} {asked[option]}: choose one of {', '.join(known)}")
+            raise UsageError(f"--{name} {asked[option]}: choose one of {', '.join(known)}")
     console = Console(highlight=False, markup=False)
     with console.status(f"reading {file.name} …"):
         source, separator = Path("data/raw") / file.name, delimiter(file)
@@ -76,7 +77,7 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     if source.exists() and digest(source) != digest(file):
         taken.append(source)
     if taken and not replace:
-        raise BadInput(f"{', '.join(map(str, taken))} would be replaced: say so with --replace")
+        raise UsageError(f"{', '.join(map(str, taken))} would be replaced: say so with --replace")
     if file.resolve() != source.resolve():
         with replacing(source) as new:
             shutil.copyfile(file, new)
@@ -97,7 +98,7 @@ def recognised(rows: pl.DataFrame, data: Data) -> list[str]:
     if data.keys or data.split.by != "stratified":
         return []
     if config.DATA.exists():
-        with suppress(BadInput):
+        with suppress(UsageError):
             before = config.read(config.DATA, Data)
             known = set(before.identity)
             if known and before.target == data.target and known <= set(rows.columns):
@@ -120,7 +121,7 @@ def keeps(rows: pl.DataFrame, data: Data) -> None:
     """Check that the contract, as it will be written, is kept by the rows it was drawn from.
 
     Raises:
-        BadInput: It is not, which is said with columns and values.
+        UsageError: It is not, which is said with columns and values.
     """
     written = config.checked(yaml.safe_load(as_yaml(data)), Data, str(config.DATA))
     failures = check(typed(rows, written), written)["failures"]
@@ -131,8 +132,8 @@ def keeps(rows: pl.DataFrame, data: Data) -> None:
     shown = "; ".join(tell(failures))
     own = set(rules(data.columns))
     if all(failure["rule"] in own for failure in failures):
-        raise BadInput(f"the file breaks a rule of problem/schema.py: {shown}")
-    raise BadInput(f"the file breaks the contract drawn from it, please report this: {shown}")
+        raise UsageError(f"the file breaks a rule of problem/schema.py: {shown}")
+    raise UsageError(f"the file breaks the contract drawn from it, please report this: {shown}")
 
 
 def delimiter(file: Path) -> str:

@@ -17,16 +17,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .. import BadInput
-from ..config import DATA, Data
-from ..config import read as read_config
-from ..documents import write_rows
-from ..pipeline.ingest import read as read_file
-from ..pipeline.ingest import typed as typed_rows
-from ..settings import Service, delivery
+from . import UsageError
+from .artifacts import write_rows
+from .config import DATA, Data
+from .config import read as read_config
+from .pipeline.ingest import read as read_file
+from .pipeline.ingest import typed as typed_rows
+from .settings import Service, delivery
 
 if TYPE_CHECKING:
-    from .batch import Fault, Served
+    from .serving.batch import Fault, Served
 
 CHECK = "ml-check."  # begins the ID of a request that is to be answered, and not to be logged
 COMPACT = 256  # batches that wait as they came; a frame of one row takes as much as one of hundreds
@@ -214,7 +214,7 @@ def read(log: str, since: datetime | None = None, model_digest: str | None = Non
         prediction has.
 
     Raises:
-        BadInput: The object store does not answer.
+        UsageError: The object store does not answer.
     """
     if "://" in log:
         found = _scan(log, "date=*/*.parquet")
@@ -285,23 +285,23 @@ def add(file: Path, data: Data | None = None, log: str | None = None) -> str:
         A sentence, which says how many belong to no prediction that was logged so far.
 
     Raises:
-        BadInput: The file cannot be read, or lacks a column, or a truth is none of the contract.
+        UsageError: The file cannot be read, or lacks a column, or a truth is none of the contract.
     """
     data = data or read_config(DATA, Data)
     log = delivery().service.log if log is None else log
     if not log:
-        raise BadInput("config/delivery.yaml, service.log: there is no log to add labels to")
+        raise UsageError("config/delivery.yaml, service.log: there is no log to add labels to")
     rows = read_file(file, data.separator)
     kind, by = ("ids", ["request_id"]) if "request_id" in rows.columns else ("keys", data.keys)
     if missing := {*(by or ["request_id"]), data.target} - set(rows.columns):
         named = ", ".join(sorted(missing))
-        raise BadInput(f"{file} lacks {named}: give request_id or all keys, and the target")
+        raise UsageError(f"{file} lacks {named}: give request_id or all keys, and the target")
     truth = typed_rows(rows.select(data.target), data)[data.target].cast(pl.String)
     if data.task == "regression":
         truth = truth.cast(pl.Float64, strict=False)
     good = truth.is_in(data.classes) if data.classes else truth.is_not_null()
     if len(bad := rows[data.target].filter(~good.fill_null(False))):
-        raise BadInput(f"{file}: {bad[0]!r} is no {data.target} of the contract")
+        raise UsageError(f"{file}: {bad[0]!r} is no {data.target} of the contract")
     labels = rows.select(
         pl.col(name).cast(pl.String).alias(name if kind == "ids" else f"k:{name}") for name in by
     )
@@ -309,7 +309,7 @@ def add(file: Path, data: Data | None = None, log: str | None = None) -> str:
         row = rows["row"] if "row" in rows.columns else pl.repeat(0, len(rows), eager=True)
         labels = labels.with_columns(row.cast(pl.Int32, strict=False).alias("row"))
         if labels["row"].has_nulls():
-            raise BadInput(f"{file}: a row is no whole number: they count from 0 in a request")
+            raise UsageError(f"{file}: a row is no whole number: they count from 0 in a request")
     by = labels.columns
     now = datetime.now(UTC).replace(tzinfo=None)
     labels = labels.with_columns(
@@ -320,7 +320,7 @@ def add(file: Path, data: Data | None = None, log: str | None = None) -> str:
     try:
         store(log, f"labels/{kind}_{now:%Y%m%d%H%M%S%f}_{uuid4().hex[:8]}.parquet", labels)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise BadInput(f"{log} cannot be written: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{log} cannot be written: {str(error).splitlines()[0]}") from None
     said = f"{len(labels):,} labels added to {log}"
     if unknown.is_empty():
         return said
@@ -354,5 +354,5 @@ def _scan(log: str, pattern: str, since: datetime | None = None) -> pl.LazyFrame
     except (pl.exceptions.PolarsError, OSError) as error:
         if "expanded paths were empty" in str(error):
             return None
-        raise BadInput(f"{log} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{log} cannot be read: {str(error).splitlines()[0]}") from None
     return rows

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 from jsonschema import Draft202012Validator, ValidationError
 
-from . import BadInput, config, project
+from . import UsageError, config, project
 
 ARTIFACTS = Path("artifacts")
 ROWS, IDENTITY, TRAIN, HOLDOUT, SIDES = (
@@ -74,21 +74,21 @@ def write_rows(rows: pl.DataFrame, path: Path) -> None:
     """Write Parquet through `replacing`.
 
     Raises:
-        BadInput: The disk is full, or the folder cannot be written to.
+        UsageError: The disk is full, or the folder cannot be written to.
     """
     with replacing(path) as new:
         try:
             rows.write_parquet(new)
         except pl.exceptions.PolarsError as error:
             said = str(error).splitlines()[0]
-            raise BadInput(f"{path} cannot be written, is the disk full? ({said})") from None
+            raise UsageError(f"{path} cannot be written, is the disk full? ({said})") from None
 
 
 def read(step: str) -> dict[str, Any]:
     """The document of a step.
 
     Raises:
-        BadInput: The step has not run, or its document is not what its schema says.
+        UsageError: The step has not run, or its document is not what its schema says.
     """
     try:
         text = DOCUMENTS[step].read_text("utf-8")
@@ -97,9 +97,9 @@ def read(step: str) -> dict[str, Any]:
         if document["digest"] != _sealed(document):
             raise ValueError("edited by hand")
     except FileNotFoundError:
-        raise BadInput(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
+        raise UsageError(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
     except (ValueError, ValidationError, RecursionError):
-        raise BadInput(f"{DOCUMENTS[step]} cannot be read: run `ml {step}` again") from None
+        raise UsageError(f"{DOCUMENTS[step]} cannot be read: run `ml {step}` again") from None
     return document
 
 
@@ -117,20 +117,20 @@ def checked(path: Path) -> str:
     """The digest of a step's input, found to be what the step before it left.
 
     Raises:
-        BadInput: It is missing; or it, or what it was made from, has changed since.
+        UsageError: It is missing; or it, or what it was made from, has changed since.
     """
     step = MADE_BY.get(path)
     if not path.is_file():
         todo = f"run `ml {step}` first" if step else "put a file there, or name another"
-        raise BadInput(f"{path} is {'no file' if path.exists() else 'missing'}: {todo}")
+        raise UsageError(f"{path} is {'no file' if path.exists() else 'missing'}: {todo}")
     found = digest(path)
     if step:
         document = read(step)
         if document["outputs"].get(str(path), found) != found:
-            raise BadInput(f"{path} is not what `ml {step}` wrote: run `ml {step}` again")
+            raise UsageError(f"{path} is not what `ml {step}` wrote: run `ml {step}` again")
         for source, before in document["inputs"].items():
             if Path(source).is_file() and digest(Path(source)) != before:
-                raise BadInput(f"{source} has changed since `ml {step}`: run `ml {step}` again")
+                raise UsageError(f"{source} has changed since `ml {step}`: run `ml {step}` again")
     return found
 
 
@@ -142,7 +142,7 @@ def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
         A dictionary for what the step has to say, besides what every document carries.
 
     Raises:
-        BadInput: As `checked`.
+        UsageError: As `checked`.
     """
     started, taken = now(), {str(path): checked(path) for path in inputs}
     before = MADE_BY.get(inputs[0], step)

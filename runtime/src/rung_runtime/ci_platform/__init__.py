@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from .. import BadInput, adapters, project
+from .. import UsageError, adapters, project
 from ..escaping import fit, visible
 
 MARK = "<!-- ml report -->"  # by which the one comment is found again
@@ -30,7 +30,7 @@ class Forge(Protocol):
         """HOST/NAME under which its container registry keeps what is this repository's.
 
         Raises:
-            BadInput: It has none.
+            UsageError: It has none.
         """
 
     def credentials(self) -> tuple[str, str] | None:
@@ -70,11 +70,11 @@ def there() -> Forge:
     """As `here`.
 
     Raises:
-        BadInput: This is no runner.
+        UsageError: This is no runner.
     """
     if found := here():
         return found
-    raise BadInput("this is no job of a pipeline that the project knows: run it from one")
+    raise UsageError("this is no job of a pipeline that the project knows: run it from one")
 
 
 def registry_credentials(host: str) -> tuple[str, str] | None:
@@ -84,12 +84,12 @@ def registry_credentials(host: str) -> tuple[str, str] | None:
         return None
     try:
         own = platform.place().partition("/")[0]
-    except BadInput:
+    except UsageError:
         return None
     return platform.credentials() if own == host.lower() else None
 
 
-class ApiError(BadInput):
+class ApiError(UsageError):
     """An API answered, and not as asked for."""
 
     def __init__(self, sentence: str, status: int, reason: str):
@@ -114,7 +114,7 @@ def ask(method: str, url: str, headers: dict[str, str], body: Any = None) -> Any
 
     Raises:
         ApiError: It refuses.
-        BadInput: It does not answer, or with something else.
+        UsageError: It does not answer, or with something else.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
@@ -132,7 +132,7 @@ def ask(method: str, url: str, headers: dict[str, str], body: Any = None) -> Any
         sentence = f"answers {error.code} {error.reason}{more}: may the job's token do that?"
         raise ApiError(f"{what} {visible(sentence)}", error.code, reason) from None
     except (OSError, ValueError, http.client.HTTPException, RecursionError) as error:
-        raise BadInput(f"{what} does not answer: {visible(error)}") from None
+        raise UsageError(f"{what} does not answer: {visible(error)}") from None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
@@ -154,12 +154,12 @@ def pages(page: Callable[[int], Any]) -> Iterator[dict[str, Any]]:
         page: Asks for the page of a number, the first is 1.
 
     Raises:
-        BadInput: The answer is no list.
+        UsageError: The answer is no list.
     """
     for number in range(1, PAGES + 1):
         items = page(number)
         if not isinstance(items, list):
-            raise BadInput("the API answers with something else than a list of comments")
+            raise UsageError("the API answers with something else than a list of comments")
         yield from (item for item in items if isinstance(item, dict) and item.get("id"))
         if not items:
             return
@@ -185,8 +185,8 @@ def variable(env: Mapping[str, str], name: str) -> str:
     """Return what the platform puts into the environment of each job.
 
     Raises:
-        BadInput: It is not there.
+        UsageError: It is not there.
     """
     if value := env.get(name):
         return value
-    raise BadInput(f"the variable {name} is not set, which each job of the platform has")
+    raise UsageError(f"the variable {name} is not set, which each job of the platform has")

@@ -1,0 +1,1 @@
+"""Contract: propose one for a table that nobody has described yet, and write `config/`."""
