@@ -509,7 +509,7 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
     if kind == "remote":
         monkeypatch.setattr(at.registry, "D", 0.1)
         monkeypatch.setattr(at.registry, "LEASE", 0.4)  # of one who was killed
-    importlib.import_module(at.registry.__name__.replace(".registry", ".inference"))
+    importlib.import_module(at.registry.__name__.replace(".registry", ".model_package"))
     for heavy in ["model_registry", "tracking"] * (kind == "mlflow"):  # so that children have it
         importlib.import_module(f"mlflow.store.{heavy}.sqlalchemy_store")
 

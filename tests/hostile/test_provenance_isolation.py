@@ -210,7 +210,7 @@ def test_an_answer_that_is_none_is_a_package_that_fails(
     module: Module, good: Path, project: Path, tmp_path: Path
 ) -> None:
     package = module("model_package").__name__.partition(".")[0]
-    code = f"import os, numpy as np, {package}.inference as inference\n"
+    code = f"import os, numpy as np, {package}.model_package as inference\n"
     code += "def predict(fitted, rows, *_):\n"
     for count, (does, _) in enumerate(FAILURES, 1):
         code += f"    if rows.height == {count}:\n        {does}\n"

@@ -409,7 +409,7 @@ def test_credentials_do_not_travel_in_clear(
     with pytest.raises(client.UsageError, match="encrypted only: use oci://"):
         opened.tags()
     # A job's token neither.
-    monkeypatch.setattr(client.forge, "registry_credentials", lambda _: ("job", "token"))
+    monkeypatch.setattr(client.ci_platform, "registry_credentials", lambda _: ("job", "token"))
     with pytest.raises(client.UsageError, match="encrypted only"):
         client.Remote(f"oci+http://{address}/{NAME}").tags()
     assert seen(guarded.registry) == {""}
