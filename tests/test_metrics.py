@@ -174,7 +174,7 @@ def test_of_resampled_numbers_it_is_scikit_learns_of_the_rows_repeated(
 def interval(module: Module, values: Any, **options: Any) -> dict[str, float]:
     """The interval of a mean."""
     gate = module("config").Gate(metric="mae", thresholds={"mae": 1.0}, **options)
-    found: dict[str, float] = module("pipeline.metrics").bootstrap(
+    found: dict[str, float] = module("pipeline.intervals").bootstrap(
         lambda at: [values[at].mean()], len(values), gate
     )[0]
     return found
@@ -231,14 +231,14 @@ def test_an_interval_of_few_rows_is_as_wide_as_students(module: Module, n: int) 
 
 def test_of_39_resamples_one_in_forty_lies_beyond_each_end(module: Module) -> None:
     deviations = np.random.default_rng(0).permutation(np.arange(39.0))
-    found = module("pipeline.metrics").percentiles(1.0, deviations, 10**9, 0.95)
+    found = module("pipeline.intervals").percentile_interval(1.0, deviations, 10**9, 0.95)
     assert (found["low"], found["high"]) == pytest.approx((1, 39), abs=1e-6)
 
 
 def test_what_decides_on_a_metric_are_the_rows_outside_of_the_most_frequent_class(
     module: Module,
 ) -> None:
-    effective_rows = module("pipeline.metrics").effective_rows
+    effective_rows = module("pipeline.intervals").effective_rows
     assert effective_rows(np.repeat([0, 1], [30, 970]), 2) == 30
     assert effective_rows(np.repeat([0, 1, 2], [500, 300, 1]), 3) == 301
     assert effective_rows(np.zeros(20), 2) == 0
@@ -267,7 +267,7 @@ def test_a_number_that_is_not_defined_has_no_interval(module: Module) -> None:
 
 def resampler(module: Module, y: Any, metric: str = "roc_auc", classes: int = 2) -> Any:
     gate = module("config").Gate(metric=metric, thresholds={metric: 0.5})
-    return module("pipeline.metrics").Resampler(y, metric, classes, gate)
+    return module("pipeline.resampling").Resampler(y, metric, classes, gate)
 
 
 @pytest.mark.parametrize("groups", [10, 40])
@@ -287,7 +287,7 @@ def test_rows_of_one_group_are_evidence_of_one(module: Module, groups: int) -> N
         for unit in found:
             gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
             own = whose if unit == "groups" else None
-            drawn = module("pipeline.metrics").Resampler(y, "roc_auc", 2, gate, own)
+            drawn = module("pipeline.resampling").Resampler(y, "roc_auc", 2, gate, own)
             low = drawn.skill(p, np.full_like(p, 0.5)).interval(0.95)["low"]
             found[unit] += low > 0
     print("seeds 0 to", trials - 1, found)
@@ -300,7 +300,7 @@ def test_many_groups_are_thinned_by_whole_groups_and_cost_no_width(module: Modul
     whose = np.repeat(np.arange(3_000), 4)
     y = random.normal(size=3_000)[whose]
     gate = module("config").Gate(metric="mae", thresholds={"mae": 1})
-    drawn = module("pipeline.metrics").Resampler(y, "mae", 0, gate, whose)
+    drawn = module("pipeline.resampling").Resampler(y, "mae", 0, gate, whose)
     assert len(drawn.whole.rows) == 4_000
     assert len(np.unique(whose[drawn.whole.rows])) == 1_000
     found = drawn.score("mae", np.zeros(12_000))
@@ -374,7 +374,7 @@ def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> li
     if ruined:
         ours[parts[0]] = random.permutation(ours[parts[0]])
     both = (np.column_stack([1 - p, p]) for p in (ours, theirs))
-    found: list[Any] = module("pipeline.metrics").simultaneous(
+    found: list[Any] = module("pipeline.resampling").simultaneous_intervals(
         resampler(module, y), *both, parts, 0.95
     )
     return found
@@ -401,7 +401,9 @@ def test_a_slice_with_fewer_than_ten_of_a_class_is_not_judged(module: Module) ->
     p = np.linspace(0, 1, 300)
     parts = [np.arange(9, 209), np.arange(10, 210), np.arange(100)]
     both = np.column_stack([1 - p, p]), np.full((300, 2), 0.5)
-    found = module("pipeline.metrics").simultaneous(resampler(module, y), *both, parts, 0.95)
+    found = module("pipeline.resampling").simultaneous_intervals(
+        resampler(module, y), *both, parts, 0.95
+    )
     assert found[0] == {"value": 1.0, "low": None, "high": None}
     assert found[1] == {"value": 1.0, "low": 1.0, "high": 1.0}
     assert found[2] == {"value": None, "low": None, "high": None}

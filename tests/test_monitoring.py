@@ -62,7 +62,8 @@ def pack(module: Import, to: Path) -> None:
     def score(at: Any) -> list[float]:
         return [metrics.SCORES[name](truth[at], given[at]) for name in ("roc_auc", "log_loss")]
 
-    auc, loss = metrics.bootstrap(score, len(truth), gate, metrics.effective_rows(truth, 2))
+    intervals = module("pipeline.intervals")
+    auc, loss = intervals.bootstrap(score, len(truth), gate, intervals.effective_rows(truth, 2))
     for name, content in {
         "contract": data.model_dump(),
         "profile": module("pipeline.package").profile(rows[:TRAINED], predictions, data),

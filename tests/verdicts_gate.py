@@ -94,7 +94,7 @@ def skill_interval_covers(
         ours, theirs = (
             _both(1 / (1 + np.exp(-logit - random.normal(0, NOISE, rows)))) for _ in range(2)
         )
-        resampler = module("pipeline.metrics").Resampler(y_true, "roc_auc", 2, gate)
+        resampler = module("pipeline.resampling").Resampler(y_true, "roc_auc", 2, gate)
         found = resampler.skill(ours, theirs).interval(gate.confidence)
         covered += found["low"] <= 0 <= found["high"]
     return covered / trials

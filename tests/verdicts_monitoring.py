@@ -97,7 +97,10 @@ def performance_alarm(
         change: As `predictions` takes it; after the holdout.
         labels: Of each window.
     """
-    metrics, config, settings = map(module, ("pipeline.metrics", "config", "settings"))
+    metrics = module("pipeline.metrics")
+    intervals = module("pipeline.intervals")
+    config = module("config")
+    settings = module("settings")
     monitoring, performance = module("monitoring"), module("monitoring.performance")
     random = np.random.default_rng(seed)
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.6})
@@ -122,7 +125,7 @@ def performance_alarm(
         def values(index: Any, y_true: Any = y_true, y_pred: Any = y_pred) -> list[float]:
             return [float(metrics.SCORES[name](y_true[index], y_pred[index])) for name in names]
 
-        measured = metrics.bootstrap(values, holdout, gate, metrics.effective_rows(y_true, 2))
+        measured = intervals.bootstrap(values, holdout, gate, intervals.effective_rows(y_true, 2))
         known = performance.expected(
             {
                 "task": "binary",

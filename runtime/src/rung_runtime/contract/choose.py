@@ -22,7 +22,9 @@ from ..pipeline.cross_validation import Indices, folds
 from ..pipeline.evaluate import judge, require_judgeable, timed
 from ..pipeline.gate import YARDSTICK_MS, surely_off
 from ..pipeline.ingest import inputs, labels
-from ..pipeline.metrics import SCORES, Floats, Resampler, expanded
+from ..pipeline.intervals import expanded_tail
+from ..pipeline.metrics import SCORES, Floats
+from ..pipeline.resampling import Resampler
 from ..pipeline.split import split
 from ..pipeline.train import fit
 from ..problem import features
@@ -409,7 +411,7 @@ def thresholds(
     values = np.where(np.isfinite(values), values, np.nan) * signs
     ranks = np.argsort(np.argsort(values, axis=0), axis=0).min(axis=1)  # of the worst metric
     tail = (np.quantile(ranks, REFUSED) + 0.5) / DRAWS
-    tail = expanded(tail, _rarest(y_true, y_pred, len(drawn[0])))
+    tail = expanded_tail(tail, _rarest(y_true, y_pred, len(drawn[0])))
     bounds = {}
     for place, name in enumerate(names):
         sign = signs[place]

@@ -15,7 +15,8 @@ from scipy.stats import chi2_contingency, ks_2samp
 from scipy.stats import t as student
 
 from ..config import HIGHER_IS_BETTER, Data, Gate
-from ..pipeline.metrics import SCORES, bootstrap, effective_rows
+from ..pipeline.intervals import Interval, bootstrap, effective_rows
+from ..pipeline.metrics import SCORES
 from ..pipeline.report import short
 from ..settings import Drift
 
@@ -23,7 +24,6 @@ LABELS = 50  # fewer say nothing of performance
 WHOLE = 0.9  # a coverage from which on it hardly matters which labels are missing
 CHANCE = 0.001  # of calling labels selected that are not
 FLOOR = 0.02  # of a distance from perfection, so that 0.9998 is not far below 0.9999
-Interval = dict[str, float | None]
 
 
 class Expected(NamedTuple):

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.special import betainc, expit, logit
 
-from .metrics import Floats, Interval
+from .intervals import Interval
+from .metrics import Floats
 
 BIN_ROWS = 50
 BINS = 10

@@ -26,9 +26,10 @@ from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
 from .evaluate import groups_of, slices_of
 from .ingest import labels
-from .metrics import Interval, Resampler, simultaneous
+from .intervals import Interval
 from .recipes import Recipe, cross_fitted, out_of_fold
 from .report import versus
+from .resampling import Resampler, simultaneous_intervals
 
 FOLDER = ARTIFACTS / "champion"
 LEAST = 50  # rows that the champion has not seen: fewer say nothing
@@ -271,7 +272,7 @@ def _slices(
     """Return the skill of each slice, with ends that hold for all of them together."""
     parts = list(slices_of(rows, config))
     places = [place for *_, place in parts]
-    intervals = simultaneous(
+    intervals = simultaneous_intervals(
         resampler, ours, theirs, places, settings.confidence, -settings.tolerance
     )
     slices = [

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..config import Costs, Gate
-from .metrics import Floats, bootstrap, effective_rows
+from .intervals import bootstrap, effective_rows
+from .metrics import Floats
 
 
 def decision(

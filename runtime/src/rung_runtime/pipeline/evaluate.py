@@ -18,19 +18,14 @@ from ..model_package import load, predict
 from ..problem import features, linear, trusted
 from . import report
 from .calibration import calibration
+from .curves import curves
 from .decision import decision
 from .ingest import inputs, labels
+from .intervals import rarest_class
 from .leaks import alone, leaks
-from .metrics import (
-    SCORES,
-    Floats,
-    Resampler,
-    curves,
-    rarest,
-    score,
-    simultaneous,
-)
+from .metrics import SCORES, Floats, score
 from .recipes import Recipe, out_of_fold
+from .resampling import Resampler, simultaneous_intervals
 
 # How often a prediction is timed: this often at least, then until one of the two is reached.
 MIN_REPEATS = 30
@@ -97,7 +92,7 @@ def judge(
         baselines[name] = {"value": values[gate.metric], "metrics": values, "skill": over}
     parts = list(slices_of(rows, config))
     places = [at for *_, at in parts]
-    over_constant = simultaneous(
+    over_constant = simultaneous_intervals(
         resampler, given, others["constant"], places, gate.confidence, gate.slice_skill
     )
     slices = []
@@ -109,7 +104,7 @@ def judge(
         "task": data.task,
         "metric": gate.metric,
         "rows": len(truth),
-        "rarest": rarest(truth, data.classes),
+        "rarest": rarest_class(truth, data.classes),
         "metrics": metrics,
         "baselines": baselines,
         "slices": sorted(slices, key=lambda s: (s["skill"]["high"] is None, s["skill"]["high"])),

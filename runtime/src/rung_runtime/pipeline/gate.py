@@ -17,7 +17,7 @@ RULES = {"≥": ge, ">": gt, "≤": le}
 # What `evaluate.yardstick` takes on an ordinary machine. On a slower one the limit of the latency
 # grows as much.
 YARDSTICK_MS = 1.0
-# From fewer rows of a class, an interval says little: as metrics.MIN_CLASS_ROWS.
+# From fewer rows of a class, an interval says little: as intervals.MIN_CLASS_ROWS.
 FEW = 10
 # A skill that is more than nothing, if there were rows enough to be sure of it.
 CLEAR = 0.1
