@@ -1,8 +1,8 @@
-"""What follows from the manifests of adapters and from copier/paths.yml: `make generate` writes it.
+"""What follows from manifests, copier/paths.yml and types: `make generate` writes it.
 
-Between markers in other files stand: the choices of copier.yml and its lists of paths, the rows of
-adapters in copier/paths.yml, the extras of the runtime, and the table of docs/adapters.md. A test
-fails when one is stale.
+Between markers in other files are: the choices of copier.yml and its lists of paths, the rows of
+adapters in copier/paths.yml, the extras of the runtime, and the table of docs/adapters.md. The
+schema of documents is a whole file. A test fails when one is stale.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ SLOTS = ("registry", "target", "ci", "pipeline", "tracker")
 QUESTIONS = {"registry": "registry", "target": "deployment", "ci": "ci"}  # that choose an adapter
 NEW = ("runtime",)  # questions that a release before did not ask
 ALWAYS = ("target_local",)  # others of its slot come beside it
+SCHEMA = ROOT / "runtime/src/rung_runtime/documents.schema.json"
+# Definitions in it that are written by hand, as these documents have no type yet.
+UNTYPED = ("deploy", "finding", "drift", "image", "monitor")
 CACHES = ("__pycache__", '"*.py[co]"', ".DS_Store")
 
 
@@ -113,6 +116,20 @@ def index() -> str:
     return "\n".join(["", *lines, "", ""])
 
 
+def schema() -> str:
+    """Return the JSON Schema of all documents."""
+    sys.path.insert(0, str(ROOT / "runtime/src"))
+    from rung_runtime.records.json_schema import definitions
+
+    by_hand = json.loads(SCHEMA.read_text("utf-8"))["$defs"]
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The documents that the steps leave in artifacts/",
+        "$defs": definitions() | {name: by_hand[name] for name in UNTYPED},
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
 def lists(table: str) -> str:
     """Return `_exclude` and `_skip_if_exists` of copier.yml.
 
@@ -182,6 +199,7 @@ def generated() -> dict[Path, str]:
         ROOT / "copier.yml": between(questions, "paths", lists(paths)),
         runtime: between(runtime.read_text("utf-8"), "adapters", extras()),
         docs: between(docs.read_text("utf-8"), "adapters", index()),
+        SCHEMA: schema(),
     }
 
 

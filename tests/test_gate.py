@@ -266,6 +266,6 @@ def test_a_refusal_for_latency_is_measured_again_by_the_next_run(
     path.parent.mkdir()
     path.write_text("{}")
     verdicts = {"checks": [{"id": check, "verdict": "refused"}, {"verdict": "passed"}]}
-    monkeypatch.setattr(documents, "read", lambda step: verdicts)
+    monkeypatch.setattr(documents, "read_fields", lambda step: verdicts)
     loop._measure_again()
     assert path.exists() == kept

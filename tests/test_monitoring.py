@@ -185,8 +185,8 @@ class Place:
         return said
 
     def document(self, step: str = "monitor") -> dict[str, Any]:
-        found: dict[str, Any] = self.module("artifacts").read(step)  # which its schema checks
-        return found
+        fields: dict[str, Any] = self.module("artifacts").read_fields(step)
+        return fields
 
 
 @pytest.fixture

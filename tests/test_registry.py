@@ -1067,10 +1067,10 @@ def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
         ("package", "package_digest", "sha256:another"),
     ]:
         changed = {**documents, step: documents[step] | {key: value}}
-        monkeypatch.setattr(at.registry, "read", changed.__getitem__)
+        monkeypatch.setattr(at.registry, "read_fields", changed.__getitem__)
         with pytest.raises(at.registry.RefusedError):
             at.registry.register()
-    monkeypatch.setattr(at.registry, "read", documents.__getitem__)
+    monkeypatch.setattr(at.registry, "read_fields", documents.__getitem__)
     (at.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
     with pytest.raises(at.registry.RefusedError, match="ml run"):
         at.registry.register()
@@ -1120,7 +1120,7 @@ def test_the_champion_that_came_out_again_is_no_new_version(
                 "metrics": {"roc_auc": {"value": 0.75, "low": 0.7, "high": 0.8}},
             },
         }
-        monkeypatch.setattr(at.registry, "read", documents.__getitem__)
+        monkeypatch.setattr(at.registry, "read_fields", documents.__getitem__)
         return at.registry.register()
 
     assert again("gate.json").version == first

@@ -56,7 +56,7 @@ def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> 
         "inputs": {"artifacts/metrics.json": digest(Path("artifacts/metrics.json"))},
     }
     Path("artifacts/gate.json").write_text(json.dumps(gate))
-    monkeypatch.setattr(tracking, "read", {"gate": gate, "evaluate": METRICS}.__getitem__)
+    monkeypatch.setattr(tracking, "read_fields", {"gate": gate, "evaluate": METRICS}.__getitem__)
 
 
 def runs(tracking: ModuleType) -> list[Any]:

@@ -184,7 +184,7 @@ def written(
         controls = tmp_path if "controls" in documents else tmp_path / "none"
         monkeypatch.setattr(report, "STEPS", paths)
         monkeypatch.setattr(report, "DOCUMENTS", {"controls": controls})
-        monkeypatch.setattr(report, "read", documents.__getitem__)
+        monkeypatch.setattr(report, "read_fields", documents.__getitem__)
         monkeypatch.setattr(report, "digest", lambda path: f"of {path}")
         if "gate" in documents:  # the verdict is on these metrics
             documents["gate"]["inputs"] = {str(tmp_path): f"of {tmp_path}"}
@@ -232,9 +232,9 @@ def test_a_document_of_a_request_that_is_no_json_is_a_sentence(
     monkeypatch.setattr(documents, "DOCUMENTS", {"gate": path})
     # Whatever its schema allows, and with a seal, which its own code can make.
     monkeypatch.setattr(documents, "_validate", lambda *_: None)
-    monkeypatch.setattr(documents, "_sealed", lambda document: document["digest"])
+    monkeypatch.setattr(documents, "_seal", lambda document: document["digest"])
     with pytest.raises(module("registry").UsageError, match="cannot be read"):
-        documents.read("gate")
+        documents.read_fields("gate")
 
 
 def test_a_report_is_short_whatever_breaks_the_contract(written: Callable[..., str]) -> None:

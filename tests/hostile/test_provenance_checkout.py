@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,10 +34,10 @@ def checkout(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.delenv(name, raising=False)
     config = own.digest(*map(Path, TRACKED[:3]))
     documents = {
-        name: {"commit": git(project, "rev-parse", "HEAD"), "config_digest": config}
+        name: SimpleNamespace(commit=git(project, "rev-parse", "HEAD"), config_digest=config)
         for name in own.STEPS
     }
-    monkeypatch.setattr(own, "read", documents.__getitem__)
+    monkeypatch.setattr(own, "read_step", documents.__getitem__)
     monkeypatch.setattr(own, "documents", documents, raising=False)
     return own
 
@@ -87,7 +87,7 @@ def test_a_staged_change_is_a_change(checkout: ModuleType) -> None:
 
 @pytest.mark.parametrize("step", ["train", "compare", "gate", "package"])
 def test_a_document_of_a_dirty_tree_is_refused(checkout: ModuleType, step: str) -> None:
-    checkout.documents[step]["commit"] += "-dirty"
+    checkout.documents[step].commit += "-dirty"
     with pytest.raises(checkout.RefusedError, match="differed from the commit"):
         checkout.require_clean(manifest(checkout))
 
@@ -97,7 +97,7 @@ def test_a_document_of_a_dirty_tree_is_refused(checkout: ModuleType, step: str) 
 def test_a_verdict_on_another_commit_or_other_settings_is_refused(
     checkout: ModuleType, step: str, change: dict[str, Any]
 ) -> None:
-    checkout.documents[step] |= change
+    vars(checkout.documents[step]).update(change)
     with pytest.raises(checkout.RefusedError, match="ml run"):
         checkout.require_clean(manifest(checkout))
 
@@ -158,7 +158,7 @@ def test_register_asks_for_it_on_a_runner_alone(
     passed = {"verdict": "passed", "model_digest": "m", "comparison": {"kind": "first"}}
     found = {"gate": passed, "package": {"package_digest": "p"}, "evaluate": {"metric": "x"}}
     made = {"package_digest": "p", "model_digest": "m", "files": {"gate.json": "g"}}
-    monkeypatch.setattr(registry, "read", found.__getitem__)
+    monkeypatch.setattr(registry, "read_fields", found.__getitem__)
     monkeypatch.setattr(registry, "digest", lambda _: "g")
     monkeypatch.setattr(module("model_package"), "verified", lambda _: made)
     Path("src/a.py").write_text("changed")

@@ -1,4 +1,7 @@
-"""The JSON documents that steps leave behind: typed by a schema, chained by digests, never half."""
+"""The files that steps leave behind: where they are, and how documents are read and written.
+
+A document is typed by `records`, chained to others by digests, and never half written.
+"""
 
 import hashlib
 import json
@@ -7,24 +10,28 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from jsonschema import Draft202012Validator, ValidationError
 
-from . import UsageError, config, project
+from . import UsageError, config, project, records
+from .records import Document
 
 ARTIFACTS = Path("artifacts")
-ROWS, IDENTITY, TRAIN, HOLDOUT, SIDES = (
-    Path(f"data/interim/{name}.parquet")
-    for name in ("rows", "identity", "train", "holdout", "sides")
-)
-MODEL, PREDICTIONS, PACKAGE = (
-    ARTIFACTS / n for n in ("model.skops", "predictions.parquet", "model")
-)
+INTERIM = Path("data/interim")
+ROWS = INTERIM / "rows.parquet"
+IDENTITY = INTERIM / "identity.parquet"
+TRAIN = INTERIM / "train.parquet"
+HOLDOUT = INTERIM / "holdout.parquet"
+SIDES = INTERIM / "sides.parquet"
+MODEL = ARTIFACTS / "model.skops"
+PREDICTIONS = ARTIFACTS / "predictions.parquet"
+PACKAGE = ARTIFACTS / "model"
 # Of each step in the order of the pipeline: its document, and the other files that it makes.
 STEPS: dict[str, list[Path]] = {
     "ingest": [ARTIFACTS / "ingest.json", ROWS, IDENTITY],
@@ -32,10 +39,12 @@ STEPS: dict[str, list[Path]] = {
     "split": [ARTIFACTS / "split.json", TRAIN, HOLDOUT, SIDES],
     "train": [ARTIFACTS / "training.json", MODEL],
     "evaluate": [ARTIFACTS / "metrics.json", PREDICTIONS],
-    **({"compare": [ARTIFACTS / "comparison.json"]} if project.current().has_loop else {}),
+    "compare": [ARTIFACTS / "comparison.json"],
     "gate": [ARTIFACTS / "gate.json"],
     "package": [ARTIFACTS / "package.json"],
 }
+if not project.current().has_loop:
+    del STEPS["compare"]
 DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "controls": ARTIFACTS / "controls.json",
     "deploy": ARTIFACTS / "deployment.json",
@@ -44,10 +53,13 @@ DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "monitor": ARTIFACTS / "monitor.json",
 }
 MADE_BY = {path: step for step, files in STEPS.items() for path in files}
+SCHEMA = Path(__file__).parent / "documents.schema.json"
+
+DocumentType = TypeVar("DocumentType", bound=Document)
 
 
 def digest(*paths: Path) -> str:
-    """The SHA-256 of the bytes of all files, one after the other, as `sha256:…`."""
+    """Return the SHA-256 of the bytes of all files, one after the other, as `sha256:…`."""
     total = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -57,8 +69,8 @@ def digest(*paths: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name to write to; the file then takes its place whole, or not at all."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; the file then replaces `path` completely, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     try:
@@ -71,98 +83,161 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_rows(rows: pl.DataFrame, path: Path) -> None:
-    """Write Parquet through `replacing`.
+    """Write Parquet with `atomic_write`.
 
     Raises:
         UsageError: The disk is full, or the folder cannot be written to.
     """
-    with replacing(path) as new:
+    with atomic_write(path) as new:
         try:
             rows.write_parquet(new)
         except pl.exceptions.PolarsError as error:
-            said = str(error).splitlines()[0]
-            raise UsageError(f"{path} cannot be written, is the disk full? ({said})") from None
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{path} cannot be written, is the disk full? ({reason})") from None
 
 
-def read(step: str) -> dict[str, Any]:
-    """The document of a step.
+def read(kind: type[DocumentType]) -> DocumentType:
+    """Return the document of a step.
+
+    Args:
+        kind: Its type, such as `records.GateDocument`.
 
     Raises:
-        UsageError: The step has not run, or its document is not what its schema says.
+        UsageError: The step has not run, or its document is invalid or was edited.
     """
-    try:
-        text = DOCUMENTS[step].read_text("utf-8")
-        document: dict[str, Any] = json.loads(text, parse_constant=_no_number)
-        _validate(step, document)
-        if document["digest"] != _sealed(document):
-            raise ValueError("edited by hand")
-    except FileNotFoundError:
-        raise UsageError(f"{DOCUMENTS[step]} is missing: run `ml {step}` first") from None
-    except (ValueError, ValidationError, RecursionError):
-        raise UsageError(f"{DOCUMENTS[step]} cannot be read: run `ml {step}` again") from None
+    step: str = kind.model_fields["step"].default
+    document = read_step(step)
+    assert isinstance(document, kind)
     return document
 
 
-def _no_number(name: str) -> float:
-    """Refuse NaN and Infinity, which are not JSON, and which no document is written with."""
-    raise ValueError(f"{name} is no number")
-
-
-def _validate(step: str, body: Any) -> None:
-    schema = json.loads((Path(__file__).parent / "documents.schema.json").read_text("utf-8"))
-    Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(body)
-
-
-def checked(path: Path) -> str:
-    """The digest of a step's input, found to be what the step before it left.
+def read_step(step: str) -> Document:
+    """Return the document of a step, where only its envelope counts.
 
     Raises:
-        UsageError: It is missing; or it, or what it was made from, has changed since.
+        UsageError: As `read`.
+    """
+    return records.DOCUMENTS[step].model_validate(read_fields(step))
+
+
+def read_fields(step: str) -> dict[str, Any]:
+    """Return the document of a step as it is in its file.
+
+    Raises:
+        UsageError: As `read`.
+    """
+    path = DOCUMENTS[step]
+    try:
+        text = path.read_text("utf-8")
+        fields: dict[str, Any] = json.loads(text, parse_constant=_refuse_constant)
+        _validate(step, fields)
+        if fields["digest"] != _seal(fields):
+            raise ValueError("edited by hand")
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: run `ml {step}` first") from None
+    except (ValueError, ValidationError, RecursionError):
+        raise UsageError(f"{path} cannot be read: run `ml {step}` again") from None
+    return fields
+
+
+def _refuse_constant(name: str) -> float:
+    """Refuse NaN and Infinity, which are not JSON, and which no document is written with."""
+    raise ValueError(f"{name} is not a number")
+
+
+def _validate(step: str, fields: Any) -> None:
+    """Check the fields of a document, the envelope included.
+
+    Raises:
+        ValueError: They are not those of its type.
+        ValidationError: They are not those of its schema.
+    """
+    if step not in records.DOCUMENTS:
+        schema = json.loads(SCHEMA.read_text("utf-8"))
+        Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(fields)
+        return
+    records.DOCUMENTS[step].model_validate(fields)
+    if missing := set(Document.envelope) - set(fields):
+        raise ValueError(f"{', '.join(sorted(missing))} is missing")
+
+
+def verified_digest(path: Path) -> str:
+    """Return the digest of a step's input, which is what the previous step left.
+
+    Raises:
+        UsageError: The input is missing; or it, or what it was made from, has changed since.
     """
     step = MADE_BY.get(path)
     if not path.is_file():
         todo = f"run `ml {step}` first" if step else "put a file there, or name another"
-        raise UsageError(f"{path} is {'no file' if path.exists() else 'missing'}: {todo}")
-    found = digest(path)
+        problem = "not a file" if path.exists() else "missing"
+        raise UsageError(f"{path} is {problem}: {todo}")
+    current = digest(path)
     if step:
-        document = read(step)
-        if document["outputs"].get(str(path), found) != found:
+        document = read_step(step)
+        if document.outputs.get(str(path), current) != current:
             raise UsageError(f"{path} is not what `ml {step}` wrote: run `ml {step}` again")
-        for source, before in document["inputs"].items():
-            if Path(source).is_file() and digest(Path(source)) != before:
+        for source, recorded in document.inputs.items():
+            if Path(source).is_file() and digest(Path(source)) != recorded:
                 raise UsageError(f"{source} has changed since `ml {step}`: run `ml {step}` again")
-    return found
+    return current
+
+
+@dataclass
+class StepRecord:
+    """What a step hands over while it runs: its document, without the envelope."""
+
+    document: Document | None = None
 
 
 @contextmanager
-def document(step: str, *inputs: Path) -> Iterator[dict[str, Any]]:
+def step_record(step: str, *inputs: Path) -> Iterator[StepRecord]:
     """Check a step's inputs, time it, and write its document if nothing was raised.
 
     Yields:
-        A dictionary for what the step has to say, besides what every document carries.
+        A record that the step puts its document in.
 
     Raises:
-        UsageError: As `checked`.
+        UsageError: As `verified_digest`.
     """
-    started, taken = now(), {str(path): checked(path) for path in inputs}
-    before = MADE_BY.get(inputs[0], step)
-    said: dict[str, Any] = {}
-    yield said
-    data = taken[str(inputs[0])] if step == "ingest" else read(before)["data_digest"]
-    write(step, said, started, data, taken)
+    started = now()
+    digests = {str(path): verified_digest(path) for path in inputs}
+    record = StepRecord()
+    yield record
+    assert record.document is not None, f"the step {step} has made no document"
+    if step == "ingest":
+        data_digest = digests[str(inputs[0])]
+    else:
+        data_digest = read_step(MADE_BY.get(inputs[0], step)).data_digest
+    write(record.document, started=started, data_digest=data_digest, inputs=digests)
 
 
-def write(
-    step: str, said: dict[str, Any], started: str, data_digest: str, inputs: dict[str, str]
-) -> None:
-    """Write a document: what a step has to say, and what every document carries.
+def write(document: Document, *, started: str, data_digest: str, inputs: dict[str, str]) -> None:
+    """Write a document: the fields of its own, and the envelope.
 
     Args:
-        started: As `now` gives it.
+        document: Without the envelope.
+        started: As `now` returns it.
         data_digest: Of the source that all of it was made from.
         inputs: The digests of what the step has read, by path.
     """
-    body = said | {
+    step: str = type(document).model_fields["step"].default
+    write_fields(step, document.content(), started, data_digest, inputs)
+
+
+def write_fields(
+    step: str, content: dict[str, Any], started: str, data_digest: str, inputs: dict[str, str]
+) -> None:
+    """Write a document that has no type yet, as `write`.
+
+    Args:
+        step: The step that it is the document of.
+        content: The fields of its own.
+        started: As `now` returns it.
+        data_digest: Of the source that all of it was made from.
+        inputs: The digests of what the step has read, by path.
+    """
+    fields = content | {
         "schema_version": 1,
         "step": step,
         "commit": _commit(),
@@ -175,31 +250,38 @@ def write(
         "inputs": inputs,
         "outputs": {str(path): digest(path) for path in STEPS.get(step, [])[1:]},
     }
-    body["digest"] = _sealed(body)
-    _validate(step, body)
-    with replacing(DOCUMENTS[step]) as new:
-        new.write_text(json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
+    fields["digest"] = _seal(fields)
+    _validate(step, fields)
+    with atomic_write(DOCUMENTS[step]) as new:
+        new.write_text(json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
 
 
-def _sealed(body: dict[str, Any]) -> str:
-    """The digest of a document's content, to tell one that was edited."""
-    rest = json.dumps({k: v for k, v in body.items() if k != "digest"}, sort_keys=True)
-    return f"sha256:{hashlib.sha256(rest.encode()).hexdigest()}"
+def _seal(fields: dict[str, Any]) -> str:
+    """Return the digest of a document's content, which reveals an edit."""
+    content = {name: value for name, value in fields.items() if name != "digest"}
+    text = json.dumps(content, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def now() -> str:
-    """The time as documents write it, in UTC."""
+    """Return the time as documents have it, in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _commit() -> str | None:
-    """The commit of the code, with `-dirty` if files differ from it; None outside of Git."""
-    # Of all files but the one that DVC writes while the pipeline runs.
-    differs = ["git", "status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock"]
-    with suppress(OSError, subprocess.CalledProcessError):
-        commit, changed = (
-            subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-            for asked in (["git", "rev-parse", "HEAD"], differs)
-        )
-        return f"{commit}{'-dirty' * bool(changed)}"
-    return None
+    """Return the commit of the code, with `-dirty` if files differ from it; None outside of Git."""
+    commit = _git("rev-parse", "HEAD")
+    # All files count but the one that DVC writes while the pipeline runs.
+    changes = _git("status", "--porcelain", "--untracked-files=no", ".", ":!dvc.lock")
+    if commit is None or changes is None:
+        return None
+    return f"{commit}-dirty" if changes else commit
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git prints; None if it fails or is not installed."""
+    try:
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

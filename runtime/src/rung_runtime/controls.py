@@ -20,6 +20,7 @@ from typing import Any
 from . import RefusedError, UsageError, config
 from .artifacts import ARTIFACTS, DOCUMENTS, digest, now, read, write
 from .config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Data, Gate, Strict, checked
+from .records import Change, ControlsDocument, MetricsDocument, Verdict
 from .settings import DELIVERY, Delivery
 
 FILES: dict[Path, type[Strict]] = {GATE: Gate, DELIVERY: Delivery}
@@ -206,7 +207,7 @@ def forget() -> None:
     shutil.rmtree(JUDGED, ignore_errors=True)
 
 
-def record(controls: Controls, verdict: str | None, reasons: list[str]) -> None:
+def record(controls: Controls, verdict: Verdict | None, reasons: list[str]) -> None:
     """Write `controls.json`.
 
     Args:
@@ -214,17 +215,17 @@ def record(controls: Controls, verdict: str | None, reasons: list[str]) -> None:
         verdict: `passed` or `refused` by the base's controls; None: not judged by them.
         reasons: The lines of a refusal.
     """
-    metrics = read("evaluate")
-    facts = {
-        "base": controls.base,
-        "changes": controls.changes,
-        "own_gate": controls.unfit,
-        "verdict": verdict,
-        "reasons": reasons,
-        "model_digest": metrics["model"]["digest"],
-    }
+    metrics = read(MetricsDocument)
+    document = ControlsDocument(
+        base=controls.base,
+        changes=[Change(**change) for change in controls.changes],
+        own_gate=controls.unfit,
+        verdict=verdict,
+        reasons=reasons,
+        model_digest=metrics.model.digest,
+    )
     inputs = {str(path): digest(path) for path in FILES}
-    write("controls", facts, now(), metrics["data_digest"], inputs)
+    write(document, started=now(), data_digest=metrics.data_digest, inputs=inputs)
 
 
 def table(changes: list[dict[str, str]]) -> str:

@@ -7,7 +7,7 @@ changes with every part of it that a step may run.
 import hashlib
 from pathlib import Path
 
-from .artifacts import ARTIFACTS, replacing
+from .artifacts import ARTIFACTS, atomic_write
 
 FILE = ARTIFACTS / "runtime.txt"
 # What no step runs: a change of these makes no stage stale.
@@ -31,7 +31,7 @@ def refresh() -> None:
     """Write the stamp if it is not there, or not that of this runtime."""
     text = f"rung_runtime {digest()}\n"
     if not FILE.is_file() or FILE.read_text("utf-8") != text:
-        with replacing(FILE) as new:
+        with atomic_write(FILE) as new:
             new.write_text(text, "utf-8")
 
 

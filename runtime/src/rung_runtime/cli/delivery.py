@@ -101,7 +101,7 @@ def _measure_again() -> None:
     """
     artifacts = _load("artifacts")
     try:
-        checks = artifacts.read("gate")["checks"]
+        checks = artifacts.read_fields("gate")["checks"]
     except UsageError:  # there is no verdict yet
         return
     refused = {check.get("id") for check in checks if check["verdict"] == "refused"}
@@ -257,7 +257,7 @@ def parity(
     if file:
         rows = ingest.read(START / file, model.data.separator)
     else:
-        artifacts.checked(artifacts.HOLDOUT)
+        artifacts.verified_digest(artifacts.HOLDOUT)
         rows = pl.read_parquet(artifacts.HOLDOUT)
     at = url or local.running().get("url") or f"http://{service.host}:{service.port}"
     typer.echo(serving.parity(at.rstrip("/"), rows, model))
@@ -377,7 +377,7 @@ def add_data(
     """Append rows to the source, if they keep the contract and are not there yet."""
     import polars as pl
 
-    from ..artifacts import ARTIFACTS, replacing
+    from ..artifacts import ARTIFACTS, atomic_write
     from ..config import load
     from ..pipeline import ingest, validate
     from ..registry import file_lock
@@ -402,7 +402,7 @@ def add_data(
             if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
                 said = "\n  ".join(validate.tell(failures))
                 raise RefusedError(f"{file} breaks the contract, nothing was added:\n  {said}")
-        with replacing(source) as whole:
+        with atomic_write(source) as whole:
             if source.suffix == ".parquet":
                 both.write_parquet(whole)
             else:  # as bytes, so that no line that was there changes

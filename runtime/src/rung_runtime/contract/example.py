@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from .. import problem, project
-from ..artifacts import digest, replacing
+from ..artifacts import atomic_write, digest
 
 FLIGHTS, README = Path("data/raw/flights.csv"), Path("README.md")
 SCHEMA = Path("schema.py")  # of problem/
@@ -55,7 +55,7 @@ def leave(source: Path, target: str) -> list[str]:
             messages.append(f"{FLIGHTS} was edited, so it stays: delete it if you do not need it")
     schema = problem.folder() / SCHEMA
     if is_schema():
-        with replacing(schema) as new:
+        with atomic_write(schema) as new:
             new.write_text(EXAMPLE_RULE.sub(NO_RULE, schema.read_text("utf-8")), "utf-8")
     elif schema.is_file() and RULE in schema.read_text("utf-8", "replace"):
         messages.append("problem/schema.py was edited, so the example's rule stays in it")
@@ -69,7 +69,7 @@ def leave(source: Path, target: str) -> list[str]:
         for example, sentence in sentences.items():
             after = example.sub(sentence.replace("\\", r"\\"), after)
         if after != before:
-            with replacing(path) as new:
+            with atomic_write(path) as new:
                 new.write_text(after, "utf-8")
     return messages
 

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from .. import UsageError, config
-from ..artifacts import digest, replacing
+from ..artifacts import atomic_write, digest
 from ..config import METRICS, Data, Strict
 from ..pipeline.identity import identifying, identities
 from ..pipeline.ingest import read, typed
@@ -79,10 +79,10 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
     if taken and not replace:
         raise UsageError(f"{', '.join(map(str, taken))} would be replaced: say so with --replace")
     if file.resolve() != source.resolve():
-        with replacing(source) as new:
+        with atomic_write(source) as new:
             shutil.copyfile(file, new)
     for path, content in files.items():
-        with replacing(path) as new:
+        with atomic_write(path) as new:
             new.write_text(f"# {ABOUT[path]}\n{as_yaml(content)}", "utf-8")
     for message in example.leave(source, data.target):
         console.print(message)

@@ -322,11 +322,11 @@ def _journal(
 
 
 def _write(said: dict[str, Any], **changes: Any) -> None:
-    from ..artifacts import write
+    from ..artifacts import write_fields
 
     said |= changes
     kept = {name: said[name] for name in FIELDS}
-    write("deploy", kept, said["started"], said["data_digest"], said["inputs"])
+    write_fields("deploy", kept, said["started"], said["data_digest"], said["inputs"])
 
 
 def _private_is_known(columns: Collection[str]) -> None:

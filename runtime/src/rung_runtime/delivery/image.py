@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from .. import RefusedError, UsageError, ci_platform, project, registry
 from ..adapters.target_local.ephemeral import free_port, started
-from ..artifacts import ARTIFACTS, PACKAGE, now, write
+from ..artifacts import ARTIFACTS, PACKAGE, now, write_fields
 from ..isolation import model as isolated
 from ..model_package import verified
 from ..serving.batch import Served
@@ -86,7 +86,7 @@ def image(version: str | None = None, push: bool = False) -> str:
     pinned = _pushed(engine, place, tag)
     store.set(f"image-{found.version}", pinned)
     said = {"image": pinned, "version": found.version, "package_digest": found.digest}
-    write("image", said | {"parity": answered}, begun, found.data_digest, {})
+    write_fields("image", said | {"parity": answered}, begun, found.data_digest, {})
     return pinned
 
 

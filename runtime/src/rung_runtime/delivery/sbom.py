@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .. import UsageError, registry
-from ..artifacts import ARTIFACTS, PACKAGE, replacing
+from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
 from ..escaping import visible
 from ..model_package import verified
 
@@ -46,7 +46,7 @@ def sbom(version: str | None = None) -> Path:
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             reason = f"is not what `ml package` writes ({visible(error)[:100]})"
             raise UsageError(f"the package of {version or PACKAGE} {reason}") from None
-    with replacing(SBOM) as new:
+    with atomic_write(SBOM) as new:
         new.write_text(json.dumps(bill, indent=2, ensure_ascii=False), "utf-8")
     return SBOM
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from .. import UsageError, registry
-from ..artifacts import ARTIFACTS, digest, now, replacing, write
+from ..artifacts import ARTIFACTS, atomic_write, digest, now, write_fields
 from ..config import GATE, Data, Gate
 from ..config import read as read_config
 from ..pipeline.report import short
@@ -100,8 +100,8 @@ def monitor() -> str:
     inputs, data = {str(DRIFT): digest(DRIFT)}, version.data_digest
     times = [name for name, column in champion.data.columns.items() if column.type == "datetime"]
     with registry.file_lock(ARTIFACTS / "monitor.lock"):  # of two at once, one after the other
-        write("drift", both | {"windows": found}, started, data, inputs)
-        write("monitor", said, started, data, inputs)
+        write_fields("drift", both | {"windows": found}, started, data, inputs)
+        write_fields("monitor", said, started, data, inputs)
         page = {"monitor": said, "drift": found, "at": started, "times": times}
         _page(page | {"headline": _headline(alarms, windows)})
     return f"{'retrain' if wanted else 'no training'}: {reason}"
@@ -496,5 +496,5 @@ def _page(said: dict[str, Any]) -> None:
     environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True, autoescape=True)
     environment.undefined, environment.filters["short"] = StrictUndefined, short
     text = environment.get_template("monitor.html").render(**said)
-    with replacing(PAGE) as new:
+    with atomic_write(PAGE) as new:
         new.write_text(text, "utf-8")

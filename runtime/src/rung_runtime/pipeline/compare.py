@@ -17,11 +17,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import UsageError, registry
-from ..artifacts import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, document
+from ..artifacts import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, step_record
 from ..config import DATA, GATE, Config, Data
 from ..isolation import model as isolated
 from ..model_package import Model, load
 from ..problem import features, trusted
+from ..records import ComparisonDocument
 from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
 from .evaluate import groups_of, slices_of
@@ -58,7 +59,7 @@ def step(config: Config) -> str:
     source = Path(config.data.source)
     rows = (MODEL, source, TRAIN, HOLDOUT, SIDES, PREDICTIONS)
     with (
-        document("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as message,
+        step_record("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as record,
         ExitStack() as processes,
     ):
         comparison: dict[str, Any] = {"kind": "first", "champion": champion}
@@ -101,7 +102,7 @@ def step(config: Config) -> str:
                 latest = comparison.get("best", comparison)
                 better = evidence(latest)["value"]
                 comparison["anchor"] = None if better is not None and better >= 0 else best
-        message["comparison"] = comparison
+        record.document = ComparisonDocument.model_validate({"comparison": comparison})
     return versus(comparison)
 
 

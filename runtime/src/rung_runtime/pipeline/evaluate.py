@@ -12,10 +12,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import UsageError
-from ..artifacts import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, document, write_rows
+from ..artifacts import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, step_record, write_rows
 from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
 from ..model_package import load, predict
 from ..problem import features, linear, trusted
+from ..records import MetricsDocument
 from . import report
 from .calibration import calibration
 from .curves import curves
@@ -35,7 +36,7 @@ LARGEST = 1e150  # beyond it the square of a number is not one
 
 
 def step(config: Config) -> str:
-    with document("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as said:
+    with step_record("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as record:
         train, holdout, fitted = (
             pl.read_parquet(TRAIN),
             pl.read_parquet(HOLDOUT),
@@ -43,7 +44,7 @@ def step(config: Config) -> str:
         )
         truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data, features)
         write_rows(pl.DataFrame({"truth": truth, "given": given}), PREDICTIONS)
-        said |= judge(truth, given, baselines(train, holdout, config.data), holdout, config)
+        said = judge(truth, given, baselines(train, holdout, config.data), holdout, config)
         said["importance"] = importance(fitted, holdout, config)
         said["leaks"] = leaks(train, holdout, config.data, given)
         said["alone"] = alone(pl.concat([train, holdout]), config.data)
@@ -55,6 +56,7 @@ def step(config: Config) -> str:
             )
         size, times = MODEL.stat().st_size / 1e6, timed(fitted, holdout, config.data)
         said["model"] = {"digest": digest(MODEL), "megabytes": size, **times}
+        record.document = MetricsDocument.model_validate(said)
     report.write(config)
     shorts = {n: [report.short(m[end]) for end in m] for n, m in said["metrics"].items()}
     told = [f"{name} {value} ({low} to {high})" for name, (value, low, high) in shorts.items()]

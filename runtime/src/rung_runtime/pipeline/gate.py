@@ -8,9 +8,10 @@ from operator import ge, gt, le
 from typing import Any
 
 from .. import RefusedError
-from ..artifacts import DOCUMENTS, MODEL, STEPS, document, read
+from ..artifacts import DOCUMENTS, MODEL, STEPS, read_fields, step_record
 from ..config import GATE, HIGHER_IS_BETTER, Config, Gate
 from ..escaping import visible
+from ..records import GateDocument
 from . import report
 
 RULES = {"≥": ge, ">": gt, "≤": le}
@@ -25,14 +26,16 @@ CLEAR = 0.1
 
 def step(config: Config) -> str:
     against = [DOCUMENTS[name] for name in STEPS if name == "compare"]  # from level 1
-    with document("gate", DOCUMENTS["evaluate"], *against, MODEL, GATE) as said:
-        metrics = read("evaluate")
-        said["comparison"] = read("compare")["comparison"] if against else None
+    with step_record("gate", DOCUMENTS["evaluate"], *against, MODEL, GATE) as record:
+        said: dict[str, Any] = {}
+        metrics = read_fields("evaluate")
+        said["comparison"] = read_fields("compare")["comparison"] if against else None
         said["checks"] = decide(metrics, config.gate, said["comparison"])
         said["notes"] = notes(metrics)
         said["model_digest"] = metrics["model"]["digest"]
         failed = [check for check in said["checks"] if check["verdict"] == "refused"]
         said["verdict"] = "refused" if failed else "passed"
+        record.document = GateDocument.model_validate(said)
     report.write(config)
     if failed:
         lines = [sentence(check) for check in failed] + said["notes"]

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import polars as pl
 
 from .. import UsageError
-from ..artifacts import IDENTITY, ROWS, document, write_rows
+from ..artifacts import IDENTITY, ROWS, step_record, write_rows
 from ..config import DATA, Column, Config, Data
+from ..records import IngestDocument
 
 PAIRS = [("false", "true"), ("no", "yes"), ("f", "t"), ("n", "y"), ("0", "1")]
 BOOLEANS = {word: word == pair[1] for pair in PAIRS for word in pair}
@@ -45,13 +46,13 @@ def step(config: Config) -> str:
     from . import identity  # here: serving reads rows, too, and needs none of it
 
     source = Path(config.data.source)
-    with document("ingest", source, DATA) as said:
+    with step_record("ingest", source, DATA) as record:
         came = read(source, config.data.separator)
         rows = typed(came, config.data)
         write_rows(rows, ROWS)
         columns = identity.identifying(config.data)
         write_rows(identity.identities(came, columns).to_frame(), IDENTITY)
-        said |= {"rows": rows.height, "columns": rows.columns}
+        record.document = IngestDocument(rows=rows.height, columns=rows.columns)
     return f"{rows.height:,} rows, {rows.width} columns from {source}"
 
 

@@ -23,14 +23,15 @@ from ..artifacts import (
     STEPS,
     TRAIN,
     digest,
-    document,
-    read,
+    read_fields,
+    step_record,
 )
 from ..config import DATA, Config, Data
 from ..config import MODEL as CONFIG
 from ..model_package import MANIFEST, OLD, package_digest, predict, repair
 from ..problem import features
 from ..problem import folder as problem_folder
+from ..records import PackageDocument
 from . import identity
 from .correlations import add as add_correlations
 from .gate import decide
@@ -44,13 +45,14 @@ NEW = PACKAGE.with_name(".model.new")
 
 def step(config: Config) -> str:
     documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
-    with document(
+    with step_record(
         "package", MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA, CONFIG
-    ) as said:
-        gate = read("gate")
+    ) as record:
+        said: dict[str, Any] = {}
+        gate = read_fields("gate")
         if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
             raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
-        if gate["checks"] != decide(read("evaluate"), config.gate, gate["comparison"]):
+        if gate["checks"] != decide(read_fields("evaluate"), config.gate, gate["comparison"]):
             raise UsageError("artifacts/gate.json is not what the gate says: run `ml gate` again")
         shutil.rmtree(NEW, ignore_errors=True)
         (NEW / "problem").mkdir(parents=True)
@@ -60,7 +62,7 @@ def step(config: Config) -> str:
             refit(NEW / MODEL.name, config)
         for path in problem_folder().glob("*.py"):
             shutil.copy(path, NEW / "problem")
-        steps = {name: read(name) for name in STEPS if name != "package"}
+        steps = {name: read_fields(name) for name in STEPS if name != "package"}
         write(NEW, config, steps)
         sides = pl.read_parquet(SIDES)
         learned = ~pl.col("held") | config.model.refit
@@ -76,6 +78,7 @@ def step(config: Config) -> str:
         said |= {"model_digest": gate["model_digest"], "files": files}
         if config.model.refit:
             said["refit_digest"] = files[MODEL.name]
+        record.document = PackageDocument.model_validate(said)
         manifest = {"created": steps["train"]["ended"], **said}
         (NEW / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         # A kill between the two renames leaves no package; `repair` brings the old one back.

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..artifacts import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
+from ..artifacts import ARTIFACTS, DOCUMENTS, STEPS, atomic_write, digest, read_fields
 from ..config import Config
 from ..escaping import cell, code, listed
 
@@ -21,14 +21,14 @@ def render(template: str, config: Config) -> str:
     # What comes from data is quoted, so that it is read as nothing else.
     environment.filters |= {"code": code, "cell": cell, "listed": listed}
     environment.filters["compared"] = lambda comparison: versus(comparison, code)
-    steps = {name: read(name) for name, (path, *_) in STEPS.items() if path.exists()}
+    steps = {name: read_fields(name) for name, (path, *_) in STEPS.items() if path.exists()}
     if "gate" in steps:
         metrics = STEPS["evaluate"][0]
         judged_then = steps["gate"]["inputs"].get(str(metrics))
         if "evaluate" not in steps or judged_then != digest(metrics):
             del steps["gate"]  # the verdict on an earlier evaluation
     judged = steps.get("gate", {}).get("model_digest")
-    controls = read("controls") if DOCUMENTS["controls"].exists() else None
+    controls = read_fields("controls") if DOCUMENTS["controls"].exists() else None
     if controls and controls["model_digest"] != judged:
         controls = None
     return environment.get_template(template).render(steps=steps, config=config, controls=controls)
@@ -104,10 +104,10 @@ def write(config: Config) -> str:
     """
     text, files = render("report.md", config), dict[str, str]()
     if DOCUMENTS["evaluate"].exists():
-        found = read("evaluate")["metrics"].items()
+        found = read_fields("evaluate")["metrics"].items()
         lines = [f"{name} {_openmetric(metric['value'])}\n" for name, metric in found]
         files = {"report.html": render("report.html", config), "metrics.txt": "".join(lines)}
     for name, content in {**files, "report.md": text}.items():
-        with replacing(ARTIFACTS / name) as new:
+        with atomic_write(ARTIFACTS / name) as new:
             new.write_text(content, "utf-8")
     return text

@@ -11,8 +11,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import RefusedError, UsageError
-from ..artifacts import DOCUMENTS, HOLDOUT, IDENTITY, ROWS, SIDES, TRAIN, document, read, write_rows
+from ..artifacts import (
+    DOCUMENTS,
+    HOLDOUT,
+    IDENTITY,
+    ROWS,
+    SIDES,
+    TRAIN,
+    read,
+    step_record,
+    write_rows,
+)
 from ..config import DATA, Config, Data
+from ..records import SplitDocument, ValidationDocument
 from .identity import Numbers, identifying, identities, shuffled
 
 SLACK = 0.015  # the holdout's share may be off by as much, so that rows in place keep their side
@@ -21,8 +32,8 @@ Side = NDArray[np.bool_]
 
 
 def step(config: Config) -> str:
-    with document("split", ROWS, DOCUMENTS["validate"], IDENTITY, DATA) as message:
-        if read("validate")["verdict"] != "passed":
+    with step_record("split", ROWS, DOCUMENTS["validate"], IDENTITY, DATA) as record:
+        if read(ValidationDocument).verdict != "passed":
             raise RefusedError("the rows were refused: see artifacts/validation.json")
         rows = pl.read_parquet(ROWS)
         identity = pl.read_parquet(IDENTITY).to_series()
@@ -32,8 +43,12 @@ def step(config: Config) -> str:
         write_rows(train, TRAIN)
         write_rows(holdout, HOLDOUT)
         write_rows(pl.DataFrame({"identity": identity, "held": held}), SIDES)
-        message |= {"by": config.data.split.by, "train": train.height, "holdout": holdout.height}
-        message["without_target"] = held.null_count()
+        record.document = SplitDocument(
+            by=config.data.split.by,
+            train=train.height,
+            holdout=holdout.height,
+            without_target=held.null_count(),
+        )
     how = {"stratified": "at random"}.get(config.data.split.by, f"by {config.data.split.by}")
     return f"{train.height:,} rows to train on, {holdout.height:,} held out {how}"
 

@@ -15,22 +15,28 @@ import skops.io
 
 from .. import UsageError
 from ..artifacts import MODEL as FILE
-from ..artifacts import TRAIN, document, replacing
+from ..artifacts import TRAIN, atomic_write, step_record
 from ..config import DATA, MODEL, Config, Data, Model
 from ..problem import estimator, features
+from ..records import TrainingDocument
 from .ingest import inputs, labels
 
 
 def step(config: Config) -> str:
-    with document("train", TRAIN, DATA, MODEL) as said:
+    with step_record("train", TRAIN, DATA, MODEL) as record:
         rows = pl.read_parquet(TRAIN)
         fitted = fit(rows, config.data, config.model)
         try:
             save(fitted, FILE)
         except Unsavable as error:
             raise UsageError(_explain(error, rows, config)) from error
-        said |= {"rows": rows.height, **config.model.model_dump(exclude={"refit"})}
-        said["model_inputs"] = features(inputs(rows.head(1), config.data)).columns
+        record.document = TrainingDocument(
+            rows=rows.height,
+            estimator=config.model.estimator,
+            seed=config.model.seed,
+            params=config.model.params,
+            model_inputs=features(inputs(rows.head(1), config.data)).columns,
+        )
     return f"{config.model.estimator} on {rows.height:,} rows"
 
 
@@ -91,7 +97,7 @@ def save(fitted: Any, path: Path) -> None:
         number = names.setdefault(stem, str(len(names)))
         return match[1] + number + match[2].removeprefix(stem)
 
-    with zipfile.ZipFile(io.BytesIO(content)) as source, replacing(path) as new:
+    with zipfile.ZipFile(io.BytesIO(content)) as source, atomic_write(path) as new:
         schema = re.sub(
             r'("__id__": |"file": ")([^",}\s]+)', renumber, source.read("schema.json").decode()
         )

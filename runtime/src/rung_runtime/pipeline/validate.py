@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from .. import RefusedError
-from ..artifacts import ROWS, document
+from ..artifacts import ROWS, step_record
 from ..config import DATA, Config, Data
 from ..escaping import visible
+from ..records import ValidationDocument
 from .ingest import unreadable
 
 DTYPES = {
@@ -38,9 +39,10 @@ class Rule(NamedTuple):
 
 
 def step(config: Config) -> str:
-    with document("validate", ROWS, DATA) as said:
+    with step_record("validate", ROWS, DATA) as record:
         rows = pl.read_parquet(ROWS)
-        said |= check(rows, config.data)
+        said = check(rows, config.data)
+        record.document = ValidationDocument.model_validate(said)
     if said["failures"]:
         raise RefusedError(
             "\n  ".join(["the rows break config/data.yaml:", *tell(said["failures"])])

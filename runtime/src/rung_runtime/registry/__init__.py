@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from .. import RefusedError, UsageError, adapters, ci_platform, project
-from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, digest, now, read, replacing
+from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, atomic_write, digest, now, read_fields
 from ..escaping import visible
 from ..settings import Delivery, delivery
 
@@ -159,7 +159,7 @@ def register() -> Version:
     from ..model_package import verified
     from . import checkout
 
-    gate, package, metrics = read("gate"), read("package"), read("evaluate")
+    gate, package, metrics = read_fields("gate"), read_fields("package"), read_fields("evaluate")
     if gate["verdict"] != "passed":
         raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
     manifest, compared, name = verified(PACKAGE), gate["comparison"], metrics["metric"]
@@ -377,7 +377,7 @@ def look() -> Version | None:
     found = champion()
     text = json.dumps(named(found), indent=2)
     if not POINTER.exists() or POINTER.read_text("utf-8") != text:
-        with replacing(POINTER) as new:
+        with atomic_write(POINTER) as new:
             new.write_text(text, "utf-8")
     return found
 

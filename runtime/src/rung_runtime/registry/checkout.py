@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import RefusedError, UsageError, ci_platform, config, problem
-from ..artifacts import DOCUMENTS, STEPS, digest, read
+from ..artifacts import DOCUMENTS, STEPS, digest, read_step
 
 NAMED = 5  # files of a refusal
 
@@ -76,19 +76,19 @@ def require_clean(manifest: dict[str, Any]) -> None:
     if changed := _changed():
         raise RefusedError(f"the tree is not that of commit {commit:.8}: {_several(changed)}")
     for name in STEPS:
-        document = read(name)
-        if str(document["commit"]).endswith("-dirty"):
+        document = read_step(name)
+        if str(document.commit).endswith("-dirty"):
             raise RefusedError(
                 f"{DOCUMENTS[name]} was made while files differed from the commit: run `ml run` in"
                 " a clean checkout"
             )
         judged = name in ("gate", "package")
-        if judged and document["commit"] != commit:
+        if judged and document.commit != commit:
             raise RefusedError(
-                f"{DOCUMENTS[name]} is of commit {document['commit'] or 'none'}, and this checkout"
+                f"{DOCUMENTS[name]} is of commit {document.commit or 'none'}, and this checkout"
                 f" of {commit}: run `ml run` on it"
             )
-        if judged and document["config_digest"] != digest(config.DATA, config.MODEL, config.GATE):
+        if judged and document.config_digest != digest(config.DATA, config.MODEL, config.GATE):
             raise RefusedError(
                 f"{DOCUMENTS[name]} was made with other files in config/: run `ml run`"
             )

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from ... import RefusedError, UsageError, project
-from ...artifacts import MODEL, replacing
+from ...artifacts import MODEL, atomic_write
 from ...registry import CHAMPION, Still, Version, arriving, file_lock, lease
 from .client import (
     BYTES,
@@ -156,7 +156,7 @@ class Folder:
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
-            with replacing(path) as new:
+            with atomic_write(path) as new:
                 new.write_bytes(content)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -256,7 +256,7 @@ def _alive(pid: int | None) -> bool:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    # Not documents.replacing, which brings Polars: the supervisor stays small.
+    # Not artifacts.atomic_write, which brings Polars: the supervisor stays small.
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     new.write_text(json.dumps(content), "utf-8")
     with new.open("rb+") as file:

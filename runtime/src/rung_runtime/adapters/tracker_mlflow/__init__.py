@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import config, project
-from ...artifacts import ARTIFACTS, DOCUMENTS, STEPS, digest, read, replacing
+from ...artifacts import ARTIFACTS, DOCUMENTS, STEPS, atomic_write, digest, read_fields
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +67,7 @@ def record() -> str:
         return "tracking: this run is recorded already"
     try:
         run = _record()
-        with replacing(TRACKED) as new:
+        with atomic_write(TRACKED) as new:
             new.write_text(f"{of}\n{run}\n", "utf-8")
     except Exception as error:
         said = str(error).strip().partition("\n")[0]
@@ -78,7 +78,7 @@ def record() -> str:
 
 
 def _record() -> str:
-    said, judged, asked = read("evaluate"), read("gate"), config.load()
+    said, judged, asked = read_fields("evaluate"), read_fields("gate"), config.load()
     if judged["inputs"][str(DOCUMENTS["evaluate"])] != digest(DOCUMENTS["evaluate"]):
         raise ValueError("the gate has not judged the last model yet: `ml run` goes on")
     known = client()

@@ -1,0 +1,47 @@
+"""The documents of the steps that make rows: ingest, validate, split."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import Count, Document, Record, Verdict
+
+
+class IngestDocument(Document):
+    """artifacts/ingest.json: the rows that were read."""
+
+    step: Literal["ingest"] = "ingest"
+    rows: Count
+    columns: list[str]
+
+
+class Failure(Record):
+    """Rows that break a rule of the contract."""
+
+    column: str | None = Field(description="null: the table as a whole")
+    rule: str
+    count: Count
+    samples: Annotated[list[str], Field(max_length=5)]
+    rows: Annotated[list[Count], Field(max_length=5)] = Field(
+        description="Where the samples are, counted from 0."
+    )
+
+
+class ValidationDocument(Document):
+    """artifacts/validation.json: a verdict on every column, and each failure with values."""
+
+    step: Literal["validate"] = "validate"
+    verdict: Verdict
+    rows: Count
+    columns: dict[str, Verdict]
+    failures: list[Failure]
+
+
+class SplitDocument(Document):
+    """artifacts/split.json: how many rows are on which side."""
+
+    step: Literal["split"] = "split"
+    by: Literal["time", "group", "stratified"]
+    train: Count
+    holdout: Count
+    without_target: Count
