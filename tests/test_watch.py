@@ -163,7 +163,7 @@ def test_the_first_requests_do_not_count_for_the_time(watched: Watched) -> None:
 
 
 def test_totals_are_read_from_what_a_service_says_of_itself(
-    service_watch: ModuleType, monkeypatch: pytest.MonkeyPatch
+    module: Module, service_watch: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = """\
 # TYPE ml_requests counter
@@ -177,5 +177,5 @@ ml_request_seconds_sum{route="/predict"} 0.5
 # TYPE ml_queue_rows gauge
 ml_queue_rows 4.0
 """
-    monkeypatch.setattr(service_watch, "http_json", lambda _: (200, text))
+    monkeypatch.setattr(module("http_client"), "http_json", lambda _: (200, text))
     assert service_watch.scrape("http://service") == (12, 3, 0.5, 4)

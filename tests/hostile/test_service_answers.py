@@ -105,12 +105,12 @@ def test_an_answer_that_is_none_is_a_sentence(
     refused = module("registry").RefusedError
     with pytest.raises(refused, match="does not answer"):
         compared(module, monkeypatch, NUMBER, body)
-    client = module("delivery.client")
+    client = module("http_client")
     with answering(body) as url, pytest.raises(ValueError, match=r"."):
         client.http_json(url)
     for kind in ("application/json", "text/plain"):
         with answering(body or b"\xff", kind) as url, pytest.raises(refused, match="Prometheus"):
             module("delivery.watch").scrape(url)
-    monkeypatch.setattr(client, "LONGEST", 10)
+    monkeypatch.setattr(client.SERVICE, "limits", client.Limits(max_bytes=10))
     with answering(b"x" * 11, "text/plain") as url, pytest.raises(ValueError, match="more than"):
         client.http_json(url)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import RefusedError, UsageError, adapters, ci_platform, project
-from .client import http_json
 from .shadow import shadow
 from .watch import caution, scrape, watch
 
@@ -30,7 +29,12 @@ FACTS = ("version", "package_digest", "previous", "target", "stage", "verdict", 
 FIELDS = (*FACTS, "shadow", "smoke", "watch")  # what deployment.json says, besides the envelope
 KEPT = 3  # fetched packages
 Stage = Callable[[str], dict[str, Any]]
-ask = http_json  # its name until 0.2
+
+
+def ask(url: str, body: Any = None) -> tuple[int, Any]:
+    from ..http_client import http_json
+
+    return http_json(url, body)
 
 
 class Target(Protocol):

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .. import RefusedError
-from .client import http_json
 
 if TYPE_CHECKING:
     from ..settings import Watch
@@ -233,6 +232,8 @@ def scrape(url: str) -> Totals:
         RefusedError: It does not answer.
     """
     from prometheus_client.parser import text_string_to_metric_families
+
+    from ..http_client import http_json
 
     try:
         text = http_json(f"{url}/metrics")[1]
