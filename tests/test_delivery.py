@@ -58,7 +58,7 @@ whole = manifest["package_digest"] = package_digest(manifest["files"])
 manifest["version"] = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{whole[7:15]}"
 manifest["created"] = datetime.now(UTC).isoformat()
 (folder / "manifest.json").write_text(json.dumps(manifest))
-store, champion = registry.opened(), registry.champion()
+store, champion = registry.open_registry(), registry.current_champion()
 facts = store.versions()[0].facts | {"compared_with": champion.digest if champion else "first"}
 store.push(folder, manifest, facts)
 print(manifest["version"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hosts.api import TOKEN, Api
 from hosts.jobs import api, quoted, runner
+from rung_runtime import UsageError
 
 __all__ = ["api", "runner"]
 Import = Callable[[str], ModuleType]
@@ -148,15 +149,16 @@ def test_the_default_registry_is_the_platforms_own_and_any_other_is_used_as_it_i
 ) -> None:  # fmt: skip
     runner(name)
     settings, registry = module("settings"), module("registry")
+    references = module("registry.references")
     asked: list[str] = []
     adapter = module("adapters.registry_oci")
-    monkeypatch.setattr(adapter, "opened", asked.append)
+    monkeypatch.setattr(adapter, "open_registry", asked.append)
     for wanted in ("registry", "oci://harbor.example/team", "elsewhere"):
         found = settings.Delivery(registry=wanted)
-        monkeypatch.setattr(registry, "delivery", lambda found=found: found)
-        registry.opened()
+        monkeypatch.setattr(references, "delivery", lambda found=found: found)
+        registry.open_registry()
     monkeypatch.setenv("ML_REGISTRY", "rehearsal")
-    registry.opened()
+    registry.open_registry()
     own = "oci://ghcr.io/team/project/models"
     assert asked == [own, "oci://harbor.example/team", "elsewhere", "rehearsal"]
 
@@ -223,11 +225,11 @@ def test_a_gitlab_without_a_registry_is_a_sentence_and_another_one_works(
     (tmp_path / "config/delivery.yaml").write_text("{}")
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     registry = module("registry")
-    with pytest.raises(registry.UsageError, match=r"has no container registry .* ML_REGISTRY"):
-        registry.opened()
+    with pytest.raises(UsageError, match=r"has no container registry .* ML_REGISTRY"):
+        registry.open_registry()
     monkeypatch.setenv("ML_REGISTRY", "oci://harbor.example/team/models")
-    store = registry.opened().store
+    store = registry.open_registry().store
     assert store.base == "https://harbor.example/v2/team/models/"
     assert not store.login
     monkeypatch.setenv("ML_REGISTRY", str(tmp_path / "registry"))
-    assert registry.opened().versions() == []
+    assert registry.open_registry().versions() == []

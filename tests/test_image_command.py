@@ -71,7 +71,7 @@ def test_a_version_that_has_an_image_is_not_built_again(
     )
     monkeypatch.setenv("ML_IMAGES", "registry.example/service")
     monkeypatch.setattr(image.registry, "find", lambda _: NONE)
-    image.registry.opened().set(f"image-{NONE.version}", pinned)
+    image.registry.open_registry().set(f"image-{NONE.version}", pinned)
     assert image.image(NONE.version, push=True) == pinned
     assert not Path("artifacts/image.json").exists()  # by which a pipeline knows what it built
 

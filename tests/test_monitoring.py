@@ -116,7 +116,7 @@ class Place:
     def champion(self, folder: Path) -> Any:
         """Register a package, and make it the champion."""
         store, self.model = (
-            self.module("registry").opened(),
+            self.module("registry").open_registry(),
             self.module("model_package").opened(folder),
         )
         facts = {"data_digest": "sha256:" + "0" * 64, "commit": "none", "compared_with": "first"}
@@ -426,7 +426,8 @@ def test_a_private_column_is_left_out(place: Place) -> None:
 
 def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) -> None:
     batch, log, settings = map(module, ("serving.batch", "prediction_log", "settings"))
-    folder = place.module("registry").opened().fetch(place.model.version, place.path / "served")
+    store = place.module("registry").open_registry()
+    folder = store.fetch(place.model.version, place.path / "served")
     served, kept = batch.load(folder), log.Log(settings.Service(log_seconds=0.05))
     rows = place.rows(2 * WINDOW).select(place.model.data.features)
     kept.add(served, [("a", 2 * WINDOW)], [{}] * 2 * WINDOW, rows, served.model.predict(rows))
@@ -577,7 +578,7 @@ def test_a_training_that_was_killed_is_told_and_left_to_a_person(alarmed: Place)
     name = alarmed.document()["alarm"]
     said = alarmed.retrain(lambda: pytest.fail("it trained"))
     assert f"which may still run: `ml retrain --again {name}` starts another" in said
-    store = alarmed.module("registry").opened()
+    store = alarmed.module("registry").open_registry()
     note = json.loads(store.get("alarms"))
     for alarms in note.values():
         alarms["drift"]["started"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()

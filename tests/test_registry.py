@@ -29,6 +29,8 @@ from typing import Any
 import pytest
 from conftest import Copy, need
 from hosts.registry import free_port, serving
+from rung_runtime import RefusedError, UsageError
+from rung_runtime.registry import locks, registration
 from rung_runtime.testing.registry import RegistryContract
 
 slow = pytest.mark.slow  # no project is installed, but a server or a database is asked
@@ -115,7 +117,7 @@ class Place:
             else package(folder, n)
         )
         facts = FACTS | {"compared_with": compared_with}
-        self.registry.opened().push(folder, manifest, facts)
+        self.registry.open_registry().push(folder, manifest, facts)
         return str(manifest["version"])
 
     def digest(self, n: int) -> str:
@@ -123,14 +125,14 @@ class Place:
         return str(manifest["package_digest"])
 
     def names(self) -> list[str]:
-        return [found.version for found in self.registry.opened().versions()]
+        return [found.version for found in self.registry.open_registry().versions()]
 
     def serves(self, version: str, like: int) -> None:
         """The champion is this version, and whole."""
-        assert self.registry.champion().version == version
+        assert self.registry.current_champion().version == version
         to = self.path / "fetched"
         shutil.rmtree(to, ignore_errors=True)
-        self.registry.opened().fetch(version, to)
+        self.registry.open_registry().fetch(version, to)
         assert content(to) == content(self.path / f"package-{like}")
         assert not [p for p in self.path.iterdir() if p.name.startswith(".fetched")]
 
@@ -138,6 +140,11 @@ class Place:
 def content(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def set_timing(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Change the timing of leases; what is not named is as usual."""
+    monkeypatch.setattr(locks, "TIMING", locks.LeaseTiming(**seconds))
 
 
 @pytest.fixture(scope="session")
@@ -193,7 +200,7 @@ def place(
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         if kind == "remote":
-            monkeypatch.setattr(registry, "D", 0.3)  # of the lease: loopback is fast
+            set_timing(monkeypatch, max_write_s=0.3)  # loopback is fast
         return made
 
     return place
@@ -211,7 +218,7 @@ class TestContract(RegistryContract):
 
     @pytest.fixture
     def open_registry(self, place: New, kind: str) -> Callable[[], Any]:
-        opened: Callable[[], Any] = place(kind, tables=False).registry.opened
+        opened: Callable[[], Any] = place(kind, tables=False).registry.open_registry
         return opened
 
 
@@ -253,18 +260,18 @@ def test_a_registry_that_forgets_what_it_was_given_does_not_keep_the_contract(
 @kinds
 def test_what_is_not_there_is_said(place: New, kind: str) -> None:
     at = place(kind)
-    with pytest.raises(at.registry.UsageError, match="ml register"):
+    with pytest.raises(UsageError, match="ml register"):
         at.registry.find()
     at.push(1), at.push(2)
-    with pytest.raises(at.registry.UsageError, match="2 versions"):
+    with pytest.raises(UsageError, match="2 versions"):
         at.registry.find("20260101")
-    with pytest.raises(at.registry.UsageError, match="no version nothing"):
-        at.registry.opened().fetch("nothing", at.path / "out")
+    with pytest.raises(UsageError, match="no version nothing"):
+        at.registry.open_registry().fetch("nothing", at.path / "out")
     assert not (at.path / "out").exists()
-    assert at.registry.champion() is None
-    with pytest.raises(at.registry.UsageError, match="nothing"):
-        at.registry.opened().point("champion", "nothing")
-    assert at.registry.champion() is None
+    assert at.registry.current_champion() is None
+    with pytest.raises(UsageError, match="nothing"):
+        at.registry.open_registry().point("champion", "nothing")
+    assert at.registry.current_champion() is None
 
 
 @kinds
@@ -273,7 +280,7 @@ def test_the_champion_goes_forward_and_back(
 ) -> None:
     at = place(kind)
     registry, a = at.registry, at.push(1)
-    with pytest.raises(registry.RefusedError, match="no champion"):
+    with pytest.raises(RefusedError, match="no champion"):
         registry.rollback()
     assert registry.promote(a).version == a
     b, late = at.push(2, at.digest(1)), at.push(3, "sha256:somebody")
@@ -281,21 +288,22 @@ def test_the_champion_goes_forward_and_back(
     assert registry.promote(b).version == b  # it is already: nothing changes
     c = at.push(4, at.digest(2))
     assert registry.promote(c).version == c
-    assert [entry["version"] for entry in registry.history(registry.opened())] == [a, b, c]
-    assert {"at", "by", "commit"} < set(registry.history(registry.opened())[0])
-    with pytest.raises(registry.RefusedError, match="another champion"):
+    assert [entry.version for entry in registry.history(registry.open_registry())] == [a, b, c]
+    (entry, *_) = json.loads(registry.open_registry().get("history"))
+    assert {"at", "by", "commit"} < set(entry)
+    with pytest.raises(RefusedError, match="another champion"):
         registry.promote(late)
-    with pytest.raises(registry.RefusedError, match=f"rollback --to {a}"):
+    with pytest.raises(RefusedError, match=f"rollback --to {a}"):
         registry.promote(a)
     assert registry.rollback() == (c, b)
-    assert registry.champion().version == b
+    assert registry.current_champion().version == b
     assert registry.rollback() == (b, a)
-    with pytest.raises(registry.RefusedError, match="no champion"):
+    with pytest.raises(RefusedError, match="no champion"):
         registry.rollback()
     assert registry.promote(b).version == b  # it was compared with a
     assert registry.promote(c).version == c
     assert registry.rollback(a) == (c, a)
-    registry.show()
+    registry.print_versions()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [a, b, late, c]
     assert ["champion" in line for line in lines] == [True, False, False, False]
@@ -308,9 +316,10 @@ def test_a_promotion_that_was_cut_off_is_not_history(place: New, kind: str) -> N
     registry, a = at.registry, at.push(1)
     registry.promote(a)
     lost = at.push(2, at.digest(1))
-    entries = [*registry.history(registry.opened()), {"version": lost}]
-    registry.opened().set("history", json.dumps(entries))  # and killed before the alias moved
-    assert [entry["version"] for entry in registry.history(registry.opened())] == [a]
+    entries = [*json.loads(registry.open_registry().get("history")), {"version": lost}]
+    # And killed before the alias moved.
+    registry.open_registry().set("history", json.dumps(entries))
+    assert [entry.version for entry in registry.history(registry.open_registry())] == [a]
     b = at.push(3, at.digest(1))
     registry.promote(b)
     assert registry.rollback() == (b, a)
@@ -320,14 +329,14 @@ def test_a_promotion_that_was_cut_off_is_not_history(place: New, kind: str) -> N
 def test_the_pipeline_sees_the_champion_change_and_only_that(place: New, kind: str) -> None:
     at = place(kind)
     pointer = at.path / at.registry.POINTER
-    assert at.registry.look() is None
+    assert at.registry.refresh_champion_pointer() is None
     assert json.loads(pointer.read_text()) is None
     at.registry.promote(at.push(1))
-    found = at.registry.look()
-    assert json.loads(pointer.read_text()) == at.registry.named(found)
+    found = at.registry.refresh_champion_pointer()
+    assert json.loads(pointer.read_text()) == at.registry.reference(found)
     before = pointer.stat().st_mtime_ns
     at.push(2)
-    at.registry.look()
+    at.registry.refresh_champion_pointer()
     assert pointer.stat().st_mtime_ns == before
 
 
@@ -338,15 +347,17 @@ import pathlib, sys, time
 sys.path[:0] = [path for path in sys.argv[4].split(":")]
 from importlib import import_module
 registry = import_module(sys.argv[1])
-registry.D = 0.3
-seen = registry.champion
+locks = import_module(f"{sys.argv[1]}.locks")
+locks.TIMING = locks.LeaseTiming(max_write_s=0.3)
+promotion = import_module(f"{sys.argv[1]}.promotion")
+seen = promotion.current_champion
 def champion():
     found = seen()
     pathlib.Path(f"ready-{sys.argv[2]}").touch()
     while not pathlib.Path(f"ready-{sys.argv[3]}").exists():
         time.sleep(0.01)
     return found
-registry.champion = champion
+promotion.current_champion = champion
 try:
     print(registry.promote(sys.argv[2]))
 except registry.Conflict as error:
@@ -374,9 +385,9 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(place: New, ki
     assert sorted(codes) == [0, 1], said
     winner = rivals[codes.index(0)]
     assert said[codes.index(1)][1].startswith(f"conflict: {winner} became the champion"), said
-    assert at.registry.champion().version == winner
-    history = at.registry.history(at.registry.opened())
-    assert [entry["version"] for entry in history][1:] == [winner]
+    assert at.registry.current_champion().version == winner
+    history = at.registry.history(at.registry.open_registry())
+    assert [entry.version for entry in history][1:] == [winner]
 
 
 class Notes(dict[str, str]):
@@ -401,9 +412,9 @@ def test_two_never_hold_a_lease(registry: ModuleType, monkeypatch: pytest.Monkey
     import random
 
     r = random.Random(7)
-    monkeypatch.setattr(registry, "D", 0.06)
-    monkeypatch.setattr(registry, "LEASE", 0.5)  # what a late write leaves ends with it
-    # Some writes take longer than D: who made one must not enter.
+    # What a late write leaves expires with the lease.
+    set_timing(monkeypatch, max_write_s=0.06, ttl_s=0.5)
+    # Some writes take longer than that: whoever made one must not enter.
     notes = Notes(lambda: r.choice([0.0, 0.002, 0.01, 0.05]))
     inside, most, entered = 0, 0, 0
     own = threading.Lock()
@@ -432,18 +443,18 @@ def test_a_lease_of_one_who_died_ends_and_a_late_holder_stops_writing(
     registry: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes = Notes(lambda: 0.0)
-    for name, seconds in {"D": 0.02, "LEASE": 0.4, "WRITES": 0.1, "PATIENCE": 0.2}.items():
-        monkeypatch.setattr(registry, name, seconds)
+    timing = {"max_write_s": 0.02, "ttl_s": 0.4, "write_window_s": 0.1}
+    set_timing(monkeypatch, **timing, acquire_timeout_s=0.2)
     notes["lock"] = "dead"
-    with pytest.raises(registry.UsageError, match="another command"), registry.lease(notes):
+    with pytest.raises(UsageError, match="another command"), registry.lease(notes):
         pass
-    monkeypatch.setattr(registry, "PATIENCE", 2.0)
+    set_timing(monkeypatch, **timing, acquire_timeout_s=2.0)
     began = time.monotonic()
     with registry.lease(notes) as still:
         assert 0.4 < time.monotonic() - began < 1
         still()
         time.sleep(0.15)
-        with pytest.raises(registry.UsageError, match="too slow"):
+        with pytest.raises(UsageError, match="too slow"):
             still()
     assert notes["lock"] != ""  # it may be another's by now
 
@@ -507,9 +518,8 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
 ) -> None:
     at, versions = place(kind), [""] * 2
     if kind == "remote":
-        monkeypatch.setattr(at.registry, "D", 0.1)
-        monkeypatch.setattr(at.registry, "LEASE", 0.4)  # of one who was killed
-    importlib.import_module(at.registry.__name__.replace(".registry", ".model_package"))
+        set_timing(monkeypatch, max_write_s=0.1, ttl_s=0.4)  # of one who was killed
+    importlib.import_module("rung_runtime.model_package")
     for heavy in ["model_registry", "tracking"] * (kind == "mlflow"):  # so that children have it
         importlib.import_module(f"mlflow.store.{heavy}.sqlalchemy_store")
 
@@ -521,7 +531,7 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
         at.registry.promote(at.push(2, at.digest(1)))
 
     def looks() -> None:
-        champion = at.registry.champion().version
+        champion = at.registry.current_champion().version
         assert champion in versions
         at.serves(champion, 1 + (champion == versions[1]))
         assert set(at.names()) <= set(versions)
@@ -582,7 +592,7 @@ def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> Non
         package(at.path / "package-2", 2)
         for spare in (0, 4_096, 8_192, 12_288):
             fill(disk / "full", spare)
-            with pytest.raises(at.registry.UsageError) as said:
+            with pytest.raises(UsageError) as said:
                 at.push(2, at.digest(1))
             assert "\n" not in str(said.value)
             assert at.names() == [first]
@@ -590,7 +600,7 @@ def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> Non
         (disk / "full").unlink()
         second = at.push(2, at.digest(1))
         fill(disk / "full", 0)
-        with pytest.raises(at.registry.UsageError):
+        with pytest.raises(UsageError):
             at.registry.promote(second)
         at.serves(first, 1)
         (disk / "full").unlink()
@@ -696,8 +706,7 @@ def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place,
     between = Faulty(at.where.split("/")[2])
     server = between.start()
     monkeypatch.setattr(at.client, "sleep", lambda _: None)
-    monkeypatch.setattr(at.registry, "D", 0.1)
-    monkeypatch.setattr(at.registry, "LEASE", 0.3)
+    set_timing(monkeypatch, max_write_s=0.1, ttl_s=0.3)
     at.at(between.where(at.where))
     at.registry.promote(at.push(1))
     yield at, between
@@ -712,7 +721,7 @@ def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
 ) -> None:
     at, between = faulty
     step = 1 if request.config.getoption("tier") == "nightly" else 4
-    first = at.registry.champion().version
+    first = at.registry.current_champion().version
     package(at.path / "package-2", 2)
     for moment in range(1, 99, step):
         between.asked.clear()
@@ -720,13 +729,13 @@ def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
         said = ""
         try:
             at.registry.promote(at.push(2, at.digest(1)))
-        except at.registry.UsageError as error:
+        except UsageError as error:
             said = str(error)
         assert "\n" not in said
         assert not said or said.startswith(("oci+http://127.0.0.1", "another command holds"))
         assert len(between.asked) < moment + 40
         between.fault, finished = (lambda *_: ""), len(between.asked) < moment
-        champion = at.registry.champion().version
+        champion = at.registry.current_champion().version
         at.serves(champion, 1 + (champion != first))
         assert set(at.names()) <= {first, package_version(at, 2)}
         if finished:
@@ -771,8 +780,8 @@ def test_trying_again_has_a_limit(faulty: tuple[Place, Faulty]) -> None:
     at, between = faulty
     between.fault = lambda *_: "503"
     between.asked.clear()
-    with pytest.raises(at.registry.UsageError, match="does not answer"):
-        at.registry.champion()
+    with pytest.raises(UsageError, match="does not answer"):
+        at.registry.current_champion()
     assert len(between.asked) == 1 + at.client.RETRIES
 
 
@@ -783,12 +792,12 @@ def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
     monkeypatch.setattr(at.client, "ANSWER", 0.2)
     between.fault = lambda *_: "hang"
     began = time.monotonic()
-    with pytest.raises(at.registry.UsageError, match="does not answer"):
-        at.registry.champion()
+    with pytest.raises(UsageError, match="does not answer"):
+        at.registry.current_champion()
     assert time.monotonic() - began < 5
     at.at(f"oci+http://127.0.0.1:{free_port()}/team/model")
-    with pytest.raises(at.registry.UsageError, match="does not answer"):
-        at.registry.champion()
+    with pytest.raises(UsageError, match="does not answer"):
+        at.registry.current_champion()
 
 
 @slow
@@ -798,8 +807,8 @@ def test_an_mlflow_server_that_is_not_there_is_said(
     at = place("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(at.registry.UsageError, match=r"127\.0\.0\.1"):
-        at.registry.champion()
+    with pytest.raises(UsageError, match=r"127\.0\.0\.1"):
+        at.registry.current_champion()
 
 
 # --- damaged ---------------------------------------------------------------------------------
@@ -825,10 +834,10 @@ def test_a_damaged_file_is_never_served(place: New, kind: str, how: str) -> None
         found.unlink()
     else:
         found.write_bytes(whole[:-3] + (b"" if how == "cut off" else b"???"))
-    at.registry.opened().fetch(other, at.path / "out")
+    at.registry.open_registry().fetch(other, at.path / "out")
     before = content(at.path / "out")
-    with pytest.raises(at.registry.UsageError) as said:
-        at.registry.opened().fetch(version, at.path / "out")
+    with pytest.raises(UsageError) as said:
+        at.registry.open_registry().fetch(version, at.path / "out")
     assert (sha(whole) if kind != "mlflow" else version) in str(said.value)
     assert "\n" not in str(said.value)
     assert content(at.path / "out") == before
@@ -838,7 +847,7 @@ def test_a_damaged_file_is_never_served(place: New, kind: str, how: str) -> None
         at.push(8)
     else:
         found.write_bytes(whole)
-    at.registry.opened().fetch(version, at.path / "out")
+    at.registry.open_registry().fetch(version, at.path / "out")
     assert content(at.path / "out") == content(at.path / "package-8")
 
 
@@ -847,15 +856,15 @@ def test_a_damaged_manifest_is_never_believed(place: New, kind: str) -> None:
     at = place(kind)
     version = at.push(7)
     at.registry.promote(version)
-    _, manifest = at.registry.opened().store.manifest(version)
+    _, manifest = at.registry.open_registry().store.manifest(version)
     (found,) = stored(at, manifest)
     found.write_bytes(manifest.replace(b"roc_auc", b"roc_auk"))
     for asks in (
-        at.registry.champion,
-        at.registry.opened().versions,
-        lambda: at.registry.opened().fetch(version, at.path / "out"),
+        at.registry.current_champion,
+        at.registry.open_registry().versions,
+        lambda: at.registry.open_registry().fetch(version, at.path / "out"),
     ):
-        with pytest.raises(at.registry.UsageError, match=sha(manifest)):
+        with pytest.raises(UsageError, match=sha(manifest)):
             asks()
     assert not (at.path / "out").exists()
 
@@ -866,18 +875,18 @@ def test_a_damaged_index_is_said_and_a_tag_that_was_moved_is_not_followed(place:
     index = at.path / "registry/index.json"
     before = index.read_text()
     index.write_text(before[: len(before) // 2])
-    with pytest.raises(at.registry.UsageError, match="is damaged"):
-        at.registry.opened().versions()
+    with pytest.raises(UsageError, match="is damaged"):
+        at.registry.open_registry().versions()
     index.write_text(before.replace(f'"{first}"', '"gone"').replace(f'"{second}"', f'"{first}"'))
-    with pytest.raises(at.registry.UsageError, match=f"no version {first}"):
-        at.registry.opened().fetch(first, at.path / "out")
+    with pytest.raises(UsageError, match=f"no version {first}"):
+        at.registry.open_registry().fetch(first, at.path / "out")
     assert not (at.path / "out").exists()
 
 
 def forged(place: New) -> tuple[Place, Any, str, dict[str, Any]]:
     """Give a registry in a folder, a version that is in it, and its manifest, to be falsified."""
     at = place("folder")
-    version, registry = at.push(1), at.registry.opened()
+    version, registry = at.push(1), at.registry.open_registry()
     _, manifest = registry.store.manifest(version)
     return at, registry, version, json.loads(manifest)
 
@@ -887,7 +896,7 @@ def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
     at, registry, version, evil = forged(place)
     evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = title
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.UsageError, match=re.escape(f"outside of it: {title}")):
+    with pytest.raises(UsageError, match=re.escape(f"outside of it: {title}")):
         registry.fetch(version, at.path / "to/out")
     assert not list(at.path.rglob("evil"))
     assert not list((at.path / "to").iterdir())
@@ -901,7 +910,7 @@ def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
     registry.store.put(b"1/0")
     evil["layers"].append(more)
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.UsageError, match="damaged"):
+    with pytest.raises(UsageError, match="damaged"):
         registry.fetch(version, at.path / "to/out")
     assert not (at.path / "to/out").exists()
 
@@ -912,13 +921,13 @@ def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str)
     evil["annotations"]["org.opencontainers.image.version"] = name
     for tag in (name, "champion"):
         registry.store.tag(tag, json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.UsageError, match="no name of a version"):
-        at.registry.champion()
-    with pytest.raises(at.registry.UsageError, match="no name of a version"):
+    with pytest.raises(UsageError, match="not the name of a version"):
+        at.registry.current_champion()
+    with pytest.raises(UsageError, match="not the name of a version"):
         registry.fetch(name, at.path / "to" / "out")
     del evil["annotations"]
     registry.store.tag("champion", json.dumps(evil).encode(), evil["artifactType"])
-    with pytest.raises(at.registry.UsageError, match="not of a model"):
+    with pytest.raises(UsageError, match="not of a model"):
         registry.alias("champion")
 
 
@@ -931,8 +940,8 @@ def test_a_champion_that_is_gone_is_not_taken_for_none(place: New) -> None:
     named = "org.opencontainers.image.ref.name"
     kept = [e for e in whole["manifests"] if e["annotations"][named] != version]
     index.write_text(json.dumps(whole | {"manifests": kept}))
-    for ask in (at.registry.champion, at.registry.look):
-        with pytest.raises(at.registry.UsageError, match=f"{version} is gone"):
+    for ask in (at.registry.current_champion, at.registry.refresh_champion_pointer):
+        with pytest.raises(UsageError, match=f"{version} is gone"):
             ask()
 
 
@@ -976,7 +985,7 @@ def test_skopeo_and_oras_read_what_we_write_and_we_what_skopeo_copies(
     assert content(tmp_path / "pulled") == content(at.path / "package-1")
     at.at(f"oci+http://{copied}")
     at.serves(version, 1)
-    assert len(at.registry.history(at.registry.opened())) == 1
+    assert len(at.registry.history(at.registry.open_registry())) == 1
 
 
 def test_a_registry_that_asks_who_you_are_is_told_from_the_docker_login(
@@ -994,11 +1003,11 @@ def test_a_registry_that_asks_who_you_are_is_told_from_the_docker_login(
             login = {"auth": base64.b64encode(f"us:{password}".encode()).decode()}
             (folder / "config.json").write_text(json.dumps({"auths": {address: login}}))
             if works:
-                monkeypatch.setattr(at.registry, "D", 0.5)
+                set_timing(monkeypatch, max_write_s=0.5)
                 at.registry.promote(at.push(1))
                 at.serves(at.names()[0], 1)
             else:
-                with pytest.raises(at.registry.UsageError, match="401"):
+                with pytest.raises(UsageError, match="401"):
                     at.push(1)
 
 
@@ -1067,12 +1076,12 @@ def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
         ("package", "package_digest", "sha256:another"),
     ]:
         changed = {**documents, step: documents[step] | {key: value}}
-        monkeypatch.setattr(at.registry, "read_fields", changed.__getitem__)
-        with pytest.raises(at.registry.RefusedError):
+        monkeypatch.setattr(registration, "read_fields", changed.__getitem__)
+        with pytest.raises(RefusedError):
             at.registry.register()
-    monkeypatch.setattr(at.registry, "read_fields", documents.__getitem__)
+    monkeypatch.setattr(registration, "read_fields", documents.__getitem__)
     (at.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
-    with pytest.raises(at.registry.RefusedError, match="ml run"):
+    with pytest.raises(RefusedError, match="ml run"):
         at.registry.register()
     assert at.names() == []
     (at.path / "artifacts/gate.json").write_bytes(b"{}")
@@ -1108,7 +1117,7 @@ def test_the_champion_that_came_out_again_is_no_new_version(
                 "model_digest": manifest["model_digest"],
                 "comparison": {
                     "kind": "same",
-                    "champion": at.registry.named(at.registry.champion()),
+                    "champion": at.registry.reference(at.registry.current_champion()),
                 },
                 "commit": None,
                 "data_digest": "sha256:data",
@@ -1120,7 +1129,7 @@ def test_the_champion_that_came_out_again_is_no_new_version(
                 "metrics": {"roc_auc": {"value": 0.75, "low": 0.7, "high": 0.8}},
             },
         }
-        monkeypatch.setattr(at.registry, "read_fields", documents.__getitem__)
+        monkeypatch.setattr(registration, "read_fields", documents.__getitem__)
         return at.registry.register()
 
     assert again("gate.json").version == first

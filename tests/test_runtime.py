@@ -86,7 +86,7 @@ def test_a_key_or_value_that_is_not_known_is_told(
 @pytest.mark.parametrize(
     ("line", "use"),
     [
-        ("registry = 'ecr'", lambda module: module("registry").opened()),
+        ("registry = 'ecr'", lambda module: module("registry").open_registry()),
         ("ci = ['jenkins']", lambda module: module("ci_platform").here()),
         ("deployment = 'nomad'", lambda module: module("delivery").rehearsal()),
     ],
@@ -105,7 +105,9 @@ def test_an_adapter_of_ones_own_comes_by_an_entry_point(
     module: Module, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an installed package has it: a module, and the metadata of a distribution."""
-    (folder / "our_registry.py").write_text("def opened(where):\n    return f'ours, at {where}'\n")
+    (folder / "our_registry.py").write_text(
+        "def open_registry(where):\n    return f'ours, at {where}'\n"
+    )
     (folder / "ours-1.dist-info").mkdir()
     (folder / "ours-1.dist-info/METADATA").write_text("Name: ours\nVersion: 1\n")
     points = "[rung.adapters]\nregistry_ours = our_registry\nregistry_oci = our_registry\n"
@@ -117,7 +119,7 @@ def test_an_adapter_of_ones_own_comes_by_an_entry_point(
     assert "ours" not in module("adapters").names("registry")
     monkeypatch.syspath_prepend(folder)
     assert module("adapters").names("registry") == ["mlflow", "oci", "ours"]
-    assert module("registry").opened() == "ours, at here"
+    assert module("registry").open_registry() == "ours, at here"
     assert module("adapters").load("registry", "oci").__name__ == "our_registry"
 
 
@@ -371,9 +373,9 @@ import json
 from pathlib import Path
 import polars as pl
 from rung_runtime import model_package, registry
-champion = registry.champion()
-assert [v.version for v in registry.opened().versions()] == [champion.version]
-registry.opened().fetch(champion.version, Path("fetched"))
+champion = registry.current_champion()
+assert [v.version for v in registry.open_registry().versions()] == [champion.version]
+registry.open_registry().fetch(champion.version, Path("fetched"))
 model = inference.opened(Path("fetched"), champion.digest)
 rows = model.read(pl.read_parquet("data/interim/holdout.parquet"))
 assert not model.failures(rows)

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from rung_runtime import RefusedError, UsageError
 from typer.testing import CliRunner
 
 Import = Callable[[str], ModuleType]
@@ -78,7 +79,7 @@ class Place:
         self.versions = []
         for n in (1, 2):
             manifest = write_package(path / f"package-{n}", n)
-            self.registry.opened().push(path / f"package-{n}", manifest, FACTS)
+            self.registry.open_registry().push(path / f"package-{n}", manifest, FACTS)
             self.versions.append(str(manifest["version"]))
 
     def requires(self, public: str) -> None:
@@ -88,13 +89,13 @@ class Place:
 
     def bundle(self, version: str) -> dict[str, Any]:
         """The signature of a version, as the registry has it."""
-        text = self.registry.opened().get(f"signature-{version}")
+        text = self.registry.open_registry().get(f"signature-{version}")
         return dict(json.loads(text))
 
     def keep(self, version: str, bundle: object) -> None:
         """Write a signature to the registry, as whoever can write there may."""
         text = bundle if isinstance(bundle, str) else json.dumps(bundle)
-        self.registry.opened().set(f"signature-{version}", text)
+        self.registry.open_registry().set(f"signature-{version}", text)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_what_was_signed_is_verified_and_nothing_else(place: Place) -> None:
     first, second = place.versions
     sign, verify = place.signature.sign, place.signature.verify
     public = place.key.with_suffix(".pub")
-    refused = place.module("registry").RefusedError
+    refused = RefusedError
     with pytest.raises(refused, match="is not signed: `ml sign"):
         verify(first, public)
     assert sign(first, place.key) == first
@@ -172,7 +173,7 @@ def test_a_signature_that_was_changed_is_refused_with_its_reason(place: Place) -
             good | {"dsseEnvelope": envelope | {"payloadType": "text/plain"}},
         ],
     }  # fmt: skip
-    refused = place.registry.RefusedError
+    refused = RefusedError
     for reason, bundles in changed.items():
         for bundle in bundles:
             place.keep(first, bundle)
@@ -202,41 +203,41 @@ def test_a_file_that_was_changed_is_named(
     text = json.dumps(place.bundle(version))
     folder = place.path.joinpath("package-1")
     change(folder)
-    with pytest.raises(place.registry.RefusedError, match=reason):
+    with pytest.raises(RefusedError, match=reason):
         place.signature.check(text, folder, version, place.key.with_suffix(".pub"))
 
 
 def test_without_the_signature_that_is_required_nothing_leaves_the_registry(place: Place) -> None:
     first, second = place.versions
     registry, delivery = place.registry, place.module("delivery")
-    known = {found.version: found for found in registry.opened().versions()}
+    known = {found.version: found for found in registry.open_registry().versions()}
     place.requires("ours.pub")
     place.signature.sign(second, place.foreign)
     for version, reason in ((first, "is not signed"), (second, "signed with another key")):
-        for fetch in (delivery._fetched, lambda found: registry.fetched(found, Path("to"))):
-            with pytest.raises(registry.RefusedError, match=reason):
+        for fetch in (delivery._fetched, lambda found: registry.fetch_version(found, Path("to"))):
+            with pytest.raises(RefusedError, match=reason):
                 fetch(known[version])
     assert not (place.path / "imported").exists()
     place.signature.sign(first, place.key)
-    assert registry.fetched(known[first], Path("to")) == Path("to")
+    assert registry.fetch_version(known[first], Path("to")) == Path("to")
     # A copy that is here already is no way around it.
     place.keep(first, place.bundle(second))
-    with pytest.raises(registry.RefusedError, match="another key"):
-        registry.fetched(known[first], Path("to"))
+    with pytest.raises(RefusedError, match="another key"):
+        registry.fetch_version(known[first], Path("to"))
     place.requires("nowhere.pub")
-    with pytest.raises(registry.UsageError, match=r"the key nowhere\.pub cannot be read"):
-        registry.fetched(known[first], Path("to"))
+    with pytest.raises(UsageError, match=r"the key nowhere\.pub cannot be read"):
+        registry.fetch_version(known[first], Path("to"))
 
 
 def test_a_key_that_cannot_sign_is_a_sentence(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = place.versions[0]
-    bad = place.registry.UsageError
+    bad = UsageError
     odd = {
-        "no private key": b"nothing",
+        "not a private key": b"nothing",
         "cannot be read": None,
-        "no key of an elliptic curve": rsa.generate_private_key(65_537, 2_048),
+        "not a key of an elliptic curve": rsa.generate_private_key(65_537, 2_048),
         "of an elliptic curve": ed25519.Ed25519PrivateKey.generate(),
         "of the curve secp256k1": ec.generate_private_key(ec.SECP256K1()),
     }
@@ -267,10 +268,10 @@ def test_a_signature_that_is_brought_must_be_of_that_version(place: Place, tmp_p
     place.signature.sign(first, place.key)
     brought = tmp_path / "brought.json"
     brought.write_text(json.dumps(place.bundle(first)))
-    with pytest.raises(place.registry.RefusedError, match="that of another version"):
+    with pytest.raises(RefusedError, match="that of another version"):
         place.signature.sign(second, None, brought)
     place.requires("theirs.pub")
-    with pytest.raises(place.registry.RefusedError, match="signed with another key"):
+    with pytest.raises(RefusedError, match="signed with another key"):
         place.signature.sign(first, None, brought)
 
 
@@ -278,7 +279,7 @@ def test_a_tag_that_moves_while_it_is_signed_is_not_signed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = place.versions[0]
-    store = place.registry.opened()
+    store = place.registry.open_registry()
     (reference,) = [v.reference for v in store.versions() if v.version == version]
     find = place.registry.find
     moved = json.loads((place.path / "package-2/manifest.json").read_text()) | {"version": version}
@@ -292,16 +293,16 @@ def test_a_tag_that_moves_while_it_is_signed_is_not_signed(
         return found
 
     monkeypatch.setattr(place.signature, "find", finds_and_moves)
-    with pytest.raises((place.registry.RefusedError, place.registry.UsageError)):
+    with pytest.raises((RefusedError, UsageError)):
         place.signature.sign(reference, place.key)
-    assert place.registry.opened().get(f"signature-{version}") is None
+    assert place.registry.open_registry().get(f"signature-{version}") is None
 
 
 def test_what_a_job_is_to_sign_has_the_digest_of_the_signature(place: Place) -> None:
     version = place.versions[0]
     place.signature.sign(version, place.key)
     statement = json.loads(base64.b64decode(place.bundle(version)["dsseEnvelope"]["payload"]))
-    subject = place.signature.unsigned(version, place.path / "unsigned")
+    subject = place.signature.write_unsigned(version, place.path / "unsigned")
     digest = hashlib.sha256(subject.read_bytes()).hexdigest()
     assert statement["subject"] == [{"name": subject.name, "digest": {"sha256": digest}}]
     predicate = json.loads((place.path / "unsigned/predicate.json").read_text())
@@ -356,5 +357,5 @@ def test_the_library_of_the_format_and_ours_believe_each_other(
     # Neither believes it of other files.
     (folder / "model.skops").write_bytes(b"other")
     assert run(*verify, str(ours), str(folder)).returncode != 0
-    with pytest.raises(place.registry.RefusedError, match=r"model\.skops was changed"):
+    with pytest.raises(RefusedError, match=r"model\.skops was changed"):
         place.signature.check(theirs.read_text(), folder, version, Path(public))

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from rung_runtime import UsageError
 
 Import = Callable[[str], ModuleType]
 # Each has the mark zq, which must be found within code spans and nowhere else.
@@ -233,7 +234,7 @@ def test_a_document_of_a_request_that_is_no_json_is_a_sentence(
     # Whatever its schema allows, and with a seal, which its own code can make.
     monkeypatch.setattr(documents, "_validate", lambda *_: None)
     monkeypatch.setattr(documents, "_seal", lambda document: document["digest"])
-    with pytest.raises(module("registry").UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="cannot be read"):
         documents.read_fields("gate")
 
 

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from conftest import git
+from rung_runtime import RefusedError
 
 Module = Callable[[str], ModuleType]
 OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"
@@ -63,18 +64,18 @@ def version(name: str, commit: str, since: str) -> SimpleNamespace:
 def test_the_refusal_says_both_commits_and_how_to_do_it_all_the_same(
     module: Module, checkout: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = module("registry")
+    promotion = module("registry.promotion")
     old, champion = version("v1", "a" * 40, OLD), version("v2", "b" * 40, NEW)
     settings = SimpleNamespace(replaces=None)
-    monkeypatch.setattr(registry, "delivery", lambda: settings)
-    with pytest.raises(registry.RefusedError) as caught:
-        registry._require_newer(old, champion)
+    monkeypatch.setattr(promotion, "delivery", lambda: settings)
+    with pytest.raises(RefusedError) as caught:
+        promotion._require_newer(old, champion)
     message = str(caught.value)
     assert re.search(r"aaaaaaaa \(2026-01-01.*older than bbbbbbbb \(2026-02-01", message)
     assert "replaces of config/delivery.yaml" in message
-    registry._require_newer(champion, old)
+    promotion._require_newer(champion, old)
     settings.replaces = "v2"  # said, so it is done
-    registry._require_newer(old, champion)
+    promotion._require_newer(old, champion)
 
 
 class Store:
@@ -119,11 +120,13 @@ def test_promote_asks(
     newer = facts | {"commit": "b" * 40, "committed": NEW}
     champion = registry.Version("v2", two, model, NEW, newer)
     store = Store(old, champion)
-    monkeypatch.setattr(registry, "opened", lambda: store)
-    monkeypatch.setattr(registry, "delivery", lambda: SimpleNamespace(replaces=None))
-    with pytest.raises(registry.RefusedError, match="older than"):
+    for name in ("champion", "promotion", "resolve"):
+        monkeypatch.setattr(module(f"registry.{name}"), "open_registry", lambda: store)
+    promotion = module("registry.promotion")
+    monkeypatch.setattr(promotion, "delivery", lambda: SimpleNamespace(replaces=None))
+    with pytest.raises(RefusedError, match="older than"):
         registry.promote("v1")
     assert store.alias("champion") == "v2"
-    monkeypatch.setattr(registry, "delivery", lambda: SimpleNamespace(replaces="v2"))
+    monkeypatch.setattr(promotion, "delivery", lambda: SimpleNamespace(replaces="v2"))
     registry.promote("v1")
     assert store.alias("champion") == "v1"

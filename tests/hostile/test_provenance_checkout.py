@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import git
+from rung_runtime import RefusedError
 
 Module = Callable[[str], ModuleType]
 TRACKED = ["config/data.yaml", "config/model.yaml", "config/gate.yaml", "dvc.lock", "src/a.py"]
@@ -146,26 +147,26 @@ def test_a_runner_is_known_by_what_all_of_them_set(
     checkout: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: bool
 ) -> None:
     monkeypatch.setenv(name, value)
-    assert checkout.on_a_runner() is expected
+    assert checkout.is_runner() is expected
 
 
 @pytest.mark.parametrize("ci", ["true", ""])
 def test_register_asks_for_it_on_a_runner_alone(
     checkout: ModuleType, module: Module, monkeypatch: pytest.MonkeyPatch, ci: str
 ) -> None:
-    registry = module("registry")
+    registration = module("registry.registration")
     monkeypatch.setenv("CI", ci)
     passed = {"verdict": "passed", "model_digest": "m", "comparison": {"kind": "first"}}
     found = {"gate": passed, "package": {"package_digest": "p"}, "evaluate": {"metric": "x"}}
     made = {"package_digest": "p", "model_digest": "m", "files": {"gate.json": "g"}}
-    monkeypatch.setattr(registry, "read_fields", found.__getitem__)
-    monkeypatch.setattr(registry, "digest", lambda _: "g")
+    monkeypatch.setattr(registration, "read_fields", found.__getitem__)
+    monkeypatch.setattr(registration, "digest", lambda _: "g")
     monkeypatch.setattr(module("model_package"), "verified", lambda _: made)
     Path("src/a.py").write_text("changed")
     if ci:
-        with pytest.raises(registry.RefusedError, match=r"src/a\.py"):
-            registry.register()
+        with pytest.raises(RefusedError, match=r"src/a\.py"):
+            registration.register()
     else:
         with pytest.raises(KeyError):  # it went on, to facts that are not here
-            registry.register()
+            registration.register()
     assert subprocess.run(["git", "diff", "--quiet"], check=False).returncode == 1

@@ -17,6 +17,7 @@ from typing import Any
 
 import packages
 import pytest
+from rung_runtime import RefusedError, UsageError
 
 Module = Callable[[str], ModuleType]
 CODE = "problem/features.py"
@@ -46,7 +47,7 @@ class Place:
     @property
     def store(self) -> Any:
         """The registry."""
-        return self.module("registry").opened()
+        return self.module("registry").open_registry()
 
     def package(self, name: str, *, evil: bool = False, **manifest: Any) -> dict[str, Any]:
         """Make a package in a folder of this name; no two are alike."""
@@ -62,7 +63,7 @@ class Place:
         """Register a good package, and return its version."""
         made = self.package(name, **manifest)
         self.store.push(self.path / name, made, FACTS | {"compared_with": compared_with})
-        return self.module("registry").named_exactly(made["version"])
+        return self.module("registry").find_exact(made["version"])
 
     def champions(self, count: int) -> list[Any]:
         """Promote so many versions, each compared with the one before."""
@@ -115,21 +116,18 @@ def test_a_tag_that_moved_after_it_was_verified_is_refused_before_its_code_is_im
 ) -> None:
     version, _ = place.champions(2)
     place.move(version.version, "evil")
-    with pytest.raises(
-        place.module("registry").RefusedError, match=r"another package|somebody has"
-    ):
+    with pytest.raises(RefusedError, match=r"another package|somebody has"):
         COMMANDS[command](place.module, version.reference)
     assert not place.marker.exists()
     assert not (place.path / "fetched").exists()
 
 
 def test_what_is_no_reference_is_never_taken_for_a_part_of_a_name(place: Place) -> None:
-    registry = place.module("registry")
     version, _ = place.champions(2)
     for form in "{0}@", "{0}@sha256:", "{0}@{1}0", "@{1}", "champion@{1}", "{0}@md5:00", "{0}@@{1}":
         called = form.format(version.version, version.digest)
         for command in COMMANDS.values():
-            with pytest.raises((registry.UsageError, registry.RefusedError)):
+            with pytest.raises((UsageError, RefusedError)):
                 command(place.module, called)
 
 
@@ -156,11 +154,11 @@ def test_a_registry_that_moves_a_tag_between_two_requests_leaves_the_copy_of_bef
 ) -> None:
     registry = place.module("registry")
     version = place.push("first")
-    folder = registry.fetched(version, place.path / "service/models" / version.version)
+    folder = registry.fetch_version(version, place.path / "service/models" / version.version)
     (folder / "MODEL_CARD.md").unlink()  # so that it is fetched again
     place.move(version.version, "evil")
-    with pytest.raises(registry.RefusedError, match="no longer"):
-        registry.fetched(version, folder)
+    with pytest.raises(RefusedError, match="no longer"):
+        registry.fetch_version(version, folder)
     assert "the-payload-ran" not in (folder / CODE).read_text()
     assert [path.name for path in folder.parent.iterdir()] == [version.version]
 
@@ -171,7 +169,7 @@ def test_an_evil_copy_in_the_cache_is_replaced_by_what_the_registry_has(place: P
     place.package("evil", evil=True, version=version.version)
     for cache in ("service/models", "artifacts/champion"):
         shutil.copytree(place.path / "evil", place.path / cache / version.version)
-        folder = registry.fetched(version, place.path / cache / version.version)
+        folder = registry.fetch_version(version, place.path / cache / version.version)
         assert (
             json.loads((folder / "manifest.json").read_text())["package_digest"] == version.digest
         )
@@ -184,7 +182,7 @@ def test_a_file_that_is_planted_beside_a_package_is_no_part_of_it(
     place: Place, planted: str
 ) -> None:
     version = place.push("first")
-    fetched = place.module("registry").fetched
+    fetched = place.module("registry").fetch_version
     folder = fetched(version, place.path / "cache")
     (folder / planted).parent.mkdir(exist_ok=True)
     (folder / planted).write_text(f"open({str(place.marker)!r}, 'w').close()")
@@ -196,7 +194,7 @@ def test_a_file_that_is_planted_beside_a_package_is_no_part_of_it(
 
 def test_a_link_in_the_cache_is_no_copy(place: Place) -> None:
     version = place.push("first")
-    fetched = place.module("registry").fetched
+    fetched = place.module("registry").fetch_version
     folder = fetched(version, place.path / "cache")
     (folder / CODE).rename(place.path / "elsewhere.py")
     (folder / CODE).symlink_to(place.path / "elsewhere.py")
@@ -226,27 +224,28 @@ def test_a_manifest_that_names_what_is_no_file_of_its_package_has_nothing_read(
         return digest(path)
 
     monkeypatch.setattr(inference, "digest", of_a_file)
-    with pytest.raises(place.module("registry").UsageError, match="is damaged"):
+    with pytest.raises(UsageError, match="is damaged"):
         inference.verified(folder)
 
 
 def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_sentence(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, inference = place.module("registry"), place.module("model_package")
+    download = place.module("registry.download")
+    inference = place.module("model_package")
     found = place.push("one")
     folder = place.path / "one"
     whole = json.loads((folder / "manifest.json").read_text())
     for text in ("[" * 100_000, '{"a":' * 100_000, json.dumps(whole | {"version": None})):
         (folder / "manifest.json").write_text(text)
-        with pytest.raises(registry.UsageError):
-            registry._require(folder, found)
+        with pytest.raises(UsageError):
+            download._require(folder, found)
     del whole["version"]
     (folder / "manifest.json").write_text(json.dumps(whole))
-    with pytest.raises(registry.UsageError, match="of another name"):
-        registry._require(folder, found)
+    with pytest.raises(UsageError, match="of another name"):
+        download._require(folder, found)
     monkeypatch.setattr(inference, "LONGEST", 100)
-    with pytest.raises(registry.UsageError, match="is damaged"):
+    with pytest.raises(UsageError, match="is damaged"):
         inference.verified(folder)
 
 
@@ -259,7 +258,7 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     evil = {"digest": found.digest, "model_digest": found.model_digest}
     name = key.removeprefix("package_")
     for text in ("", "sha256:0", f"{evil[name]}\n", f"{evil[name]}\nimage=theirs", "'; id; '"):
-        with pytest.raises(registry.UsageError, match="for a digest") as error:
+        with pytest.raises(UsageError, match="for a digest") as error:
             registry.Version(found.version, created="", facts={}, **evil | {name: text})
         assert str(error.value).isprintable()
     index = json.loads((place.path / "registry/index.json").read_text())
@@ -267,7 +266,7 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     manifest = json.loads(place.store.store.manifest(entry["digest"])[1])
     manifest["annotations"][f"vnd.rung.{key}"] = f"{evil[name]}\nimage=theirs"
     place.store.store.tag(found.version, json.dumps(manifest).encode(), "")
-    with pytest.raises(registry.UsageError, match="for a digest"):
+    with pytest.raises(UsageError, match="for a digest"):
         place.module("cli.delivery").resolve(found.version)
     assert capsys.readouterr().out == ""
 
@@ -275,15 +274,16 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
 def test_an_old_model_does_not_pass_for_a_new_one(place: Place) -> None:
     found = place.push("one")
     registry = place.module("registry")
-    assert registry.fetched(found, Path("fetched")) == Path("fetched")
+    download = place.module("registry.download")
+    assert registry.fetch_version(found, Path("fetched")) == Path("fetched")
     younger = replace(found, created="2999-01-01T00:00:00.000+00:00")
-    with pytest.raises(registry.UsageError, match="not made when the registry says"):
-        registry._require(Path("fetched"), younger)
+    with pytest.raises(UsageError, match="not made when the registry says"):
+        download._require(Path("fetched"), younger)
     for created in ("", "yesterday", "9" * 50, "\n::error::x"):
-        with pytest.raises(registry.UsageError, match="was made at") as error:
+        with pytest.raises(UsageError, match="was made at") as error:
             _ = replace(found, created=created).made
         assert str(error.value).isprintable()
-    with pytest.raises(registry.UsageError, match="of which data"):
+    with pytest.raises(UsageError, match="does not record what data"):
         _ = replace(found, facts={}).data_digest
 
 
@@ -294,10 +294,10 @@ def test_an_old_package_under_a_new_name_is_refused(place: Place) -> None:
     place.store.push(place.path / "old", renamed, FACTS | {"compared_with": "first"})
     version = registry.find("2099")
     assert version.digest == made["package_digest"]
-    with pytest.raises(registry.UsageError, match="damaged"):
+    with pytest.raises(UsageError, match="damaged"):
         place.store.fetch(version.version, place.path / "fetched")
-    with pytest.raises(registry.UsageError):
-        registry.fetched(version, place.path / "fetched")
+    with pytest.raises(UsageError):
+        registry.fetch_version(version, place.path / "fetched")
 
 
 @pytest.mark.parametrize("key", ["model_digest", "refit_digest"])
@@ -333,8 +333,8 @@ def test_a_registry_that_names_another_model_is_refused(place: Place) -> None:
     claimed = made | {"model_digest": "sha256:" + "0" * 64}
     place.store.push(place.path / "made", claimed, FACTS | {"compared_with": "first"})
     registry = place.module("registry")
-    with pytest.raises(registry.UsageError):
-        registry.fetched(registry.find(), place.path / "fetched")
+    with pytest.raises(UsageError):
+        registry.fetch_version(registry.find(), place.path / "fetched")
 
 
 def test_a_service_opens_the_package_that_was_deployed_and_no_other(place: Place) -> None:
@@ -360,17 +360,17 @@ def test_a_service_opens_the_package_that_was_deployed_and_no_other(place: Place
 def test_a_champion_that_is_not_the_one_that_was_verified_is_refused_before_its_import(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry, delivery = place.module("registry"), place.module("delivery")
+    delivery = place.module("delivery")
     first, second = place.champions(2)
     monkeypatch.setenv("ML_CHAMPION", first.reference)
-    with pytest.raises(registry.RefusedError, match="ML_CHAMPION"):
+    with pytest.raises(RefusedError, match="ML_CHAMPION"):
         delivery.smoke("http://127.0.0.1:9")
-    with pytest.raises(registry.RefusedError, match="ML_CHAMPION"):
+    with pytest.raises(RefusedError, match="ML_CHAMPION"):
         delivery._rival(second.version, second.version)
     monkeypatch.setenv("ML_CHAMPION", second.reference)
     assert delivery._rival(second.version, second.version) == second
     monkeypatch.setenv("ML_CHAMPION", second.version)
-    with pytest.raises(registry.UsageError, match="ML_CHAMPION"):
+    with pytest.raises(UsageError, match="ML_CHAMPION"):
         delivery._rival(second.version, second.version)
 
 
@@ -407,12 +407,12 @@ def test_a_forged_history_sends_no_rollback_to_a_version_that_was_never_champion
     if kind != "before all":  # then the last champion is who it was
         names += [None, "previous"]
     for name in names:
-        with pytest.raises(registry.RefusedError, match=r"compared with another|promoted as"):
+        with pytest.raises(RefusedError, match=r"compared with another|promoted as"):
             registry.find(name) if name == "previous" else delivery.rollback(name)
-    assert registry.champion() == second
+    assert registry.current_champion() == second
     assert not place.marker.exists()
     if kind == "before all":
-        assert registry.champion_before() == first
+        assert registry.earlier_champion() == first
 
 
 @pytest.mark.parametrize(
@@ -422,17 +422,17 @@ def test_a_note_that_is_no_history_is_said_to_be_damaged(place: Place, note: str
     registry = place.module("registry")
     place.champions(2)
     place.store.set("history", note)
-    with pytest.raises((registry.UsageError, registry.RefusedError), match=r"damaged|no champion"):
-        registry.champion_before()
+    with pytest.raises((UsageError, RefusedError), match=r"damaged|no champion"):
+        registry.earlier_champion()
 
 
 def test_a_champion_of_before_that_is_gone_or_another_is_refused(place: Place) -> None:
     registry = place.module("registry")
     first, _ = place.champions(2)
     place.move(first.version, "evil")
-    with pytest.raises(registry.RefusedError, match="promoted as"):
-        registry.champion_before()
-    with pytest.raises(registry.RefusedError, match="promoted as"):
+    with pytest.raises(RefusedError, match="promoted as"):
+        registry.earlier_champion()
+    with pytest.raises(RefusedError, match="promoted as"):
         place.module("delivery").rollback()
     assert not place.marker.exists()
 
@@ -440,14 +440,14 @@ def test_a_champion_of_before_that_is_gone_or_another_is_refused(place: Place) -
 def test_rollback_goes_to_the_version_that_was_verified_by_its_digest(place: Place) -> None:
     registry = place.module("registry")
     first, second, _ = place.champions(3)
-    assert registry.champion_before() == second
-    assert registry.champion_before(first.reference) == first
+    assert registry.earlier_champion() == second
+    assert registry.earlier_champion(first.reference) == first
     other = f"{first.version}@sha256:{'0' * 64}"
-    with pytest.raises(registry.RefusedError, match="another package"):
-        registry.champion_before(other)
+    with pytest.raises(RefusedError, match="another package"):
+        registry.earlier_champion(other)
     never = place.push("never")
-    with pytest.raises(registry.RefusedError, match="no champion"):
-        registry.champion_before(never.reference)
+    with pytest.raises(RefusedError, match="no champion"):
+        registry.earlier_champion(never.reference)
 
 
 def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> None:
@@ -455,7 +455,7 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
     (place.path / "mine").mkdir()
     (place.path / "mine/thesis.txt").write_text("years of work")
     fetch, start = place.module("cli.delivery").fetch, place.module("cli.delivery").START
-    with pytest.raises(place.module("registry").UsageError, match="no package"):
+    with pytest.raises(UsageError, match="no package"):
         fetch(version.version, place.path / "mine")
     assert (place.path / "mine/thesis.txt").exists()
     assert isinstance(start, Path)

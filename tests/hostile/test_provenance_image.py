@@ -55,7 +55,7 @@ def place(
     made = packages.variant(module, good, tmp_path / "made", {"problem/features.py": code})
     facts = {"compared_with": "first", "data_digest": "sha256:" + "3" * 64}
     registry = module("registry")
-    registry.opened().push(tmp_path / "made", made, facts)
+    registry.open_registry().push(tmp_path / "made", made, facts)
     log = tmp_path / "log"
 
     def engine(labels: Any, pull: int = 0) -> None:
@@ -116,11 +116,11 @@ def test_the_image_that_a_version_has_is_printed_only_if_it_is_one(
     place.engine(right)
     assert place.image.noted(place.version.reference) is None
     for forged, (note, labels, pull) in FORGED.items():
-        place.image.registry.opened().set(f"image-{place.version}", note)
+        place.image.registry.open_registry().set(f"image-{place.version}", note)
         place.engine(right if labels == "right" else labels, pull)
         with pytest.raises(place.image.RefusedError, match="builds it anew"):
             print(forged, place.image.noted(place.version.reference))
-    place.image.registry.opened().set(f"image-{place.version}", PINNED)
+    place.image.registry.open_registry().set(f"image-{place.version}", PINNED)
     place.engine(right)
     assert place.image.noted(place.version.reference) == PINNED
     assert "build" not in place.log.read_text()
@@ -133,9 +133,9 @@ def test_instead_of_a_forged_note_an_image_is_built_without_importing_its_packag
 ) -> None:
     """What the package would answer is asked of a process that cannot write the mark."""
     place.engine({LABEL: "sha256:" + "0" * 64})
-    place.image.registry.opened().set(f"image-{place.version}", PINNED)
+    place.image.registry.open_registry().set(f"image-{place.version}", PINNED)
     assert built(place, monkeypatch) == BUILT
-    assert place.image.registry.opened().get(f"image-{place.version}") == BUILT
+    assert place.image.registry.open_registry().get(f"image-{place.version}") == BUILT
     assert "built anew" in capsys.readouterr().err
     digest = place.version.digest
     assert f"--label=vnd.rung.package-digest={digest}" in place.log.read_text()

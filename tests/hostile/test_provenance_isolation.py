@@ -23,6 +23,7 @@ import numpy as np
 import packages
 import polars as pl
 import pytest
+from rung_runtime import RefusedError, UsageError
 
 Module = Callable[[str], ModuleType]
 FEATURES = "problem/features.py"
@@ -184,7 +185,7 @@ def test_what_a_champion_tries_reaches_nothing(
         code = f"from pathlib import Path\nPLANTED = {PLANTED!r}\nPORT = {port}\n"
         code += f"PROJECT = Path({str(project)!r})\n{ATTACKS}\n{tell}"
         with (
-            pytest.raises(module("registry").UsageError) as caught,
+            pytest.raises(UsageError) as caught,
             isolated(module, good, tmp_path, code),
         ):
             pass
@@ -298,7 +299,7 @@ def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_
         code += "raise ValueError('nothing to see')\n"
     ours = project / "artifacts/champion/fetched"
     with (
-        pytest.raises(module("registry").RefusedError) as caught,
+        pytest.raises(RefusedError) as caught,
         isolated(module, good, tmp_path, code),
     ):
         ours.write_text("a copy of the best champion so far")

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from rung_runtime import UsageError
 from standins.registry import Registry, Request, Response, error, serving, sha
 from test_registry import FACTS, package
 
@@ -469,7 +470,7 @@ def test_an_upload_that_is_not_opened_is_a_sentence(
 def filled(registry: Registry, where: ModuleType, path: Path, count: int) -> list[str]:
     """Fill a registry with so many versions, of which one package was pushed."""
     about = package(path / f"package of {count}", 1)
-    opened = where.opened()
+    opened = where.open_registry()
     opened.push(path / f"package of {count}", about, FACTS | {"compared_with": "first"})
     whole = registry.manifests[NAME, about["version"]].decode()
     names = [about["version"]]
@@ -506,18 +507,18 @@ def test_a_command_costs_the_same_however_many_versions_there_are(
                 "find a part": lambda first=first: where.find(first[-8:]),
                 "find nothing": lambda: where.find("20"),
                 "promote": lambda first=first: where.promote(first),
-                "champion": where.champion,
+                "champion": where.current_champion,
                 "promote another": lambda others=others: where.promote(others[-1]),
                 "rollback": where.rollback,
-                "models": where.show,
-                "fetch": lambda first=first: where.opened().fetch(first, tmp_path / "out"),
+                "models": where.print_versions,
+                "fetch": lambda first=first: where.open_registry().fetch(first, tmp_path / "out"),
             }
             costs[count] = {}
             for name, act in acts.items():
                 registry.requests.clear()
                 try:
                     act()
-                except where.UsageError as refused:
+                except UsageError as refused:
                     assert "part of" in str(refused)  # noqa: PT017
                 costs[count][name] = len(registry.requests)
             listed = capsys.readouterr().out.splitlines()

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rung_runtime import RefusedError
 
 Import = Callable[[str], ModuleType]
 
@@ -82,7 +83,7 @@ def answered(prediction: Any) -> bytes:
 def test_an_image_that_answers_otherwise_does_not_pass_for_its_package(
     module: Import, monkeypatch: pytest.MonkeyPatch, ours: dict[str, Any], theirs: Any
 ) -> None:
-    with pytest.raises(module("registry").RefusedError, match="row 0: ") as error:
+    with pytest.raises(RefusedError, match="row 0: ") as error:
         compared(module, monkeypatch, ours, answered(theirs))
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 1_000
@@ -102,7 +103,7 @@ def test_one_that_answers_as_its_package_does_passes(
 def test_an_answer_that_is_none_is_a_sentence(
     module: Import, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    refused = module("registry").RefusedError
+    refused = RefusedError
     with pytest.raises(refused, match="does not answer"):
         compared(module, monkeypatch, NUMBER, body)
     client = module("http_client")

@@ -57,7 +57,7 @@ def run(base: str | None = None) -> None:
     controls.forget()
     found = controls.compared(base) if base else None
     with _load("step_runner").started(main) as variables:
-        _load("registry").look()  # a new champion makes the comparison stale
+        _load("registry").refresh_champion_pointer()  # a new champion makes the comparison stale
         _load("stamp").refresh()  # and another runtime every step
         _measure_again()
         try:
@@ -132,7 +132,7 @@ def resolve(
 ) -> None:
     """Print VERSION@sha256:DIGEST, which means the same package in each later command."""
     registry = _load("registry")
-    if version == registry.CHAMPION and registry.champion() is None:
+    if version == registry.CHAMPION and registry.current_champion() is None:
         if optional:
             return
         raise UsageError("there is no champion yet: `ml deploy` makes one")
@@ -141,7 +141,7 @@ def resolve(
 
 def models() -> None:
     """List the versions in the registry, with metrics, lineage and aliases."""
-    _load("registry").show()
+    _load("registry").print_versions()
 
 
 def fetch(
@@ -155,7 +155,7 @@ def fetch(
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / "manifest.json").is_file():
         raise UsageError(f"{folder} is no package, and would be replaced: name another folder")
-    typer.echo(registry.fetched(registry.find(version), folder))
+    typer.echo(registry.fetch_version(registry.find(version), folder))
 
 
 def image(
@@ -190,7 +190,7 @@ def sign(
     if sum(option is not None for option in (key, bundle, unsigned)) != 1:
         raise UsageError("name one of --key, --bundle and --unsigned")
     if unsigned:
-        typer.echo(signature.unsigned(version, START / unsigned))
+        typer.echo(signature.write_unsigned(version, START / unsigned))
     else:
         typer.echo(signature.sign(version, key and START / key, bundle and START / bundle))
 
@@ -248,12 +248,12 @@ def parity(
     from ..adapters import target_local as local
     from ..pipeline import ingest
 
-    champion, service = registry.champion(), settings.delivery().service
+    champion, service = registry.current_champion(), settings.delivery().service
     if champion is None:
         raise UsageError("there is no champion: run `ml deploy` first")
     registry.require_expected(champion)
     folder = artifacts.ARTIFACTS / "champion" / champion.version
-    model = model_package.opened(registry.fetched(champion, folder), champion.digest)
+    model = model_package.opened(registry.fetch_version(champion, folder), champion.digest)
     if file:
         rows = ingest.read(START / file, model.data.separator)
     else:
@@ -358,7 +358,7 @@ def comment() -> None:
 def _train() -> None:
     run()
     registry = _load("registry")
-    champion, new = registry.champion(), registry.register()
+    champion, new = registry.current_champion(), registry.register()
     if champion == new:
         typer.echo(f"{new} came out again: `ml data add` brings more rows to learn from")
     typer.echo(_load("delivery").deploy(new.reference, None))

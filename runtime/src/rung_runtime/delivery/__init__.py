@@ -123,7 +123,7 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
     from .. import registry
 
     with _alone(target) as (to, store, _):
-        last, new = store.alias("champion"), registry.champion_before(back_to)
+        last, new = store.alias("champion"), registry.earlier_champion(back_to)
         to.check(store.get(f"image-{new}"))
         with _journal(new, last if to.promotes else to.asked(), store, to) as at:
             at("fetch")
@@ -192,7 +192,7 @@ def smoke(url: str | None = None, version: str | None = None) -> str:
 
     with _alone(None) as (to, _, _):
         if version is None:
-            champion = registry.champion()
+            champion = registry.current_champion()
             if champion is None:
                 raise UsageError("there is no champion yet: `ml deploy` makes one")
             served = _fetched(registry.require_expected(champion))
@@ -210,7 +210,7 @@ def _alone(name: str | None) -> "Iterator[tuple[Target, Registry, str | None]]":
     target = _target(name or "local")
     STATE.mkdir(exist_ok=True)
     with registry.file_lock(STATE / "deployer.lock", 0.0):
-        store = registry.opened()
+        store = registry.open_registry()
         came = _repair(store, target)
         target.ensure()
         yield target, store, came
@@ -353,10 +353,10 @@ def _rival(name: str, champion: str | None) -> "Version":
     from .. import registry
 
     if name == champion:
-        return registry.require_expected(registry.named_exactly(name))
+        return registry.require_expected(registry.find_exact(name))
     if os.environ.get("ML_CHAMPION"):
-        return registry.champion_before(name)
-    return registry.named_exactly(name)
+        return registry.earlier_champion(name)
+    return registry.find_exact(name)
 
 
 def _fetched(version: "Version") -> "Served":
@@ -364,7 +364,7 @@ def _fetched(version: "Version") -> "Served":
     from .. import registry
     from ..serving.batch import load
 
-    folder = registry.fetched(version, MODELS / version.version)
+    folder = registry.fetch_version(version, MODELS / version.version)
     os.utime(folder)  # the last ones used are kept
     return load(folder, version.digest)
 

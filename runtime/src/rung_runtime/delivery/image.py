@@ -48,7 +48,7 @@ def image(version: str | None = None, push: bool = False) -> str:
         UsageError: There is no builder, no such package, or no place to push to.
         RefusedError: It cannot be built, or does not answer as the package does.
     """
-    store, begun = registry.opened(), now()
+    store, begun = registry.open_registry(), now()
     found = registry.find(version) if version else None
     if push and not found:
         raise UsageError("name a version of `ml models`: what is pushed is registered first")
@@ -62,7 +62,7 @@ def image(version: str | None = None, push: bool = False) -> str:
     with TemporaryDirectory(prefix=".image-", dir=ARTIFACTS) as folder:
         package = Path(folder, "artifacts/model")
         if found:
-            registry.fetched(found, package)
+            registry.fetch_version(found, package)
         else:
             verified(PACKAGE)
             shutil.copytree(PACKAGE, package)
@@ -100,7 +100,7 @@ def noted(version: str) -> str | None:
         RefusedError: What is noted is no image of this package.
     """
     found = registry.find(version)
-    note = registry.opened().get(f"image-{found.version}")
+    note = registry.open_registry().get(f"image-{found.version}")
     if not note:
         return None
     if reason := _is_no_image_of(_engine(), _place(push=True), note, found):

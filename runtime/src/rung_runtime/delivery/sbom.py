@@ -40,7 +40,7 @@ def sbom(version: str | None = None) -> Path:
     with TemporaryDirectory(prefix=".sbom-", dir=ARTIFACTS) as folder:
         package = PACKAGE
         if version:
-            package = registry.fetched(registry.find(version), Path(folder, "model"))
+            package = registry.fetch_version(registry.find(version), Path(folder, "model"))
         try:
             bill = described(package, _requirements())
         except (LookupError, TypeError, AttributeError, ValueError) as error:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from .. import RefusedError, UsageError
 from ..config import Data
 from ..model_package import Model, verified
-from ..registry.checkout import on_a_runner
+from ..registry.checkout import is_runner
 from . import environment
 
 LONGEST = 1_000_000  # bytes of the facts of an answer
@@ -148,7 +148,7 @@ def _watched(unconfined: str) -> Iterator[str]:
     Raises:
         RefusedError: One has changed, however it ended.
     """
-    if not unconfined or not on_a_runner():
+    if not unconfined or not is_runner():
         yield unconfined
         return
     writes = sys.dont_write_bytecode

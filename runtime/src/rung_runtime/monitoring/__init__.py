@@ -60,7 +60,7 @@ def monitor() -> str:
     Raises:
         UsageError: There is no champion or no log, or one of them cannot be read.
     """
-    version, settings, service = registry.champion(), thresholds(), delivery().service
+    version, settings, service = registry.current_champion(), thresholds(), delivery().service
     if version is None or not service.log:
         missing = "service.log is empty" if version else "the registry has no champion"
         raise UsageError(f"nothing to monitor, as {missing}: `ml deploy` serves a model with a log")
@@ -80,7 +80,7 @@ def monitor() -> str:
     first = wanted[0] if wanted else {"id": None, "kind": None, "new": False}
     decision = "retrain" if wanted else "none"
     reason = _said(alarms, windows, waiting, settings)
-    both = {"champion": registry.named(version), "thresholds": settings.model_dump()}
+    both = {"champion": registry.reference(version), "thresholds": settings.model_dump()}
     said = both | {
         "decision": decision,
         "reason": reason,
@@ -268,7 +268,7 @@ def retrain(run: Callable[[], None], again: str | None = None, said: str = TRAIN
         UsageError: There is no such alarm; or as `run`.
         RefusedError: As `run`.
     """
-    version = registry.champion()
+    version = registry.current_champion()
     if version is None:
         return "nothing to do: there is no champion, `ml deploy` brings one"
     claimed: list[str] = []
@@ -291,14 +291,14 @@ def retrain(run: Callable[[], None], again: str | None = None, said: str = TRAIN
     came = "done"
     try:
         run()
-        if said == TRAINED and (new := registry.champion()):
+        if said == TRAINED and (new := registry.current_champion()):
             came = SAME if new.model_digest == version.model_digest else came
     except BaseException as error:
         came = f"failed: {error or type(error).__name__}"
         raise
     finally:
         _changed(version, end)
-    end_of = f"the champion is {registry.champion()}"
+    end_of = f"the champion is {registry.current_champion()}"
     if came == SAME:
         end_of = f"it {SAME}: {_missing(claimed[0])}"
     return f"{said} for {', '.join(claimed)}: {end_of}"
@@ -309,7 +309,7 @@ def _missing(alarm: str) -> str:
 
 
 def _opened(version: registry.Version) -> Champion:
-    folder = registry.fetched(version, ARTIFACTS / "champion" / version.version)
+    folder = registry.fetch_version(version, ARTIFACTS / "champion" / version.version)
     contract, profile, metrics = (
         json.loads((folder / f"{name}.json").read_text("utf-8"))
         for name in ("contract", "profile", "metrics")
@@ -393,7 +393,7 @@ def _changed(
     version: registry.Version, change: Callable[[Alarms], Alarms]
 ) -> tuple[Alarms, Alarms]:
     """The alarms of a champion before and after a change, by one process at a time."""
-    store = registry.opened()
+    store = registry.open_registry()
     with store.lock() as still:
         known = _noted(store.get(NOTE) or "{}")
         before = known.get(version.digest)

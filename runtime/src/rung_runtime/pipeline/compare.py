@@ -54,8 +54,8 @@ class Rival(NamedTuple):
 
 
 def step(config: Config) -> str:
-    found = registry.look()
-    champion = registry.named(found)
+    found = registry.refresh_champion_pointer()
+    champion = registry.reference(found)
     source = Path(config.data.source)
     rows = (MODEL, source, TRAIN, HOLDOUT, SIDES, PREDICTIONS)
     with (
@@ -65,7 +65,7 @@ def step(config: Config) -> str:
         comparison: dict[str, Any] = {"kind": "first", "champion": champion}
         if found and champion:
             # Before anything is believed of it: that it is the same model, above all.
-            registry.fetched(registry.require_expected(found), FOLDER / found.version)
+            registry.fetch_version(registry.require_expected(found), FOLDER / found.version)
             comparison["kind"] = "same"
         if found and champion and found.model_digest != digest(MODEL):
             came = ingest.read(source, config.data.separator)
@@ -125,7 +125,7 @@ def opened(
         RefusedError: The registry has another package now, or its code changed files of the
             project.
     """
-    folder = registry.fetched(version, FOLDER / version.version)
+    folder = registry.fetch_version(version, FOLDER / version.version)
     with isolated.opened(folder, version.digest) as model:
         training = identity.read(folder)
         if training is None:

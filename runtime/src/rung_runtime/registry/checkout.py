@@ -1,8 +1,8 @@
-"""Checkout: what a runner registers was made of what is committed, and of nothing else.
+"""Checkout: what a runner registers was made from what is committed, and from nothing else.
 
-What runs in a job before `ml register` can change files: a champion's code, a test, an installer.
-On a laptop a version may come from work in progress; its documents then say `-dirty`. On a runner,
-from which versions go to production, they may not.
+Whatever runs in a job before `ml register` can change files: a champion's code, a test, an
+installer. On a laptop a version may come from work in progress, and its documents then say
+`-dirty`. On a runner, from which versions go to production, it may not.
 """
 
 import os
@@ -16,65 +16,71 @@ from typing import Any
 from .. import RefusedError, UsageError, ci_platform, config, problem
 from ..artifacts import DOCUMENTS, STEPS, digest, read_step
 
-NAMED = 5  # files of a refusal
+MAX_FILES = 5  # that a refusal lists
 
 
-def on_a_runner() -> bool:
-    """Tell whether this is a job of a pipeline, on whichever platform."""
-    return (
-        os.environ.get("CI", "").lower() not in ("", "0", "false") or ci_platform.here() is not None
-    )
+def is_runner() -> bool:
+    """Check whether this is a job of a pipeline, on whichever platform."""
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return True
+    return ci_platform.here() is not None
 
 
 def committed(commit: str) -> str:
-    """When a commit was made, as ISO 8601 in UTC; "unknown" if that is not to be found out."""
+    """Return when a commit was made, as ISO 8601 in UTC; "unknown" if Git cannot tell."""
     try:
-        found = _git("show", "--no-patch", "--format=%ct", _name(commit)).strip()
-        return datetime.fromtimestamp(int(found), UTC).isoformat()
+        seconds = _git("show", "--no-patch", "--format=%ct", _name(commit))
+        return datetime.fromtimestamp(int(seconds.strip()), UTC).isoformat()
     except (UsageError, ValueError):
         return "unknown"
 
 
 def _name(commit: str) -> str:
-    """A commit without `-dirty`; empty if it is none: whoever writes to a registry names it."""
+    """Return a commit without `-dirty`; "" for what is not a commit, as a registry may hold."""
     name = commit.partition("-")[0]
     return name if re.fullmatch(r"[0-9a-f]{7,64}", name) else ""
 
 
-def is_older(commit: str, since: str, other: str, other_since: str) -> bool:
-    """Tell whether a commit is surely older than another one.
+def is_older(commit: str, time: str, other_commit: str, other_time: str) -> bool:
+    """Check whether a commit is surely older than another one.
 
-    Where this checkout has both, Git knows which one came of which. A runner's has one alone: there
-    the times of the commits decide.
+    Where this checkout has both, Git knows which is the ancestor. A runner's checkout has only one:
+    there the times of the commits decide.
 
     Args:
-        since: When the commit was made, as `committed` says it.
+        commit: The commit.
+        time: When it was made, as `committed` returns it.
+        other_commit: The other commit.
+        other_time: When that was made.
     """
-    ours, theirs = _name(commit), _name(other)
+    ours = _name(commit)
+    theirs = _name(other_commit)
     if "" in (ours, theirs) or ours == theirs:
         return False
     with suppress(UsageError):
         base = _git("merge-base", ours, theirs).strip()
         if base in (ours, theirs):
             return base == ours
-    return "unknown" not in (since, other_since) and since < other_since
+    return "unknown" not in (time, other_time) and time < other_time
 
 
 def require_clean(manifest: dict[str, Any]) -> None:
-    """See that tree, documents and package are those of the commit.
+    """Check that working tree, documents and package are those of the commit.
 
     Args:
-        manifest: Of the package to be registered.
+        manifest: The manifest of the package to register.
 
     Raises:
-        UsageError: Git does not answer.
-        RefusedError: Files differ from the commit, or did while the pipeline ran.
+        UsageError: Git fails.
+        RefusedError: Files differ from the commit, or did so while the pipeline ran.
     """
     commit = _git("rev-parse", "HEAD").strip()
-    if not commit:  # no repository: there is nothing to differ from
+    if not commit:  # not a repository: there is nothing to differ from
         return
     if changed := _changed():
-        raise RefusedError(f"the tree is not that of commit {commit:.8}: {_several(changed)}")
+        raise RefusedError(
+            f"the working tree is not that of commit {commit:.8}: {_several(changed)}"
+        )
     for name in STEPS:
         document = read_step(name)
         if str(document.commit).endswith("-dirty"):
@@ -93,7 +99,11 @@ def require_clean(manifest: dict[str, Any]) -> None:
                 f"{DOCUMENTS[name]} was made with other files in config/: run `ml run`"
             )
     ours = {f"problem/{path.name}": digest(path) for path in problem.folder().glob("*.py")}
-    theirs = {name: of for name, of in manifest["files"].items() if name.startswith("problem/")}
+    theirs = {
+        name: file_digest
+        for name, file_digest in manifest["files"].items()
+        if name.startswith("problem/")
+    }
     if different := sorted(dict(ours.items() ^ theirs.items())):
         raise RefusedError(
             f"the package has other code than commit {commit:.8}: {_several(different)}"
@@ -101,40 +111,42 @@ def require_clean(manifest: dict[str, Any]) -> None:
 
 
 def _changed() -> list[str]:
-    """The files that differ from the commit, but for those that our own commands write there."""
+    """Return the files that differ from the commit, except those that our own commands write."""
     written = ["dvc.lock"]
-    where = os.environ.get("ML_REGISTRY", "")
-    if where and "://" not in where and not Path(where).is_absolute():
-        written.append(where)
+    location = os.environ.get("ML_REGISTRY", "")
+    if location and "://" not in location and not Path(location).is_absolute():
+        written.append(location)
     excluded = [f":(exclude){name}" for name in written]
     listed = _git("status", "--porcelain", "-z", "--untracked-files=all", "--", ".", *excluded)
-    # Of a file that was renamed, the name before is an entry of its own, without a status.
+    # The previous name of a renamed file is an entry of its own, without a status.
     return [entry[3:] if entry[2:3] == " " else entry for entry in listed.split("\0") if entry]
 
 
 def _several(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_FILES
+    return ", ".join(names[:MAX_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _git(*args: str) -> str:
-    """What Git prints; nothing outside of a repository, and before the first commit.
+    """Return what Git prints; "" outside a repository, and before the first commit.
 
     Raises:
-        UsageError: There is a repository, and Git does not answer.
+        UsageError: There is a repository, and Git fails.
     """
     inside = any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))
     if not inside:
         return ""
-    # Of a repository's settings, one names a program that `git status` starts.
+    # core.fsmonitor, a setting of the repository, names a program that `git status` would start.
     command = ["git", "-c", "core.fsmonitor=false", *args]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise UsageError(f"git cannot be started, which tells what is committed: {error}") from None
-    if done.returncode and args[0] == "rev-parse" and "HEAD" in done.stderr:
+        raise UsageError(
+            f"git, which knows what is committed, cannot be started: {error}"
+        ) from None
+    if result.returncode and args[0] == "rev-parse" and "HEAD" in result.stderr:
         return ""
-    if done.returncode:
-        reason = (done.stderr.strip() or "no reason given").splitlines()[0]
+    if result.returncode:
+        reason = (result.stderr.strip() or "no reason given").splitlines()[0]
         raise UsageError(f"git {args[0]}: {reason}")
-    return done.stdout
+    return result.stdout

@@ -6,7 +6,7 @@ Example:
     class TestOurs(RegistryContract):
         @pytest.fixture
         def open_registry(self, tmp_path):
-            return lambda: our_registry.opened(str(tmp_path / "registry"))
+            return lambda: our_registry.open_registry(str(tmp_path / "registry"))
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import RefusedError, UsageError, ci_platform
-from ...registry import Still, Version, arriving, file_lock, lease
+from ...registry import EnsureLease, Version, file_lock, lease, staged_download
 from ..tracker_mlflow import client, experiment, shown, where
 
 PACKAGE = "package"
@@ -78,7 +78,7 @@ class Mlflow:
             found = self._numbers().get(version)
             if found is None:
                 raise UsageError(f"{shown()} has no version {version}: `ml models` lists them")
-            with arriving(to, _version(found.tags)) as new:
+            with staged_download(to, _version(found.tags)) as new:
                 got = self.client.download_artifacts(found.run_id, PACKAGE, str(new.parent))
                 for path in Path(got).iterdir():
                     path.rename(new / path.name)
@@ -108,7 +108,7 @@ class Mlflow:
             number = self._numbers()[version].version
             self.client.set_registered_model_alias(self.name, name, number)
 
-    def lock(self) -> AbstractContextManager[Still]:
+    def lock(self) -> AbstractContextManager[EnsureLease]:
         path = where().removeprefix("sqlite:///")
         return file_lock(Path(f"{path}.lock")) if path != where() else lease(self)
 
@@ -132,7 +132,7 @@ class Mlflow:
         return found
 
 
-def opened(name: str) -> Mlflow:
+def open_registry(name: str) -> Mlflow:
     """Open the registered model of a name.
 
     Raises:

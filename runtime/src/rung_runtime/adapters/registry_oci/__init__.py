@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ... import RefusedError, UsageError, project
 from ...artifacts import MODEL, atomic_write
-from ...registry import CHAMPION, Still, Version, arriving, file_lock, lease
+from ...registry import CHAMPION, EnsureLease, Version, file_lock, lease, staged_download
 from .client import (
     BYTES,
     DIGEST,
@@ -303,7 +303,7 @@ class Oci:
         known = artifact.version(where) if artifact else None
         if artifact is None or known is None or known.version != version:
             raise UsageError(f"{self.where} has no version {version}: `ml models` lists them")
-        with arriving(to, known) as new:
+        with staged_download(to, known) as new:
             layers = artifact.files(where)
             self._require_room({str(layer.path): layer.size for layer in layers})
             for layer in layers:
@@ -350,7 +350,7 @@ class Oci:
         kind = parsed(found[1], self._named(version)).get("artifactType")
         self.store.tag(name, found[1], kind if isinstance(kind, str) else "")
 
-    def lock(self) -> AbstractContextManager[Still]:
+    def lock(self) -> AbstractContextManager[EnsureLease]:
         if isinstance(self.store, Folder):
             return file_lock(self.store.path / ".lock")
         self.store.put(_bytes(NOTE))  # before the time in which the lease has to be written
@@ -387,7 +387,7 @@ class Oci:
         return f"{self.where}: the manifest of {tag}"
 
 
-def opened(where: str) -> Oci:
+def open_registry(where: str) -> Oci:
     """Open a folder, or `oci://HOST/NAME`, or `oci+http://HOST/NAME` without encryption."""
     if "://" not in where:
         return Oci(Folder(Path(where)), f"{where}/")

@@ -1,0 +1,88 @@
+"""Register the package that passed the gate."""
+
+from typing import Any
+
+from .. import RefusedError
+from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, digest, read_fields
+from . import checkout
+from .champion import CHAMPION, current_champion
+from .fetch import fetch_version
+from .interface import Version
+from .references import open_registry
+from .resolve import find
+
+# The files of a package that describe it. What it answers, and is monitored by, is in the others.
+DESCRIPTIVE = {"gate.json", "metrics.json", "lineage.json", "MODEL_CARD.md"}
+
+
+def register() -> Version:
+    """Put the package that passed the gate into the registry, unless it equals the champion.
+
+    Returns:
+        The version; the champion if the package answers as the champion does.
+
+    Raises:
+        UsageError: A document or a file of the package is missing or damaged.
+        RefusedError: The gate did not pass it, or passed another package; or this is a runner, and
+            the package was not made from what is committed.
+    """
+    from ..model_package import verified
+
+    gate = read_fields("gate")
+    package = read_fields("package")
+    metrics = read_fields("evaluate")
+    if gate["verdict"] != "passed":
+        raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
+    manifest = verified(PACKAGE)
+    comparison = gate["comparison"]
+    packaged = (
+        manifest["package_digest"],
+        manifest["model_digest"],
+        manifest["files"].get("gate.json"),
+    )
+    passed = (package["package_digest"], gate["model_digest"], digest(DOCUMENTS["gate"]))
+    if packaged != passed:
+        raise RefusedError(
+            f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again"
+        )
+    if comparison is None:
+        raise RefusedError(
+            "artifacts/gate.json is from level 0, without a champion: run `ml run` again"
+        )
+    if checkout.is_runner():
+        checkout.require_clean(manifest)
+    if comparison["kind"] == "same" and (champion := current_champion()):
+        # The champion, trained again: only the time differs. A version of its own would be
+        # deployed, compared with and monitored anew, each time that the pipeline runs.
+        folder = fetch_version(champion, ARTIFACTS / CHAMPION / champion.version)
+        if _functional_files(verified(folder)) == _functional_files(manifest):
+            return champion
+    facts = _facts(gate, metrics)
+    open_registry().push(PACKAGE, manifest, facts)
+    return find(f"{manifest['version']}@{manifest['package_digest']}")
+
+
+def _facts(gate: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
+    """Return what the registry records of a version, from the documents of gate and evaluation."""
+    commit = gate["commit"] or "none"
+    champion = gate["comparison"]["champion"]
+    metric = metrics["metric"]
+    interval = metrics["metrics"][metric]
+    return {
+        "commit": commit,
+        "committed": checkout.committed(commit),
+        "data_digest": gate["data_digest"],
+        "task": metrics["task"],
+        "verdict": gate["verdict"],
+        "comparison": gate["comparison"]["kind"],
+        "compared_with": champion["package_digest"] if champion else "first",
+        "metric": metric,
+        "value": f"{interval['value']:.6g}",
+        "low": f"{interval['low']:.6g}",
+        "high": f"{interval['high']:.6g}",
+    }
+
+
+def _functional_files(manifest: dict[str, Any]) -> dict[str, str]:
+    """Return the digests of the files that a package's answers and its monitoring depend on."""
+    return {name: sha for name, sha in manifest["files"].items() if name not in DESCRIPTIVE}
