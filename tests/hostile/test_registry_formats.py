@@ -236,7 +236,7 @@ def test_what_somebody_else_keeps_there_is_no_version(
     assert shelf.module.find().version == version
     with pytest.raises(UsageError, match="0 versions"):
         shelf.module.find("latest")
-    shelf.module.show()
+    shelf.module.print_versions()
     assert len(capsys.readouterr().out.splitlines()) == 1
     with pytest.raises(UsageError, match="not of a model"):
         shelf.open.fetch("latest", shelf.path / "out")
@@ -330,13 +330,13 @@ def test_what_a_registry_says_of_a_version_stays_within_its_line(
     for fact in ("metric", "value", "commit", "data_digest"):
         manifest["annotations"][f"{OWN}{fact}"] = "\n::error::x\x1b[2J\u202e"
     shelf.store(version, manifest)
-    shelf.module.show()
+    shelf.module.print_versions()
     (line,) = capsys.readouterr().out.splitlines()
     assert line.isprintable()
     for fact in ("metric", "value", "low", "high", "commit", "data_digest"):
         manifest["annotations"].pop(f"{OWN}{fact}", None)
     shelf.store(version, manifest)
-    shelf.module.show()
+    shelf.module.print_versions()
     assert "? ? (? to ?)  commit ?  data ?" in capsys.readouterr().out
 
 
