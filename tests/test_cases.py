@@ -449,8 +449,8 @@ def test_the_service_writes_a_time_as_it_reads_it(
     )
     times = ingest.typed(pl.DataFrame({"when": texts}), data)
     assert times["when"].null_count() == 0
-    sent = module("serving.batch").as_json(times, data)
-    again = ingest.typed(module("serving.batch").frame(sent, data), data)
+    sent = module("serving.rows").rows_from_frame(times, data)
+    again = ingest.typed(module("serving.rows").frame_from_rows(sent, data), data)
     assert (again["when"] - times["when"]).dt.total_milliseconds().abs().max() <= 1
 
 
@@ -468,9 +468,9 @@ def test_the_service_takes_texts_and_gaps_of_one_column(module: Module) -> None:
         {"note": "all is well", "temp": -999, "code": -999},
         {"note": None, "temp": 5, "code": 7},
     ]
-    frame = ingest.typed(module("serving.batch").frame(rows, data), data)
+    frame = ingest.typed(module("serving.rows").frame_from_rows(rows, data), data)
     assert frame.rows() == [("all is well", None, -999), (None, 5, 7)]
-    assert module("serving.describe").column(columns["note"])["type"] == ["string", "null"]
+    assert module("serving.openapi").column_schema(columns["note"])["type"] == ["string", "null"]
 
 
 def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module: Module) -> None:

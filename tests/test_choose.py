@@ -251,7 +251,9 @@ def test_a_forest_and_a_mean_come_back_from_their_file_as_they_were(
     recipe = config.Model(estimator=estimator, params=FEW[estimator])
     fitted = module("pipeline.train").fit(rows, data, recipe)
     module("pipeline.train").save(fitted, tmp_path / "model.skops")
-    loaded = module("model_package").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
+    loaded = module("model_package").load_estimator(
+        tmp_path / "model.skops", module("problem.model").TRUSTED
+    )
     features = module("problem.features").features
     before, after = (
         module("model_package").predict(model, rows, data, features) for model in (fitted, loaded)
@@ -286,7 +288,9 @@ def test_the_words_of_a_text_are_learned_and_saved(
     recipe = config.Model(estimator=estimator, params=few.get(estimator, {}))
     fitted = module("pipeline.train").fit(rows[:300], data, recipe)
     module("pipeline.train").save(fitted, tmp_path / "model.skops")
-    loaded = module("model_package").load(tmp_path / "model.skops", module("problem.model").TRUSTED)
+    loaded = module("model_package").load_estimator(
+        tmp_path / "model.skops", module("problem.model").TRUSTED
+    )
     y_pred = module("model_package").predict(loaded, rows[300:], data, features)
     y_true = module("pipeline.ingest").labels(rows[300:], data)
     assert module("pipeline.metrics").SCORES["roc_auc"](y_true, y_pred) > 0.95

@@ -237,7 +237,7 @@ class Scores:
     def __init__(self, package: ModuleType, slope: float, column: str = "x") -> None:
         columns = {column: package.Column(type="number")}
         facts: dict[str, Any] = {"columns": columns, "gaps": [""], "decimal": ".", "classes": []}
-        self.data = self.asked = package.Data.model_construct(task="regression", **facts)
+        self.data = self.request_contract = package.Data.model_construct(task="regression", **facts)
         self.slope, self.column, self.model, self.example = slope, column, self, {column: 0.5}
         self.profile: dict[str, Any] = {}
 

@@ -117,7 +117,7 @@ class Place:
         """Register a package, and make it the champion."""
         store, self.model = (
             self.module("registry").open_registry(),
-            self.module("model_package").opened(folder),
+            self.module("model_package").load_package(folder),
         )
         facts = {"data_digest": "sha256:" + "0" * 64, "commit": "none", "compared_with": "first"}
         store.push(folder, self.model.manifest, facts)
@@ -143,9 +143,10 @@ class Place:
 
     def log(self, rows: pl.DataFrame, hour: int, told: bool = False) -> None:
         """Log predictions of rows as the service does, but within an hour of the past."""
-        log, batch = self.module("prediction_log"), self.module("serving.batch")
+        log, loaded_model = self.module("prediction_log"), self.module("serving.loaded_model")
         settings, n, name = self.module("settings").Service(log="fresh"), len(rows), uuid4().hex
-        kept, served = log.Log(settings), batch.Served(self.model, {}, Deaf())
+        kept = log.PredictionLog(settings)
+        served = loaded_model.LoadedModel(self.model, {}, Deaf())
         typed = rows.select(self.model.data.features)
         kept.add(served, [(name, n)], [{}] * n, typed, self.model.predict(typed))
         kept.write()
@@ -153,13 +154,14 @@ class Place:
         begin = PAST + timedelta(hours=hour)
         times = [begin + timedelta(hours=1) * (at / n) for at in range(n)]
         frame = pl.read_parquet(file).with_columns(pl.Series("time", times, pl.Datetime("us")))
-        log.store("predictions", f"date={begin:%F}/{begin:%H%M%S%f}_{file.name[13:]}", frame)
+        write = self.module("prediction_log.layout").write_file
+        write("predictions", f"date={begin:%F}/{begin:%H%M%S%f}_{file.name[13:]}", frame)
         shutil.rmtree("fresh")
         if told:
             truth = rows[self.model.data.target].cast(pl.String)
             labels = frame.select("request_id", "row").with_columns(truth.alias("delayed"))
             labels.write_csv(self.path / "labels.csv")
-            log.add(self.path / "labels.csv", self.model.data, "predictions")
+            log.add_labels(self.path / "labels.csv", self.model.data, "predictions")
 
     def refuse(self, rows: int, hour: int) -> None:
         """Log that rows were refused."""
@@ -174,7 +176,7 @@ class Place:
             }
         )
         name = f"refused/date={time:%F}/{hour:06}_all_{uuid4().hex}.parquet"
-        self.module("prediction_log").store("predictions", name, frame)
+        self.module("prediction_log.layout").write_file("predictions", name, frame)
 
     def monitor(self) -> str:
         said: str = self.module("monitoring").monitor()
@@ -425,13 +427,16 @@ def test_a_private_column_is_left_out(place: Place) -> None:
 
 
 def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) -> None:
-    batch, log, settings = map(module, ("serving.batch", "prediction_log", "settings"))
+    log, settings, serving_rows = map(module, ("prediction_log", "settings", "serving.rows"))
     store = place.module("registry").open_registry()
     folder = store.fetch(place.model.version, place.path / "served")
-    served, kept = batch.load(folder), log.Log(settings.Service(log_seconds=0.05))
+    served = module("serving.loaded_model").load(folder)
+    kept = log.PredictionLog(settings.Service(log_seconds=0.05))
     rows = place.rows(2 * WINDOW).select(place.model.data.features)
     kept.add(served, [("a", 2 * WINDOW)], [{}] * 2 * WINDOW, rows, served.model.predict(rows))
-    kept.refuse(place.model.version, [batch.Fault(0, "seats", "not a number", None, 7)])
+    kept.count_refused(
+        place.model.version, [serving_rows.Fault(0, "seats", "not a number", None, 7)]
+    )
     kept.write()
     (place.path / "config/delivery.yaml").write_text('{"service": {"log_seconds": 0.05}}')
     place.settings(window={"hours": 0.0, "rows": WINDOW})
@@ -464,7 +469,9 @@ def test_a_million_predictions_are_judged_in_windows_or_in_one(
     hours = [pl.col("time").dt.offset_by(f"{hour}h") for hour in range(100)]
     whole = pl.concat([frame.with_columns(later) for later in hours])
     for (day,), rows in whole.group_by(pl.col("time").dt.date()):
-        place.module("prediction_log").store("predictions", f"date={day}/{file.name}", rows)
+        place.module("prediction_log.layout").write_file(
+            "predictions", f"date={day}/{file.name}", rows
+        )
     began = time.perf_counter()
     assert place.monitor() == "no training: no alarm in 30 windows"  # the newest
     record_property("seconds", round(time.perf_counter() - began, 2))
@@ -720,11 +727,11 @@ ILL = {
 def test_alerts_ask_for_nothing_that_the_service_does_not_tell(
     render: Render, module: Import, packed: Path
 ) -> None:
-    served = module("serving.batch").load(packed)
-    api = module("serving").app(served, module("settings").Service(log="")).state.api
-    api.requests.labels("/predict", 200)
-    api.seconds.labels("/predict")
-    told = {sample.name for metric in api.registry.collect() for sample in metric.samples}
+    served = module("serving.loaded_model").load(packed)
+    api = module("serving").create_app(served, module("settings").Service(log="")).state.api
+    api.metrics.requests.labels("/predict", 200)
+    api.metrics.seconds.labels("/predict")
+    told = {sample.name for metric in api.metrics.registry.collect() for sample in metric.samples}
     (group,) = yaml.safe_load((render(level=1) / "deploy/alerts.yaml").read_text())["groups"]
     rules = group["rules"]
     asked = {name for rule in rules for name in re.findall(r"\bml_\w+", rule["expr"])}

@@ -92,7 +92,7 @@ def test_the_package_is_whole_and_predicts_identically(
     shutil.copytree(copy.path / "artifacts/model", tmp_path / "model")
     code = (
         "import sys, pathlib, polars as pl\n"
-        "from rung_runtime.model_package import opened\n"
+        "from rung_runtime.model_package import load_package\n"
         "model = opened(pathlib.Path(sys.argv[1]))\n"
         "found = model.predict(model.read(pl.read_parquet('data/interim/holdout.parquet')))\n"
         "before = pl.read_parquet('artifacts/predictions.parquet')['given'].to_numpy()\n"
@@ -416,7 +416,7 @@ def test_a_runtime_that_was_patched_makes_every_step_stale(
     Path("artifacts").mkdir()
     stamp.refresh()
     before = Path(stamp.FILE).read_text()
-    (copy / "prediction_log.py").write_text("# patched\n")
+    (copy / "prediction_log/writer.py").write_text("# patched\n")
     (copy / "pipeline/train.pyc").write_text("bytecode")
     stamp.refresh()
     assert Path(stamp.FILE).read_text() == before

@@ -410,7 +410,7 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     for said in (
         "Level 1 adds",
         " dvc.yaml",
-        "\n  src/rung_runtime/serving/: __init__.py, batch.py,",
+        "\n  src/rung_runtime/serving/: __init__.py, api.py,",
     ):
         assert said in done.stdout
     assert "It changes .copier-answers.yml, pyproject.toml, uv.lock.\n" in done.stdout

@@ -376,7 +376,7 @@ from rung_runtime import model_package, registry
 champion = registry.current_champion()
 assert [v.version for v in registry.open_registry().versions()] == [champion.version]
 registry.open_registry().fetch(champion.version, Path("fetched"))
-model = inference.opened(Path("fetched"), champion.digest)
+model = model_package.load_package(Path("fetched"), champion.digest)
 rows = model.read(pl.read_parquet("data/interim/holdout.parquet"))
 assert not model.failures(rows)
 print(json.dumps(model.predict(rows).tolist()))

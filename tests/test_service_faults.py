@@ -319,9 +319,9 @@ def test_an_object_store_can_be_the_log(
             time.sleep(0.2)
         assert server.stop() == 0
         assert sorted(labels.read(log).collect()["request_id"]) == [f"r{n}" for n in range(10)]
-        data = module("model_package").opened(made).data
+        data = module("model_package").load_package(made).data
         (tmp_path / "labels.csv").write_text("request_id,delayed\nr1,true\nr2,false\n")
-        assert "2 labels" in labels.add(tmp_path / "labels.csv", data, log)
+        assert "2 labels" in labels.add_labels(tmp_path / "labels.csv", data, log)
         truth = labels.joined(log).sort("request_id").collect()["truth"]
         assert truth.to_list()[:4] == [None, "true", "false", None]
         digest = json.loads((made / "manifest.json").read_text())["model_digest"]

@@ -38,7 +38,7 @@ def made(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(module: Module, made: Path) -> Any:
     """Return the package, opened."""
-    return module("model_package").opened(made)
+    return module("model_package").load_package(made)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def test_it_answers_what_the_model_answers_here(
     server: Server, module: Module, model: Any, rows: list[dict[str, Any]]
 ) -> None:
     table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
-    said = module("serving").parity(server.url, table, model)
+    said = module("serving").check_parity(server.url, table, model)
     assert "400 rows" in said
     expected = model.answers(model.predict(model.read(table)))
     found = ask(server, {"rows": rows}).json()
@@ -91,14 +91,14 @@ def test_parity_sees_a_transform_that_differs_a_little(
             return super().predict(rows.with_columns(pl.col("temperature_f") * 1.05))
 
     other = Perturbed(**vars(model))
-    with pytest.raises(module("serving").RefusedError, match=r"row \d+: .* the model here"):
-        module("serving").parity(server.url, table, other)
+    with pytest.raises(module("exceptions").RefusedError, match=r"row \d+: .* the model here"):
+        module("serving").check_parity(server.url, table, other)
     stranger = type(model)(**vars(model) | {"manifest": model.manifest | {"model_digest": "x"}})
-    with pytest.raises(module("serving").RefusedError, match="another model"):
-        module("serving").parity(server.url, table, stranger)
+    with pytest.raises(module("exceptions").RefusedError, match="another model"):
+        module("serving").check_parity(server.url, table, stranger)
     for url in ("foo", "http://127.0.0.1:1", f"{server.url}/metrics"):
-        with pytest.raises(module("serving").RefusedError, match=url):
-            module("serving").parity(url, table, model)
+        with pytest.raises(module("exceptions").RefusedError, match=url):
+            module("serving").check_parity(url, table, model)
 
 
 def test_a_request_has_the_id_it_came_with_if_that_is_one(
@@ -218,16 +218,20 @@ def test_the_other_rows_of_a_request_do_not_change_what_a_value_means(
     module: Module, model: Any, rows: list[dict[str, Any]]
 ) -> None:
     """Each value alone, and below and above every other: read, or not, all the same."""
-    batch = module("serving.batch")
+    serving_rows = module("serving.rows")
     values = [1, 1.0, 2.5, True, "1", "1.0", "x", None, 10**25, math.nan, math.inf, 1e300, "\udc00"]
 
     def read(column: str, given: list[Any]) -> list[Any]:
         table = [rows[0] | {column: value} for value in given]
-        typed = model.read(batch.frame(table, model.asked))
+        typed = model.read(serving_rows.frame_from_rows(table, model.request_contract))
         faults = {row for failure in model.failures(typed) for row in failure["rows"]}
         good = [row for n, row in enumerate(table) if n not in faults]
         # With a fault, a column stays as it came: values are compared without.
-        values = iter(model.read(batch.frame(good, model.asked))[column] if good else [])
+        values = iter(
+            model.read(serving_rows.frame_from_rows(good, model.request_contract))[column]
+            if good
+            else []
+        )
         return ["fault" if n in faults else next(values) for n in range(len(given))]
 
     for column in ("seats", "flight", "carrier", "dest", "scheduled_departure"):
@@ -258,8 +262,8 @@ def test_what_is_too_much_for_the_queue_is_told_to_come_again(
     module: Module, made: Path, rows: list[dict[str, Any]]
 ) -> None:
     serving, settings = module("serving"), module("settings")
-    served = module("serving.batch").load(made)
-    app = serving.app(served, settings.Service(log="", queue_rows=3))
+    served = module("serving.loaded_model").load(made)
+    app = serving.create_app(served, settings.Service(log="", queue_rows=3))
     release, predict = threading.Event(), type(served.model).predict
 
     class Slow(type(served.model)):  # type: ignore[misc]
@@ -294,7 +298,7 @@ def test_what_is_too_much_for_the_queue_is_told_to_come_again(
 def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
     module: Module, made: Path, rows: list[dict[str, Any]]
 ) -> None:
-    served = module("serving.batch").load(made)
+    served = module("serving.loaded_model").load(made)
 
     class Fragile(type(served.model)):  # type: ignore[misc]
         def predict(self, rows: pl.DataFrame) -> Any:
@@ -304,7 +308,7 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
             return np.where((rows["seats"] == 78).to_numpy()[:, None], np.nan, found)
 
     object.__setattr__(served, "model", Fragile(**vars(served.model)))
-    app = module("serving").app(served, module("settings").Service(log=""))
+    app = module("serving").create_app(served, module("settings").Service(log=""))
 
     async def run() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
@@ -319,22 +323,24 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
     answers = asyncio.run(run())
     assert [answer.status_code for answer in answers] == [200, 422, 200, 422, 200, 200]
     assert "ZeroDivisionError" in answers[1].text
-    assert "no number" in answers[3].text
+    assert "not a number" in answers[3].text
 
 
 def test_a_bug_of_ours_leaves_nobody_waiting_for_ever(
     module: Module, made: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = module("serving.batch")
-    app = module("serving").app(batch.load(made), module("settings").Service(log=""))
-    shape = batch.shape
+    batcher = module("serving.batcher")
+    app = module("serving").create_app(
+        module("serving.loaded_model").load(made), module("settings").Service(log="")
+    )
+    shape_faults = batcher.shape_faults
 
     def fails(rows: list[dict[str, Any]], data: Any) -> Any:
         if rows[0]["seats"] == 77:
-            raise pl.exceptions.PanicException("of Polars, which is no Exception")
-        return shape(rows, data)
+            raise pl.exceptions.PanicException("of Polars, which is not an Exception")
+        return shape_faults(rows, data)
 
-    monkeypatch.setattr(batch, "shape", fails)
+    monkeypatch.setattr(batcher, "shape_faults", fails)
 
     async def run() -> list[int]:
         transport = httpx.ASGITransport(app)
@@ -451,14 +457,14 @@ def test_bytes_after_the_json_that_are_damaged_are_told_so(
 @pytest.fixture
 def keep(module: Module, made: Path, tmp_path: Path) -> Callable[..., Any]:
     """Make a log, and say what it is fed with."""
-    served = module("serving.batch").load(made)
+    served = module("serving.loaded_model").load(made)
     table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
     typed = served.model.read(table)
     found = served.model.predict(typed)
 
     def keep(**options: Any) -> tuple[Any, Callable[[int, str], None]]:
         settings = module("settings").Service(log=str(tmp_path / "log")).model_copy(update=options)
-        log = module("prediction_log").Log(settings)
+        log = module("prediction_log").PredictionLog(settings)
 
         def add(n: int, name: str = "r") -> None:
             log.add(served, [(name, n)], [{}] * n, typed.head(n), found[:n])
@@ -522,12 +528,12 @@ def test_columns_can_be_left_out_and_old_files_still_have_them(
         log, add = keep(private=private)
         add(5)
         log.close()
-    rows = module("prediction_log").read(log.to).collect()
+    rows = module("prediction_log").read(log.location).collect()
     assert rows.height == 10
     assert rows["x:seats"].null_count() == rows["x:origin"].null_count() == 5
     # A half-written file is none.
-    (next(Path(log.to).glob("date=*")) / ".x.parquet.new").write_bytes(b"PAR1")
-    assert module("prediction_log").read(log.to).collect().height == 10
+    (next(Path(log.location).glob("date=*")) / ".x.parquet.new").write_bytes(b"PAR1")
+    assert module("prediction_log").read(log.location).collect().height == 10
 
 
 def test_a_log_that_cannot_be_written_is_kept_up_to_a_bound(
@@ -541,55 +547,55 @@ def test_a_log_that_cannot_be_written_is_kept_up_to_a_bound(
         if n % 3 == 0:
             log.write()
     log.write()
-    assert (log.rows, log.dropped, log.written) == (1_000, 2_000, 0)
+    assert (log.waiting_rows, log.dropped_rows, log.written_rows) == (1_000, 2_000, 0)
     assert log.failures > 0
     assert log.error
     assert log.lag() > 0
     blocked.unlink()
     log.close()
-    assert (log.rows, log.written) == (0, 1_000)
-    rows = module("prediction_log").read(log.to).collect()
+    assert (log.waiting_rows, log.written_rows) == (0, 1_000)
+    rows = module("prediction_log").read(log.location).collect()
     assert set(rows["request_id"]) == {f"r{n}" for n in range(20, 30)}, "the newest are kept"
 
 
 def test_labels_are_joined_by_request_and_the_last_word_counts(
     keep: Callable[..., Any], module: Module, made: Path, tmp_path: Path
 ) -> None:
-    labels, data = module("prediction_log"), module("model_package").opened(made).data
+    labels, data = module("prediction_log"), module("model_package").load_package(made).data
     log, add = keep()
     add(3, "a")
     add(1, "b")
     log.close()
     file = tmp_path / "labels.csv"
     file.write_text("request_id,row,delayed\na,0,true\na,2,False\nzz,0,true\n")
-    assert "3 labels" in (said := labels.add(file, data, log.to))
+    assert "3 labels" in (said := labels.add_labels(file, data, log.location))
     assert "1 of them" in said
     assert "zz" in said
     file.write_text("request_id,delayed\na,false\nb,TRUE\n")
-    assert "not there" not in labels.add(file, data, log.to)
-    rows = labels.joined(log.to).sort("request_id", "row").collect()
+    assert "without" not in labels.add_labels(file, data, log.location)
+    rows = labels.joined(log.location).sort("request_id", "row").collect()
     assert rows["truth"].to_list() == ["false", None, "false", "true"]
     for text, reason in (
         ("request_id,row\na,0\n", "lacks delayed"),
         ("delayed\ntrue\n", "request_id"),
-        ("request_id,delayed\na,maybe\n", "'maybe' is no delayed"),
-        ("request_id,delayed\na,\n", "is no delayed"),
+        ("request_id,delayed\na,maybe\n", "'maybe' is not a delayed"),
+        ("request_id,delayed\na,\n", "is not a delayed"),
         ("request_id,row,delayed\na,x,true\n", "row"),
     ):
         file.write_text(text)
         with pytest.raises(labels.UsageError, match=reason):
-            labels.add(file, data, log.to)
-    assert labels.joined(log.to).collect()["truth"].null_count() == 1
+            labels.add_labels(file, data, log.location)
+    assert labels.joined(log.location).collect()["truth"].null_count() == 1
 
 
 def test_labels_are_joined_by_the_keys_of_the_contract(
     module: Module, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     folder = package(module, tmp_path / "model", keys=["flight", "scheduled_departure"])
-    served = module("serving.batch").load(folder)
-    assert "flight" not in served.model.asked.columns
+    served = module("serving.loaded_model").load(folder)
+    assert "flight" not in served.model.request_contract.columns
     settings = module("settings").Service(log=str(tmp_path / "log"))
-    app = module("serving").app(served, settings)
+    app = module("serving").create_app(served, settings)
     bare = {k: v for k, v in rows[1].items() if k != "flight"}  # a caller without the key
 
     async def run() -> None:
@@ -605,7 +611,9 @@ def test_labels_are_joined_by_the_keys_of_the_contract(
     labels = module("prediction_log")
     truth = pl.DataFrame(rows[:2]).select("flight", "scheduled_departure")
     truth.with_columns(delayed=pl.lit("true")).write_csv(tmp_path / "labels.csv")
-    assert "not there" not in labels.add(tmp_path / "labels.csv", served.model.data, settings.log)
+    assert "without" not in labels.add_labels(
+        tmp_path / "labels.csv", served.model.data, settings.log
+    )
     found = labels.joined(settings.log).sort("request_id", "row").collect()
     assert found["truth"].null_count() == 2
     assert found.filter(pl.col("truth") == "true")["k:flight"].to_list() == [
@@ -724,9 +732,9 @@ def test_a_model_is_replaced_while_it_serves(
 
 def test_a_service_without_a_model_says_so(module: Module, tmp_path: Path) -> None:
     serving, settings = module("serving"), module("settings").Service(port=0)
-    with pytest.raises(serving.UsageError, match="holds no model"):
+    with pytest.raises(module("exceptions").UsageError, match="holds no model"):
         serving.serve(tmp_path, settings)
-    with pytest.raises(serving.UsageError, match="names no package"):
+    with pytest.raises(module("exceptions").UsageError, match="names no package"):
         serving.serve(None, settings)
 
 
@@ -734,5 +742,5 @@ def test_a_port_that_is_taken_is_told(module: Module, made: Path) -> None:
     serving = module("serving")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = module("settings").Service(port=taken.getsockname()[1])
-        with pytest.raises(serving.UsageError, match=r"service\.port"):
+        with pytest.raises(module("exceptions").UsageError, match=r"service\.port"):
             serving.serve(made, settings)

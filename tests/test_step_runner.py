@@ -32,11 +32,11 @@ def main():
         case "wait":
             Path("pid").write_text(str(os.getpid()))
             time.sleep(600)
-with step_runner.started(main) as variables:
+with step_runner.start(main) as variables:
     print(variables["ML_STEP_RUNNER"], flush=True)
     sys.stdin.read()
 """
-CLIENT = "from rung_runtime import step_runner; step_runner.attempt(); print('by itself')"
+CLIENT = "from rung_runtime import step_runner; step_runner.delegate(); print('by itself')"
 Step = Callable[..., "subprocess.Popen[str]"]
 
 

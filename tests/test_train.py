@@ -32,7 +32,7 @@ def test_files_with_random_names_are_renumbered_whole(module: Module, tmp_path: 
         fitted.second_ = bytearray(b"two")
         fitted.array_ = np.arange(3)
         train.save(fitted, tmp_path / str(number))
-        loaded = inference.load(tmp_path / str(number), ())
+        loaded = inference.load_estimator(tmp_path / str(number), ())
         assert (loaded.first_, bytes(loaded.second_)) == (b"one", b"two")
         assert loaded.array_.tolist() == [0, 1, 2]
         assert (tmp_path / str(number)).read_bytes() == (tmp_path / "0").read_bytes()

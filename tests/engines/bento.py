@@ -20,7 +20,7 @@ class Rows:
     def __init__(self) -> None:
         """Open the package that BENCH_MODEL names."""
         inference = import_module("rung_runtime.model_package")  # of the project, by PYTHONPATH
-        self.model = inference.opened(Path(os.environ["BENCH_MODEL"]))
+        self.model = inference.load_package(Path(os.environ["BENCH_MODEL"]))
 
     @bentoml.api(batchable=True, max_batch_size=1000, max_latency_ms=1000)
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ class Rows(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         """Open it, once."""
         inference = import_module("rung_runtime.model_package")  # of the project, by PYTHONPATH
-        self.model = inference.opened(Path(os.environ["BENCH_MODEL"]))
+        self.model = inference.load_package(Path(os.environ["BENCH_MODEL"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> Any:
         """Answer rows."""

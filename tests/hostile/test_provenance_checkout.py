@@ -161,7 +161,7 @@ def test_register_asks_for_it_on_a_runner_alone(
     made = {"package_digest": "p", "model_digest": "m", "files": {"gate.json": "g"}}
     monkeypatch.setattr(registration, "read_fields", found.__getitem__)
     monkeypatch.setattr(registration, "digest", lambda _: "g")
-    monkeypatch.setattr(module("model_package"), "verified", lambda _: made)
+    monkeypatch.setattr(module("model_package"), "verified_manifest", lambda _: made)
     Path("src/a.py").write_text("changed")
     if ci:
         with pytest.raises(RefusedError, match=r"src/a\.py"):

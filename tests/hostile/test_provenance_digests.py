@@ -188,7 +188,7 @@ def test_a_file_that_is_planted_beside_a_package_is_no_part_of_it(
     (folder / planted).write_text(f"open({str(place.marker)!r}, 'w').close()")
     if planted.startswith("problem"):  # which is all that Python would import
         with pytest.raises(place.module("model_package").UsageError, match="damaged"):
-            place.module("model_package").opened(folder)
+            place.module("model_package").load_package(folder)
     assert not (fetched(version, folder) / planted).exists()
 
 
@@ -225,7 +225,7 @@ def test_a_manifest_that_names_what_is_no_file_of_its_package_has_nothing_read(
 
     monkeypatch.setattr(inference, "digest", of_a_file)
     with pytest.raises(UsageError, match="is damaged"):
-        inference.verified(folder)
+        inference.verified_manifest(folder)
 
 
 def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_sentence(
@@ -246,7 +246,7 @@ def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_senten
         download._require(folder, found)
     monkeypatch.setattr(inference, "LONGEST", 100)
     with pytest.raises(UsageError, match="is damaged"):
-        inference.verified(folder)
+        inference.verified_manifest(folder)
 
 
 @pytest.mark.parametrize("key", ["package_digest", "model_digest"])
@@ -305,7 +305,7 @@ def test_the_digest_of_the_model_is_that_of_its_file(place: Place, key: str) -> 
     inference = place.module("model_package")
     place.package("made", evil=True, **{key: "sha256:" + "0" * 64})
     with pytest.raises(inference.UsageError, match="damaged"):
-        inference.opened(place.path / "made")
+        inference.load_package(place.path / "made")
     assert not place.marker.exists()
 
 
@@ -321,10 +321,10 @@ def test_a_refitted_package_names_the_model_that_its_gate_judged(place: Place) -
         more = {"refit_digest": own, "model_digest": of}
         packages.variant(place.module, place.good, folder, {"gate.json": text}, **more)
         if passes:
-            assert inference.verified(folder)["model_digest"] == of
+            assert inference.verified_manifest(folder)["model_digest"] == of
         else:
             with pytest.raises(inference.UsageError, match="damaged"):
-                inference.verified(folder)
+                inference.verified_manifest(folder)
 
 
 def test_a_registry_that_names_another_model_is_refused(place: Place) -> None:
@@ -338,17 +338,17 @@ def test_a_registry_that_names_another_model_is_refused(place: Place) -> None:
 
 
 def test_a_service_opens_the_package_that_was_deployed_and_no_other(place: Place) -> None:
-    batch = place.module("serving.batch")
+    desired_module = place.module("serving.desired")
     made = place.package("good")
     place.package("evil", evil=True)
     desired = {"folder": "evil", "version": "v", "package_digest": made["package_digest"]}
     (place.path / "service").mkdir()
     (place.path / "service/desired.json").write_text(json.dumps(desired))
-    with pytest.raises(batch.UsageError, match="not the package that was deployed"):
-        batch.desired()
+    with pytest.raises(desired_module.UsageError, match="not the package that was deployed"):
+        desired_module.load_desired()
     back = {"previous": "good", "previous_digest": made["package_digest"]}
     (place.path / "service/desired.json").write_text(json.dumps(desired | back))
-    served, error = batch.desired()
+    served, error = desired_module.load_desired()
     assert served.model.manifest["package_digest"] == made["package_digest"]
     assert "not the package that was deployed" in error
     assert not place.marker.exists()

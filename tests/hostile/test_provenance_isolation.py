@@ -115,7 +115,7 @@ def isolated(
 ) -> Iterator[Any]:
     """Open a package with code of an attacker's before its own."""
     made = packages.variant(module, good, to / "package", {file: code})
-    opened = module("isolation.model").opened
+    opened = module("isolation.model").open_isolated
     with opened(to / "package", made["package_digest"]) as model:
         yield model
 
@@ -124,14 +124,14 @@ def rows(module: Module, good: Path, count: int = 50) -> pl.DataFrame:
     """Return typed rows of the example."""
     inference, ingest = module("model_package"), module("pipeline.ingest")
     source = ingest.read(packages.ROOT / "template/data/raw/flights.csv", ",").head(count)
-    typed: pl.DataFrame = inference.opened(good).read(source)
+    typed: pl.DataFrame = inference.load_package(good).read(source)
     return typed
 
 
 def confined(module: Module, good: Path) -> bool:
     """Check whether this machine's kernel has what confinement needs."""
     manifest = json.loads((good / "manifest.json").read_text())
-    with module("isolation.model").opened(good, manifest["package_digest"]) as model:
+    with module("isolation.model").open_isolated(good, manifest["package_digest"]) as model:
         return not model.unconfined
 
 
@@ -148,8 +148,8 @@ def listeners(project: Path) -> Iterator[int]:
 def test_an_isolated_package_answers_what_it_answers_here(
     module: Module, good: Path, project: Path
 ) -> None:
-    typed, here = rows(module, good), module("model_package").opened(good)
-    recipe = module("pipeline.recipes").Recipe(here.fitted, here.features, here.asked)
+    typed, here = rows(module, good), module("model_package").load_package(good)
+    recipe = module("pipeline.recipes").Recipe(here.fitted, here.features, here.request_contract)
     out_of_fold = module("pipeline.recipes").out_of_fold
     source = module("pipeline.ingest").typed(
         module("pipeline.ingest")
@@ -161,7 +161,7 @@ def test_an_isolated_package_answers_what_it_answers_here(
     digest = here.manifest["package_digest"]
     for name in [name for name in sys.modules if digest[-12:] in name]:
         del sys.modules[name]
-    with module("isolation.model").opened(good, digest) as model:
+    with module("isolation.model").open_isolated(good, digest) as model:
         assert not [name for name in sys.modules if digest[-12:] in name]
         assert np.array_equal(model.predict(typed), here.predict(typed))
         assert model.failures(typed) == here.failures(typed)
@@ -262,10 +262,10 @@ def answering(line: bytes) -> Any:
 def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
     module: Module, good: Path, line: bytes
 ) -> None:
-    own, here = module("isolation.model"), module("model_package").opened(good)
+    own, here = module("isolation.model"), module("model_package").load_package(good)
     for ask in ("predict", "failures"):
         model = own.IsolatedModel(
-            here.manifest, here.data, here.asked, None, None, None, answering(line), ""
+            here.manifest, here.data, here.request_contract, None, None, None, answering(line), ""
         )
         with pytest.raises(own.PackageError):
             getattr(model, ask)(rows(module, good))

@@ -62,17 +62,17 @@ LIES: list[tuple[dict[str, Any], Any]] = [
 
 
 def compared(module: Import, monkeypatch: pytest.MonkeyPatch, ours: Any, theirs: bytes) -> str:
-    serving = module("serving")
-    monkeypatch.setattr(serving, "as_json", lambda *_: [{"x": 1}])
+    parity = module("serving.parity")
+    monkeypatch.setattr(parity, "rows_from_frame", lambda *_: [{"x": 1}])
     model = SimpleNamespace(
-        asked=SimpleNamespace(columns=["x"]),
+        request_contract=SimpleNamespace(columns=["x"]),
         digest="sha256:0",
         read=lambda rows: rows,
         predict=lambda _: None,
         answers=lambda _: [ours],
     )
     with answering(theirs) as url:
-        return str(serving.parity(url, pl.DataFrame({"x": [1]}), model))
+        return str(parity.check_parity(url, pl.DataFrame({"x": [1]}), model))
 
 
 def answered(prediction: Any) -> bytes:

@@ -1,7 +1,7 @@
-"""A package, opened: a model, its contract, and the code that it was trained with.
+"""The model package: a model, its contract, and the code that it was trained with.
 
-All that serving needs. A package brings its own `problem/`, so that a model meets no other feature
-code than the one it learned from, whatever the working tree holds by now.
+It is all that serving needs. A package brings its own `problem/`, so that a model only ever meets
+the feature code that it learned from, whatever the working tree holds by now.
 """
 
 import hashlib
@@ -29,74 +29,95 @@ from .pipeline.ingest import inputs, typed
 from .pipeline.validate import Rules, failures
 
 MANIFEST = "manifest.json"
-LONGEST = 64 << 20  # bytes of a document of a package that is read before it is known to be whole
-OLD = PACKAGE.with_name(".model.old")  # while another one takes its place
+MAX_DOCUMENT_BYTES = 64 << 20  # of a document that is read before the package is known to be whole
+OLD = PACKAGE.with_name(".model.old")  # the previous package, while a new one takes its place
 Features = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a package answers with."""
+    """A package that was opened, and can answer.
+
+    Attributes:
+        manifest: The package's `manifest.json`.
+        data: The contract that the model was trained under.
+        request_contract: The same for rows to predict: without a target, any number of rows.
+        fitted: The estimator.
+        features: The package's own `problem.features.features`.
+        rules: The package's own `problem.schema.rules`.
+    """
 
     manifest: dict[str, Any]
-    data: Data  # the contract that it was trained under
-    asked: Data = field(repr=False)  # the same of rows to predict
+    data: Data
+    request_contract: Data = field(repr=False)
     fitted: Any = field(repr=False)
     features: Features = field(repr=False)
     rules: Rules = field(repr=False)
 
     @property
     def version(self) -> str:
+        """Return the version that the package was registered as."""
         return str(self.manifest["version"])
 
     @property
     def digest(self) -> str:
-        """Of `model.skops`."""
+        """Return the digest of `model.skops`."""
         return str(self.manifest["model_digest"])
 
     def read(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Type the feature columns of rows as `problem.data.load` or JSON gives them."""
-        return typed(rows, self.asked)
+        """Type the feature columns of rows as `problem.data.load` or JSON has them."""
+        return typed(rows, self.request_contract)
 
     def failures(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
-        """What is wrong with typed rows, as `pipeline.validate.failures` says it."""
-        return failures(rows, self.asked, self.rules)
+        """Return what is wrong with typed rows: see `pipeline.validate.failures`."""
+        return failures(rows, self.request_contract, self.rules)
 
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
-        """Predict typed rows that nothing is wrong with: see the function `predict`."""
-        return predict(self.fitted, rows, self.asked, self.features)
+        """Predict typed rows that have no failures: see the function `predict`."""
+        return predict(self.fitted, rows, self.request_contract, self.features)
 
-    def answers(self, found: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """Each row's `prediction` and, if there are classes, their `probabilities`."""
+    def answers(self, y_pred: NDArray[np.float64]) -> list[dict[str, Any]]:
+        """Return each row's `prediction` and, if there are classes, their `probabilities`.
+
+        Args:
+            y_pred: As `predict` returns it.
+        """
         if self.data.task == "regression":
-            return [{"prediction": value} for value in found.tolist()]
+            return [{"prediction": value} for value in y_pred.tolist()]
         classes = self.data.classes
-        names = [classes[at] for at in found.argmax(axis=1)]
+        predictions = [classes[index] for index in y_pred.argmax(axis=1)]
         return [
-            {"prediction": name, "probabilities": dict(zip(classes, row, strict=True))}
-            for name, row in zip(names, found.tolist(), strict=True)
+            {"prediction": prediction, "probabilities": dict(zip(classes, row, strict=True))}
+            for prediction, row in zip(predictions, y_pred.tolist(), strict=True)
         ]
 
 
-def opened(folder: Path = PACKAGE, package_digest: str | None = None) -> Model:
+def load_package(folder: Path = PACKAGE, expected_digest: str | None = None) -> Model:
     """Open a package.
 
     Args:
-        package_digest: That of the package which it must be; None: whichever is there.
+        folder: The package.
+        expected_digest: The package digest that it must have; None accepts any.
 
     Raises:
-        UsageError: There is none, or it is damaged, or another one. Nothing of it has run then.
+        UsageError: It is missing, damaged or another one. None of its code has run then.
     """
     if folder == PACKAGE:
         repair()
-    manifest = verified(folder)
-    if package_digest not in (None, manifest["package_digest"]):
+    manifest = verified_manifest(folder)
+    if expected_digest not in (None, manifest["package_digest"]):
         raise UsageError(f"{folder}/ is not the package that was deployed: `ml deploy` it again")
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
-    code = _code(folder / "problem", manifest["package_digest"])
-    fitted = load(folder / MODEL.name, code("model").TRUSTED)
-    features, rules = code("features").features, code("schema").rules
-    return Model(manifest, data, data.for_predicting(), fitted, features, rules)
+    code = _import_problem(folder / "problem", manifest["package_digest"][-12:])
+    fitted = load_estimator(folder / MODEL.name, code["model"].TRUSTED)
+    return Model(
+        manifest,
+        data,
+        data.for_predicting(),
+        fitted,
+        code["features"].features,
+        code["schema"].rules,
+    )
 
 
 def repair() -> None:
@@ -106,61 +127,74 @@ def repair() -> None:
     shutil.rmtree(OLD, ignore_errors=True)
 
 
-def verified(folder: Path) -> dict[str, Any]:
-    """The manifest of a package, of which each file was found to be what the manifest says.
+def verified_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a package, once each of its files was found to be what it says.
 
     Raises:
         UsageError: There is no package, or it is damaged, or its manifest names another model.
     """
     try:
-        manifest: dict[str, Any] = _document(folder / MANIFEST)
-        files = manifest["files"]
-        for name, before in files.items():
-            if digest(_file(folder, name)) != before:
-                raise ValueError(name)
-        if package_digest(files) != manifest["package_digest"]:
-            raise ValueError(MANIFEST)
-        # Python would import a file that is only here, be it the bytecode of another.
-        code = (path for path in (folder / "problem").rglob("*") if path.is_file())
-        if not {path.relative_to(folder).as_posix() for path in code} <= files.keys():
-            raise ValueError("problem")
-        if manifest["model_digest"] != _model_digest(folder, manifest):
-            raise ValueError(MODEL.name)
+        manifest: dict[str, Any] = _read_document(folder / MANIFEST)
+        _verify(folder, manifest)
     except FileNotFoundError as error:
         if Path(error.filename).name == MANIFEST:
             raise UsageError(f"{folder}/ holds no model: run `ml run` first") from None
         raise UsageError(f"{error.filename} is missing: run `ml package` again") from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said = "is damaged, or was changed by hand: run `ml package` again"
-        raise UsageError(f"{folder}/ {said}") from None
+        raise UsageError(
+            f"{folder}/ is damaged, or was changed by hand: run `ml package` again"
+        ) from None
     return manifest
 
 
-def _document(path: Path) -> Any:
+def _verify(folder: Path, manifest: dict[str, Any]) -> None:
+    """Check that a package is what its manifest says.
+
+    Raises:
+        OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError: It is not.
+    """
+    files = manifest["files"]
+    for name, expected in files.items():
+        if digest(_package_file(folder, name)) != expected:
+            raise ValueError(name)
+    if package_digest(files) != manifest["package_digest"]:
+        raise ValueError(MANIFEST)
+    # Python would import a file that the manifest does not have, be it the bytecode of another.
+    for path in (folder / "problem").rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            raise ValueError(path.name)
+    if manifest["model_digest"] != _measured_digest(folder, manifest):
+        raise ValueError(MODEL.name)
+
+
+def _read_document(path: Path) -> Any:
     """Read JSON that anybody may have written.
 
     Raises:
-        OSError, ValueError, RecursionError: It cannot be read, or is too long or too deep.
+        OSError, ValueError, RecursionError: It cannot be read, or is too long or nested too deeply.
     """
-    if path.stat().st_size > LONGEST:
+    if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise ValueError(path.name)
     return json.loads(path.read_text("utf-8"))
 
 
-def _file(folder: Path, name: str) -> Path:
-    """Return a file of a package by the name that its manifest has for it.
+def _package_file(folder: Path, name: str) -> Path:
+    """Return the path of a file that a manifest names.
 
     Raises:
         ValueError: It would lie outside of the folder, or is a device or a pipe, which never ends.
     """
-    inside, path = PurePosixPath(name), folder / name
-    if inside.is_absolute() or ".." in inside.parts or (path.exists() and not path.is_file()):
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(name)
+    path = folder / name
+    if path.exists() and not path.is_file():
         raise ValueError(name)
     return path
 
 
-def _model_digest(folder: Path, manifest: dict[str, Any]) -> str:
-    """The digest of the model that was measured: that of the file, unless it was refitted.
+def _measured_digest(folder: Path, manifest: dict[str, Any]) -> str:
+    """Return the digest of the model that was measured: that of the file, unless it was refitted.
 
     Raises:
         LookupError, ValueError: The files of the package do not say it.
@@ -170,18 +204,19 @@ def _model_digest(folder: Path, manifest: dict[str, Any]) -> str:
         return files[MODEL.name]
     if manifest["refit_digest"] != files[MODEL.name] or "gate.json" not in files:
         raise ValueError(MODEL.name)
-    return str(_document(folder / "gate.json")["model_digest"])
+    return str(_read_document(folder / "gate.json")["model_digest"])
 
 
 def package_digest(files: dict[str, str]) -> str:
-    """The SHA-256 of the digests of a package's files, by name."""
+    """Return the SHA-256 of the digests of a package's files, by name."""
     return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
 
 
-def load(path: Path, trusted: Collection[str]) -> Any:
+def load_estimator(path: Path, trusted: Collection[str]) -> Any:
     """Load an estimator.
 
     Args:
+        path: A file of skops.
         trusted: The types, besides scikit-learn's public ones, that the file may hold.
 
     Raises:
@@ -190,30 +225,46 @@ def load(path: Path, trusted: Collection[str]) -> Any:
     try:
         return skops.io.load(path, trusted=list(trusted))
     except UntrustedTypesFoundException as error:
-        said = f"{path} holds types that problem/model.py does not trust: {error}"
-        raise UsageError(said) from None
+        raise UsageError(
+            f"{path} holds types that problem/model.py does not trust: {error}"
+        ) from None
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise UsageError(f"{path} is damaged ({error}): run `ml train` again") from None
 
 
 def predict(fitted: Any, rows: pl.DataFrame, data: Data, features: Features) -> NDArray[np.float64]:
-    """Predict typed rows: (n, classes) probabilities in the contract's order, or (n,) values."""
-    given = features(inputs(rows, data))
+    """Predict typed rows.
+
+    Args:
+        fitted: An estimator.
+        rows: (n, …) typed rows.
+        data: Their contract.
+        features: Makes of their feature columns what the estimator takes.
+
+    Returns:
+        (n, classes) probabilities in the contract's order, or (n,) values of a regression.
+    """
+    X = features(inputs(rows, data))
     if data.task == "regression":
-        return np.asarray(fitted.predict(given), dtype=float)
-    found = np.zeros((rows.height, len(data.classes)))  # a class that training lacked stays at 0
-    found[:, fitted.classes_] = fitted.predict_proba(given)
-    return found
+        return np.asarray(fitted.predict(X), dtype=float)
+    y_pred = np.zeros((rows.height, len(data.classes)))  # 0 for a class that training lacked
+    y_pred[:, fitted.classes_] = fitted.predict_proba(X)
+    return y_pred
 
 
-def _code(folder: Path, of: str) -> Callable[[str], ModuleType]:
-    """Import a package's `problem/` under a name of its own, and leave nothing in its folder."""
-    name = f"{__package__}._problem_{of[-12:]}"
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+def _import_problem(folder: Path, suffix: str) -> dict[str, ModuleType]:
+    """Import a package's `problem/` under a name of its own, and write nothing into its folder.
+
+    Args:
+        suffix: Makes the name that of this package alone.
+    """
+    name = f"{__package__}._problem_{suffix}"
+    writes_bytecode = not sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     try:
         sys.modules.setdefault(name, ModuleType(name)).__path__ = [str(folder)]
         return {
-            n: import_module(f"{name}.{n}") for n in ("features", "schema", "model")
-        }.__getitem__
+            module: import_module(f"{name}.{module}") for module in ("features", "schema", "model")
+        }
     finally:
-        sys.dont_write_bytecode = writes
+        sys.dont_write_bytecode = not writes_bytecode

@@ -18,7 +18,7 @@ NOT_OF_STEPS = frozenset(
         "controls.py",
         "delivery",
         "monitoring",
-        "prediction_log.py",
+        "prediction_log",
         "serving",
         "stamp.py",
         "step_runner.py",

@@ -42,7 +42,7 @@ SLOW = (
 
 
 @contextmanager
-def started(main: Callable[[], None]) -> Iterator[dict[str, str]]:
+def start(main: Callable[[], None]) -> Iterator[dict[str, str]]:
     """Run steps in forks of one process, for as long as the context lasts.
 
     Args:
@@ -76,7 +76,7 @@ def started(main: Callable[[], None]) -> Iterator[dict[str, str]]:
             os.waitpid(server, 0)
 
 
-def attempt() -> None:
+def delegate() -> None:
     """Have the runner of this `ml run` perform this command, and end as it does.
 
     Returns only if there is no runner any more, as the command then has to be performed here.

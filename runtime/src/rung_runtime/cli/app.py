@@ -103,7 +103,7 @@ def predict(
 
     if (file is None) == (rows is None):
         raise UsageError("name either a file or, with --json, rows")
-    model = model_package.opened()
+    model = model_package.load_package()
     if file:
         given = ingest.read(START / file, model.data.separator)
     else:
@@ -161,7 +161,7 @@ def _main() -> None:
         project.current()
         is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
         if is_step and STEP_RUNNER in os.environ:  # in `ml run`
-            import_module("..step_runner", __package__).attempt()
+            import_module("..step_runner", __package__).delegate()
         app()
     except RefusedError as refused:
         _leave(1, refused)

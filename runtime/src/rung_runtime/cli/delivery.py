@@ -56,7 +56,7 @@ def run(base: str | None = None) -> None:
     controls = _load("controls")
     controls.forget()
     found = controls.compared(base) if base else None
-    with _load("step_runner").started(main) as variables:
+    with _load("step_runner").start(main) as variables:
         _load("registry").refresh_champion_pointer()  # a new champion makes the comparison stale
         _load("stamp").refresh()  # and another runtime every step
         _measure_again()
@@ -253,14 +253,14 @@ def parity(
         raise UsageError("there is no champion: run `ml deploy` first")
     registry.require_expected(champion)
     folder = artifacts.ARTIFACTS / "champion" / champion.version
-    model = model_package.opened(registry.fetch_version(champion, folder), champion.digest)
+    model = model_package.load_package(registry.fetch_version(champion, folder), champion.digest)
     if file:
         rows = ingest.read(START / file, model.data.separator)
     else:
         artifacts.verified_digest(artifacts.HOLDOUT)
         rows = pl.read_parquet(artifacts.HOLDOUT)
     at = url or local.running().get("url") or f"http://{service.host}:{service.port}"
-    typer.echo(serving.parity(at.rstrip("/"), rows, model))
+    typer.echo(serving.check_parity(at.rstrip("/"), rows, model))
 
 
 def deploy(
@@ -368,7 +368,7 @@ def add_labels(
     file: Annotated[Path, Argument(help="CSV or Parquet: request_id or the keys, and the target.")],
 ) -> None:
     """Tell what really happened, for `ml monitor` to compare with what was predicted."""
-    typer.echo(_load("prediction_log").add(START / file))
+    typer.echo(_load("prediction_log").add_labels(START / file))
 
 
 def add_data(

@@ -20,7 +20,7 @@ from .watch import caution, scrape, watch
 if TYPE_CHECKING:
     from ..ci_platform import Forge
     from ..registry import Registry, Version
-    from ..serving.batch import Served
+    from ..serving.loaded_model import LoadedModel
 
 JOURNAL, STATE = Path("artifacts/deployment.json"), Path("service")
 MODELS = STATE / "models"
@@ -359,17 +359,17 @@ def _rival(name: str, champion: str | None) -> "Version":
     return registry.find_exact(name)
 
 
-def _fetched(version: "Version") -> "Served":
+def _fetched(version: "Version") -> "LoadedModel":
     """Open the very package of a version, which is fetched unless its copy is here already."""
     from .. import registry
-    from ..serving.batch import load
+    from ..serving.loaded_model import load
 
     folder = registry.fetch_version(version, MODELS / version.version)
     os.utime(folder)  # the last ones used are kept
     return load(folder, version.digest)
 
 
-def _serve(served: "Served", target: Target, at: Stage) -> str | None:
+def _serve(served: "LoadedModel", target: Target, at: Stage) -> str | None:
     """Switch to a model, try it and watch it; return what the watch could not find out."""
     from ..settings import delivery
 
@@ -386,17 +386,17 @@ def _serve(served: "Served", target: Target, at: Stage) -> str | None:
     return caution(watched, limits)
 
 
-def smoke_test(served: "Served", url: str) -> dict[str, Any]:
+def smoke_test(served: "LoadedModel", url: str) -> dict[str, Any]:
     """See that what answers is a package, and answers its commonest row as it does.
 
     Raises:
         RefusedError: It is not ready, is another model, or answers something else.
     """
-    from ..serving import parity
-    from ..serving.batch import frame
+    from ..serving import check_parity
+    from ..serving.rows import frame_from_rows
 
     model = served.model
-    rows = frame([served.example], model.asked)
+    rows = frame_from_rows([served.example], model.request_contract)
     try:
         ready, found = ask(f"{url}/readyz")[0], ask(f"{url}/version")[1]
         if ready != 200:
@@ -405,7 +405,7 @@ def smoke_test(served: "Served", url: str) -> dict[str, Any]:
             raise RefusedError(f"{url} serves {found['version']}, not {model.version}")
         said = "the commonest values are no row: they break a rule together"
         if not model.failures(model.read(rows)):
-            said = parity(url, rows, model)
+            said = check_parity(url, rows, model)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RefusedError(f"{url} does not answer as it should: {error!r}") from None
     return {"url": url, "package_digest": found["package_digest"], "parity": said}

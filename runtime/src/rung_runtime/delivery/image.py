@@ -23,9 +23,9 @@ from .. import RefusedError, UsageError, ci_platform, project, registry
 from ..adapters.target_local.ephemeral import free_port, started
 from ..artifacts import ARTIFACTS, PACKAGE, now, write_fields
 from ..isolation import model as isolated
-from ..model_package import verified
-from ..serving.batch import Served
-from ..serving.describe import Spreads
+from ..model_package import verified_manifest
+from ..serving.loaded_model import LoadedModel
+from ..serving.metrics import Distributions
 from ..settings import delivery
 from . import smoke_test
 
@@ -64,9 +64,9 @@ def image(version: str | None = None, push: bool = False) -> str:
         if found:
             registry.fetch_version(found, package)
         else:
-            verified(PACKAGE)
+            verified_manifest(PACKAGE)
             shutil.copytree(PACKAGE, package)
-        manifest = verified(package)
+        manifest = verified_manifest(package)
         for name in NEEDED:
             (shutil.copytree if Path(name).is_dir() else shutil.copy)(name, Path(folder, name))
         tag = f"{place}:{manifest['version']}"
@@ -76,9 +76,9 @@ def image(version: str | None = None, push: bool = False) -> str:
             # What docker does unasked: its format, for the health check, and steps that are kept.
             options += ["--format=docker", "--layers"]
         _run(engine, "build", *options, folder)
-        with isolated.opened(package, manifest["package_digest"]) as model:
+        with isolated.open_isolated(package, manifest["package_digest"]) as model:
             profile = json.loads((package / "profile.json").read_text("utf-8"))
-            served = Served(model, profile, Spreads(profile, model.data))
+            served = LoadedModel(model, profile, Distributions(profile, model.data))
             with _container(engine, tag) as url:
                 answered = str(smoke_test(served, url)["parity"])
     if not push or not found:

@@ -14,7 +14,7 @@ from typing import Any
 from .. import UsageError, registry
 from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
 from ..escaping import visible
-from ..model_package import verified
+from ..model_package import verified_manifest
 
 SBOM = ARTIFACTS / "sbom.json"
 SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
@@ -58,7 +58,7 @@ def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
         package: A folder that `ml package` wrote, by this version or an earlier one.
         bill: The requirements, CycloneDX 1.5 or newer.
     """
-    manifest = verified(package)
+    manifest = verified_manifest(package)
     contract, metrics = _document(package, "contract"), _document(package, "metrics")
     model, data = f"model@{manifest['version']}", f"data@{manifest['version']}"
     components = [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..model_package import Model
-    from ..serving.batch import Served
+    from ..serving.loaded_model import LoadedModel
     from ..settings import Delivery, Shadow
 
     Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ class Replay:
 
 
 def shadow(
-    new: "Served", old: "Served | None", wanted: "Delivery", document: dict[str, Any]
+    new: "LoadedModel", old: "LoadedModel | None", wanted: "Delivery", document: dict[str, Any]
 ) -> None:
     """Let a candidate and the champion answer the last requests of the log, in this process.
 
@@ -109,7 +109,7 @@ def shadow(
 
 
 def _replay(
-    new: "Served", old: "Served", requests: "list[pl.DataFrame]"
+    new: "LoadedModel", old: "LoadedModel", requests: "list[pl.DataFrame]"
 ) -> tuple[int, Replay | None]:
     """Return how many requests only the candidate fails, and what both answer to the others."""
     import numpy as np
@@ -136,7 +136,7 @@ def _replay(
 
 
 def compare_predictions(
-    model: "Model", old: "Served", replay: Replay, limits: "Shadow", document: dict[str, Any]
+    model: "Model", old: "LoadedModel", replay: Replay, limits: "Shadow", document: dict[str, Any]
 ) -> list[str]:
     """Write down how far apart the predictions are, and return what is beyond the limits."""
     import numpy as np
@@ -265,7 +265,7 @@ def spread(predictions: "Floats") -> float:
     return float(high - low)
 
 
-def usual_range(served: "Served") -> float | None:
+def usual_range(served: "LoadedModel") -> float | None:
     """Return the same distance for a model's predictions of its holdout; None of many classes."""
     percentiles = served.profile.get("prediction", {}).get("percentiles")
     return float(percentiles[95] - percentiles[5]) if percentiles else None
@@ -291,13 +291,13 @@ def comparable(new: "Model", old: "Model", replay: Replay) -> "tuple[Floats, Flo
 
 
 def _requests(
-    old: "Served", new: "Served", wanted: "Delivery", document: dict[str, Any]
+    old: "LoadedModel", new: "LoadedModel", wanted: "Delivery", document: dict[str, Any]
 ) -> "list[pl.DataFrame]":
     """Return the last requests of the log, or the champion's commonest row if there are none."""
     import polars as pl
 
     from ..prediction_log import read
-    from ..serving.batch import frame
+    from ..serving.rows import frame_from_rows
 
     now = datetime.now(UTC).replace(tzinfo=None)
     count = wanted.shadow.requests
@@ -308,7 +308,7 @@ def _requests(
     last = rows["request_id"].unique(maintain_order=True).tail(count)
     if last.is_empty():
         document["note"] = "no request is logged: the champion's commonest row was asked instead"
-        return [frame([old.example], old.model.asked)]
+        return [frame_from_rows([old.example], old.model.request_contract)]
     parts = rows.filter(pl.col("request_id").is_in(last.implode())).partition_by("request_id")
     common = new.example
     absent = [name for name in wanted.service.private if name in common]

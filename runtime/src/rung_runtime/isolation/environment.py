@@ -1,13 +1,14 @@
-"""Environment: what of ours the programs get that we start and that run a model's code.
+"""The environment of the programs that we start and that run a model's code.
 
-A list of what is passed on, not of what is held back: a token that nobody has thought of yet has
-a name that is not in it. A job's tokens and a cloud's keys stay with the command that needs them.
+A list of what is passed on, not of what is held back, because a token that nobody has thought of
+yet has a name that is not in it. A job's tokens and a cloud's keys stay with the command that needs
+them.
 """
 
 import os
 from collections.abc import Iterable
 
-PLAIN = {
+HARMLESS = {
     "PATH",
     "HOME",
     "USER",
@@ -46,11 +47,11 @@ def passed_on(more: Iterable[str] = ()) -> dict[str, str]:
     """Return the part of the environment that holds no token and no key.
 
     Args:
-        more: Names of further variables, as far as they are set.
+        more: Names of further variables to pass on if they are set.
     """
-    names = PLAIN | {*more}
+    names = HARMLESS | {*more}
     return {
-        name: text
-        for name, text in os.environ.items()
+        name: value
+        for name, value in os.environ.items()
         if name in names or name.startswith(PREFIXES)
     }

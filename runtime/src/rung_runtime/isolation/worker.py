@@ -1,8 +1,8 @@
-"""Worker: the process in which a package's code runs. It answers by a pipe, and that is all.
+"""The process in which a package's code runs. It answers requests from a pipe, and does no more.
 
-`model.opened` starts it, with a folder as its argument. A request is a line of JSON and bytes, as
-many as the line says; so is an answer. What the package prints goes elsewhere, and what it writes
-into the pipe is read as numbers by a parent that knows how many there must be.
+`model.open_isolated` starts it, with a folder as its argument. What the package prints goes to a
+log, and what it writes into the pipe is read as numbers by a parent that knows how many there must
+be. The format of the messages is that of `pipe`.
 """
 
 import io
@@ -10,64 +10,68 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .confinement import confine
+from .pipe import Message, write_message
+
+MAX_MESSAGE = 500  # characters of an error
 
 
 def main() -> None:
     """Confine this process, open the package, and answer until there are no more requests."""
     folder = Path(sys.argv[1])
     requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 0)
+    responses = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
     os.dup2(2, 1)
     unconfined = confine(folder)
-    send(answers, {"unconfined": unconfined})
+    write_message(responses, Message({"unconfined": unconfined}))
 
-    from ..model_package import opened
+    from ..model_package import load_package
 
     model: Any = None
     while line := requests.readline():
-        request = json.loads(line)
-        body = requests.read(request["bytes"])
+        facts = json.loads(line)
+        request = Message(facts, requests.read(facts["bytes"]))
         try:
-            if request["do"] == "open":
-                model = opened(folder / "package", request["package_digest"])
-                send(answers, {})
+            if facts["do"] == "open":
+                model = load_package(folder / "package", facts["package_digest"])
+                response = Message({})
             else:
-                send(answers, *answer(model, request, body))
-        except BaseException as error:  # of the package's code: all of it is only told
+                response = respond(model, request)
+            write_message(responses, response)
+        except BaseException as error:  # of the package's code: the parent is only sent its text
             reason = (str(error).strip().splitlines() or [""])[0]
-            send(answers, {"error": type(error).__name__, "message": reason[:500]})
+            facts = {"error": type(error).__name__, "message": reason[:MAX_MESSAGE]}
+            write_message(responses, Message(facts))
 
 
-def answer(model: Any, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the answer to a request about (n, …) typed rows: facts, and numbers."""
+def respond(model: Any, request: Message) -> Message:
+    """Return the response to a request about (n, …) typed rows.
+
+    Returns:
+        The failures of the rows, or the shape of the predictions and their bytes.
+    """
     import numpy as np
     import polars as pl
 
     from ..config import Data
     from ..pipeline.recipes import Recipe, out_of_fold
 
-    rows = pl.read_ipc_stream(io.BytesIO(body))
-    if request["do"] == "failures":
-        return {"failures": model.failures(rows)}, b""
-    if request["do"] == "predict":
+    rows = pl.read_ipc_stream(io.BytesIO(request.body))
+    task = request.facts["do"]
+    if task == "failures":
+        return Message({"failures": model.failures(rows)})
+    if task == "predict":
         y_pred = model.predict(rows)
     else:
-        recipe = Recipe(model.fitted, model.features, model.asked)
-        y_pred = out_of_fold([recipe], rows, Data.model_validate(request["data"]))[1][0]
+        recipe = Recipe(model.fitted, model.features, model.request_contract)
+        data = Data.model_validate(request.facts["data"])
+        _, (y_pred,) = out_of_fold([recipe], rows, data)
     numbers = np.ascontiguousarray(y_pred, dtype="<f8")
-    return {"shape": numbers.shape}, numbers.tobytes()
-
-
-def send(answers: BinaryIO, facts: dict[str, Any], body: bytes = b"") -> None:
-    """Write a line of JSON and bytes."""
-    line = json.dumps(facts | {"bytes": len(body)}, default=str)
-    answers.write(f"{line}\n".encode() + body)
-    answers.flush()
+    return Message({"shape": numbers.shape}, numbers.tobytes())
 
 
 if __name__ == "__main__":

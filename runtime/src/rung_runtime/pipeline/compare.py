@@ -20,7 +20,7 @@ from .. import UsageError, registry
 from ..artifacts import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, step_record
 from ..config import DATA, GATE, Config, Data
 from ..isolation import model as isolated
-from ..model_package import Model, load
+from ..model_package import Model, load_estimator
 from ..problem import features, trusted
 from ..records import ComparisonDocument
 from ..settings import DELIVERY, Delivery, delivery
@@ -76,7 +76,7 @@ def step(config: Config) -> str:
                 pl.read_parquet(TRAIN),
                 pl.read_parquet(HOLDOUT),
                 pl.read_parquet(PREDICTIONS)["given"].to_numpy(),
-                Recipe(load(MODEL, trusted()), features, config.data),
+                Recipe(load_estimator(MODEL, trusted()), features, config.data),
             )
             rival = processes.enter_context(opened(found, came, held, challenger.holdout))
             comparison |= compare(challenger, rival, config, delivery())
@@ -126,7 +126,7 @@ def opened(
             project.
     """
     folder = registry.fetch_version(version, FOLDER / version.version)
-    with isolated.opened(folder, version.digest) as model:
+    with isolated.open_isolated(folder, version.digest) as model:
         training = identity.read(folder)
         if training is None:
             yield Rival(model, _newer(model, folder, holdout))
@@ -244,7 +244,7 @@ def _both_recipes(
     if isinstance(rival, isolated.IsolatedModel):
         y_true, (ours,) = out_of_fold([recipe], rows, data)
         return y_true, ours, rival.out_of_fold(rows, data, len(y_true))
-    recipes = [recipe, Recipe(rival.fitted, rival.features, rival.asked)]
+    recipes = [recipe, Recipe(rival.fitted, rival.features, rival.request_contract)]
     y_true, (ours, theirs) = out_of_fold(recipes, rows, data)
     return y_true, ours, theirs
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import UsageError
 from ..artifacts import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, step_record, write_rows
 from ..config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Config, Data
-from ..model_package import load, predict
+from ..model_package import load_estimator, predict
 from ..problem import features, linear, trusted
 from ..records import MetricsDocument
 from . import report
@@ -40,7 +40,7 @@ def step(config: Config) -> str:
         train, holdout, fitted = (
             pl.read_parquet(TRAIN),
             pl.read_parquet(HOLDOUT),
-            load(MODEL, trusted()),
+            load_estimator(MODEL, trusted()),
         )
         truth, given = labels(holdout, config.data), predict(fitted, holdout, config.data, features)
         write_rows(pl.DataFrame({"truth": truth, "given": given}), PREDICTIONS)

@@ -73,9 +73,9 @@ def _require(folder: Path, version: Version) -> None:
     Raises:
         UsageError: It has another package, a damaged one, or files that its manifest does not list.
     """
-    from ..model_package import MANIFEST, verified
+    from ..model_package import MANIFEST, verified_manifest
 
-    manifest = verified(folder)
+    manifest = verified_manifest(folder)
     paths = list(folder.rglob("*"))
     if any(path.is_symlink() for path in [folder, *paths]):
         raise UsageError(f"{folder}/ has links to files elsewhere, which may change at any time")

@@ -26,14 +26,14 @@ def register() -> Version:
         RefusedError: The gate did not pass it, or passed another package; or this is a runner, and
             the package was not made from what is committed.
     """
-    from ..model_package import verified
+    from ..model_package import verified_manifest
 
     gate = read_fields("gate")
     package = read_fields("package")
     metrics = read_fields("evaluate")
     if gate["verdict"] != "passed":
         raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
-    manifest = verified(PACKAGE)
+    manifest = verified_manifest(PACKAGE)
     comparison = gate["comparison"]
     packaged = (
         manifest["package_digest"],
@@ -55,7 +55,7 @@ def register() -> Version:
         # The champion, trained again: only the time differs. A version of its own would be
         # deployed, compared with and monitored anew, each time that the pipeline runs.
         folder = fetch_version(champion, ARTIFACTS / CHAMPION / champion.version)
-        if _functional_files(verified(folder)) == _functional_files(manifest):
+        if _functional_files(verified_manifest(folder)) == _functional_files(manifest):
             return champion
     facts = _facts(gate, metrics)
     open_registry().push(PACKAGE, manifest, facts)

@@ -1,202 +1,310 @@
-"""The Open Inference Protocol, version 2: one tensor a feature, JSON or binary.
+"""The Open Inference Protocol, version 2: a tensor for each feature, as JSON or as bytes.
 
-https://github.com/kserve/open-inference-protocol, with its binary tensor data extension.
+https://github.com/kserve/open-inference-protocol, with its extension for binary tensor data.
 """
 
 import json
 import re
 import struct
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from .. import project
-from ..prediction_log import text
-from .batch import Answer, Fault, Faulty, Row, parsed
-
-if TYPE_CHECKING:
-    from . import Api
+from ..prediction_log.layout import json_text
+from .api import Api, ParsedRequest
+from .batcher import Answer
+from .rows import Fault, RequestError, Row, parse_json
 
 NAME = project.current().package  # of the model
-LENGTH = "inference-header-content-length"
-KINDS = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}  # the others are BYTES
-PARTS = {"FP": "f", "INT": "i", "UINT": "u"}
+JSON_LENGTH_HEADER = "inference-header-content-length"
+DATATYPES = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}  # the others are BYTES
+NUMPY_KINDS = {"FP": "f", "INT": "i", "UINT": "u"}
+OUTPUTS = ("prediction", "probabilities")
+MAX_ERROR = 2000  # characters
 Responses = dict[int | str, dict[str, Any]]
-ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
 
 
-def routes(api: "Api") -> APIRouter:
-    """The routes below /v2."""
-    made = APIRouter(prefix="/v2")
-    schema: dict[str, Any] = {"content": {"application/json": {"schema": ERROR}}}
-    unknown: Responses = {404: {"description": "There is no such model"} | schema}
+class InferenceRequest(NamedTuple):
+    """A request, parsed."""
+
+    id: str | None
+    is_binary: dict[str, bool]  # the outputs that are wanted, each as bytes or as JSON
+    rows: list[Row]
+
+
+class Tensor(NamedTuple):
+    """An output of the model."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+def routes(api: Api) -> APIRouter:
+    """Return the routes below /v2."""
+    router = APIRouter(prefix="/v2")
+    error_body: dict[str, Any] = {"content": {"application/json": {"schema": ERROR_SCHEMA}}}
+    unknown: Responses = {404: {"description": "There is no such model"} | error_body}
     ends: Responses = {503: {"description": "It is about to end"}}
-    answers: Responses = {
-        code: {"description": about} | schema
-        for code, about in (
-            (400, "The request breaks the contract"),
-            (413, "Too much"),
-            (503, "Too many"),
-        )
+    refusals: Responses = {
+        400: {"description": "The request breaks the contract"} | error_body,
+        413: {"description": "Too much"} | error_body,
+        503: {"description": "Too many"} | error_body,
     }
 
-    def known(model: str, version: str | None) -> Response | None:
+    def unknown_model(model: str, version: str | None) -> Response | None:
         if model == NAME and version in (None, api.model.version):
             return None
-        said = f"there is no model {model} {version or ''}".rstrip()
-        return JSONResponse({"error": f"{said}, but {NAME} {api.model.version}"}, 404)
+        requested = f"{model} {version or ''}".rstrip()
+        error = f"there is no model {requested}, but {NAME} {api.model.version}"
+        return JSONResponse({"error": error}, 404)
 
-    @made.get("")
+    @router.get("")
     async def server() -> dict[str, Any]:
         """Name the service and what it can."""
         return {"name": "rung", "version": "1", "extensions": ["binary_tensor_data"]}
 
-    @made.get("/health/live")
+    @router.get("/health/live")
     async def live() -> dict[str, bool]:
         """Tell that the process lives."""
         return {"live": True}
 
-    @made.get("/health/ready", responses=ends)
+    @router.get("/health/ready", responses=ends)
     async def ready() -> Response:
         """Tell whether new requests are welcome."""
         return JSONResponse({"ready": not api.draining}, 503 if api.draining else 200)
 
-    @made.get("/models/{model}/ready", responses=unknown | ends)
-    @made.get("/models/{model}/versions/{version}/ready", responses=unknown | ends)
+    @router.get("/models/{model}/ready", responses=unknown | ends)
+    @router.get("/models/{model}/versions/{version}/ready", responses=unknown | ends)
     async def model_ready(model: str, version: str | None = None) -> Response:
         """Tell whether the model answers."""
-        said = {"name": model, "ready": not api.draining}
-        return known(model, version) or JSONResponse(said, 503 if api.draining else 200)
+        if refusal := unknown_model(model, version):
+            return refusal
+        body = {"name": model, "ready": not api.draining}
+        return JSONResponse(body, 503 if api.draining else 200)
 
-    @made.get("/models/{model}", responses=unknown)
-    @made.get("/models/{model}/versions/{version}", responses=unknown)
+    @router.get("/models/{model}", responses=unknown)
+    @router.get("/models/{model}/versions/{version}", responses=unknown)
     async def metadata(model: str, version: str | None = None) -> Response:
         """Name the tensors."""
-        data = api.model.asked
-        asked = [(name, KINDS.get(c.type, "BYTES"), [-1]) for name, c in data.columns.items()]
-        given = [("prediction", "BYTES" if data.classes else "FP64", [-1])]
-        if data.classes:
-            given.append(("probabilities", "FP64", [-1, len(data.classes)]))
-        inputs, outputs = (
-            [dict(zip(("name", "datatype", "shape"), of, strict=True)) for of in tensors]
-            for tensors in (asked, given)
-        )
-        body = {"name": NAME, "versions": [api.model.version], "platform": "scikit-learn"}
-        return known(model, version) or JSONResponse(body | {"inputs": inputs, "outputs": outputs})
+        return unknown_model(model, version) or JSONResponse(model_metadata(api))
 
-    @made.post("/models/{model}/infer", responses=unknown | answers)
-    @made.post("/models/{model}/versions/{version}/infer", responses=unknown | answers)
+    @router.post("/models/{model}/infer", responses=unknown | refusals)
+    @router.post("/models/{model}/versions/{version}/infer", responses=unknown | refusals)
     async def infer(request: Request, model: str, version: str | None = None) -> Response:
         """Predict as many rows as the tensors have."""
-        asked: dict[str, Any] = {}
+        if refusal := unknown_model(model, version):
+            return refusal
+        return await api.answer("/v2", request, parse, render_error)
 
-        def rows(body: bytes, request: Request) -> list[Row]:
-            found, said = read(body, request.headers.get(LENGTH))
-            asked.update(found)
-            return said
-
-        def say(name: str, answer: Answer) -> Response:
-            return given(asked, name, answer)
-
-        return known(model, version) or await api.answer("/v2", request, rows, say, _sorry)
-
-    return made
+    return router
 
 
-def read(body: bytes, length: str | None) -> tuple[dict[str, Any], list[Row]]:
-    """Read a request: its `id`, the outputs `wanted` (binary or not), the rows of its tensors.
+def model_metadata(api: Api) -> dict[str, Any]:
+    """Return the name, the versions, and the tensors of the model."""
+    contract = api.model.request_contract
+    inputs = [
+        {"name": name, "datatype": DATATYPES.get(column.type, "BYTES"), "shape": [-1]}
+        for name, column in contract.columns.items()
+    ]
+    datatype = "BYTES" if contract.classes else "FP64"
+    outputs = [{"name": "prediction", "datatype": datatype, "shape": [-1]}]
+    if contract.classes:
+        shape = [-1, len(contract.classes)]
+        outputs.append({"name": "probabilities", "datatype": "FP64", "shape": shape})
+    return {
+        "name": NAME,
+        "versions": [api.model.version],
+        "platform": "scikit-learn",
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def parse(body: bytes, request: Request) -> ParsedRequest:
+    """Parse a request.
 
     Raises:
-        Faulty: It is none, or a tensor is not what it says.
+        RequestError: See `read_request`.
     """
-    at = int(length) if length and re.fullmatch("[0-9]{1,15}", length) else len(body)
-    asked = parsed(body[:at])
-    columns: dict[str, list[Any]] = {}
+    inference = read_request(body, request.headers.get(JSON_LENGTH_HEADER))
+    return ParsedRequest(inference.rows, partial(render, inference))
+
+
+def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
+    """Read a request.
+
+    Args:
+        body: JSON, and the bytes of binary tensors after it.
+        json_length: The length of the JSON as the header says it, if there is one.
+
+    Raises:
+        RequestError: It is not a request, or a tensor does not have the shape that it says.
+    """
+    has_length = json_length and re.fullmatch("[0-9]{1,15}", json_length)
+    end = int(json_length) if json_length and has_length else len(body)
+    document = parse_json(body[:end])
     try:
-        for tensor in asked["inputs"]:
-            name, kind, (size, *rest) = tensor["name"], tensor["datatype"], tensor["shape"]
-            if (many := tensor.get("parameters", {}).get("binary_data_size")) is None:
-                values = tensor["data"]
-                values = [v[0] if isinstance(v, list) and rest else v for v in values]
-            else:
-                values, at = _unpacked(body[at : at + many], kind), at + many
-            named = isinstance(name, str) and name not in columns
-            if rest not in ([], [1]) or len(values) != size or not named:
-                raise ValueError(f"{name}: not one tensor of shape [n] or [n, 1]")
-            columns[name] = values
-        every = zip(*columns.values(), strict=True)
-        rows = [dict(zip(columns, values, strict=True)) for values in every]
-        both: Any = [{"name": "prediction"}, {"name": "probabilities"}]
-        packed = bool(asked.get("parameters", {}).get("binary_data_output"))
-        wanted = {
-            output["name"]: bool(output.get("parameters", {}).get("binary_data", packed))
-            for output in asked.get("outputs") or both
-        }
-        if not rows or wanted.keys() - {"prediction", "probabilities"}:
+        columns = _read_tensors(document["inputs"], body, end)
+        every_row = zip(*columns.values(), strict=True)
+        rows = [dict(zip(columns, values, strict=True)) for values in every_row]
+        is_binary = _requested_outputs(document)
+        if not rows or is_binary.keys() - set(OUTPUTS):
             raise ValueError(
-                f"no rows, or outputs other than prediction and probabilities: {wanted}"
+                f"no rows, or outputs other than prediction and probabilities: {is_binary}"
             )
+        return InferenceRequest(document.get("id"), is_binary, rows)
     except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
-        said = text(f"{type(error).__name__}: {str(error)[:100]}")
-        raise Faulty([Fault(None, None, "not an inference request", said)]) from None
-    return {"id": asked.get("id"), "wanted": wanted}, rows
+        reason = json_text(f"{type(error).__name__}: {str(error)[:100]}")
+        raise RequestError.for_request("not an inference request", value=reason) from None
 
 
-def given(asked: dict[str, Any], name: str, answer: Answer) -> Response:
-    """The answer: each output as JSON, or as bytes after it if that was asked for."""
-    classes, predictions = answer.served.model.data.classes, answer.predictions
-    named = [one["prediction"] for one in predictions]
-    outputs = {"prediction": ("BYTES" if classes else "FP64", [len(named)], named)}
-    if classes:
-        shares = [share for one in predictions for share in one["probabilities"].values()]
-        outputs["probabilities"] = ("FP64", [len(named), len(classes)], shares)
-    tail, told = b"", []
-    for output, (kind, shape, data) in outputs.items():
-        if output not in asked["wanted"]:
+def _read_tensors(tensors: list[Any], body: bytes, start: int) -> dict[str, list[Any]]:
+    """Return the values of each tensor by its name.
+
+    Args:
+        start: Where the bytes of binary tensors begin, one after the other.
+    """
+    columns: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        name = tensor["name"]
+        datatype = tensor["datatype"]
+        size, *rest = tensor["shape"]
+        byte_count = tensor.get("parameters", {}).get("binary_data_size")
+        if byte_count is None:
+            values = tensor["data"]
+            values = [v[0] if isinstance(v, list) and rest else v for v in values]
+        else:
+            values = unpack(body[start : start + byte_count], datatype)
+            start += byte_count
+        is_new = isinstance(name, str) and name not in columns
+        if rest not in ([], [1]) or len(values) != size or not is_new:
+            raise ValueError(f"{name}: not one tensor of shape [n] or [n, 1]")
+        columns[name] = values
+    return columns
+
+
+def _requested_outputs(document: dict[str, Any]) -> dict[str, bool]:
+    """Return the outputs that a request wants, all if it names none, and which of them as bytes."""
+    default = bool(document.get("parameters", {}).get("binary_data_output"))
+    outputs = document.get("outputs")
+    if not outputs:
+        return dict.fromkeys(OUTPUTS, default)
+    return {
+        output["name"]: bool(output.get("parameters", {}).get("binary_data", default))
+        for output in outputs
+    }
+
+
+def render(inference: InferenceRequest, request_id: str, answer: Answer) -> Response:
+    """Return the response to a request: each output as JSON, or as bytes after the JSON."""
+    outputs: list[dict[str, Any]] = []
+    tail = b""
+    for tensor in _output_tensors(answer):
+        if tensor.name not in inference.is_binary:
             continue
-        tensor: dict[str, Any] = {"name": output, "datatype": kind, "shape": shape}
-        if asked["wanted"][output]:
-            packed = _packed(data)
-            told.append(tensor | {"parameters": {"binary_data_size": len(packed)}})
+        output = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+        if inference.is_binary[tensor.name]:
+            packed = pack(tensor.data)
+            outputs.append(output | {"parameters": {"binary_data_size": len(packed)}})
             tail += packed
         else:
-            told.append(tensor | {"data": data})
-    body = {"model_name": NAME, "model_version": answer.served.model.version, "outputs": told}
-    head = json.dumps(body | {"id": asked["id"] or name}).encode()
+            outputs.append(output | {"data": tensor.data})
+    body = {
+        "model_name": NAME,
+        "model_version": answer.loaded.model.version,
+        "outputs": outputs,
+        "id": inference.id or request_id,
+    }
+    head = json.dumps(body).encode()
     if not tail:
         return Response(head, media_type="application/json")
-    return Response(head + tail, 200, {LENGTH: str(len(head))}, "application/octet-stream")
+    headers = {JSON_LENGTH_HEADER: str(len(head))}
+    return Response(head + tail, 200, headers, "application/octet-stream")
 
 
-def _unpacked(data: bytes, kind: str) -> list[Any]:
-    if kind != "BYTES":
-        parts = re.fullmatch(r"(FP|INT|UINT)(8|16|32|64)", kind)
-        dtype = (
-            "?" if kind == "BOOL" else f"<{PARTS[parts[1]]}{int(parts[2]) // 8}" if parts else ""
-        )
-        found: list[Any] = np.frombuffer(data, np.dtype(dtype)).tolist()
-        return found
-    values, at = [], 0
-    while at < len(data):
-        (size,) = struct.unpack_from("<I", data, at)
-        values.append(data[at + 4 : at + 4 + size].decode())
-        at += 4 + size
+def _output_tensors(answer: Answer) -> list[Tensor]:
+    classes = answer.loaded.model.data.classes
+    predictions = [row["prediction"] for row in answer.predictions]
+    datatype = "BYTES" if classes else "FP64"
+    tensors = [Tensor("prediction", datatype, [len(predictions)], predictions)]
+    if classes:
+        probabilities = [
+            probability
+            for row in answer.predictions
+            for probability in row["probabilities"].values()
+        ]
+        shape = [len(predictions), len(classes)]
+        tensors.append(Tensor("probabilities", "FP64", shape, probabilities))
+    return tensors
+
+
+def unpack(data: bytes, datatype: str) -> list[Any]:
+    """Return the values of a binary tensor: little-endian, a text as its length and its bytes.
+
+    Raises:
+        ValueError, TypeError, struct.error: The bytes are not of that type.
+    """
+    if datatype == "BYTES":
+        return _unpack_texts(data)
+    values: list[Any] = np.frombuffer(data, numpy_dtype(datatype)).tolist()
     return values
 
 
-def _packed(values: list[Any]) -> bytes:
-    if isinstance(values[0], str):
-        texts = [value.encode() for value in values]
-        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    return np.array(values, "<f8").tobytes()
+def numpy_dtype(datatype: str) -> np.dtype[Any]:
+    """Return NumPy's name of a type of the protocol.
+
+    Raises:
+        TypeError: There is no such type.
+    """
+    if datatype == "BOOL":
+        return np.dtype("?")
+    parts = re.fullmatch(r"(FP|INT|UINT)(8|16|32|64)", datatype)
+    if parts is None:
+        raise TypeError(f"no datatype {datatype!r}")
+    kind, bits = parts.groups()
+    return np.dtype(f"<{NUMPY_KINDS[kind]}{int(bits) // 8}")
 
 
-def _sorry(faulty: Faulty) -> Response:
-    said = "; ".join(
-        " ".join(str(part) for part in (fault.column, fault.rule, fault.value) if part is not None)
-        + (f" (row {fault.row})" if fault.row is not None else "")
-        for fault in faulty.faults
-    )
-    return JSONResponse({"error": said[:2000]}, 400 if faulty.status == 422 else faulty.status)
+def _unpack_texts(data: bytes) -> list[str]:
+    texts = []
+    position = 0
+    while position < len(data):
+        (size,) = struct.unpack_from("<I", data, position)
+        start = position + 4
+        position = start + size
+        texts.append(data[start:position].decode())
+    return texts
+
+
+def pack(values: list[Any]) -> bytes:
+    """Return the bytes of a binary tensor of texts or of FP64; see `unpack`."""
+    if not isinstance(values[0], str):
+        return np.array(values, "<f8").tobytes()
+    texts = [value.encode() for value in values]
+    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+
+
+def render_error(error: RequestError) -> Response:
+    """Return the response to a request that cannot be answered."""
+    message = "; ".join(describe_fault(fault) for fault in error.faults)
+    status = 400 if error.status == 422 else error.status
+    return JSONResponse({"error": message[:MAX_ERROR]}, status)
+
+
+def describe_fault(fault: Fault) -> str:
+    """Return a fault as text: column, rule, value and row, as far as there are any."""
+    parts = [part for part in (fault.column, fault.rule, fault.value) if part is not None]
+    if fault.row is not None:
+        parts.append(f"(row {fault.row})")
+    return " ".join(parts)

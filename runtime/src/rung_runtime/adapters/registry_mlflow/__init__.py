@@ -39,7 +39,7 @@ class Mlflow:
             self.client = client()
 
     def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
-        from ...model_package import verified
+        from ...model_package import verified_manifest
 
         version = manifest["version"]
         with told():
@@ -51,7 +51,7 @@ class Mlflow:
             self._create(self.name)
             run = self.client.create_run(experiment(self.client, f"{self.name}-registry"))
             self.client.log_artifacts(run.info.run_id, str(folder), PACKAGE)
-            if verified(folder) != manifest:
+            if verified_manifest(folder) != manifest:
                 raise UsageError(f"{folder}/ has changed: run `ml register` again")
             names = ("version", "created", "package_digest", "model_digest")
             tags = facts | {name: manifest[name] for name in names}

@@ -1,0 +1,109 @@
+"""The layout of a log: which files it has, and the columns of each.
+
+    date=2026-01-31/TIME_VERSION-MODEL_RANDOM.parquet   answered rows
+    refused/date=…/TIME_all_RANDOM.parquet              refused rows, counted
+    labels/ids_TIME_RANDOM.parquet                      labels by request ID and row
+    labels/keys_TIME_RANDOM.parquet                     labels by the contract's keys
+
+A log is a folder, or the URL of an object store, whose login is in its usual variables.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .. import UsageError
+from ..artifacts import write_rows
+
+CHECK_PREFIX = "ml-check."  # of the ID of a request that is answered, and not logged
+TIME = pl.Datetime("us")  # UTC, without a zone
+# The columns of every answered row. Others follow: `prediction`, `p:CLASS` (a probability),
+# `x:FEATURE` and `k:KEY`.
+ANSWER_COLUMNS: dict[str, pl.DataType] = {
+    "request_id": pl.String(),
+    "row": pl.Int32(),
+    "time": TIME,
+    "version": pl.String(),
+    "model_digest": pl.String(),
+}
+REFUSED_COLUMNS: dict[str, pl.DataType] = {
+    "time": TIME,
+    "version": pl.String(),
+    "column": pl.String(),
+    "rule": pl.String(),
+    "rows": pl.Int64(),
+}
+
+
+def is_remote(log: str) -> bool:
+    """Return whether a log is in an object store."""
+    return "://" in log
+
+
+def remote_path(log: str, name: str) -> str:
+    """Return the URL of a file of a log in an object store."""
+    return f"{log.rstrip('/')}/{name}"
+
+
+def write_file(log: str, name: str, frame: pl.DataFrame) -> None:
+    """Write a file of a log, whole or not at all."""
+    if is_remote(log):
+        frame.write_parquet(remote_path(log, name))
+    else:
+        write_rows(frame, Path(log) / name)
+
+
+def scan_files(log: str, pattern: str, since: datetime | None = None) -> pl.LazyFrame | None:
+    """Return the rows of files of one kind; None if there are no files.
+
+    Args:
+        pattern: The pattern of their names, as `Path.glob` understands it.
+        since: Leave out files of earlier days. An object store has all of them read.
+
+    Raises:
+        UsageError: The log cannot be read.
+    """
+    if is_remote(log):
+        files = [remote_path(log, pattern)]
+    else:
+        first_day = f"date={since:%F}" if since else ""
+        paths = [path for path in Path(log).glob(pattern) if path.parent.name >= first_day]
+        files = sorted(str(path) for path in paths)
+    if not files:
+        return None
+    rows = pl.scan_parquet(
+        files,
+        glob=is_remote(log),
+        missing_columns="insert",
+        extra_columns="ignore",
+        hive_partitioning=False,
+    )
+    try:
+        rows.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if "expanded paths were empty" in str(error):
+            return None
+        raise UsageError(f"{log} cannot be read: {str(error).splitlines()[0]}") from None
+    return rows
+
+
+def model_name(version: str, model_digest: str) -> str:
+    """Return what the names of a model's files have in them."""
+    return f"{version}-{short_digest(model_digest)}"
+
+
+def short_digest(digest: str) -> str:
+    """Return the first eight characters of a digest."""
+    return digest.removeprefix("sha256:")[:8]
+
+
+def json_text(value: Any) -> str | None:
+    """Return a JSON value as a CSV file would have it, and always as text that can be written."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    # Half of a surrogate pair becomes U+FFFD.
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

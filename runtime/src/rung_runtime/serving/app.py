@@ -1,0 +1,160 @@
+"""The application: its routes, and what runs it."""
+
+import gc
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from .. import UsageError, settings
+from ..settings import Service
+from . import open_inference, openapi
+from .api import Api, ParsedRequest
+from .batcher import Answer
+from .desired import Stamp, desired_stamp, load_desired
+from .loaded_model import LoadedModel, load
+from .metrics import PROMETHEUS_TEXT
+from .rows import Fault, RequestError, parse_rows
+from .server import DrainingServer, listen
+
+THREAD_SWITCH_SECONDS = 0.0005
+
+
+def create_app(
+    loaded: LoadedModel, settings: Service, error: str | None = None, stamp: Stamp | None = None
+) -> FastAPI:
+    """Return the application.
+
+    Args:
+        loaded: The model to serve.
+        error: Why it is not the desired one; None if it is.
+        stamp: The stamp of `desired.DESIRED` before the model was loaded; the service then follows
+            that document. None: it stays with this model.
+    """
+    api = Api(loaded, settings, error, stamp)
+    app = FastAPI(title=open_inference.NAME, lifespan=api.lifespan, docs_url=None, redoc_url=None)
+    app.state.api = api
+
+    responses: open_inference.Responses = {
+        200: {"model": openapi.Answer},
+        413: {"description": "Too much", "model": openapi.Refusal},
+        422: {"description": "It breaks the contract", "model": openapi.Refusal},
+        503: {"description": "Too many", "model": openapi.Refusal},
+    }
+
+    @app.post("/predict", responses=responses)
+    async def predict(request: Request) -> Response:
+        """Predict one row or more."""
+        return await api.answer("/predict", request, parse, render_error)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Tell that the process lives."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", responses={503: {"description": "It is about to end"}})
+    async def readyz() -> Response:
+        """Tell whether new requests are welcome."""
+        if api.draining:
+            return JSONResponse({"status": "draining"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/version")
+    async def version() -> dict[str, str | None]:
+        """Tell which model answers, and why it is not a newer one."""
+        manifest = api.model.manifest
+        return {
+            "version": manifest["version"],
+            "model_digest": manifest["model_digest"],
+            "package_digest": manifest["package_digest"],
+            "since": api.batcher.loaded.since,
+            "error": api.error,
+        }
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    async def metrics() -> Response:
+        """Tell Prometheus."""
+        return Response(api.metrics.text(), media_type=PROMETHEUS_TEXT)
+
+    app.include_router(open_inference.routes(api))
+
+    def openapi_document() -> dict[str, Any]:
+        return openapi.document(app, api.batcher.loaded, settings.max_rows)
+
+    app.openapi = openapi_document  # type: ignore[method-assign]
+    return app
+
+
+def parse(body: bytes, _: Request) -> ParsedRequest:
+    """Parse the body of `POST /predict`.
+
+    Raises:
+        RequestError: It is not JSON, or has no rows.
+    """
+    return ParsedRequest(parse_rows(body), render)
+
+
+def render(request_id: str, answer: Answer) -> Response:
+    """Return the response to `POST /predict`."""
+    model = answer.loaded.model
+    body = {
+        "request_id": request_id,
+        "version": model.version,
+        "model_digest": model.digest,
+        "predictions": answer.predictions,
+    }
+    return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
+
+
+def render_error(error: RequestError) -> Response:
+    """Return the response to a request that cannot be answered."""
+    return JSONResponse({"detail": [fault_json(fault) for fault in error.faults]}, error.status)
+
+
+def fault_json(fault: Fault) -> dict[str, Any]:
+    """Return a fault as `openapi.Fault` describes it."""
+    reason = fault.rule if fault.value is None else f"{fault.rule}: {fault.value}"
+    return {"row": fault.row, "column": fault.column, "reason": reason}
+
+
+def serve(folder: Path | None, settings: Service, sock: socket.socket | None = None) -> None:
+    """Serve until SIGTERM; then answer those who wait, write the log, and return.
+
+    Args:
+        folder: A package; None: the one that `desired.DESIRED` names, now and whenever it changes.
+        sock: A socket that listens already.
+
+    Raises:
+        UsageError: No package can be opened, or the port cannot be had.
+    """
+    if folder:
+        app = create_app(load(folder), settings)
+    else:
+        stamp = desired_stamp()
+        loaded, error = load_desired()
+        app = create_app(loaded, settings, error, stamp)
+    # Else the event loop waits 5 ms for its turn whenever the other thread has one, and everybody
+    # for the garbage collector, which would visit all that the imports left, again and again.
+    sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+    gc.freeze()
+    with sock or listen(settings) as listener:
+        DrainingServer(app, app.state.api).run([listener])
+
+
+def main() -> None:
+    """Run `ml-serve PACKAGE`, the one command of a container."""
+    if len(sys.argv) < 2:
+        _fail("name the folder of a package")
+    try:
+        serve(Path(sys.argv[1]), settings.delivery().service)
+    except UsageError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"ml-serve: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)

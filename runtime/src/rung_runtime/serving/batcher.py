@@ -1,0 +1,220 @@
+"""The one thread that predicts: all requests that wait are answered together.
+
+A row costs nearly as much alone as with sixty-four others. No request waits for others to come,
+though: what came while the last batch was answered is the next one.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import accumulate
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from ..prediction_log.writer import ANY_ERROR, PredictionLog
+from .loaded_model import LoadedModel
+from .rows import (
+    RequestError,
+    Row,
+    faults_from_failures,
+    frame_from_rows,
+    shape_faults,
+)
+
+MAX_WAIT_SECONDS = 0.005  # for more requests than those that wait already
+WAIT_STEP_SECONDS = 0.0002
+
+
+class Answer(NamedTuple):
+    """The predictions for the rows of one request, and the model that made them."""
+
+    loaded: LoadedModel
+    predictions: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PendingRequest:
+    """A request that waits for its answer."""
+
+    id: str
+    rows: list[Row]
+    answer: "asyncio.Future[Answer]"
+
+
+class Outcome(NamedTuple):
+    """What became of a request."""
+
+    request: PendingRequest
+    result: Answer | RequestError
+
+
+class Batcher:
+    """Answers requests in batches, with the model that is loaded at the moment.
+
+    Attributes:
+        loaded: The model; another thread may replace it at any time.
+        waiting_rows: Rows that wait for an answer, or are being answered.
+        model_errors: Requests at which the code of `problem/` failed.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, log: PredictionLog, max_waiting_rows: int, batch_rows: int
+    ) -> None:
+        """Make a batcher.
+
+        Args:
+            log: Gets every answer.
+            max_waiting_rows: Rows that may wait; a request beyond that is refused.
+            batch_rows: Rows at which a batch is full. Its last request may go beyond that.
+        """
+        self.loaded = loaded
+        self.log = log
+        self.max_waiting_rows = max_waiting_rows
+        self.batch_rows = batch_rows
+        self.waiting_rows = 0
+        self.model_errors = 0
+        self.queue: SimpleQueue[PendingRequest | None] = SimpleQueue()  # None: stop
+
+    def start(self) -> None:
+        """Start the thread; called in the event loop that waits for the answers."""
+        self.loop = asyncio.get_running_loop()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def stop(self) -> None:
+        """Have the thread end once it has answered all that waits."""
+        self.queue.put(None)
+
+    async def ask(self, request_id: str, rows: list[Row]) -> Answer:
+        """Wait for the answer to a request.
+
+        Raises:
+            RequestError: The rows break the contract, or too many rows wait already.
+        """
+        if self.waiting_rows and self.waiting_rows + len(rows) > self.max_waiting_rows:
+            raise RequestError.for_request("too many rows wait: try again later", 503)
+        self.waiting_rows += len(rows)
+        try:
+            future: asyncio.Future[Answer] = self.loop.create_future()
+            self.queue.put(PendingRequest(request_id, rows, future))
+            return await future
+        finally:
+            self.waiting_rows -= len(rows)
+
+    def _run(self) -> None:
+        # A few rows are not worth sharing among threads, and the event loop needs a core, too.
+        threadpool_limits(1, "openmp")
+        while first := self.queue.get():
+            started = time.perf_counter()
+            batch = self._collect(first)
+            loaded = self.loaded  # the same for the whole batch, even if it is replaced meanwhile
+            try:
+                outcomes = self._outcomes(batch, loaded)
+            except ANY_ERROR:  # a bug of ours, which must not keep the callers waiting for ever
+                logging.getLogger("uvicorn.error").exception("a request cannot be answered")
+                outcomes = [
+                    Outcome(request, RequestError.for_request("not rows")) for request in batch
+                ]
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+                self.loop.call_soon_threadsafe(deliver, outcomes)
+            self._wait_for_callers(len(batch), started)
+
+    def _collect(self, first: PendingRequest) -> list[PendingRequest]:
+        """Return a request and those that wait behind it, up to a full batch."""
+        batch = [first]
+        size = len(first.rows)
+        with suppress(Empty):
+            while size < self.batch_rows:
+                request = self.queue.get_nowait()
+                if request is None:
+                    self.stop()  # again, for the loop that called this
+                    break
+                batch.append(request)
+                size += len(request.rows)
+        return batch
+
+    def _wait_for_callers(self, answered: int, started: float) -> None:
+        """Wait a moment, if requests wait, for the callers that were just answered.
+
+        Taken together with those that wait they cost little; else callers split into two groups
+        that take turns.
+
+        Args:
+            answered: Requests of the last batch.
+            started: When that batch was begun, in seconds of `time.perf_counter`.
+        """
+        waiting = self.queue.qsize()
+        if not waiting:
+            return
+        now = time.perf_counter()
+        deadline = now + min(MAX_WAIT_SECONDS, (now - started) / 2)
+        while self.queue.qsize() < waiting + answered and time.perf_counter() < deadline:
+            time.sleep(WAIT_STEP_SECONDS)
+
+    def _outcomes(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        well_formed: list[PendingRequest] = []
+        for request in batch:
+            faults = shape_faults(request.rows, loaded.model.request_contract)
+            if faults:
+                outcomes.append(Outcome(request, RequestError(faults)))
+            else:
+                well_formed.append(request)
+        if well_formed:
+            outcomes += self._predict(well_formed, loaded)
+        return outcomes
+
+    def _predict(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
+        """Predict the rows of a batch; if that fails, those of its halves, and so on.
+
+        Thus a request that breaks the contract ends up alone, and the others are answered.
+        """
+        model = loaded.model
+        try:
+            rows = [row for request in batch for row in request.rows]
+            typed = model.read(frame_from_rows(rows, model.request_contract))
+            failures = model.failures(typed)
+            if not failures:
+                y_pred = model.predict(typed)
+                predictions = model.answers(y_pred)
+                if not np.isfinite(y_pred).all():
+                    raise ArithmeticError("a prediction is not a number")
+                sizes = [(request.id, len(request.rows)) for request in batch]
+                self.log.add(loaded, sizes, rows, typed, y_pred)
+                return list(_split(batch, loaded, predictions))
+        except ANY_ERROR as error:  # of problem/, for rows that its author did not foresee
+            if len(batch) == 1:
+                self.model_errors += 1
+                logging.getLogger("uvicorn.error").exception("the model cannot answer")
+                reason = f"the model cannot answer: {type(error).__name__}: {str(error)[:200]}"
+                return [Outcome(batch[0], RequestError.for_request(reason))]
+        if len(batch) == 1:
+            return [Outcome(batch[0], RequestError(faults_from_failures(failures)))]
+        half = len(batch) // 2
+        return self._predict(batch[:half], loaded) + self._predict(batch[half:], loaded)
+
+
+def _split(
+    batch: list[PendingRequest], loaded: LoadedModel, predictions: list[dict[str, Any]]
+) -> Iterator[Outcome]:
+    """Yield each request of a batch with its own predictions."""
+    ends = accumulate(len(request.rows) for request in batch)
+    for request, end in zip(batch, ends, strict=True):
+        yield Outcome(request, Answer(loaded, predictions[end - len(request.rows) : end]))
+
+
+def deliver(outcomes: list[Outcome]) -> None:
+    """Resolve the futures of answered requests; called in the event loop."""
+    for request, result in outcomes:
+        if request.answer.done():  # the caller has given up
+            continue
+        if isinstance(result, RequestError):
+            request.answer.set_exception(result)
+        else:
+            request.answer.set_result(result)

@@ -1,0 +1,76 @@
+"""A package in service: the model, the profile of its training, and what it was asked since."""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ..artifacts import now
+from ..config import Column, Data
+from ..model_package import Model, load_package
+from .metrics import Distributions
+from .rows import Row, frame_from_rows, rows_from_frame
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A package in service."""
+
+    model: Model
+    profile: dict[str, Any]  # profile.json
+    distributions: Distributions  # of the rows that it was sent, and of its predictions
+    since: str = field(default_factory=now)
+
+    @property
+    def example(self) -> Row:
+        """A row of the median, or the most frequent value, of each column in the training data."""
+        summaries = self.profile["columns"]
+        return {
+            name: typical_value(column, summaries[name])
+            for name, column in self.model.request_contract.columns.items()
+        }
+
+
+def load(folder: Path, package_digest: str | None = None) -> LoadedModel:
+    """Open a package, and predict once, so that no caller waits for what is done only once.
+
+    Args:
+        folder: The package.
+        package_digest: The digest that it must have; None accepts any.
+
+    Raises:
+        UsageError: It is missing, damaged or another one. None of its code has run then.
+    """
+    model = load_package(folder, package_digest)
+    profile = json.loads((folder / "profile.json").read_text("utf-8"))
+    loaded = LoadedModel(model, profile, Distributions(profile, model.data))
+    with suppress(Exception):  # of problem/, for a row that nobody has sent
+        model.predict(model.read(frame_from_rows([loaded.example], model.request_contract)))
+    return loaded
+
+
+def typical_value(column: Column, summary: dict[str, Any]) -> Any:
+    """Return a value that is typical of a column, as JSON has it; None if nothing is known.
+
+    Args:
+        column: The column's contract.
+        summary: The column's part of the profile.
+    """
+    if counts := summary.get("counts"):
+        most_frequent = max(counts, key=counts.get)
+        return most_frequent == "true" if column.type == "boolean" else most_frequent
+    percentiles = summary.get("percentiles")
+    if not percentiles:
+        return None
+    if column.type == "text":
+        return "some words"
+    median = percentiles[50]
+    if column.type == "datetime":
+        time = datetime.fromtimestamp(median, UTC).replace(tzinfo=None)
+        contract = Data.model_construct(columns={"time": column})
+        return rows_from_frame(pl.DataFrame({"time": [time]}), contract)[0]["time"]
+    return int(median) if column.type == "integer" else float(median)

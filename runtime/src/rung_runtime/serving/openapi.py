@@ -1,0 +1,116 @@
+"""OpenAPI: the requests and responses of `POST /predict`, with the columns of the model served."""
+
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from ..config import Column
+from .loaded_model import LoadedModel
+
+# What each directive of Polars writes; a format with others is described by its name alone.
+DATE_PATTERNS = {
+    "%Y": "[12][0-9]{3}",
+    "%m": "(0[1-9]|1[0-2])",
+    "%d": "(0[1-9]|1[0-9]|2[0-8])",
+    "%H": "([01][0-9]|2[0-3])",
+    "%M": "[0-5][0-9]",
+    "%S": "[0-5][0-9]",
+}
+DIRECTIVE = re.compile(r"(%[#.]?\w)")
+Schema = dict[str, Any]  # of JSON Schema
+
+
+class Fault(BaseModel):
+    row: int | None
+    column: str | None
+    reason: str
+
+
+class Refusal(BaseModel):
+    detail: list[Fault]
+
+
+class Prediction(BaseModel):
+    prediction: str | float
+    probabilities: dict[str, float] = {}  # of the classes, if there are any
+
+
+class Answer(BaseModel):
+    request_id: str
+    version: str
+    model_digest: str
+    predictions: list[Prediction]
+
+
+def document(app: FastAPI, loaded: LoadedModel, max_rows: int) -> dict[str, Any]:
+    """Return the OpenAPI document of the service.
+
+    Args:
+        max_rows: Rows that a request may have.
+    """
+    openapi = get_openapi(title=app.title, version=loaded.model.version, routes=app.routes)
+    openapi["components"]["schemas"]["Row"] = row_schema(loaded)
+    row = {"$ref": "#/components/schemas/Row"}
+    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": max_rows}
+    request = {
+        "type": "object",
+        "required": ["rows"],
+        "properties": {"rows": {"oneOf": [rows, row]}},
+    }
+    body = {"schema": request, "example": {"rows": [loaded.example]}}
+    openapi["paths"]["/predict"]["post"]["requestBody"] = {
+        "required": True,
+        "content": {"application/json": body},
+    }
+    return openapi
+
+
+def row_schema(loaded: LoadedModel) -> Schema:
+    """Return the schema of a row."""
+    contract = loaded.model.request_contract
+    properties = {name: column_schema(column) for name, column in contract.columns.items()}
+    for name in contract.left_out:
+        properties[name] = {"description": "not used"}
+    return {
+        "type": "object",
+        "required": list(contract.columns),
+        "properties": properties,
+        "additionalProperties": False,
+        "example": loaded.example,
+    }
+
+
+def column_schema(column: Column) -> Schema:
+    """Return the schema of a column's values."""
+    schema: Schema = {"type": column.type}
+    if column.type == "category":
+        schema = {"type": "string"}
+        schema["examples" if column.open else "enum"] = column.categories
+    elif column.type == "text":
+        schema = {"type": "string"}
+    elif column.type == "datetime":
+        schema = _time_schema(column.formats[0] if column.formats else "")
+    if column.min is not None:
+        schema["minimum"] = column.min
+    if column.max is not None:
+        schema["maximum"] = column.max
+    if column.nullable:
+        schema["type"] = [schema["type"], "null"]
+        if "enum" in schema:
+            schema["enum"] = [*schema["enum"], None]
+    return schema
+
+
+def _time_schema(time_format: str) -> Schema:
+    """Return the schema of a time in a format of Polars; "" is ISO 8601."""
+    if not time_format:
+        return {"type": "string", "format": "date-time"}
+    schema = {"type": "string", "description": f"a time like {time_format}"}
+    parts = DIRECTIVE.split(time_format)
+    if all(directive in DATE_PATTERNS for directive in parts[1::2]):
+        pattern = "".join(DATE_PATTERNS.get(part) or re.escape(part) for part in parts)
+        schema["pattern"] = f"^{pattern}$"
+    return schema

@@ -1,0 +1,45 @@
+"""The parts of uvicorn that `serving/server.py` uses, and that uvicorn does not document.
+
+If one of these tests fails after an update of uvicorn, read `DrainingServer` beside the new
+`uvicorn.Server`, and run `test_service_faults.py`, which ends a service under load.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("handle_exit", ["self", "sig", "frame"]),
+        ("on_tick", ["self", "counter"]),
+        ("shutdown", ["self", "sockets"]),
+    ],
+)
+def test_uvicorn_has_the_methods_that_the_server_overrides(
+    method: str, parameters: list[str]
+) -> None:
+    overridden = getattr(uvicorn.Server, method, None)
+    assert overridden, f"uvicorn.Server has no {method} any more"
+    assert list(inspect.signature(overridden).parameters) == parameters
+
+
+def test_uvicorn_ends_when_a_tick_says_so() -> None:
+    assert inspect.iscoroutinefunction(uvicorn.Server.on_tick)
+    assert "self.on_tick(counter)" in inspect.getsource(uvicorn.Server.main_loop)
+    assert "self.handle_exit" in inspect.getsource(uvicorn.Server.capture_signals)
+
+
+def test_uvicorn_counts_connections_and_sends_default_headers() -> None:
+    state = ServerState()
+    assert state.connections == set(), "drained when it is empty"
+    assert state.default_headers == [], "sent with each response"
+    config = uvicorn.Config(lambda: None, headers=[("x", "y")])
+    config.load()
+    assert config.encoded_headers[-1] == (b"x", b"y"), "what default_headers are renewed from"
+    assert "self.config.encoded_headers" in inspect.getsource(uvicorn.Server.on_tick)
