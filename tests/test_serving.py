@@ -583,7 +583,7 @@ def test_labels_are_joined_by_request_and_the_last_word_counts(
         ("request_id,row,delayed\na,x,true\n", "row"),
     ):
         file.write_text(text)
-        with pytest.raises(labels.UsageError, match=reason):
+        with pytest.raises(module("exceptions").UsageError, match=reason):
             labels.add_labels(file, data, log.location)
     assert labels.joined(log.location).collect()["truth"].null_count() == 1
 
