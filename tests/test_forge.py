@@ -29,9 +29,9 @@ def test_a_laptop_is_no_runner(
 ) -> None:
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.delenv("CI_API_V4_URL", raising=False)
-    assert forge.here() is None
-    with pytest.raises(module("ci_platform").UsageError, match="run it from one"):
-        forge.there()
+    assert forge.current_platform() is None
+    with pytest.raises(UsageError, match="not running inside a supported CI job"):
+        forge.require_platform()
 
 
 @names
@@ -39,8 +39,8 @@ def test_a_runner_knows_its_registry_in_the_lower_case_that_registries_ask_for(
     name: str, runner: Callable[..., None], forge: ModuleType
 ) -> None:
     runner(name)
-    assert forge.there().place() == "ghcr.io/team/project"
-    assert forge.there().credentials() == ("somebody", TOKEN)
+    assert forge.require_platform().registry_prefix() == "ghcr.io/team/project"
+    assert forge.require_platform().credentials() == ("somebody", TOKEN)
 
 
 @names
@@ -48,7 +48,7 @@ def test_without_a_token_there_are_no_credentials(
     name: str, runner: Callable[..., None], forge: ModuleType
 ) -> None:
     runner(name, GITHUB_TOKEN="", CI_REGISTRY_PASSWORD="")
-    assert forge.there().credentials() is None
+    assert forge.require_platform().credentials() is None
 
 
 @names
@@ -57,7 +57,7 @@ def test_a_comment_is_written_once_and_then_replaced(
 ) -> None:
     runner(name)
     for text in ("refused", "passed"):
-        assert forge.there().comment(text) is None
+        assert forge.require_platform().comment(text) is None
     assert api.comments == [f"{forge.MARK}\npassed"]
 
 
@@ -67,7 +67,7 @@ def test_a_comment_of_somebody_who_quotes_ours_is_left_alone(
 ) -> None:
     runner(name)
     quoted(name, api, f"> {forge.MARK}\n> refused")
-    assert forge.there().comment("passed") is None
+    assert forge.require_platform().comment("passed") is None
     assert len(api.comments) == 2
     assert api.comments[-1].endswith("passed")
 
@@ -80,7 +80,7 @@ def test_a_comment_is_found_behind_a_hundred_others(
     for n in range(130):
         quoted(name, api, f"comment {n}")
     for text in ("refused", "passed"):
-        forge.there().comment(text)
+        forge.require_platform().comment(text)
     assert [text for text in api.comments if forge.MARK in text] == [f"{forge.MARK}\npassed"]
 
 
@@ -88,8 +88,8 @@ def test_where_no_token_may_write_notes_gitlab_says_which_is_missing(
     runner: Callable[..., None], forge: ModuleType, api: Api
 ) -> None:
     runner("gitlab", GITLAB_TOKEN="")
-    assert "GITLAB_TOKEN" in forge.there().comment("passed")
-    assert forge.there().jobs() == {}
+    assert "GITLAB_TOKEN" in forge.require_platform().comment("passed")
+    assert forge.require_platform().jobs() == {}
     assert api.comments == []
 
 
@@ -98,10 +98,10 @@ def test_a_push_is_no_pull_request(
 ) -> None:
     runner("github")
     (tmp_path / "event.json").write_text("{}")
-    assert "no pull request" in forge.there().comment("passed")
+    assert "not a pull request" in forge.require_platform().comment("passed")
     runner("gitlab")
     monkeypatch.delenv("CI_MERGE_REQUEST_IID")
-    assert "no merge request" in forge.there().comment("passed")
+    assert "not a merge request" in forge.require_platform().comment("passed")
 
 
 @names
@@ -109,10 +109,8 @@ def test_a_token_that_may_not_is_a_sentence(
     name: str, runner: Callable[..., None], forge: ModuleType, module: Import
 ) -> None:
     runner(name, GITHUB_TOKEN="another", GITLAB_TOKEN="another", CI_JOB_TOKEN="another")
-    for ask in (lambda: forge.there().comment("passed"), forge.there().train):
-        with pytest.raises(
-            module("ci_platform").UsageError, match=r"answers 40\d .*: may the job's token"
-        ):
+    for ask in (lambda: forge.require_platform().comment("passed"), forge.require_platform().train):
+        with pytest.raises(UsageError, match=r"answers 40\d .*: may the job's token"):
             ask()
 
 
@@ -122,8 +120,8 @@ def test_an_api_that_is_down_is_a_sentence(
 ) -> None:
     down = "http://127.0.0.1:9"
     runner(name, GITHUB_API_URL=down, CI_API_V4_URL=down)
-    with pytest.raises(module("ci_platform").UsageError, match="the API does not answer"):
-        forge.there().train()
+    with pytest.raises(UsageError, match="the API does not answer"):
+        forge.require_platform().train()
 
 
 @names
@@ -131,7 +129,7 @@ def test_a_training_is_started_by_the_platform(
     name: str, runner: Callable[..., None], forge: ModuleType, api: Api
 ) -> None:
     runner(name)
-    forge.there().train()
+    forge.require_platform().train()
     (asked,) = api.dispatched
     if name == "github":
         assert asked["kind"] == "train"
@@ -139,7 +137,7 @@ def test_a_training_is_started_by_the_platform(
 
 def test_github_tells_how_jobs_ended(runner: Callable[..., None], forge: ModuleType) -> None:
     runner("github")
-    assert forge.there().jobs() == {"train": "success", "image": "skipped"}
+    assert forge.require_platform().jobs() == {"train": "success", "image": "skipped"}
 
 
 @names
@@ -198,7 +196,7 @@ def test_the_registry_is_the_servers_own_and_nobody_else_gets_its_token(
     server: str, runner_of: str, host: str, runner: Callable[..., None], forge: ModuleType
 ) -> None:
     runner("github", GITHUB_SERVER_URL=server, **({runner_of: "true"} if runner_of else {}))
-    assert forge.there().place() == f"{host}/team/project"
+    assert forge.require_platform().registry_prefix() == f"{host}/team/project"
     for other in ("ghcr.io", "docker.io", "git.example.com", host):
         known = forge.registry_credentials(other)
         assert known == (("somebody", TOKEN) if other == host else None)
@@ -211,8 +209,8 @@ def test_a_server_that_does_not_say_where_it_is_gets_no_registry_of_somebody_els
     env: dict[str, str], runner: Callable[..., None], forge: ModuleType, module: Import
 ) -> None:
     runner("github", GITEA_ACTIONS="true", **env)
-    with pytest.raises(module("ci_platform").UsageError, match="GITHUB_SERVER_URL"):
-        forge.there().place()
+    with pytest.raises(UsageError, match="GITHUB_SERVER_URL"):
+        forge.require_platform().registry_prefix()
     assert forge.registry_credentials("ghcr.io") is None
 
 

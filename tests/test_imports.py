@@ -14,13 +14,20 @@ MOVED = (
     "pipeline/train.py",
     "registry/__init__.py",
 )
+PACKAGES = {"settings.py": ("config/delivery.py", "rung_runtime.config")}  # of several modules
 ELSEWHERE = {
     "registry/oci.py": "adapters/registry_oci/__init__.py",
     "tracking.py": "adapters/tracker_mlflow/__init__.py",
 }
 PLACES = dict(zip(MOVED, MOVED, strict=True)) | ELSEWHERE
 KNOWN = renames(
-    [Move(f"src/flights/{old}", f"src/rung_runtime/{new}") for old, new in PLACES.items()],
+    [
+        *(Move(f"src/flights/{old}", f"src/rung_runtime/{new}") for old, new in PLACES.items()),
+        *(
+            Move(f"src/flights/{old}", f"src/rung_runtime/{new}", package)
+            for old, (new, package) in PACKAGES.items()
+        ),
+    ],
     {"src/flights/__init__.py": "LOOP: bool = True\nclass Refused(Exception): ...\n"},
 )
 
@@ -30,6 +37,7 @@ KNOWN = renames(
     [
         ("from flights.config import load", "from rung_runtime.config import load"),
         ("from flights import config", "from rung_runtime import config"),
+        ("from flights.settings import Delivery", "from rung_runtime.config import Delivery"),
         (
             "from flights import config as c  # a note",
             "from rung_runtime import config as c  # a note",

@@ -87,7 +87,7 @@ def test_a_key_or_value_that_is_not_known_is_told(
     ("line", "use"),
     [
         ("registry = 'ecr'", lambda module: module("registry").open_registry()),
-        ("ci = ['jenkins']", lambda module: module("ci_platform").here()),
+        ("ci = ['jenkins']", lambda module: module("ci_platform").current_platform()),
         ("deployment = 'nomad'", lambda module: module("delivery").rehearsal()),
     ],
 )

@@ -38,7 +38,7 @@ def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
     attributes = dict[str, dict[str, str]]()
     for move in moves:
         before = _module(move.old)
-        after = _module(move.new)
+        after = move.module or _module(move.new)
         if not before or not after:
             continue
         if move.old.endswith("__init__.py") and "." not in before:

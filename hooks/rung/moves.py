@@ -23,6 +23,7 @@ class Move:
 
     old: str
     new: str
+    module: str = ""  # what imports of a Python file name now; empty: the file at its new place
 
 
 def between(template: Template, package: str, old: Path, new: Path) -> list[Move]:
@@ -39,19 +40,20 @@ def between(template: Template, package: str, old: Path, new: Path) -> list[Move
     """
     if not template.has(TABLE):
         return []
-    new_folders = {
-        row["from"].replace("{{ package_name }}", package): row["to"]
+    rows = {
+        row["from"].replace("{{ package_name }}", package): row
         for row in yaml.safe_load(template.read(TABLE))
     }
     new_files = list_files(new)
     moves = []
     for name in sorted(list_files(old) - new_files):
-        folder = next((start for start in new_folders if name.startswith(start)), None)
+        folder = next((start for start in rows if name.startswith(start)), None)
         if folder is None:
             continue
-        place = new_folders[folder] + name.removeprefix(folder)
+        row = rows[folder]
+        place = row["to"] + name.removeprefix(folder)
         if place in new_files:
-            moves.append(Move(name, place))
+            moves.append(Move(name, place, row.get("module", "")))
     return moves
 
 

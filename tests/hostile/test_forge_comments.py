@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hosts.api import TOKEN, Api, Comment
 from hosts.jobs import api, runner
+from rung_runtime import UsageError
 
 __all__ = ["api", "runner"]
 Import = Callable[[str], ModuleType]
@@ -37,7 +38,7 @@ def test_a_report_that_is_too_long_keeps_its_verdict_and_the_jobs(
     tail = "\n## Jobs\n\n| `candidate` | ❌ failure |\n"
     for lines in (10, 30_000):
         text = f"# Predicting `late`\n\n❌ The gate refused this model.\n\n{line * lines}"
-        assert forge.there().comment(text, tail) is None
+        assert forge.require_platform().comment(text, tail) is None
         (comment,) = api.comments
         assert comment.startswith(f"{forge.MARK}\n# Predicting `late`\n\n❌ The gate refused")
         assert comment.endswith(tail)
@@ -85,7 +86,7 @@ def test_comments_of_those_who_are_gone_are_read_over(
 
     monkeypatch.setattr(api, "paged", with_odd)
     for text in ("refused", "passed"):
-        assert forge.there().comment(text) is None
+        assert forge.require_platform().comment(text) is None
     assert api.comments == [f"{forge.MARK}\npassed"]
 
 
@@ -95,7 +96,7 @@ def test_another_bot_that_took_our_first_words_does_not_silence_us(
     runner("github")
     api.notes.append(Comment(1, OF["github"], f"{forge.MARK}\nall is well", another=True))
     for text in ("refused", "refused again"):
-        assert forge.there().comment(text) is None
+        assert forge.require_platform().comment(text) is None
     assert api.comments == [f"{forge.MARK}\nall is well", f"{forge.MARK}\nrefused again"]
 
 
@@ -105,7 +106,7 @@ def test_a_locked_conversation_is_a_sentence_and_no_failure(
 ) -> None:
     runner(name)
     api.locked = True
-    assert "locked" in forge.there().comment("passed")
+    assert "locked" in forge.require_platform().comment("passed")
     assert api.comments == []
 
 
@@ -122,10 +123,10 @@ def test_a_fork_on_github_is_a_sentence_and_no_failure(
     runner("github")
     api.may_write = False
     event(tmp_path, head)
-    assert "fork" in forge.there().comment("passed")
+    assert "fork" in forge.require_platform().comment("passed")
     event(tmp_path, {"repo": {"full_name": "Team/Project"}})
-    with pytest.raises(forge.UsageError, match="not accessible by integration"):
-        forge.there().comment("passed")
+    with pytest.raises(UsageError, match="not accessible by integration"):
+        forge.require_platform().comment("passed")
 
 
 def test_a_request_of_a_fork_on_gitlab_has_its_notes_where_it_would_be_merged(
@@ -137,12 +138,12 @@ def test_a_request_of_a_fork_on_gitlab_has_its_notes_where_it_would_be_merged(
         "CI_MERGE_REQUEST_SOURCE_PROJECT_ID": "2",
     }
     runner("gitlab", **fork)
-    assert forge.there().comment("passed") is None
+    assert forge.require_platform().comment("passed") is None
     assert [note.of for note in api.notes] == ["1/merge_requests/1"]
     for token in ("", "the fork's own"):
         runner("gitlab", GITLAB_TOKEN=token, **fork)
-        assert "fork" in forge.there().comment("passed")
-        assert forge.there().jobs() == {}
+        assert "fork" in forge.require_platform().comment("passed")
+        assert forge.require_platform().jobs() == {}
 
 
 @names
@@ -152,8 +153,8 @@ def test_pages_without_an_end_end(
     runner(name)
     page = [Comment(n, OF[name], "chatter", human=True).shown() for n in range(1, 101)]
     monkeypatch.setattr(api, "paged", lambda of, call: page)
-    assert forge.there().comment("passed") is None
-    assert len(api.calls) <= forge.PAGES + 5
+    assert forge.require_platform().comment("passed") is None
+    assert len(api.calls) <= forge.api.MAX_PAGES + 5
 
 
 @names
@@ -164,8 +165,8 @@ def test_an_answer_that_is_no_list_is_a_sentence(
 ) -> None:  # fmt: skip
     runner(name)
     monkeypatch.setattr(api, "paged", lambda of, call: answer)
-    with pytest.raises(forge.UsageError):
-        forge.there().comment("passed")
+    with pytest.raises(UsageError):
+        forge.require_platform().comment("passed")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -194,8 +195,8 @@ def test_a_token_does_not_follow_a_redirect_to_another_host(
         threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         runner("github", GITHUB_API_URL=f"http://127.0.0.1:{front.server_port}")
-        with pytest.raises(forge.UsageError, match=f"answers {status}"):
-            forge.there().comment("passed")
+        with pytest.raises(UsageError, match=f"answers {status}"):
+            forge.require_platform().comment("passed")
     finally:
         thief.shutdown()
         front.shutdown()
@@ -213,8 +214,8 @@ def test_what_an_api_answers_cannot_write_lines_of_the_log(
         return 422, {"message": "no\n::error::owned\x1b[8m" + "x" * 10_000}
 
     monkeypatch.setattr(api, "answer", refuses)
-    with pytest.raises(forge.UsageError, match="answers 422") as error:
-        forge.there().comment("passed")
+    with pytest.raises(UsageError, match="answers 422") as error:
+        forge.require_platform().comment("passed")
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 1_000
 
@@ -231,8 +232,8 @@ def test_a_job_without_its_variables_is_a_sentence(
     for variable in variables:
         runner(name)
         monkeypatch.delenv(variable)
-        with pytest.raises(forge.UsageError, match=variable):
-            (forge.there().jobs(), forge.there().comment("passed"))
+        with pytest.raises(UsageError, match=variable):
+            (forge.require_platform().jobs(), forge.require_platform().comment("passed"))
 
 
 @pytest.mark.parametrize("jobs", ["[]", "{", '{"a": 1}', '{"a": {}}', "7"])
@@ -240,13 +241,13 @@ def test_results_of_jobs_that_are_none_are_a_sentence(
     jobs: str, runner: Runner, forge: ModuleType
 ) -> None:
     runner("github", ML_JOBS=jobs)
-    with pytest.raises(forge.UsageError, match="ML_JOBS"):
-        forge.there().jobs()
+    with pytest.raises(UsageError, match="ML_JOBS"):
+        forge.require_platform().jobs()
 
 
 def test_a_notice_is_one_command_whatever_it_says(
     runner: Runner, forge: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runner("github")
-    forge.there().notice("50% done\n::error::owned\x1b[0m")
+    forge.require_platform().notice("50% done\n::error::owned\x1b[0m")
     assert capsys.readouterr().out == "::notice::50%25 done%0A::error::owned\\x1b[0m\n"

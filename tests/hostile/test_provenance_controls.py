@@ -132,7 +132,7 @@ def comments(module: Module, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str,
     """What `ml comment` writes in a job of the base: report and tail."""
     found: list[tuple[str, str]] = []
     there = SimpleNamespace(jobs=dict, comment=lambda text, tail: found.append((text, tail)))
-    monkeypatch.setattr(module("ci_platform"), "there", lambda: there)
+    monkeypatch.setattr(module("ci_platform"), "require_platform", lambda: there)
     monkeypatch.setenv("ML_BASE", "main")
     monkeypatch.setenv("ML_HEAD", "request")
     return found

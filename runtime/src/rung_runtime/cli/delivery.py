@@ -310,7 +310,7 @@ def retrain(
         return
     run, said = _train, "trained"
     if dispatch:
-        run, said = _load("ci_platform").there().train, "a training was started"
+        run, said = _load("ci_platform").require_platform().train, "a training was started"
     typer.echo(_load("monitoring").retrain(run, again, said))
 
 
@@ -329,7 +329,7 @@ def comment() -> None:
     from ..escaping import cell, code
     from ..pipeline import report
 
-    at, settings = _load("ci_platform").there(), load()
+    at, settings = _load("ci_platform").require_platform(), load()
     jobs = at.jobs()
     try:
         text = report.write(settings)

@@ -18,7 +18,7 @@ from .shadow import shadow
 from .watch import caution, scrape, watch
 
 if TYPE_CHECKING:
-    from ..ci_platform import Forge
+    from ..ci_platform import Platform
     from ..registry import Registry, Version
     from ..serving.loaded_model import LoadedModel
 
@@ -243,9 +243,9 @@ def _has_cluster() -> bool:
     return name != "local"
 
 
-def rehearsal() -> "Forge | None":
+def rehearsal() -> "Platform | None":
     """The platform, if this is a runner of it from which nothing that serves will stay."""
-    at = ci_platform.here()
+    at = ci_platform.current_platform()
     stays = _has_cluster() or (at and at.workspace.resolve() != Path.cwd().resolve())
     return None if stays else at
 

@@ -154,10 +154,12 @@ def _logged_in(place: str) -> Iterator[dict[str, str]]:
 
 
 def _place(push: bool) -> str:
-    at, wanted = ci_platform.here(), os.environ.get("ML_IMAGES") or delivery().images
+    at, wanted = ci_platform.current_platform(), os.environ.get("ML_IMAGES") or delivery().images
     if push and not wanted and at is None:
         raise UsageError("no place to push to: set `images` in config/delivery.yaml to HOST/NAME")
-    return wanted or (f"{at.place()}/service" if at else f"localhost/{project.current().package}")
+    return wanted or (
+        f"{at.registry_prefix()}/service" if at else f"localhost/{project.current().package}"
+    )
 
 
 def _engine() -> str:

@@ -23,7 +23,7 @@ def is_runner() -> bool:
     """Check whether this is a job of a pipeline, on whichever platform."""
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return True
-    return ci_platform.here() is not None
+    return ci_platform.current_platform() is not None
 
 
 def committed(commit: str) -> str:

@@ -20,9 +20,9 @@ def open_registry() -> Registry:
     is_default = location == Delivery().registry and not os.environ.get("ML_REGISTRY")
     adapter = project.current().registry
     if adapter == "oci" and is_default:
-        platform = ci_platform.here()
+        platform = ci_platform.current_platform()
         if platform:
-            location = f"oci://{platform.place()}/models"
+            location = f"oci://{platform.registry_prefix()}/models"
     registry: Registry = adapters.load("registry", adapter).open_registry(location)
     return registry
 

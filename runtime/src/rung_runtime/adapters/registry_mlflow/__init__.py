@@ -138,7 +138,7 @@ def open_registry(name: str) -> Mlflow:
     Raises:
         UsageError: It would be a file of a runner, which ends with the job.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI") and ci_platform.here():
+    if not os.environ.get("MLFLOW_TRACKING_URI") and ci_platform.current_platform():
         raise UsageError("a runner keeps no files: set MLFLOW_TRACKING_URI to a server of MLflow")
     return Mlflow(name)
 
