@@ -349,7 +349,7 @@ def test_private_columns_are_asked_with_a_common_value(
     models = [Scores(package("config"), 1.0, column="y") for _ in range(2)]
     said, refused = shadowed(*models, logged([1.0, 2.0]), private=["y"])
     assert (said["requests"], said["errors"], refused) == (2, 0, None)
-    assert said["note"] == "private, so asked with a common value: y"
+    assert said["note"] == "private, so sent with a common value: y"
 
 
 def test_without_a_log_the_commonest_row_is_asked(
@@ -433,7 +433,7 @@ def test_on_a_runner_that_keeps_nothing_a_deployment_says_that_it_was_a_rehearsa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (FAILING, "requests fail, that the champion answers"),
+        (FAILING, "requests fail that the champion answers"),
         (SLOW, "times as long as the champion"),
         (SHIFTED, "in another order than the champion"),
     ],

@@ -136,7 +136,12 @@ def test_without_a_connection_nothing_was_sent(
 ) -> None:
     errors: list[Exception] = []
     pause = http.Retries.pause
-    monkeypatch.setattr(http.Retries, "pause", lambda *args: errors.append(args[1]) or pause(*args))
+
+    def count(*args: Any) -> Any:
+        errors.append(args[1])
+        return pause(*args)
+
+    monkeypatch.setattr(http.Retries, "pause", count)
     with pytest.raises(http.NotConnected, match="refused"):
         client.request("POST", unused_url(), body=b"{}")
     assert len(errors) == 4

@@ -182,13 +182,13 @@ def test_only_pinned_images_are_deployed(
     found = kubernetes.Kubernetes("production")
     found.check(IMAGE)
     assert found.image == other
-    with pytest.raises(kubernetes.UsageError, match="is no overlay"):
+    with pytest.raises(kubernetes.UsageError, match="is not an overlay"):
         kubernetes.Kubernetes("nowhere", IMAGE)
 
 
 def test_a_switch_applies_the_digest_and_waits(kubernetes: ModuleType, cluster: Cluster) -> None:
     target = kubernetes.Kubernetes("production", IMAGE)
-    assert target.asked() is None
+    assert target.desired_version() is None
     target.switch("v2", "sha256:2")
     applied, waited = cluster.asked
     # From Python 3.12 on the path is absolute.
@@ -208,12 +208,12 @@ def test_a_switch_applies_the_digest_and_waits(kubernetes: ModuleType, cluster: 
 def test_what_runs_is_not_applied_again(kubernetes: ModuleType, cluster: Cluster) -> None:
     cluster.runs("v2", IMAGE)
     target = kubernetes.Kubernetes("production", IMAGE)
-    assert target.asked() == "v2"
-    assert target.serves("v2", "sha256:2")
+    assert target.desired_version() == "v2"
+    assert target.is_serving("v2", "sha256:2")
     target.switch("v2", "sha256:2")
     assert [line.split()[0] for line in cluster.asked] == ["rollout"]
     cluster.runs("v2", IMAGE.replace("1", "3"))  # the same model, in an image that was built anew
-    assert not target.serves("v2", "sha256:2")
+    assert not target.is_serving("v2", "sha256:2")
     target.switch("v2", "sha256:2")
     assert [line.split()[0] for line in cluster.asked] == ["rollout", "apply", "rollout"]
 
@@ -232,12 +232,12 @@ def test_pods_that_do_not_become_ready_are_told_of(
 
 def test_undo_brings_the_pods_of_before_back(kubernetes: ModuleType, cluster: Cluster) -> None:
     target = kubernetes.Kubernetes("production", IMAGE)
-    target.undo("v1", "sha256:1")
+    target.restore("v1", "sha256:1")
     assert [line.split()[1] for line in cluster.asked] == ["undo", "status"]
     cluster.answers("rollout-undo", "fails error: no rollout history found")
-    target.undo(None, None)  # of a first deployment there is nothing to go back to
+    target.restore(None, None)  # of a first deployment there is nothing to go back to
     with pytest.raises(kubernetes.RefusedError, match="no rollout history"):
-        target.undo("v1", "sha256:1")
+        target.restore("v1", "sha256:1")
 
 
 def test_the_service_is_reached_through_a_port_forward(
@@ -253,14 +253,14 @@ def test_the_service_is_reached_through_a_port_forward(
     with HTTPServer(("127.0.0.1", 0), Version) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         cluster.answers("port-forward", f"Forwarding from 127.0.0.1:{server.server_port} -> 8080")
-        ask = importlib.import_module("rung_runtime.delivery").ask
-        with kubernetes.Kubernetes("staging", IMAGE).opened() as url:
+        ask = importlib.import_module("rung_runtime.http_client").http_json
+        with kubernetes.Kubernetes("staging", IMAGE).serving_url() as url:
             assert ask(f"{url}/version") == (200, {"version": "v2"})
         server.shutdown()
     assert cluster.asked == ["port-forward service/model-service --namespace=staging :80"]
     cluster.answers("port-forward", "fails error: services not found")
     target = kubernetes.Kubernetes("staging", IMAGE)
-    with pytest.raises(kubernetes.RefusedError, match="services not found"), target.opened():
+    with pytest.raises(kubernetes.RefusedError, match="services not found"), target.serving_url():
         pass
 
 

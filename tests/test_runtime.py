@@ -88,7 +88,7 @@ def test_a_key_or_value_that_is_not_known_is_told(
     [
         ("registry = 'ecr'", lambda module: module("registry").open_registry()),
         ("ci = ['jenkins']", lambda module: module("ci_platform").current_platform()),
-        ("deployment = 'nomad'", lambda module: module("delivery").rehearsal()),
+        ("deployment = 'nomad'", lambda module: module("delivery").rehearsal_platform()),
     ],
 )
 def test_an_adapter_that_is_not_there_is_told_with_those_that_are(
@@ -152,7 +152,7 @@ def test_the_extras_of_the_runtime_are_what_a_project_with_a_copy_requires(
         project = tomllib.loads((render(level=level) / "pyproject.toml").read_text())
         served = {*about["dependencies"], *(extras["serve"] if level else [])}
         assert set(project["project"]["dependencies"]) == served
-        names = ("train", "dvc", "mlflow", "sign", "oci") if level else ("train",)
+        names = ("train", "dvc", "http", "mlflow", "sign", "oci") if level else ("train",)
         trained = {requirement for name in names for requirement in extras[name]}
         group = set(project["dependency-groups"]["train"])
         assert group <= trained

@@ -38,7 +38,7 @@ def watched(module: Module, service_watch: ModuleType, monkeypatch: pytest.Monke
         def sleep(pause: float) -> None:
             clock[0] += pause
 
-        monkeypatch.setattr(service_watch, "scrape", scrape)
+        monkeypatch.setattr(service_watch, "scrape_request_totals", scrape)
         monkeypatch.setattr(service_watch.time, "monotonic", lambda: clock[0])
         monkeypatch.setattr(service_watch.time, "sleep", sleep)
         document: dict[str, Any] = {}
@@ -178,4 +178,4 @@ ml_request_seconds_sum{route="/predict"} 0.5
 ml_queue_rows 4.0
 """
     monkeypatch.setattr(module("http_client"), "http_json", lambda _: (200, text))
-    assert service_watch.scrape("http://service") == (12, 3, 0.5, 4)
+    assert service_watch.scrape_request_totals("http://service") == (12, 3, 0.5, 4)

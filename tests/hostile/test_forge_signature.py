@@ -209,12 +209,13 @@ def test_a_file_that_was_changed_is_named(
 
 def test_without_the_signature_that_is_required_nothing_leaves_the_registry(place: Place) -> None:
     first, second = place.versions
-    registry, delivery = place.registry, place.module("delivery")
+    registry = place.registry
+    load_version = place.module("delivery.service_folder").load_version
     known = {found.version: found for found in registry.open_registry().versions()}
     place.requires("ours.pub")
     place.signature.sign(second, place.foreign)
     for version, reason in ((first, "is not signed"), (second, "signed with another key")):
-        for fetch in (delivery._fetched, lambda found: registry.fetch_version(found, Path("to"))):
+        for fetch in (load_version, lambda found: registry.fetch_version(found, Path("to"))):
             with pytest.raises(RefusedError, match=reason):
                 fetch(known[version])
     assert not (place.path / "imported").exists()

@@ -173,7 +173,7 @@ def test_an_evil_copy_in_the_cache_is_replaced_by_what_the_registry_has(place: P
         assert (
             json.loads((folder / "manifest.json").read_text())["package_digest"] == version.digest
         )
-    place.module("delivery")._fetched(version)
+    place.module("delivery.service_folder").load_version(version)
     assert not place.marker.exists()
 
 
@@ -361,17 +361,18 @@ def test_a_champion_that_is_not_the_one_that_was_verified_is_refused_before_its_
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delivery = place.module("delivery")
+    rival = place.module("delivery.deploy")._rival
     first, second = place.champions(2)
     monkeypatch.setenv("ML_CHAMPION", first.reference)
     with pytest.raises(RefusedError, match="ML_CHAMPION"):
         delivery.smoke("http://127.0.0.1:9")
     with pytest.raises(RefusedError, match="ML_CHAMPION"):
-        delivery._rival(second.version, second.version)
+        rival(second.version, second.version)
     monkeypatch.setenv("ML_CHAMPION", second.reference)
-    assert delivery._rival(second.version, second.version) == second
+    assert rival(second.version, second.version) == second
     monkeypatch.setenv("ML_CHAMPION", second.version)
     with pytest.raises(UsageError, match="ML_CHAMPION"):
-        delivery._rival(second.version, second.version)
+        rival(second.version, second.version)
 
 
 def forged(place: Place, kind: str) -> None:
@@ -468,8 +469,8 @@ def test_the_service_is_told_the_digest_of_what_it_serves(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = place.module("adapters.target_local")
-    monkeypatch.setattr(local.Local, "ensure", lambda _: None)
-    monkeypatch.setattr(local.Local, "serves", lambda *_: True)
+    monkeypatch.setattr(local.Local, "ensure_running", lambda _: None)
+    monkeypatch.setattr(local.Local, "is_serving", lambda *_: True)
     (place.path / "service").mkdir()
 
     def told(version: str, digest: str) -> tuple[str, str | None, str | None]:

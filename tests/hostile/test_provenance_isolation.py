@@ -357,9 +357,9 @@ def test_a_service_gets_no_token_and_no_key(
         raise StartedError(env)
 
     monkeypatch.setattr(subprocess, "Popen", start)
-    staging = module("adapters.target_local.ephemeral").started
+    staging = module("adapters.target_local.ephemeral").ephemeral_service
     starts = {
-        "local": lambda: module("adapters.target_local")._start("serve"),
+        "local": lambda: module("adapters.target_local.supervisor").start_process("serve"),
         "local/staging": lambda: staging(["ml-serve"], 1).__enter__(),
     }
     with pytest.raises(StartedError) as caught:

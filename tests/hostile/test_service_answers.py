@@ -111,7 +111,7 @@ def test_an_answer_that_is_none_is_a_sentence(
         client.http_json(url)
     for kind in ("application/json", "text/plain"):
         with answering(body or b"\xff", kind) as url, pytest.raises(refused, match="Prometheus"):
-            module("delivery.watch").scrape(url)
+            module("delivery.watch").scrape_request_totals(url)
     monkeypatch.setattr(client.SERVICE, "limits", client.Limits(max_bytes=10))
     with answering(b"x" * 11, "text/plain") as url, pytest.raises(ValueError, match="more than"):
         client.http_json(url)

@@ -259,8 +259,10 @@ def parity(
     else:
         artifacts.verified_digest(artifacts.HOLDOUT)
         rows = pl.read_parquet(artifacts.HOLDOUT)
-    at = url or local.running().get("url") or f"http://{service.host}:{service.port}"
-    typer.echo(serving.check_parity(at.rstrip("/"), rows, model))
+    running = local.running()
+    local_url = running["url"] if running else f"http://{service.host}:{service.port}"
+    address = url or local_url
+    typer.echo(serving.check_parity(address.rstrip("/"), rows, model))
 
 
 def deploy(
@@ -317,9 +319,9 @@ def retrain(
 def _unserved() -> bool:
     """Say so if this is a runner where no service, and so no log, is."""
     delivery, log = _load("delivery"), _load("settings").delivery().service.log
-    if "://" in log or (at := delivery.rehearsal()) is None:
+    if "://" in log or (at := delivery.rehearsal_platform()) is None:
         return False
-    at.notice(f"Nothing is monitored, as nothing serves here. {delivery.LASTING}")
+    at.notice(f"Nothing is monitored, as nothing serves here. {delivery.OWN_MACHINE_HINT}")
     return True
 
 

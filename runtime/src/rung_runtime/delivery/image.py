@@ -20,14 +20,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .. import RefusedError, UsageError, ci_platform, project, registry
-from ..adapters.target_local.ephemeral import free_port, started
+from ..adapters.target_local.ephemeral import ephemeral_service, free_port
 from ..artifacts import ARTIFACTS, PACKAGE, now, write_fields
 from ..isolation import model as isolated
 from ..model_package import verified_manifest
 from ..serving.loaded_model import LoadedModel
 from ..serving.metrics import Distributions
 from ..settings import delivery
-from . import smoke_test
+from .smoke import smoke_test
 
 # The digest of the package that is in an image; its version has the standard's own label.
 LABEL = "vnd.rung.package-digest"
@@ -193,13 +193,13 @@ def _container(engine: str, tag: str) -> Iterator[str]:
     port = free_port()
     how = ["--network=host", "--env=ML_HOST=127.0.0.1", f"--env=ML_PORT={port}", "--env=ML_LOG="]
     if engine == "docker":
-        with started(["docker", "run", "--rm", *how, tag], port, os.environ) as url:
+        with ephemeral_service(["docker", "run", "--rm", *how, tag], port, os.environ) as url:
             yield url
         return
     name = _run("buildah", "from", "--pull-never", tag)
     try:
         command = ["buildah", "run", *how, name, "--", "ml-serve", "/model"]
-        with started(command, port, os.environ) as url:
+        with ephemeral_service(command, port, os.environ) as url:
             yield url
     finally:
         _run("buildah", "rm", name)

@@ -10,7 +10,7 @@ allowed. The template's decision 0042 has the measurements.
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from .. import RefusedError
 
@@ -31,6 +31,36 @@ ENOUGH_REPLIES = 30  # of all requests together: a few requests are repeated mor
 NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
 ONE_SIDED_95 = 1.645  # quantile of the normal distribution
 ARITHMETIC = 1e-9  # relative differences that come from the order of additions
+
+
+class ShadowResult(TypedDict, total=False):
+    """What `deployment.json` has of the shadow; a number that cannot be measured is absent.
+
+    Attributes:
+        requests: That the champion can answer.
+        errors: Of these, how many the candidate cannot answer.
+        error_share: The same as a share, 0 to 1.
+        p95_ms: The 95th percentile of the candidate's time for a request.
+        champion_p95_ms: The same of the champion.
+        latency_ratio: The first divided by the second.
+        rows: Of all requests.
+        distinct_rows: Without those that repeat another one.
+        shift: See `prediction_shift`.
+        agreement: See `rank_agreement`.
+        note: What was done differently, and why the candidate was refused.
+    """
+
+    note: str
+    requests: int
+    errors: int
+    error_share: float
+    p95_ms: float
+    champion_p95_ms: float
+    latency_ratio: float
+    rows: int
+    distinct_rows: int
+    shift: float
+    agreement: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +89,7 @@ class Replay:
 
 
 def shadow(
-    new: "LoadedModel", old: "LoadedModel | None", wanted: "Delivery", document: dict[str, Any]
+    new: "LoadedModel", old: "LoadedModel | None", settings: "Delivery", result: ShadowResult
 ) -> None:
     """Let a candidate and the champion answer the last requests of the log, in this process.
 
@@ -68,11 +98,8 @@ def shadow(
     Args:
         new: The candidate.
         old: The champion, if there is one.
-        wanted: `config/delivery.yaml`.
-        document: Gets the numbers: `requests`, `errors` (of the candidate), `error_share`, `p95_ms`
-            and `champion_p95_ms` of a request, `latency_ratio`, `rows`, `distinct_rows`, `shift`
-            (see `prediction_shift`), `agreement` (see `rank_agreement`) where it can be measured,
-            and `note`: what was done differently, and why the candidate was refused.
+        settings: `config/delivery.yaml`.
+        result: Gets the numbers, also where they refuse the candidate.
 
     Raises:
         RefusedError: A number is beyond `config/delivery.yaml`.
@@ -80,29 +107,29 @@ def shadow(
     import numpy as np
 
     if old is None:
-        document["note"] = "the first model has no champion beside it"
+        result["note"] = "the first model has no champion beside it"
         return
-    limits = wanted.shadow
-    errors, replay = _replay(new, old, _requests(old, new, wanted, document))
+    limits = settings.shadow
+    errors, replay = _replay(new, old, _requests(old, new, settings, result))
     answered = 0 if replay is None else len(replay.seconds)
     total = errors + answered
-    document["requests"] = total
-    document["errors"] = errors
-    document["error_share"] = errors / max(total, 1)
+    result["requests"] = total
+    result["errors"] = errors
+    result["error_share"] = errors / max(total, 1)
     objections: list[str] = []
-    if document["error_share"] > limits.max_error_share:
-        objections.append(f"{errors} of {total} requests fail, that the champion answers")
+    if result["error_share"] > limits.max_error_share:
+        objections.append(f"{errors} of {total} requests fail that the champion answers")
     if replay is not None:
         p95, champion_p95 = np.percentile(replay.seconds, 95, axis=0).tolist()
-        document["p95_ms"] = p95 * 1e3
-        document["champion_p95_ms"] = champion_p95 * 1e3
-        document["latency_ratio"] = p95 / champion_p95
-        if document["latency_ratio"] > limits.latency_ratio:
+        result["p95_ms"] = p95 * 1e3
+        result["champion_p95_ms"] = champion_p95 * 1e3
+        result["latency_ratio"] = p95 / champion_p95
+        if result["latency_ratio"] > limits.latency_ratio:
             objections.append(f"it takes {p95 / champion_p95:.1f} times as long as the champion")
-        objections += compare_predictions(new.model, old, replay, limits, document)
+        objections += compare_predictions(new.model, old, replay, limits, result)
     if objections:
-        notes = [document["note"]] if "note" in document else []
-        document["note"] = "; ".join([*notes, *objections])
+        notes = [result["note"]] if "note" in result else []
+        result["note"] = "; ".join([*notes, *objections])
         raise RefusedError(
             f"refused in the shadow by config/delivery.yaml: {'; '.join(objections)}"
         )
@@ -116,7 +143,10 @@ def _replay(
 
     errors = 0
     repeats = max(REPEATS, ENOUGH_REPLIES // max(len(requests), 1))
-    seconds, mine, theirs, hashes = [], [], [], []
+    seconds: list[list[float]] = []
+    candidate_parts: list[Floats] = []
+    champion_parts: list[Floats] = []
+    hashes: list[NDArray[np.uint64]] = []
     for rows in requests:
         tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(repeats)]
         candidate, champion = (reply.predictions for reply in tries[0])
@@ -126,34 +156,38 @@ def _replay(
             errors += 1
             continue
         seconds.append([min(reply.seconds for reply in side) for side in zip(*tries, strict=True)])
-        mine.append(candidate)
-        theirs.append(champion)
+        candidate_parts.append(candidate)
+        champion_parts.append(champion)
         hashes.append(rows.hash_rows().to_numpy())
     if not seconds:
         return errors, None
-    together = (np.concatenate(parts) for parts in (mine, theirs, hashes))
-    return errors, Replay(np.array(seconds), *together)
+    return errors, Replay(
+        np.array(seconds),
+        np.concatenate(candidate_parts),
+        np.concatenate(champion_parts),
+        np.concatenate(hashes),
+    )
 
 
 def compare_predictions(
-    model: "Model", old: "LoadedModel", replay: Replay, limits: "Shadow", document: dict[str, Any]
+    model: "Model", old: "LoadedModel", replay: Replay, limits: "Shadow", result: ShadowResult
 ) -> list[str]:
     """Write down how far apart the predictions are, and return what is beyond the limits."""
     import numpy as np
 
     rows = len(replay.candidate)
     _, first = np.unique(replay.row_hashes, return_index=True)
-    document["rows"] = rows
-    document["distinct_rows"] = len(first)
+    result["rows"] = rows
+    result["distinct_rows"] = len(first)
     candidate, champion = comparable(model, old.model, replay)
     usual = usual_range(old)
     shift = prediction_shift(candidate, champion, usual)
     if shift is not None:
-        document["shift"] = shift
-    # A row that is asked again and again says no more about the order than once.
+        result["shift"] = shift
+    # A row that is sent again and again says no more about the order than once.
     agreement = rank_agreement(candidate[first], champion[first], usual)
     if agreement is not None:
-        document["agreement"] = agreement
+        result["agreement"] = agreement
     objections: list[str] = []
     if rows < ENOUGH_ROWS:
         return objections
@@ -265,9 +299,9 @@ def spread(predictions: "Floats") -> float:
     return float(high - low)
 
 
-def usual_range(served: "LoadedModel") -> float | None:
+def usual_range(loaded: "LoadedModel") -> float | None:
     """Return the same distance for a model's predictions of its holdout; None of many classes."""
-    percentiles = served.profile.get("prediction", {}).get("percentiles")
+    percentiles = loaded.profile.get("prediction", {}).get("percentiles")
     return float(percentiles[95] - percentiles[5]) if percentiles else None
 
 
@@ -291,7 +325,7 @@ def comparable(new: "Model", old: "Model", replay: Replay) -> "tuple[Floats, Flo
 
 
 def _requests(
-    old: "LoadedModel", new: "LoadedModel", wanted: "Delivery", document: dict[str, Any]
+    old: "LoadedModel", new: "LoadedModel", settings: "Delivery", result: ShadowResult
 ) -> "list[pl.DataFrame]":
     """Return the last requests of the log, or the champion's commonest row if there are none."""
     import polars as pl
@@ -300,32 +334,34 @@ def _requests(
     from ..serving.rows import frame_from_rows
 
     now = datetime.now(UTC).replace(tzinfo=None)
-    count = wanted.shadow.requests
+    count = settings.shadow.requests
     rows = pl.DataFrame({"request_id": []})
-    for since in (timedelta(hours=1), timedelta(days=1), timedelta(days=366)):
-        if wanted.service.log and rows["request_id"].n_unique() < count:
-            rows = read(wanted.service.log, now - since).sort("time").collect()
+    for period in (timedelta(hours=1), timedelta(days=1), timedelta(days=366)):
+        if settings.service.log and rows["request_id"].n_unique() < count:
+            rows = read(settings.service.log, now - period).sort("time").collect()
     last = rows["request_id"].unique(maintain_order=True).tail(count)
     if last.is_empty():
-        document["note"] = "no request is logged: the champion's commonest row was asked instead"
+        result["note"] = "no request is logged: the champion's commonest row was sent instead"
         return [frame_from_rows([old.example], old.model.request_contract)]
     parts = rows.filter(pl.col("request_id").is_in(last.implode())).partition_by("request_id")
-    common = new.example
-    absent = [name for name in wanted.service.private if name in common]
-    if absent:
-        document["note"] = f"private, so asked with a common value: {', '.join(absent)}"
-    fill = [pl.lit(common[name]).alias(name) for name in absent]
-    return [
-        pl.DataFrame({n[2:]: part[n] for n in part.columns if n[:2] == "x:"}).with_columns(fill)
-        for part in parts
-    ]
+    private = [name for name in settings.service.private if name in new.example]
+    if private:
+        result["note"] = f"private, so sent with a common value: {', '.join(private)}"
+    common = [pl.lit(new.example[name]).alias(name) for name in private]
+    return [_features(part).with_columns(common) for part in parts]
+
+
+def _features(rows: "pl.DataFrame") -> "pl.DataFrame":
+    """Return the columns of the log that were sent: `x:NAME`, as NAME."""
+    names = [name for name in rows.columns if name.startswith("x:")]
+    return rows.select(names).rename({name: name.removeprefix("x:") for name in names})
 
 
 def _answer(model: "Model", rows: "pl.DataFrame") -> Reply:
     """Let a model answer one request."""
     import numpy as np
 
-    began = time.perf_counter()
+    start = time.perf_counter()
     predictions = None
     try:
         typed = model.read(rows)
@@ -334,4 +370,4 @@ def _answer(model: "Model", rows: "pl.DataFrame") -> Reply:
             predictions = None  # JSON has no number for it
     except Exception:  # of problem/, which is the user's: callers would see an error
         predictions = None
-    return Reply(time.perf_counter() - began, predictions)
+    return Reply(time.perf_counter() - start, predictions)

@@ -9,7 +9,7 @@ Statistics 16. It takes the failures of a service to be independent of each othe
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from .. import RefusedError
 
@@ -27,8 +27,28 @@ STUCK = 10  # times the mean time that is allowed, without an answer
 Verdict = Literal["passed", "failed", "slow", "undecided", "not seen"]
 
 
+class WatchResult(TypedDict, total=False):
+    """What `deployment.json` has of the watch.
+
+    Attributes:
+        seconds: That it took so far.
+        requests: That the service answered meanwhile.
+        errors: Of these, with a status of 5xx or a failure of the model's code.
+        error_share: The same as a share, 0 to 1.
+        mean_ms: The mean time of a request.
+        verdict: `undecided`: too few requests to tell; `not seen`: none.
+    """
+
+    seconds: float
+    requests: float
+    errors: float
+    error_share: float
+    mean_ms: float
+    verdict: Verdict
+
+
 class Totals(NamedTuple):
-    """What a service has counted since it started."""
+    """The counters of a service since it started."""
 
     requests: float
     errors: float  # 5xx, and requests that the model's code could not answer
@@ -36,7 +56,7 @@ class Totals(NamedTuple):
     waiting: float = 0.0  # rows at this moment that are not answered yet
 
     def since(self, earlier: "Totals") -> "Totals":
-        """Return what came after an earlier count; a service that was restarted began at zero."""
+        """Return the increase since earlier totals; a service that was restarted began at zero."""
         if self.requests < earlier.requests:
             return self
         return Totals(
@@ -72,7 +92,7 @@ class FailureTest:
 
     @property
     def verdict(self) -> Verdict:
-        """What is known so far; `undecided` and `not seen` may become anything."""
+        """Return what is known so far; `undecided` and `not seen` may become anything."""
         if self._beyond():
             return "failed"
         if self.requests == 0:
@@ -81,7 +101,7 @@ class FailureTest:
 
     @property
     def needed(self) -> int:
-        """How many requests, none of which fails, are enough for `passed`."""
+        """Return how many requests are enough for `passed` if none of them fails."""
         if self.limit in (0, 1):
             return 1
         return math.ceil(math.log(MISS / (1 - FALSE_ALARM)) / self._log_ratio(self._times(2), 1, 0))
@@ -147,7 +167,7 @@ class LatencyTest:
 
     @property
     def mean_ms(self) -> float | None:
-        """The mean time of the requests that count; None if there were none."""
+        """Return the mean time of the requests that count; None if there were none."""
         if not self.looks:
             return None
         return 1e3 * sum(seconds for _, seconds in self.looks) / self.requests
@@ -160,58 +180,58 @@ class LatencyTest:
         return mean > self.limit_ms and sum(slow) > len(slow) / 2
 
 
-def watch(url: str, limits: "Watch", before: Totals, document: dict[str, Any]) -> None:
+def watch(url: str, limits: "Watch", before: Totals, result: WatchResult) -> None:
     """Watch a service for the configured time.
 
     Args:
-        url: Of the service.
+        url: The address of the service.
         limits: `watch` of `config/delivery.yaml`.
         before: The totals at the moment the watch began.
-        document: Gets `seconds`; of the requests meanwhile `requests`, `errors` (5xx, and failures
-            of the model's code), `error_share` and `mean_ms`; and a `verdict`: `passed`, `failed`,
-            `slow`, `undecided` (too few requests to tell) or `not seen` (none).
+        result: Gets the numbers as they come in, also where they fail the service.
 
     Raises:
-        RefusedError: It fails or is too slow, or answers no request, or not at all.
+        RefusedError: It fails or is too slow, answers no request, or does not answer at all.
     """
     failures = FailureTest(limits.max_error_share)
     latency = LatencyTest(limits.max_latency_ms)
     all_seconds = 0.0
     stuck_looks = 0
-    document["seconds"] = 0.0
-    _record(document, failures, 0.0)
-    began = time.monotonic()
-    while (elapsed := time.monotonic() - began) < limits.seconds:
+    result["seconds"] = 0.0
+    _record(result, failures, 0.0)
+    start = time.monotonic()
+    while (elapsed := time.monotonic() - start) < limits.seconds:
         time.sleep(min(1.0, limits.seconds - elapsed))
-        now = scrape(url)
-        fresh = now.since(before)
-        before = now
-        failures.add(fresh.requests, fresh.errors)
-        latency.add(fresh.requests, fresh.seconds)
-        all_seconds += fresh.seconds
-        document["seconds"] = time.monotonic() - began
+        totals = scrape_request_totals(url)
+        increase = totals.since(before)
+        before = totals
+        failures.add(increase.requests, increase.errors)
+        latency.add(increase.requests, increase.seconds)
+        all_seconds += increase.seconds
+        result["seconds"] = time.monotonic() - start
         mean_ms = latency.mean_ms or 1e3 * all_seconds / max(failures.requests, 1)
-        _record(document, failures, mean_ms)
-        ended = document["seconds"] >= limits.seconds
+        _record(result, failures, mean_ms)
+        is_over = result["seconds"] >= limits.seconds
         if failures.verdict == "failed":
             raise RefusedError(
                 f"{failures.errors:.0f} of {failures.requests:.0f} requests failed since the switch"
             )
-        stuck_looks = stuck_looks + 1 if fresh.waiting and not fresh.requests else 0
+        stuck_looks = stuck_looks + 1 if increase.waiting and not increase.requests else 0
         if stuck_looks >= EARLY_LOOKS and stuck_looks * 1e3 > STUCK * limits.max_latency_ms:
-            document["verdict"] = "slow"
+            result["verdict"] = "slow"
             raise RefusedError(f"requests wait, and none was answered for {stuck_looks} s")
-        if latency.is_slow(ENOUGH_LOOKS if ended else EARLY_LOOKS):
-            document["verdict"] = "slow"
+        if latency.is_slow(ENOUGH_LOOKS if is_over else EARLY_LOOKS):
+            result["verdict"] = "slow"
             raise RefusedError(f"requests take {mean_ms:.0f} ms since the switch")
 
 
-def caution(document: dict[str, Any] | None, limits: "Watch") -> str | None:
-    """Say in a sentence what a watch that rolled nothing back could not find out; None: nothing."""
-    verdict = (document or {}).get("verdict")
-    if document is None or verdict not in ("not seen", "undecided"):
+def caution(result: WatchResult | None, limits: "Watch") -> str | None:
+    """Return what a watch that rolled nothing back could not find out, in words; None: nothing."""
+    if result is None:
         return None
-    seconds = f"{document['seconds']:.0f} s"
+    verdict = result.get("verdict")
+    if verdict not in ("not seen", "undecided"):
+        return None
+    seconds = f"{result['seconds']:.0f} s"
     if verdict == "not seen":
         return (
             f"not seen: no request came in the {seconds} of its watch, so nobody knows yet whether "
@@ -219,14 +239,14 @@ def caution(document: dict[str, Any] | None, limits: "Watch") -> str | None:
         )
     needed = FailureTest(limits.max_error_share).needed
     return (
-        f"undecided: {document['errors']:.0f} of {document['requests']:.0f} requests failed in the "
+        f"undecided: {result['errors']:.0f} of {result['requests']:.0f} requests failed in the "
         f"{seconds} of its watch, too few to tell whether at most {limits.max_error_share:.2%} "
         f"fail: it takes {needed:,} or more"
     )
 
 
-def scrape(url: str) -> Totals:
-    """Read a service's totals from its `/metrics`.
+def scrape_request_totals(url: str) -> Totals:
+    """Return a service's totals, read from its `/metrics`.
 
     Raises:
         RefusedError: It does not answer.
@@ -240,9 +260,12 @@ def scrape(url: str) -> Totals:
         families = list(text_string_to_metric_families(text))
     except OSError as error:
         raise RefusedError(f"{url} does not answer: {error}") from None
-    except Exception:  # of a parser that takes whatever there is for what Prometheus reads
+    except Exception:  # the parser takes any text for what Prometheus reads
         raise RefusedError(f"{url}/metrics is not what Prometheus reads") from None
-    requests = errors = seconds = waiting = 0.0
+    requests = 0.0
+    errors = 0.0
+    seconds = 0.0
+    waiting = 0.0
     for family in families:
         for sample in family.samples:
             if sample.name == "ml_requests_total":
@@ -259,9 +282,9 @@ def scrape(url: str) -> Totals:
     return Totals(requests, errors, seconds, waiting)
 
 
-def _record(document: dict[str, Any], failures: FailureTest, mean_ms: float) -> None:
-    document["requests"] = failures.requests
-    document["errors"] = failures.errors
-    document["error_share"] = failures.errors / max(failures.requests, 1)
-    document["mean_ms"] = mean_ms
-    document["verdict"] = failures.verdict
+def _record(result: WatchResult, failures: FailureTest, mean_ms: float) -> None:
+    result["requests"] = failures.requests
+    result["errors"] = failures.errors
+    result["error_share"] = failures.errors / max(failures.requests, 1)
+    result["mean_ms"] = mean_ms
+    result["verdict"] = failures.verdict

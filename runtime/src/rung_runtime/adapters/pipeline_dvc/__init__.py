@@ -12,24 +12,25 @@ from ... import RefusedError, UsageError
 
 
 def run(variables: dict[str, str]) -> None:
-    """Run `dvc repro`, and end as the step that ended it: with its message, after all of DVC's.
+    """Run `dvc repro`, and end as the step that failed did: with its message, after DVC's output.
 
     Args:
-        variables: To add to the environment of the steps.
+        variables: What is added to the environment of the steps.
 
     Raises:
-        RefusedError, UsageError, SystemExit: The step did, or DVC cannot run.
+        RefusedError, UsageError, SystemExit: As the step that failed, or DVC cannot run.
     """
     lock = Path("dvc.lock")
     if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
         raise UsageError(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
-    command, scripts = [sys.executable, "-m", "dvc", "repro"], Path(sys.executable).parent
-    # The stages say `ml`, which is on the PATH only where the environment is active.
+    command = [sys.executable, "-m", "dvc", "repro"]
+    # The stages call `ml`, which is on the PATH only where the environment is active.
+    scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = os.environ | {"PATH": path} | variables
+    environment = os.environ | {"PATH": path} | variables
     output = ""
-    message: list[str] = []  # of the step that failed
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+    message: list[str] = []  # lines of the step that failed
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stderr or ():
             output += line
             if line.startswith("ml: "):
@@ -43,19 +44,19 @@ def run(variables: dict[str, str]) -> None:
 
 
 def _failure(output: str, message: str) -> Exception | SystemExit:
-    """Return how a run of DVC ended.
+    """Return the error that a run of DVC ended with.
 
     Args:
         output: What it and its steps wrote to stderr.
-        message: That of the step that failed, if one did.
+        message: The message of the step that failed, if one did.
     """
     code = re.search(r"exited with (-?\d+)", output)
     if code is None:
         errors = re.findall(r"^ERROR: (.*)$", output, re.MULTILINE)
         return UsageError(f"DVC cannot run the pipeline: {errors[-1] if errors else 'see above'}")
-    ends: dict[str, type[Exception]] = {"1": RefusedError, "2": UsageError}
-    if code[1] in ends:
-        return ends[code[1]](message or "a step ended it, as said above")
+    errors_by_code: dict[str, type[Exception]] = {"1": RefusedError, "2": UsageError}
+    if code[1] in errors_by_code:
+        return errors_by_code[code[1]](message or "a step failed, for the reason given above")
     if message:
         typer.echo(f"ml: {message}", err=True)
     return SystemExit(int(code[1]))

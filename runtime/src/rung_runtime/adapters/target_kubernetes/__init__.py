@@ -1,7 +1,7 @@
 """Target `kubernetes`: `deploy/staging` or `deploy/production`, applied with an image's digest.
 
-The image has the model in it. Which version that is stands beside it, as an annotation of the pods:
-what `kubectl rollout undo` brings back brings its own along.
+The image has the model in it. Its version is an annotation of the pods, so that `kubectl rollout
+undo` brings back the version along with the image.
 """
 
 import json
@@ -12,13 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import yaml
 
 from ... import RefusedError, UsageError, settings
 
-DEPLOY, NOTE = Path("deploy"), "model-version"
-PATIENCE = "5m"  # more than progressDeadlineSeconds, so that the cluster says it first
+DEPLOY = Path("deploy")
+VERSION_ANNOTATION = "model-version"
+ROLLOUT_TIMEOUT = "5m"  # more than progressDeadlineSeconds, so that the cluster reports it first
+PINNED_IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+FORWARDED_PORT = re.compile(r"127\.0\.0\.1:(\d+)")
+
+
+class Pods(NamedTuple):
+    """What the pods of the deployment should run."""
+
+    version: str | None
+    image: str | None
 
 
 class Kubernetes:
@@ -30,36 +41,36 @@ class Kubernetes:
     """
 
     def __init__(self, overlay: str = "production", image: str | None = None) -> None:
-        self.name, self.promotes = f"kubernetes/{overlay}", overlay == "production"
-        self.folder, self.image = (
-            DEPLOY / overlay,
-            image or os.environ.get("ML_IMAGE") or settings.delivery().image,
-        )
+        self.name = f"kubernetes/{overlay}"
+        self.promotes = overlay == "production"
+        self.folder = DEPLOY / overlay
+        self.image = image or os.environ.get("ML_IMAGE") or settings.delivery().image
         if not (self.folder / "kustomization.yaml").exists():
-            raise UsageError(f"{self.folder}/ is no overlay: name another one of {DEPLOY}/")
-        drawn = yaml.safe_load_all(_kubectl("kustomize", str(self.folder)))
-        meta = {found["kind"]: found["metadata"] for found in drawn if found}
-        space = meta["Deployment"].get("namespace", "default")
-        self.inside = f"--namespace={space}"
-        self.pods, self.service = (
-            f"{k.lower()}/{meta[k]['name']}" for k in ("Deployment", "Service")
-        )
+            raise UsageError(f"{self.folder}/ is not an overlay: name another one of {DEPLOY}/")
+        manifests = yaml.safe_load_all(_kubectl("kustomize", str(self.folder)))
+        metadata = {manifest["kind"]: manifest["metadata"] for manifest in manifests if manifest}
+        namespace = metadata["Deployment"].get("namespace", "default")
+        self.namespace = f"--namespace={namespace}"
+        self.pods = f"deployment/{metadata['Deployment']['name']}"
+        self.service = f"service/{metadata['Service']['name']}"
 
     def check(self, image: str | None) -> None:
         if image and not os.environ.get("ML_IMAGE"):
             self.image = image
-        if not re.fullmatch(r"[^\s@]+@sha256:[0-9a-f]{64}", self.image):
-            said = f"image: {self.image or 'none'} is not NAME@sha256:DIGEST"
-            raise UsageError(f"{said}: set ML_IMAGE, or `image` in {settings.DELIVERY}")
+        if not PINNED_IMAGE.fullmatch(self.image):
+            raise UsageError(
+                f"image: {self.image or 'none'} is not NAME@sha256:DIGEST: set ML_IMAGE, or "
+                f"`image` in {settings.DELIVERY}"
+            )
 
-    def ensure(self) -> None:
-        """Pods are started again by the cluster."""
+    def ensure_running(self) -> None:
+        """Do nothing: the cluster starts pods again."""
 
-    def asked(self) -> str | None:
-        return self._found()[0]
+    def desired_version(self) -> str | None:
+        return self._desired_pods().version
 
-    def serves(self, version: str, digest: str) -> bool:
-        return self._found() == (version, self.image)
+    def is_serving(self, version: str, digest: str) -> bool:
+        return self._desired_pods() == Pods(version, self.image)
 
     def switch(self, version: str, digest: str) -> None:
         """Apply the overlay with the image, and wait for its pods to be ready.
@@ -67,68 +78,80 @@ class Kubernetes:
         Raises:
             RefusedError: The cluster refuses it, or they do not become ready.
         """
-        if self._found() != (version, self.image or self._found()[1]):
+        pods = self._desired_pods()
+        if pods != Pods(version, self.image or pods.image):
             self.check(None)
-            name, _, pinned = self.image.partition("@")
-            image = {"name": "model-service", "newName": name, "digest": pinned}
-            with TemporaryDirectory(prefix=".release-", dir=DEPLOY) as folder:
-                release = {"resources": [f"../{self.folder.name}"], "images": [image]}
-                release |= {"commonAnnotations": {NOTE: version}}
-                text = yaml.safe_dump(release)
-                Path(folder, "kustomization.yaml").write_text(text, "utf-8")
-                _kubectl("apply", "-k", folder)
+            self._apply(version)
         self._wait()
 
-    def undo(self, version: str | None, digest: str | None) -> None:
-        """Have the pods of before back; the first ones stay, as nothing was before them."""
+    def restore(self, version: str | None, digest: str | None) -> None:
+        """Have the previous pods back; the first ones stay, as there were none before them."""
         with nullcontext() if version else suppress(RefusedError):
-            _kubectl("rollout", "undo", self.pods, self.inside)
+            _kubectl("rollout", "undo", self.pods, self.namespace)
             self._wait()
 
     @contextmanager
-    def opened(self) -> Iterator[str]:
-        command = ["kubectl", "port-forward", self.service, self.inside, ":80"]
-        with subprocess.Popen(command, stdout=-1, stderr=subprocess.STDOUT, text=True) as process:
+    def serving_url(self) -> Iterator[str]:
+        command = ["kubectl", "port-forward", self.service, self.namespace, ":80"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
             try:
-                said = process.stdout.readline() if process.stdout else ""
-                if not (port := re.search(r"127\.0\.0\.1:(\d+)", said)):
-                    raise RefusedError(
-                        f"{self.service} cannot be reached: {said.strip() or 'no answer'}"
-                    )
+                line = process.stdout.readline() if process.stdout else ""
+                port = FORWARDED_PORT.search(line)
+                if port is None:
+                    reason = line.strip() or "no answer"
+                    raise RefusedError(f"{self.service} cannot be reached: {reason}")
                 yield f"http://127.0.0.1:{port[1]}"
             finally:
                 process.terminate()
 
-    def _found(self) -> tuple[str | None, str | None]:
-        """Version and image of the pods that should run."""
-        text = _kubectl("get", self.pods, self.inside, "--ignore-not-found", "--output=json")
+    def _apply(self, version: str) -> None:
+        """Apply the overlay with the image and its version."""
+        name, _, digest = self.image.partition("@")
+        kustomization = {
+            "resources": [f"../{self.folder.name}"],
+            "images": [{"name": "model-service", "newName": name, "digest": digest}],
+            "commonAnnotations": {VERSION_ANNOTATION: version},
+        }
+        with TemporaryDirectory(prefix=".release-", dir=DEPLOY) as folder:
+            text = yaml.safe_dump(kustomization)
+            Path(folder, "kustomization.yaml").write_text(text, "utf-8")
+            _kubectl("apply", "-k", folder)
+
+    def _desired_pods(self) -> Pods:
+        """Return the version and the image of the pods that should run."""
+        text = _kubectl("get", self.pods, self.namespace, "--ignore-not-found", "--output=json")
         if not text.strip():
-            return None, None
-        pods = json.loads(text)["spec"]["template"]
-        notes = pods["metadata"].get("annotations", {})
-        return notes.get(NOTE), pods["spec"]["containers"][0]["image"]
+            return Pods(None, None)
+        template = json.loads(text)["spec"]["template"]
+        annotations = template["metadata"].get("annotations", {})
+        image = template["spec"]["containers"][0]["image"]
+        return Pods(annotations.get(VERSION_ANNOTATION), image)
 
     def _wait(self) -> None:
-        _kubectl("rollout", "status", self.pods, self.inside, f"--timeout={PATIENCE}")
+        _kubectl("rollout", "status", self.pods, self.namespace, f"--timeout={ROLLOUT_TIMEOUT}")
 
 
-def _kubectl(*args: str) -> str:
-    """What kubectl prints.
+def _kubectl(*arguments: str) -> str:
+    """Return what kubectl prints.
 
     Raises:
         UsageError: There is no kubectl.
         RefusedError: It failed.
     """
     try:
-        done = subprocess.run(["kubectl", *args], capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            ["kubectl", *arguments], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise UsageError("kubectl is not on the PATH: install it") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
-        raise RefusedError(f"kubectl {' '.join(args[:2])}: {said}")
-    return done.stdout
+    if result.returncode:
+        output = result.stderr.strip() or result.stdout.strip() or "no reason given"
+        raise RefusedError(f"kubectl {' '.join(arguments[:2])}: {output.splitlines()[-1]}")
+    return result.stdout
 
 
-def opened(overlay: str) -> Kubernetes:
+def open_target(overlay: str) -> Kubernetes:
     """Return the target of an overlay of `deploy/`."""
     return Kubernetes(overlay)

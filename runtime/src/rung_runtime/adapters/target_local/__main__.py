@@ -1,7 +1,12 @@
-"""A supervisor or a service, as `target_local` starts them: with a role and open sockets."""
+"""A supervisor or a service, as `start_process` starts them: with a role and open sockets."""
 
 import sys
 
 from . import serve, supervise
 
-(supervise if sys.argv[1] == "supervise" else serve)(*map(int, sys.argv[2:]))
+role = sys.argv[1]
+arguments = [int(argument) for argument in sys.argv[2:]]
+if role == "supervise":
+    supervise(*arguments)
+else:
+    serve(*arguments)

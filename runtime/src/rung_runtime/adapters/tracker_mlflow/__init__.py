@@ -1,6 +1,6 @@
-"""Tracking: every run that came to its gate, passed or refused, to MLflow.
+"""Tracking: every run that reaches its gate, passed or refused, is recorded in MLflow.
 
-Without MLFLOW_TRACKING_URI in the environment that is `mlflow.db`, a file of the project.
+Without MLFLOW_TRACKING_URI in the environment, that is `mlflow.db`, a file of the project.
 """
 
 import os
@@ -15,41 +15,45 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRACKED = ARTIFACTS / "tracked"  # the digest of the gate's document that was recorded last
-DATABASE, FILES = Path("mlflow.db"), Path("mlartifacts")
+DATABASE = Path("mlflow.db")
+FILES = Path("mlartifacts")
+# A server that does not answer is waited for half a minute at most.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 def client() -> "MlflowClient":
-    """MLflow, patient for half a minute at most when a server does not answer."""
-    for key, value in {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    }.items():
-        os.environ.setdefault(key, value)
+    """Return a client of MLflow."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     return MlflowClient(where(), where())
 
 
 def where() -> str:
-    """The URI of the tracker and of its registry."""
+    """Return the URI of the tracker and of its registry."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
 
 
 def shown(text: str | None = None) -> str:
-    """That URI, or a text with it, without the password that may be in it."""
+    """Return that URI, or a text that has it, without the password that may be in it."""
     return re.sub(r"//[^/@\s]*@", "//", where() if text is None else text)
 
 
-def experiment(known: "MlflowClient", name: str) -> str:
-    """The identifier of an experiment, which is made if there is none."""
-    if (before := known.get_experiment_by_name(name)) is None:
-        local = where().startswith("sqlite:")
-        known.create_experiment(name, FILES.absolute().as_uri() if local else None)
-        before = known.get_experiment_by_name(name)
-    return str(before.experiment_id) if before else ""
+def experiment(mlflow: "MlflowClient", name: str) -> str:
+    """Return the identifier of an experiment, which is created if it does not exist."""
+    existing = mlflow.get_experiment_by_name(name)
+    if existing is None:
+        is_local = where().startswith("sqlite:")
+        mlflow.create_experiment(name, FILES.absolute().as_uri() if is_local else None)
+        existing = mlflow.get_experiment_by_name(name)
+    return str(existing.experiment_id) if existing else ""
 
 
 def record() -> str:
@@ -62,53 +66,71 @@ def record() -> str:
     gate = DOCUMENTS["gate"]
     if not gate.exists():
         return "tracking: there is no run to record yet"
-    of = digest(gate)
-    if TRACKED.exists() and TRACKED.read_text("utf-8").startswith(of):
+    gate_digest = digest(gate)
+    if TRACKED.exists() and TRACKED.read_text("utf-8").startswith(gate_digest):
         return "tracking: this run is recorded already"
     try:
         run = _record()
         with atomic_write(TRACKED) as new:
-            new.write_text(f"{of}\n{run}\n", "utf-8")
+            new.write_text(f"{gate_digest}\n{run}\n", "utf-8")
     except Exception as error:
-        said = str(error).strip().partition("\n")[0]
-        if "already exists" in said and where().endswith(DATABASE.name):
-            said = f"{DATABASE} was left half made by a run that was killed: delete it first"
-        return f"tracking: this run was not recorded, `ml track` does it later: {shown(said)}"
+        reason = str(error).strip().partition("\n")[0]
+        if "already exists" in reason and where().endswith(DATABASE.name):
+            reason = f"{DATABASE} was left unfinished by a run that was killed: delete it first"
+        return f"tracking: this run was not recorded, `ml track` does it later: {shown(reason)}"
     return f"tracking: recorded as {run} in {shown()}"
 
 
 def _record() -> str:
-    said, judged, asked = read_fields("evaluate"), read_fields("gate"), config.load()
-    if judged["inputs"][str(DOCUMENTS["evaluate"])] != digest(DOCUMENTS["evaluate"]):
-        raise ValueError("the gate has not judged the last model yet: `ml run` goes on")
-    known = client()
-    tags = {key: str(judged[key]) for key in ("commit", "data_digest", "model_digest", "verdict")}
-    name = judged["ended"][:19].replace(":", "")
-    at = experiment(known, project.current().package)
-    run: str = known.create_run(at, tags=tags, run_name=name).info.run_id
-    for key, value in _params(asked, said).items():
-        known.log_param(run, key, value)
-    for key, value in _metrics(said).items():
-        known.log_metric(run, key, value)
-    for path, *_ in STEPS.values():
-        if path.exists():
-            known.log_artifact(run, str(path), "documents")
-    known.set_terminated(run)
+    """Record the last run, and return its identifier."""
+    metrics = read_fields("evaluate")
+    gate = read_fields("gate")
+    if gate["inputs"][str(DOCUMENTS["evaluate"])] != digest(DOCUMENTS["evaluate"]):
+        raise ValueError("the gate has not judged the last model yet: run `ml run` again")
+    mlflow = client()
+    tags = {name: str(gate[name]) for name in ("commit", "data_digest", "model_digest", "verdict")}
+    experiment_id = experiment(mlflow, project.current().package)
+    ended = gate["ended"][:19].replace(":", "")
+    run: str = mlflow.create_run(experiment_id, tags=tags, run_name=ended).info.run_id
+    for name, value in _params(config.load()).items():
+        mlflow.log_param(run, name, value)
+    for name, number in _metrics(metrics).items():
+        mlflow.log_metric(run, name, number)
+    for document, *_ in STEPS.values():
+        if document.exists():
+            mlflow.log_artifact(run, str(document), "documents")
+    mlflow.set_terminated(run)
     return run
 
 
-def _params(asked: config.Config, said: dict[str, Any]) -> dict[str, Any]:
-    model, data = asked.model, asked.data
-    split = {f"split.{key}": value for key, value in data.split.model_dump().items()}
-    own = {f"params.{key}": value for key, value in model.params.items()}
-    basics = {"source": data.source, "target": data.target, "task": data.task}
-    return basics | {"estimator": model.estimator, "seed": model.seed} | own | split
+def _params(settings: config.Config) -> dict[str, Any]:
+    """Return the configuration of a run as parameters of MLflow."""
+    data = settings.data
+    model = settings.model
+    params = {
+        "source": data.source,
+        "target": data.target,
+        "task": data.task,
+        "estimator": model.estimator,
+        "seed": model.seed,
+    }
+    params |= {f"params.{name}": value for name, value in model.params.items()}
+    params |= {f"split.{name}": value for name, value in data.split.model_dump().items()}
+    return params
 
 
-def _metrics(said: dict[str, Any]) -> dict[str, float]:
-    """Of each metric, and of the skill over each baseline, the value and both ends."""
-    found = dict(said["metrics"])
-    found |= {f"skill_over_{name}": b["skill"] for name, b in said["baselines"].items()}
-    ends = {"": "value", "_low": "low", "_high": "high"}
-    whole = {name + end: value[key] for name, value in found.items() for end, key in ends.items()}
-    return {name: value for name, value in whole.items() if value is not None}
+def _metrics(document: dict[str, Any]) -> dict[str, float]:
+    """Return each metric, and the skill over each baseline: the value and both ends.
+
+    Args:
+        document: `metrics.json`.
+    """
+    intervals = dict(document["metrics"])
+    for name, baseline in document["baselines"].items():
+        intervals[f"skill_over_{name}"] = baseline["skill"]
+    metrics = {}
+    for name, interval in intervals.items():
+        for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high")):
+            if interval[end] is not None:
+                metrics[name + suffix] = interval[end]
+    return metrics
