@@ -277,8 +277,8 @@ def shadowed(
         wanted = settings.Delivery(service=kept, shadow=settings.Shadow(latency_ratio=1e6))
         said: dict[str, Any] = {}
         try:
-            package("delivery").shadow(new, old, wanted, said)
-        except package("delivery").RefusedError as refused:
+            package("delivery.shadow").shadow(new, old, wanted, said)
+        except package("exceptions").RefusedError as refused:
             return said, str(refused)
         return said, None
 

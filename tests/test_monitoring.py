@@ -275,15 +275,15 @@ def test_a_change_of_the_prediction_alone_is_found(place: Place) -> None:
 
 def test_only_windows_with_enough_hours_and_rows_are_judged(place: Place) -> None:
     place.log(place.rows(WINDOW - 1, 0), 0)
-    assert "no window is complete" in place.monitor()
-    assert f"there are {WINDOW - 1} rows" in place.monitor()
+    assert "no complete window yet" in place.monitor()
+    assert f"{WINDOW - 1} of {WINDOW} rows" in place.monitor()
     place.log(place.rows(WINDOW, 1), 1)
     place.monitor()
     (window,) = place.document()["windows"]
     assert window["rows"] == WINDOW  # closed by its 500th row, in the second hour
     assert place.document()["waiting"] == WINDOW - 1
     place.settings(window={"hours": 24.0 * 365, "rows": WINDOW})
-    assert "no window is complete" in place.monitor()
+    assert "no complete window yet" in place.monitor()
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def performance_alarm(
     intervals = module("pipeline.intervals")
     config = module("config")
     settings = module("settings")
-    monitoring, performance = module("monitoring"), module("monitoring.performance")
+    monitoring, performance = module("monitoring.alarms"), module("monitoring.performance")
     random = np.random.default_rng(seed)
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.6})
     data = config.Data.model_validate(
@@ -148,7 +148,7 @@ def performance_alarm(
             )
             judged = performance.judge(rows, y_pred[:, 1], known, data, gate, settings.Drift())
             outcomes.append({"arrived": f"{number:06}", "signs": {"performance": judged["signs"]}})
-            if monitoring.updated({}, [], outcomes, 0.0, settings.Drift()):
+            if monitoring.Alarms().next_alarms([], outcomes, 0.0, settings.Drift()).by_kind:
                 alarms += 1
                 break
     return alarms / trials
@@ -222,7 +222,7 @@ def year_against_itself(
         change: A key of `CHANGES`, made in all windows; then only its column counts.
         seed: Of the halves.
     """
-    monitoring, drift, settings = map(module, ("monitoring", "monitoring.drift", "settings"))
+    judged, drift, settings = map(module, ("monitoring.windows", "monitoring.drift", "settings"))
     random = np.random.default_rng(seed)
     half = pl.Series(random.random(len(flights)) < 0.5)
     given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
@@ -232,12 +232,12 @@ def year_against_itself(
     }
     live = flights.filter(~half)
     times = live["scheduled_departure"].dt.epoch("us").to_numpy()
-    spans = monitoring.boundaries(times, int(times[-1]) + 1, settings.Window())
+    spans = judged.boundaries(times, int(times[-1]) + 1, settings.Window())
     cuts = np.searchsorted(times, [begin for begin, _ in spans] + [spans[-1][1]]).tolist()
     windows = [
         live[begin:end].with_columns(CHANGES[change]) for begin, end in itertools.pairwise(cuts)
     ]
-    found = monitoring.judged_inputs(windows, references, settings.Drift())
+    found = judged.judge_inputs(windows, references, settings.Drift())
     only = set(live.columns) if change == "nothing" else {CHANGES[change][0].meta.output_name()}
     signs = [
         {name for name, finding in result.items() if finding["reason"]} & only for result in found

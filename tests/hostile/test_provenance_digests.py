@@ -244,7 +244,7 @@ def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_senten
     (folder / "manifest.json").write_text(json.dumps(whole))
     with pytest.raises(UsageError, match="of another name"):
         download._require(folder, found)
-    monkeypatch.setattr(inference, "LONGEST", 100)
+    monkeypatch.setattr(inference, "MAX_DOCUMENT_BYTES", 100)
     with pytest.raises(UsageError, match="is damaged"):
         inference.verified_manifest(folder)
 

@@ -400,12 +400,12 @@ def test_a_history_that_is_none_ends_in_a_sentence(shelf: Shelf) -> None:
 
 
 def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
-    monitoring = module("monitoring")
+    monitoring = module("monitoring.alarms")
     alarm: dict[str, Any] = {"id": "a", "kind": "drift", "status": "decided", "reason": "r"}
     started = {"status": "started", "started": "2026-01-01T00:00:00+00:00", "outcome": None}
     good = [{}, {"d": {}}, {"d": {"drift": alarm}}, {"d": {"drift": alarm | started}}]
     for known in good:
-        assert monitoring._noted(json.dumps(known)) == known
+        assert monitoring.parse_note(json.dumps(known)) == known
     odd: list[Any] = [
         alarm | {"id": 7},
         {},
@@ -418,8 +418,8 @@ def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
     texts = [json.dumps({"d": {"drift": one}}) for one in odd]
     for text in [*NOTES, '{"a": 1}', '{"a": {"b": 1}}', *texts]:
         if text != "{}":
-            with pytest.raises(monitoring.UsageError, match="is no list of alarms"):
-                monitoring._noted(text)
+            with pytest.raises(monitoring.UsageError, match="is not a list of alarms"):
+                monitoring.parse_note(text)
 
 
 INDEXES: list[Any] = [

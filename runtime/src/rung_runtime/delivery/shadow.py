@@ -258,12 +258,15 @@ def rank_agreement(
     if candidate.ndim != champion.ndim:
         return None
     if champion.ndim == 2 and champion.shape[1] == 2:
-        candidate, champion = candidate[:, 1], champion[:, 1]
+        candidate = candidate[:, 1]
+        champion = champion[:, 1]
     if champion.ndim == 1:
         if usual is not None and spread(champion) < NARROW * usual:
             return None
-        candidate, champion = candidate[:, None], champion[:, None]
-    correlations, weights = [], []
+        candidate = candidate[:, None]
+        champion = champion[:, None]
+    correlations: list[float] = []
+    weights: list[float] = []
     for mine, theirs in zip(candidate.T, champion.T, strict=True):
         unit = ARITHMETIC * np.abs(theirs).max()
         if len(theirs) < 3 or np.ptp(theirs) <= unit:

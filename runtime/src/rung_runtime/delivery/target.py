@@ -84,8 +84,9 @@ def open_target(name: str) -> Target:
 
 def rehearsal_platform() -> "Forge | None":
     """Return the CI platform, if this is one of its runners, where nothing that serves remains."""
+    cluster = _cluster()
     platform = ci_platform.here()
-    if platform is None or _cluster():
+    if platform is None or cluster:
         return None
     is_outside_of_the_job = platform.workspace.resolve() != Path.cwd().resolve()
     return None if is_outside_of_the_job else platform

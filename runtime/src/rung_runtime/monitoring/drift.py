@@ -1,11 +1,11 @@
 """Drift: whether rows still look like those that a model was trained on, column by column.
 
-A column drifts when its change is large (an effect size), no play of chance (a test), and larger
-than changes were among windows of the training rows (seasons). All that is known of the training
-rows is a package's `profile.json`.
+A column drifts when its change is large (an effect size), statistically significant (a test), and
+larger than changes were among windows of the training rows (seasons). All that is known of the
+training rows is a package's `profile.json`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import polars as pl
 from scipy.stats import norm
@@ -15,7 +15,7 @@ from ..pipeline.differences import Change, Sizes, Usual, compare
 from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
 from ..settings import Drift
 
-TESTS = 2  # of a column: its values, and its gaps
+TESTS_PER_COLUMN = 2  # of its values, and of its gaps
 
 
 class Reference(NamedTuple):
@@ -25,9 +25,35 @@ class Reference(NamedTuple):
     rows: int  # that this was taken from
 
 
+class ColumnDrift(TypedDict):
+    """The verdict on a column, as `drift.json` has it.
+
+    Attributes:
+        reason: Why it drifts, in words; None if it does not.
+        psi: Population stability index.
+        distance: Of Kolmogorov and Smirnov; None for categories.
+        cohens_w: Of categories, as `total_variation`; None for numbers.
+        gaps: The share of missing values, with values that are not known; these alone in `new`.
+        usual: The largest of such changes among windows of the training rows.
+    """
+
+    verdict: Literal["drift", "quiet"]
+    reason: str | None
+    psi: float
+    distance: float | None
+    cohens_w: float | None
+    total_variation: float | None
+    p_values: float
+    gaps: float
+    gap_change: float
+    new: float
+    p_gaps: float
+    usual: dict[str, Any]
+
+
 def judge(
     rows: pl.DataFrame, references: dict[str, Reference], settings: Drift
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ColumnDrift]:
     """Compare each column of a window with its reference.
 
     The tests of all columns together raise a false alarm with a probability of at most
@@ -38,18 +64,14 @@ def judge(
         references: By column; one that the rows lack, as it is private, is left out.
 
     Returns:
-        For each column its `verdict`, `drift` or `quiet`, a `reason` in words if it drifts, and
-        what that follows from: `psi`, `distance` (Kolmogorov-Smirnov, of numbers), `cohens_w` and
-        `total_variation` (of categories), `p_values`; `gaps` (share, with values that are not
-        known, alone in `new`), `gap_change`, `p_gaps`; `usual`, the largest of such changes among
-        windows of the training rows. Values of a datetime never drift: time goes on, and a test of
-        it tells nothing.
+        The verdict on each column. Values of a datetime never drift: time passes, and testing that
+        tells nothing.
     """
     known = {name: known for name, known in references.items() if name in rows.columns}
     looks = 2 if any(reference.seen.get("parts") for reference in known.values()) else 1
     pairs = sum(len(reference.seen.get("correlations", {})) for reference in known.values())
     shares = 2 if pairs else 1  # of the significance: for columns, and for their correlations
-    level = settings.significance / shares / max(1, TESTS * looks * len(known))
+    level = settings.significance / shares / max(1, TESTS_PER_COLUMN * looks * len(known))
     times = _times(rows, known)
     result = {
         name: _column(rows[name], reference, times, level, settings)
@@ -59,7 +81,8 @@ def judge(
         level = settings.significance / shares / pairs
         for name, reason in _correlated(rows, known, times, level, settings):
             joined = f"{before} and {reason}" if (before := result[name]["reason"]) else reason
-            result[name] |= {"verdict": "drift", "reason": joined}
+            result[name]["verdict"] = "drift"
+            result[name]["reason"] = joined
     return result
 
 
@@ -79,11 +102,14 @@ def _correlated(
     # Columns of the log are x:NAME, those of a profile are NAME.
     prefix = "x:" if all(name.startswith("x:") for name in known) else ""
     plain = rows.rename({name: name.removeprefix(prefix) for name in references})
-    found = changes(plain, {name.removeprefix(prefix): pairs for name, pairs in known.items()})
+    pair_changes = changes(
+        plain, {name.removeprefix(prefix): pairs for name, pairs in known.items()}
+    )
     hours = 0.0 if times is None else hours_of(times)
     reasons = []
-    for (name, other), pair in found.items():
-        reference, second = references[prefix + name], references[prefix + other]
+    for (name, other), pair in pair_changes.items():
+        reference = references[prefix + name]
+        second = references[prefix + other]
         before = reference.seen["correlations"][other]
         both = (1 - reference.seen["gaps"]) * (1 - second.seen["gaps"]) * reference.rows
         deviation = (error(pair.rows) ** 2 + error(round(both)) ** 2) ** 0.5
@@ -110,7 +136,7 @@ def _column(
     times: pl.Series | None,
     level: float,
     settings: Drift,
-) -> dict[str, Any]:
+) -> ColumnDrift:
     seen = reference.seen
     among_training, in_season = usual(seen, 0.0 if times is None else hours_of(times))
     change = compare(values, seen, reference.rows)
@@ -118,8 +144,8 @@ def _column(
     reasons = [] if is_time else _values_in_words(change, among_training, level, settings)
     if in_season and times is not None and not reasons and not is_time:
         local, count = same_season(seen, parts_of(times))
-        found = _values_in_words(compare(values, local, count), in_season, level, settings)
-        reasons = [f"{reason} from the same time of the year" for reason in found]
+        changed = _values_in_words(compare(values, local, count), in_season, level, settings)
+        reasons = [f"{reason} from the same time of the year" for reason in changed]
     p_gaps = change.p_of_gaps(among_training)
     if abs(change.gap_change) >= settings.min_gap_change and p_gaps < level:
         reasons.append(_gaps_in_words(change, reference))

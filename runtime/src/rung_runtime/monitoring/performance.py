@@ -6,7 +6,7 @@ order in which they were added.
 
 import itertools
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,27 @@ class Expected(NamedTuple):
     rows: int
     predicted: float | None  # positives that were predicted, for binary; predictions that were
     observed: float | None  # expected to be right, for multiclass; and how many there were
+
+
+class Judgement(TypedDict):
+    """What is known of labelled predictions, as `monitor.json` has it.
+
+    Attributes:
+        coverage: `labels` divided by `predictions`.
+        basis: Whether `all` labels were judged, a `balanced` part, or `none`.
+        note: Why it is a part or none.
+        checks: By metric its `value`, what is `expected`, and the `skill` over that.
+        signs: By metric, in words, why its loss is one.
+    """
+
+    labels: int
+    predictions: int
+    coverage: float
+    basis: Literal["all", "balanced", "none"]
+    note: str | None
+    checks: dict[str, dict[str, Interval]]
+    calibration: dict[str, float] | None
+    signs: dict[str, str]
 
 
 class Batch(NamedTuple):
@@ -83,7 +104,7 @@ def batches(rows: pl.DataFrame, settings: Drift) -> list[Batch]:
     ordered = rows.sort("told", "time", "request_id", "row")
     arrivals = ordered["told"].to_physical().to_numpy()
     times = ordered["time"].to_physical().to_numpy()
-    found: list[Batch] = []
+    result: list[Batch] = []
     begin = 0
     while begin + LABELS <= len(ordered):
         end = int(np.searchsorted(arrivals, arrivals[begin + LABELS - 1], "right"))
@@ -93,32 +114,32 @@ def batches(rows: pl.DataFrame, settings: Drift) -> list[Batch]:
             parts = max(parts, settings.alarms)
         parts = max(1, min(parts, (end - begin) // LABELS))
         cuts = np.linspace(begin, end, parts + 1).round().astype(int).tolist()
-        found += [
+        result += [
             Batch(ordered[first:last], ordered["told"][last - 1])
             for first, last in itertools.pairwise(cuts)
         ]
         begin = end
-    return found
+    return result
 
 
-def pooled(found: list[Batch], size: int) -> list[Batch]:
-    """Take each batch with those before it until there are `size` labels, as few tell little."""
+def pooled(batches: list[Batch], size: int) -> list[Batch]:
+    """Return each batch with those before it until there are `size` labels, as few tell little."""
     pools = []
-    for last in range(len(found)):
+    for last in range(len(batches)):
         first = last
-        labels = len(found[last].rows)
+        labels = len(batches[last].rows)
         while first and labels < size:
             first -= 1
-            labels += len(found[first].rows)
-        rows = pl.concat([batch.rows for batch in found[first : last + 1]])
-        pools.append(Batch(rows, found[last].arrived))
+            labels += len(batches[first].rows)
+        rows = pl.concat([batch.rows for batch in batches[first : last + 1]])
+        pools.append(Batch(rows, batches[last].arrived))
     return pools
 
 
 def judge(
     rows: pl.DataFrame, scores: NDArray[np.float64], known: Expected, data: Data,
     gate: Gate, settings: Drift,
-) -> dict[str, Any]:  # fmt: skip
+) -> Judgement:  # fmt: skip
     """Compare labelled predictions with the holdout.
 
     Each check compares two samples, as the holdout is one, too: the metric of the gate, the log
@@ -130,11 +151,9 @@ def judge(
         scores: Of all predictions of the same time, labelled or not.
 
     Returns:
-        `labels`, `predictions` and their ratio `coverage`; `basis`: `all` labels were judged, a
-        `balanced` part, or `none`, with the reason as `note`; `checks`: by metric its `value`,
-        what is `expected`, and the `skill` over that; `calibration`; `signs` in words.
+        The judgement; its signs are a loss that is beyond the settings.
     """
-    result: dict[str, Any] = {
+    result: Judgement = {
         "labels": len(rows),
         "predictions": len(scores),
         "coverage": len(rows) / max(1, len(scores)),
@@ -160,9 +179,12 @@ def judge(
                 "does not say how frequent each is"
             )
             if not names:
-                return result | {"basis": "none"}
+                result["basis"] = "none"
+                return result
     if len(rows) < LABELS:
-        return result | {"basis": "none", "note": f"fewer than {LABELS} labels can be used"}
+        result["basis"] = "none"
+        result["note"] = f"fewer than {LABELS} labels can be used"
+        return result
     checks = len(names) + calibrated
     y_true, y_pred = _arrays(rows, data)
     deciding = effective_rows(y_true, len(data.classes))
@@ -185,12 +207,12 @@ def judge(
             result["signs"][name] = f"is {short(value['value'])}, where the holdout had {before}"
     if calibrated:
         quantile = _quantile(gate.confidence, checks, rarer)
-        found = _calibration(y_true, y_pred, known, quantile)
-        result["calibration"] = found
+        ratio = _calibration(y_true, y_pred, known, quantile)
+        result["calibration"] = ratio
         limit = settings.max_calibration_ratio
-        if found["low"] > limit or found["high"] < 1 / limit:
+        if ratio["low"] > limit or ratio["high"] < 1 / limit:
             result["signs"]["observed ÷ predicted"] = (
-                f"is {short(found['value'])}, where the holdout had {short(found['expected'])}"
+                f"is {short(ratio['value'])}, where the holdout had {short(ratio['expected'])}"
             )
     return result
 
@@ -225,7 +247,9 @@ def skill(
     far = before[1]
     near = now[1]
     if metric not in ("rmse", "mae"):
-        far, near = far + max(0.0, FLOOR - far), near + max(0.0, FLOOR - far)
+        lift = max(0.0, FLOOR - far)
+        far += lift
+        near += lift
     if far <= 0:
         return unknown
 
@@ -273,7 +297,7 @@ def _calibration(
 
 def _balanced(
     rows: pl.DataFrame, scores: NDArray[np.float64]
-) -> tuple[pl.DataFrame, str, str | None]:
+) -> tuple[pl.DataFrame, Literal["all", "balanced", "none"], str | None]:
     """Return labels that stand for all predictions, whichever scores were given a label.
 
     Where labels depend on the score, as only loans that were granted can default, each tenth of the
@@ -300,11 +324,13 @@ def _balanced(
     index = np.sort(np.concatenate(kept))
     if len(index) < LABELS:
         known = rows["score"].to_numpy()
-        low, high = float(known.min()), float(known.max())
-        return rows[:0], "none", (
-            f"labels are known for some scores only ({short(low)} to {short(high)}, most of them), "
+        low = short(float(known.min()))
+        high = short(float(known.max()))
+        note = (
+            f"labels are known for some scores only ({low} to {high}, most of them), "
             "which say nothing of the others"
-        )  # fmt: skip
+        )
+        return rows[:0], "none", note
     note = f"labels depend on the score: {len(index)} of {len(rows)} were kept, in equal shares"
     return rows[index], "balanced", note
 

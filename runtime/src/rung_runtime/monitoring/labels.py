@@ -1,0 +1,69 @@
+"""Labels that arrived, batch by batch, each of which is judged against the holdout."""
+
+from typing import Any, TypedDict
+
+import numpy as np
+import polars as pl
+
+from ..config import GATE, Gate
+from ..config import read as read_config
+from ..prediction_log import joined, read
+from ..settings import Drift
+from . import performance
+from .champion import Champion
+from .windows import MAX_WINDOWS, iso
+
+Outcome = dict[str, Any]  # one of `outcomes` in monitor.json: see docs/reference.md
+
+
+class LabelCounts(TypedDict):
+    """How many predictions there are, how many of them have a label, and how many wait."""
+
+    predictions: int
+    labels: int
+    waiting: int
+
+
+def judge_labels(
+    champion: Champion, log: str, settings: Drift
+) -> tuple[list[Outcome], LabelCounts]:
+    """Judge the newest batches of labels, in the order in which they arrived.
+
+    Returns:
+        The batches, oldest first; and how many predictions there are, how many of them have a
+        label, and how many of these wait for the next batch.
+    """
+    digest = champion.version.model_digest
+    data = champion.data
+    with_label = joined(log, None, digest, arrival=True).filter(pl.col("truth").is_not_null())
+    answers = [name for name in with_label.collect_schema().names() if name.startswith("p:")]
+    columns = ["request_id", "row", "time", "told", "truth", "prediction", *answers]
+    rows = with_label.select(columns).collect()
+    if rows.is_empty():
+        count = int(read(log, None, digest).select(pl.len()).collect().item())
+        return [], {"predictions": count, "labels": 0, "waiting": 0}
+    rows = performance.labelled(rows, data)
+    predictions = (
+        read(log, None, digest).select("time", score=performance.score(data)).sort("time").collect()
+    )
+    times = predictions["time"].to_physical().to_numpy()
+    batches = performance.batches(rows, settings)
+    counts: LabelCounts = {
+        "predictions": len(times),
+        "labels": len(rows),
+        "waiting": len(rows) - sum(len(batch.rows) for batch in batches),
+    }
+    gate = read_config(GATE, Gate)
+    outcomes = []
+    for batch in performance.pooled(batches, settings.window.rows)[-MAX_WINDOWS:]:
+        predicted = batch.rows["time"].to_physical().to_numpy()
+        begin = int(predicted.min())
+        end = int(predicted.max())
+        first = int(np.searchsorted(times, begin, "left"))
+        last = int(np.searchsorted(times, end, "right"))
+        scores = predictions["score"][first:last].to_numpy()
+        judgement = performance.judge(batch.rows, scores, champion.holdout, data, gate, settings)
+        signs = {} if judgement["basis"] == "none" else {"performance": judgement["signs"]}
+        span = {"arrived": iso(batch.arrived), "from": iso(begin), "to": iso(end)}
+        outcomes.append({**span, **judgement, "signs": signs})
+    return outcomes, counts
