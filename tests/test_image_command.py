@@ -51,9 +51,9 @@ def test_a_docker_whose_daemon_is_down_is_no_builder(image: ModuleType, tmp_path
     with pytest.raises(image.UsageError, match="install one of them"):
         image.image()
     program(tmp_path, "buildah", "exit 0")
-    assert image._engine() == "buildah"
+    assert image.builder.find_engine() == "buildah"
     program(tmp_path, "docker", "exit 0")
-    assert image._engine() == "docker"
+    assert image.builder.find_engine() == "docker"
 
 
 def test_what_is_pushed_is_registered_first(image: ModuleType) -> None:
@@ -90,7 +90,7 @@ def test_a_build_that_fails_is_refused_with_its_last_lines(
 ) -> None:
     program(tmp_path, "buildah", "echo no space left >&2; exit 125")
     with pytest.raises(image.RefusedError, match="buildah build failed:\n  no space left"):
-        image._run("buildah", "build", ".")
+        image.builder.run_builder("buildah", "build", ".")
 
 
 @pytest.mark.parametrize("engine", ["docker", "buildah"])
@@ -111,15 +111,27 @@ def test_a_jobs_token_goes_to_its_platforms_registry_alone(
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/project")
     monkeypatch.setenv("GITHUB_TOKEN", "secret-of-the-job")
-    image._pushed(engine, "harbor.example/x", "harbor.example/x:1")
+    image.builder.push(engine, "harbor.example/x", "harbor.example/x:1")
     assert not seen.exists()
-    pushed = image._pushed(engine, "ghcr.io/team/project/service", "ghcr.io/team/project/service:1")
+    pushed = image.builder.push(
+        engine, "ghcr.io/team/project/service", "ghcr.io/team/project/service:1"
+    )
     assert pushed.endswith(digest)
     assert list(json.loads(seen.read_text())["auths"]) == ["ghcr.io"]
 
 
 RUNTIME = ROOT / "runtime/src/rung_runtime"
-OF_TRAINING = {"alembic", "cryptography", "dvc", "mlflow", "pandera", "requests", "sqlalchemy"}
+OF_TRAINING = {
+    "alembic",
+    "cryptography",
+    "dvc",
+    "httpx",
+    "mlflow",
+    "pandera",
+    "requests",
+    "sqlalchemy",
+    "stamina",
+}
 
 
 def test_a_service_starts_without_the_libraries_of_training() -> None:

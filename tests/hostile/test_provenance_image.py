@@ -78,7 +78,9 @@ def place(
 
 def built(place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return what `ml image` prints where no container can be started."""
-    monkeypatch.setattr(place.image, "_container", lambda *_: nullcontext("http://127.0.0.1:9"))
+    monkeypatch.setattr(
+        place.image.builder, "container", lambda *_: nullcontext("http://127.0.0.1:9")
+    )
     answer = {"parity": "not asked"}
     monkeypatch.setattr(place.image, "smoke_test", lambda *_: answer)
     pinned: str = place.image.image(place.version.reference, push=True)
@@ -103,10 +105,10 @@ FORGED: dict[str, tuple[str, Any, int]] = {
 def test_a_noted_image_that_is_not_of_the_package_is_not_believed(place: SimpleNamespace) -> None:
     right = {LABEL: place.version.digest}
     place.engine(right)
-    assert place.image._is_no_image_of("docker", PLACE, PINNED, place.version) is None
+    assert place.image.mismatch("docker", PLACE, PINNED, place.version) is None
     for forged, (note, labels, pull) in FORGED.items():
         place.engine(right if labels == "right" else labels, pull)
-        assert place.image._is_no_image_of("docker", PLACE, note, place.version), forged
+        assert place.image.mismatch("docker", PLACE, note, place.version), forged
 
 
 def test_the_image_that_a_version_has_is_printed_only_if_it_is_one(

@@ -17,6 +17,7 @@ NOT_OF_STEPS = frozenset(
         "cli",
         "controls.py",
         "delivery",
+        "http_client.py",
         "monitoring",
         "prediction_log",
         "serving",

@@ -59,8 +59,10 @@ def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
         bill: The requirements, CycloneDX 1.5 or newer.
     """
     manifest = verified_manifest(package)
-    contract, metrics = _document(package, "contract"), _document(package, "metrics")
-    model, data = f"model@{manifest['version']}", f"data@{manifest['version']}"
+    contract = _document(package, "contract")
+    metrics = _document(package, "metrics")
+    model = f"model@{manifest['version']}"
+    data = f"data@{manifest['version']}"
     components = [
         {
             "type": "machine-learning-model",
@@ -98,8 +100,9 @@ def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
 
 
 def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
-    """Return the model card: what it does, how well and where not; of what the package knows."""
-    signature, gate = _document(package, "signature"), _document(package, "gate")
+    """Return the model card: what it does, how well, and where not, as the package knows it."""
+    signature = _document(package, "signature")
+    gate = _document(package, "gate")
     task = signature.get("task")
     card: dict[str, Any] = {
         "modelParameters": {
@@ -114,13 +117,13 @@ def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
     }
     if task in TASKS:
         card["modelParameters"]["task"] = TASKS[task]
-    found = [_metric(name, value) for name, value in metrics.get("metrics", {}).items()]
+    performance = [_metric(name, value) for name, value in metrics.get("metrics", {}).items()]
     for part in metrics.get("slices", []):
         value = "(gap)" if part["value"] is None else part["value"]
         slice_name = visible(f"{part['column']} is {value}")
-        found.append(_metric(metrics["metric"], part["metric"]) | {"slice": slice_name})
-    if found:
-        card["quantitativeAnalysis"] = {"performanceMetrics": found}
+        performance.append(_metric(metrics["metric"], part["metric"]) | {"slice": slice_name})
+    if performance:
+        card["quantitativeAnalysis"] = {"performanceMetrics": performance}
     if gate:
         card["properties"] = [_property("gate", gate.get("verdict", "unknown"))]
     return card
@@ -128,10 +131,11 @@ def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
 
 def _metric(name: str, metric: dict[str, Any]) -> dict[str, Any]:
     interval = {"lowerBound": metric.get("low"), "upperBound": metric.get("high")}
+    known = {end: str(value) for end, value in interval.items() if value is not None}
     return {
         "type": name,
         "value": "unknown" if metric.get("value") is None else str(metric["value"]),
-        "confidenceInterval": {end: str(at) for end, at in interval.items() if at is not None},
+        "confidenceInterval": known,
     }
 
 
@@ -155,11 +159,12 @@ def _document(package: Path, name: str) -> dict[str, Any]:
 def _requirements() -> dict[str, Any]:
     """Return what uv knows of the requirements of the service."""
     try:
-        done = subprocess.run(EXPORT, capture_output=True, text=True, check=False)
+        result = subprocess.run(EXPORT, capture_output=True, text=True, check=False)
     except OSError as error:
         raise UsageError(f"uv cannot be started: {error.strerror or error}") from None
-    if done.returncode:
-        reason = visible(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        reason = visible(lines[-1] if lines else "")
         raise UsageError(f"uv.lock has no requirements to list: {reason or 'run `uv lock`'}")
-    bill: dict[str, Any] = json.loads(done.stdout)
+    bill: dict[str, Any] = json.loads(result.stdout)
     return bill

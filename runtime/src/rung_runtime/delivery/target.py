@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from .. import UsageError, adapters, ci_platform, project
 
 if TYPE_CHECKING:
-    from ..ci_platform import Forge
+    from ..ci_platform import Platform
 
 OWN_MACHINE_HINT = (
     "Set the variables ML_HOME and ML_RUNNER to have it serve on a machine of your own."
@@ -82,10 +82,10 @@ def open_target(name: str) -> Target:
     raise UsageError(f"target {name}: this project does not have a target of that name")
 
 
-def rehearsal_platform() -> "Forge | None":
+def rehearsal_platform() -> "Platform | None":
     """Return the CI platform, if this is one of its runners, where nothing that serves remains."""
     cluster = _cluster()
-    platform = ci_platform.here()
+    platform = ci_platform.current_platform()
     if platform is None or cluster:
         return None
     is_outside_of_the_job = platform.workspace.resolve() != Path.cwd().resolve()
