@@ -1,10 +1,10 @@
-"""The log of a runner, which takes some lines for commands: none of ours is one by accident.
+"""The log of a runner, which takes some lines for commands: a filter, so that none is by accident.
 
-GitHub obeys a line that starts with `::NAME::`, behind any white space, or has `##[NAME]` anywhere
+GitHub obeys a line that starts with `::NAME::`, after any white space, or has `##[NAME]` anywhere
 (github.com/actions/runner, ActionCommand.cs); Azure one with `##vso[NAME]`; GitLab folds lines
 between `section_start:…` and `section_end:…`, which need a carriage return and an escape character.
-Such a line can set a variable, mask a word, stop all commands after it, or show an error that is
-not there. So what `ml` prints on a runner goes through a filter; `command` alone goes around it.
+Such a line can set a variable, mask a word, stop all commands after it, or show an error that did
+not occur. So what `ml` prints on a runner goes through a filter, which only `command` bypasses.
 """
 
 import os
@@ -16,31 +16,35 @@ from typing import Any, TextIO, cast
 
 from .escaping import visible
 
-_COLONS = re.compile(r"^([^\S\n]*:)(?=:)", re.MULTILINE)
-_HASHES = re.compile(r"(##\w*)\[")
+COLONS = re.compile(r"^([^\S\n]*:)(?=:)", re.MULTILINE)
+HASHES = re.compile(r"(##\w*)\[")
+HASHES_TAIL = 20  # characters in which `##NAME` may begin what the next piece completes
+RUNNER_VARIABLES = ("CI", "GITHUB_ACTIONS", "GITLAB_CI")
 
 
 class RunnerLog:
-    """A text stream that writes to another, no line of which is a command.
+    """A text stream that writes to another one, in which no line is a command.
 
-    What is written in pieces is judged as the line that it becomes: a space comes in before the
+    What is written in pieces is judged as the line that it becomes: a space is inserted before the
     character that would make it a command.
     """
 
     def __init__(self, stream: TextIO):
         self.stream = stream
-        self.line = ""  # so far, or what matters of it
+        self.line = ""  # the present line, or what matters of it
 
     def write(self, text: str) -> int:
+        """Write text, with invisible characters escaped and commands broken."""
         if not isinstance(text, str):
             raise TypeError(f"write() takes a str, not {type(text).__name__}")
-        whole = self.line + visible(text.replace("\r\n", "\n"), keep="\n\t")
-        whole = _HASHES.sub(r"\1 [", _COLONS.sub(r"\1 ", whole))
-        self.stream.write(whole[len(self.line) :])
-        last = whole.rpartition("\n")[2]
+        lines = self.line + visible(text.replace("\r\n", "\n"), keep="\n\t")
+        lines = COLONS.sub(r"\1 ", lines)
+        lines = HASHES.sub(r"\1 [", lines)
+        self.stream.write(lines[len(self.line) :])
+        last = lines.rpartition("\n")[2]
         # What may yet become a command: a line that is blank, or a colon; the end of any other.
         start = last.lstrip()
-        self.line = start if start in ("", ":") else f"…{last[-20:]}"
+        self.line = start if start in ("", ":") else f"…{last[-HASHES_TAIL:]}"
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -48,10 +52,11 @@ class RunnerLog:
             self.write(line)
 
     def command(self, text: str) -> None:
-        """Write a command to the runner: a line that is taken as it is."""
-        start = "\n" if self.line.strip() else ""
+        """Write a command to the runner: a line that is written as it is."""
+        if self.line.strip():
+            self.stream.write("\n")
         self.line = ""
-        self.stream.write(f"{start}{text}\n")
+        self.stream.write(f"{text}\n")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -68,15 +73,18 @@ def command(text: str) -> None:
 
 @contextmanager
 def filtered() -> Iterator[None]:
-    """Have all that this process prints go through the filter, on a runner."""
-    out, err = sys.stdout, sys.stderr
-    is_runner = any(os.environ.get(name) for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI"))
-    if not is_runner or isinstance(cast(object, out), RunnerLog):  # a step of `ml run` is its fork
+    """Pass all that this process prints through the filter, if it runs on a runner."""
+    stdout = sys.stdout
+    stderr = sys.stderr
+    is_runner = any(os.environ.get(name) for name in RUNNER_VARIABLES)
+    is_filtered = isinstance(cast(object, stdout), RunnerLog)  # a step of `ml run` is its fork
+    if is_filtered or not is_runner:
         yield
         return
-    sys.stdout = cast(TextIO, RunnerLog(out))
-    sys.stderr = cast(TextIO, RunnerLog(err))
+    sys.stdout = cast(TextIO, RunnerLog(stdout))
+    sys.stderr = cast(TextIO, RunnerLog(stderr))
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = out, err
+        sys.stdout = stdout
+        sys.stderr = stderr

@@ -1,17 +1,17 @@
 """Confinement: on Linux, a process gives up network, and files outside of a folder, for good.
 
-By means of the kernel that need no privileges, which its children inherit and nobody can undo:
+By means of the kernel that need no privileges, that its children inherit and nobody can undo:
 
-- No capabilities: root of a container is a user like others. (With CAP_PERFMON, the environment of
-  any process could be read.)
+- No capabilities: root of a container is a user like others. (With CAP_PERFMON, it could read the
+  environment of any process.)
 - Landlock, from Linux 5.13: nothing is written but below one folder, nothing is read but there and
   what Python needs, and the memory and environment of processes outside cannot be looked into.
   https://docs.kernel.org/userspace-api/landlock.html
-- seccomp: no new socket of any kind, no way around by io_uring, no other process's memory.
+- seccomp: no new socket of any kind, no detour through io_uring, no other process's memory.
   https://docs.kernel.org/userspace-api/seccomp_filter.html
 
-It does not stop one from taking processor time and memory, or from changing the mode or the times
-of files that belong to the same user.
+A confined process can still take processor time and memory, and change the mode or the times of
+files that belong to the same user.
 """
 
 import ctypes
@@ -21,117 +21,193 @@ import struct
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-# landlock_create_ruleset and so on: these numbers are the same on all machines.
-CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
-EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = (1 << bit for bit in range(4))
-TRUNCATE, IOCTL = 1 << 14, 1 << 15
-OF_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL  # those that a single file has
+# System calls of Landlock: these numbers are the same on all machines.
+LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_ADD_RULE = 445
+LANDLOCK_RESTRICT_SELF = 446
+LANDLOCK_CREATE_RULESET_VERSION = 1  # a flag
+LANDLOCK_RULE_PATH_BENEATH = 1
+# Rights of the file system.
+EXECUTE = 1 << 0
+WRITE_FILE = 1 << 1
+READ_FILE = 1 << 2
+READ_DIR = 1 << 3
+TRUNCATE = 1 << 14
+IOCTL = 1 << 15
+FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL  # all that a single file can have
 READ = EXECUTE | READ_FILE | READ_DIR
-# How many rights of the file system each version of Landlock knows; a later one as the last.
-RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-# Where Python, its libraries, and what the kernel says of the machine are.
+USE_DEVICE = READ | WRITE_FILE | TRUNCATE | IOCTL
+# How many of these rights each version of Landlock has; a later version has those of the last.
+RIGHT_COUNTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+BIND_AND_CONNECT_TCP = 0b11  # from version 4
+ABSTRACT_SOCKETS_AND_SIGNALS = 0b11  # from version 6: those of processes outside
+# Where Python, its libraries, and what the kernel reports about the machine are.
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/opt", "/nix", "/etc", "/proc", "/sys")
 DEVICES = ("null", "zero", "full", "random", "urandom", "dri", "kfd")
 CAPABILITY_VERSION = 0x20080522
-SET_NO_NEW_PRIVS, SET_SECCOMP, FILTER = 38, 22, 2
+# Options of prctl.
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
 # socket, connect, ptrace, process_vm_readv, process_vm_writev, truncate; then those whose numbers
 # are the same everywhere: io_uring_setup, pidfd_getfd.
 FORBIDDEN = {"x86_64": (41, 42, 101, 310, 311, 76), "aarch64": (198, 203, 117, 270, 271, 45)}
 FORBIDDEN_EVERYWHERE = (425, 438)
-ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 FIRST_OF_X32 = 0x40000000  # a second way into the kernel of x86_64
+SECCOMP_ALLOW = 0x7FFF0000
+SECCOMP_ERRNO = 0x00050000
 EACCES = 13
+# Where `struct seccomp_data` has the number of the system call, and the architecture.
+NUMBER_OFFSET = 0
+ARCH_OFFSET = 4
+
+
+class Instruction(NamedTuple):
+    """An instruction of classic BPF."""
+
+    code: int
+    jump_if_true: int
+    jump_if_false: int
+    operand: int
+
+
+def load_word(offset: int) -> Instruction:
+    """Load what is checked next."""
+    return Instruction(0x20, 0, 0, offset)
+
+
+def skip_if_equal(operand: int) -> Instruction:
+    """Skip the next instruction if the loaded word is the operand."""
+    return Instruction(0x15, 1, 0, operand)
+
+
+def skip_unless_equal(operand: int) -> Instruction:
+    """Skip the next instruction if the loaded word is not the operand."""
+    return Instruction(0x15, 0, 1, operand)
+
+
+def skip_if_below(operand: int) -> Instruction:
+    """Skip the next instruction if the loaded word is below the operand."""
+    return Instruction(0x35, 0, 1, operand)
+
+
+def end_with(operand: int) -> Instruction:
+    """End the program with a decision."""
+    return Instruction(0x06, 0, 0, operand)
 
 
 def confine(own: Path, readable: Iterable[Path] = ()) -> str:
     """Give up network and files for this process and all that it starts.
 
-    To be called before there is a second thread.
+    Must be called before there is a second thread.
 
     Args:
         own: The one folder that may be written to.
-        readable: Folders and files to read, besides those of the system and of Python.
+        readable: Folders and files that may be read, besides those of the system and of Python.
 
     Returns:
-        Why it was not done, or not wholly; "" if it was.
+        Why it was not done, or only in part; "" if it was.
     """
     if sys.platform != "linux":
         return f"{platform.system()} has no Landlock"
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    reasons = [_no_capabilities(libc), _landlock(libc, own, readable), _seccomp(libc)]
-    return "; ".join(filter(None, reasons))
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    reasons = [_drop_capabilities(libc), _restrict_files(libc, own, readable), _filter_calls(libc)]
+    return "; ".join(reason for reason in reasons if reason)
 
 
-def _no_capabilities(libc: ctypes.CDLL) -> str:
+def _last_error() -> str:
+    return os.strerror(ctypes.get_errno())
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> str:
     # struct __user_cap_header_struct and twice __user_cap_data_struct, all of whose sets are empty.
     if libc.capset(struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24)):
-        return f"capabilities: {os.strerror(ctypes.get_errno())}"
+        return f"capabilities: {_last_error()}"
     return ""
 
 
-def _landlock(libc: ctypes.CDLL, own: Path, readable: Iterable[Path]) -> str:
-    version = libc.syscall(CREATE_RULESET, None, 0, 1)
+def _restrict_files(libc: ctypes.CDLL, own: Path, readable: Iterable[Path]) -> str:
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
-        return f"this kernel has no Landlock ({os.strerror(ctypes.get_errno())})"
-    every = (1 << RIGHTS[min(version, 5)]) - 1
-    tcp = 0b11 if version >= 4 else 0
-    outside = 0b11 if version >= 6 else 0  # abstract sockets, and signals to others
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    rules = struct.pack("=QQQ", every, tcp, outside)[:size]
-    ruleset = libc.syscall(CREATE_RULESET, rules, len(rules), 0)
+        return f"this kernel has no Landlock ({_last_error()})"
+    handled = (1 << RIGHT_COUNTS[min(version, 5)]) - 1
+    attributes = _ruleset_attributes(version, handled)
+    ruleset = libc.syscall(LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
-        return f"Landlock: {os.strerror(ctypes.get_errno())}"
+        return f"Landlock: {_last_error()}"
     try:
-        allowed = {str(path): READ for path in [*map(Path, SYSTEM), *_of_python(), *readable]}
-        devices = [*(Path("/dev") / name for name in DEVICES), *Path("/dev").glob("nvidia*")]
-        allowed |= {str(path): READ | WRITE_FILE | TRUNCATE | IOCTL for path in devices}
-        allowed[str(own)] = every
-        for path, rights in allowed.items():
-            _allow(libc, ruleset, path, rights & every)
-        if libc.syscall(RESTRICT_SELF, ruleset, 0):
-            return f"Landlock: {os.strerror(ctypes.get_errno())}"
+        for path in [*map(Path, SYSTEM), *_python_paths(), *readable]:
+            _allow(libc, ruleset, path, READ & handled)
+        for device in [*(Path("/dev") / name for name in DEVICES), *Path("/dev").glob("nvidia*")]:
+            _allow(libc, ruleset, device, USE_DEVICE & handled)
+        _allow(libc, ruleset, own, handled)
+        if libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0):
+            return f"Landlock: {_last_error()}"
     finally:
         os.close(ruleset)
     return ""
 
 
-def _of_python() -> list[Path]:
-    """Where this Python's own modules and those of its environment are."""
+def _ruleset_attributes(version: int, handled: int) -> bytes:
+    """Return a struct landlock_ruleset_attr, which later versions have more fields of."""
+    network = BIND_AND_CONNECT_TCP if version >= 4 else 0
+    scoped = ABSTRACT_SOCKETS_AND_SIGNALS if version >= 6 else 0
+    if version < 4:
+        size = 8
+    elif version < 6:
+        size = 16
+    else:
+        size = 24
+    return struct.pack("=QQQ", handled, network, scoped)[:size]
+
+
+def _python_paths() -> list[Path]:
+    """Return where this Python's own modules and those of its environment are."""
     prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix]
-    places = [Path(place) for place in [*prefixes, *sys.path] if place]
-    return [*places, *(place.resolve() for place in places), Path(sys.executable).resolve()]
+    paths = [Path(path) for path in [*prefixes, *sys.path] if path]
+    resolved = [path.resolve() for path in paths]
+    return [*paths, *resolved, Path(sys.executable).resolve()]
 
 
-def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
+def _allow(libc: ctypes.CDLL, ruleset: int, path: Path, rights: int) -> None:
+    """Allow rights for a file, or for all that is below a folder."""
     try:
         file = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:  # this machine has none
         return
     try:
-        if not Path(path).is_dir():
-            rights &= OF_FILES
-        libc.syscall(ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, file), 0)
+        if not path.is_dir():
+            rights &= FILE_RIGHTS
+        beneath = struct.pack("=Qi", rights, file)
+        libc.syscall(LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, beneath, 0)
     finally:
         os.close(file)
 
 
-def _seccomp(libc: ctypes.CDLL) -> str:
+def _filter_calls(libc: ctypes.CDLL) -> str:
     machine = platform.machine()
     if machine not in FORBIDDEN:
         return f"no filter of system calls is known for {machine}"
-    # Classic BPF: (code, jump if true, jump if false, value). 0x20 loads a word, 0x15 compares for
-    # equality, 0x35 for at least, 0x06 returns.
-    allow, deny = 0x7FFF0000, 0x00050000 | EACCES
-    numbers = (*FORBIDDEN[machine], *FORBIDDEN_EVERYWHERE)
-    program = [(0x20, 0, 0, 4), (0x15, 1, 0, ARCHITECTURE[machine]), (0x06, 0, 0, deny)]
-    program += [(0x20, 0, 0, 0), (0x35, 0, 1, FIRST_OF_X32), (0x06, 0, 0, deny)]
-    for number in numbers:
-        program += [(0x15, 0, 1, number), (0x06, 0, 0, deny)]
-    program.append((0x06, 0, 0, allow))
-    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
-    whole = struct.pack("@HxxxxxxP", len(program), ctypes.addressof(code))
-    if libc.prctl(SET_SECCOMP, FILTER, ctypes.c_char_p(whole), 0, 0):
-        return f"seccomp: {os.strerror(ctypes.get_errno())}"
+    program = _filter_program(machine)
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code)
+    # struct sock_fprog: the number of instructions, padding, and a pointer.
+    filter_ = struct.pack("@HxxxxxxP", len(program), ctypes.addressof(buffer))
+    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(filter_), 0, 0):
+        return f"seccomp: {_last_error()}"
     return ""
+
+
+def _filter_program(machine: str) -> list[Instruction]:
+    """Return a program that denies the forbidden system calls, and any of another architecture."""
+    deny = end_with(SECCOMP_ERRNO | EACCES)
+    program = [load_word(ARCH_OFFSET), skip_if_equal(AUDIT_ARCH[machine]), deny]
+    program += [load_word(NUMBER_OFFSET), skip_if_below(FIRST_OF_X32), deny]
+    for number in (*FORBIDDEN[machine], *FORBIDDEN_EVERYWHERE):
+        program += [skip_unless_equal(number), deny]
+    program.append(end_with(SECCOMP_ALLOW))
+    return program
