@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,39 @@ OLD = PACKAGE.with_name(".model.old")  # the previous package, while a new one t
 Features = Callable[[pl.DataFrame], pl.DataFrame]
 
 
+class Manifest(TypedDict):
+    """`manifest.json`: what a package holds."""
+
+    version: str
+    created: str  # when training ended, ISO 8601
+    package_digest: str  # of the digests of all files
+    model_digest: str  # of the model that was measured
+    files: dict[str, str]  # the digest of each, by its path in the package
+    refit_digest: NotRequired[str]  # of the model, if it was trained once more on all rows
+
+
+class ColumnSummary(TypedDict):
+    """The values of a column in `profile.json`: of numbers their percentiles, else counts."""
+
+    gaps: NotRequired[float]  # the share of missing values
+    percentiles: NotRequired[list[float]]  # 0 to 100
+    counts: NotRequired[dict[str, int]]  # by category
+
+
+class Profile(TypedDict):
+    """The part of `profile.json` that serving reads."""
+
+    columns: dict[str, ColumnSummary]  # by feature, of the training rows
+    prediction: ColumnSummary  # of the holdout
+
+
+class Prediction(TypedDict):
+    """The answer to a row."""
+
+    prediction: str | float
+    probabilities: NotRequired[dict[str, float]]  # by class, if there are classes
+
+
 @dataclass(frozen=True)
 class Model:
     """A package that was opened, and can answer.
@@ -47,7 +80,7 @@ class Model:
         rules: The package's own `problem.schema.rules`.
     """
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     data: Data
     request_contract: Data = field(repr=False)
     fitted: Any = field(repr=False)
@@ -76,7 +109,7 @@ class Model:
         """Predict typed rows that have no failures: see the function `predict`."""
         return predict(self.fitted, rows, self.request_contract, self.features)
 
-    def answers(self, y_pred: NDArray[np.float64]) -> list[dict[str, Any]]:
+    def answers(self, y_pred: NDArray[np.float64]) -> list[Prediction]:
         """Return each row's `prediction` and, if there are classes, their `probabilities`.
 
         Args:
@@ -127,14 +160,14 @@ def repair() -> None:
     shutil.rmtree(OLD, ignore_errors=True)
 
 
-def verified_manifest(folder: Path) -> dict[str, Any]:
+def verified_manifest(folder: Path) -> Manifest:
     """Return the manifest of a package, once each of its files was found to be what it says.
 
     Raises:
         UsageError: There is no package, or it is damaged, or its manifest names another model.
     """
     try:
-        manifest: dict[str, Any] = _read_document(folder / MANIFEST)
+        manifest: Manifest = _read_document(folder / MANIFEST)
         _verify(folder, manifest)
     except FileNotFoundError as error:
         if Path(error.filename).name == MANIFEST:
@@ -147,7 +180,7 @@ def verified_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _verify(folder: Path, manifest: dict[str, Any]) -> None:
+def _verify(folder: Path, manifest: Manifest) -> None:
     """Check that a package is what its manifest says.
 
     Raises:
@@ -193,13 +226,13 @@ def _package_file(folder: Path, name: str) -> Path:
     return path
 
 
-def _measured_digest(folder: Path, manifest: dict[str, Any]) -> str:
+def _measured_digest(folder: Path, manifest: Manifest) -> str:
     """Return the digest of the model that was measured: that of the file, unless it was refitted.
 
     Raises:
         LookupError, ValueError: The files of the package do not say it.
     """
-    files: dict[str, str] = manifest["files"]
+    files = manifest["files"]
     if "refit_digest" not in manifest:
         return files[MODEL.name]
     if manifest["refit_digest"] != files[MODEL.name] or "gate.json" not in files:

@@ -11,10 +11,13 @@ import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import RefusedError, UsageError, ci_platform, config, problem
 from ..artifacts import DOCUMENTS, STEPS, digest, read_step
+
+if TYPE_CHECKING:
+    from ..model_package import Manifest
 
 MAX_FILES = 5  # that a refusal lists
 
@@ -64,7 +67,7 @@ def is_older(commit: str, time: str, other_commit: str, other_time: str) -> bool
     return "unknown" not in (time, other_time) and time < other_time
 
 
-def require_clean(manifest: dict[str, Any]) -> None:
+def require_clean(manifest: "Manifest") -> None:
     """Check that working tree, documents and package are those of the commit.
 
     Args:

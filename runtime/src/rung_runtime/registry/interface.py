@@ -6,9 +6,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .. import RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from ..model_package import Manifest
 
 VERSION_NAME = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -86,7 +89,7 @@ class Version:
 class Registry(Protocol):
     """What an adapter does. Every method raises UsageError if the registry fails or is damaged."""
 
-    def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
+    def push(self, folder: Path, manifest: "Manifest", facts: dict[str, str]) -> None:
         """Store a package. A version that the registry already has does not change."""
 
     def names(self) -> list[str]:

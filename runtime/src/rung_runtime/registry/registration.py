@@ -1,6 +1,6 @@
 """Register the package that passed the gate."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import RefusedError
 from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, digest, read_fields
@@ -10,6 +10,9 @@ from .fetch import fetch_version
 from .interface import Version
 from .references import open_registry
 from .resolve import find
+
+if TYPE_CHECKING:
+    from ..model_package import Manifest
 
 # The files of a package that describe it. What it answers, and is monitored by, is in the others.
 DESCRIPTIVE = {"gate.json", "metrics.json", "lineage.json", "MODEL_CARD.md"}
@@ -83,6 +86,6 @@ def _facts(gate: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _functional_files(manifest: dict[str, Any]) -> dict[str, str]:
+def _functional_files(manifest: "Manifest") -> dict[str, str]:
     """Return the digests of the files that a package's answers and its monitoring depend on."""
     return {name: sha for name, sha in manifest["files"].items() if name not in DESCRIPTIVE}

@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ..model_package import Prediction
 from ..prediction_log.writer import ANY_ERROR, PredictionLog
 from .loaded_model import LoadedModel
 from .rows import (
@@ -36,7 +37,7 @@ class Answer(NamedTuple):
     """The predictions for the rows of one request, and the model that made them."""
 
     loaded: LoadedModel
-    predictions: list[dict[str, Any]]
+    predictions: list[Prediction]
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class Batcher:
 
 
 def _split(
-    batch: list[PendingRequest], loaded: LoadedModel, predictions: list[dict[str, Any]]
+    batch: list[PendingRequest], loaded: LoadedModel, predictions: list[Prediction]
 ) -> Iterator[Outcome]:
     """Yield each request of a batch with its own predictions."""
     ends = accumulate(len(request.rows) for request in batch)

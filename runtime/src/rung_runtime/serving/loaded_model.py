@@ -11,7 +11,7 @@ import polars as pl
 
 from ..artifacts import now
 from ..config import Column, Data
-from ..model_package import Model, load_package
+from ..model_package import ColumnSummary, Model, Profile, load_package
 from .metrics import Distributions
 from .rows import Row, frame_from_rows, rows_from_frame
 
@@ -21,7 +21,7 @@ class LoadedModel:
     """A package in service."""
 
     model: Model
-    profile: dict[str, Any]  # profile.json
+    profile: Profile
     distributions: Distributions  # of the rows that it was sent, and of its predictions
     since: str = field(default_factory=now)
 
@@ -46,14 +46,14 @@ def load(folder: Path, package_digest: str | None = None) -> LoadedModel:
         UsageError: It is missing, damaged or another one. None of its code has run then.
     """
     model = load_package(folder, package_digest)
-    profile = json.loads((folder / "profile.json").read_text("utf-8"))
+    profile: Profile = json.loads((folder / "profile.json").read_text("utf-8"))
     loaded = LoadedModel(model, profile, Distributions(profile, model.data))
     with suppress(Exception):  # of problem/, for a row that nobody has sent
         model.predict(model.read(frame_from_rows([loaded.example], model.request_contract)))
     return loaded
 
 
-def typical_value(column: Column, summary: dict[str, Any]) -> Any:
+def typical_value(column: Column, summary: ColumnSummary) -> Any:
     """Return a value that is typical of a column, as JSON has it; None if nothing is known.
 
     Args:
@@ -61,7 +61,7 @@ def typical_value(column: Column, summary: dict[str, Any]) -> Any:
         summary: The column's part of the profile.
     """
     if counts := summary.get("counts"):
-        most_frequent = max(counts, key=counts.get)
+        most_frequent = max(counts, key=counts.__getitem__)
         return most_frequent == "true" if column.type == "boolean" else most_frequent
     percentiles = summary.get("percentiles")
     if not percentiles:

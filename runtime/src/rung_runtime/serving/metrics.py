@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 
 from ..config import Data
+from ..model_package import ColumnSummary, Profile
 
 if TYPE_CHECKING:
     from .batcher import Batcher
@@ -62,7 +63,7 @@ class Distribution:
         counts: How many values are of each category; of numbers, only the gaps.
     """
 
-    def __init__(self, summary: dict[str, Any]) -> None:
+    def __init__(self, summary: ColumnSummary) -> None:
         """Make an empty distribution.
 
         Args:
@@ -103,7 +104,7 @@ class Distribution:
 class Distributions:
     """The distributions of each feature, and of the predictions, of a model in service."""
 
-    def __init__(self, profile: dict[str, Any], contract: Data) -> None:
+    def __init__(self, profile: Profile, contract: Data) -> None:
         self.contract = contract
         self.features = {
             name: Distribution(summary) for name, summary in profile["columns"].items()

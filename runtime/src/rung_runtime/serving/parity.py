@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -13,7 +14,7 @@ import polars as pl
 
 from .. import RefusedError
 from ..escaping import visible
-from ..model_package import Model
+from ..model_package import Model, Prediction
 from ..prediction_log.layout import CHECK_PREFIX
 from .rows import Row, rows_from_frame
 
@@ -86,7 +87,7 @@ def _ask(opener: OpenerDirector, url: str, rows: list[Row], model: Model) -> lis
     return predictions
 
 
-def answer_difference(ours: dict[str, Any], theirs: Any) -> float:
+def answer_difference(ours: Prediction, theirs: Any) -> float:
     """Return the greatest difference of two answers to a row.
 
     Args:
@@ -114,7 +115,7 @@ def answer_difference(ours: dict[str, Any], theirs: Any) -> float:
     return difference
 
 
-def _greatest_difference(ours: dict[str, float], theirs: Any) -> float:
+def _greatest_difference(ours: Mapping[str, str | float], theirs: Any) -> float:
     if not isinstance(theirs, dict) or theirs.keys() != ours.keys():
         return math.inf
     if not all(_is_number(value) for value in theirs.values()):

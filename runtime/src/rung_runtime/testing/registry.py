@@ -14,12 +14,15 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .. import RefusedError, UsageError
 from ..registry import Registry
+
+if TYPE_CHECKING:
+    from ..model_package import Manifest
 
 FACTS = {
     "commit": "c0ffee",
@@ -33,7 +36,7 @@ FACTS = {
 }
 
 
-def make_package(folder: Path, number: int) -> dict[str, Any]:
+def make_package(folder: Path, number: int) -> "Manifest":
     """Write a package as a registry sees one, and return its manifest.
 
     Args:
@@ -51,7 +54,7 @@ def make_package(folder: Path, number: int) -> dict[str, Any]:
         (folder / name).write_bytes(content)
     digests = {name: _sha256(content) for name, content in files.items()}
     whole = _sha256(json.dumps(digests, sort_keys=True).encode())
-    manifest = {
+    manifest: Manifest = {
         "version": f"20260101-12000{number}-{whole[7:15]}",
         "created": f"2026-01-01T12:00:0{number}.000+00:00",
         "package_digest": whole,

@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import RefusedError, UsageError, ci_platform
 from ...registry import EnsureLease, Version, file_lock, lease, staged_download
 from ..tracker_mlflow import client, experiment, shown, where
+
+if TYPE_CHECKING:
+    from ...model_package import Manifest
 
 PACKAGE = "package"
 
@@ -38,7 +41,7 @@ class Mlflow:
         with told():
             self.client = client()
 
-    def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
+    def push(self, folder: Path, manifest: "Manifest", facts: dict[str, str]) -> None:
         from ...model_package import verified_manifest
 
         version = manifest["version"]
@@ -53,8 +56,12 @@ class Mlflow:
             self.client.log_artifacts(run.info.run_id, str(folder), PACKAGE)
             if verified_manifest(folder) != manifest:
                 raise UsageError(f"{folder}/ has changed: run `ml register` again")
-            names = ("version", "created", "package_digest", "model_digest")
-            tags = facts | {name: manifest[name] for name in names}
+            tags = facts | {
+                "version": version,
+                "created": manifest["created"],
+                "package_digest": manifest["package_digest"],
+                "model_digest": manifest["model_digest"],
+            }
             source = f"{run.info.artifact_uri}/{PACKAGE}"
             self.client.set_terminated(run.info.run_id)
             # With its tags in one step, and last: before it there is no version.

@@ -14,7 +14,7 @@ import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import RefusedError, UsageError, project
 from ...artifacts import MODEL, atomic_write
@@ -28,6 +28,9 @@ from .client import (
     Remote,
     UnknownMediaType,
 )
+
+if TYPE_CHECKING:
+    from ...model_package import Manifest
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -249,7 +252,7 @@ class Oci:
     def __init__(self, store: Store, where: str):
         self.store, self.where = store, where
 
-    def push(self, folder: Path, manifest: dict[str, Any], facts: dict[str, str]) -> None:
+    def push(self, folder: Path, manifest: "Manifest", facts: dict[str, str]) -> None:
         name = manifest["version"]
         artifact = self._artifact(name)
         known = artifact.version(self._named(name)) if artifact else None
