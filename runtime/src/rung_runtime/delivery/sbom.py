@@ -63,7 +63,7 @@ def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
     metrics = _document(package, "metrics")
     model = f"model@{manifest['version']}"
     data = f"data@{manifest['version']}"
-    components = [
+    components: list[dict[str, Any]] = [
         {
             "type": "machine-learning-model",
             "bom-ref": model,
