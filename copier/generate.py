@@ -25,7 +25,7 @@ NEW = ("runtime",)  # questions that a release before did not ask
 ALWAYS = ("target_local",)  # others of its slot come beside it
 SCHEMA = ROOT / "runtime/src/rung_runtime/documents.schema.json"
 # Definitions in it that are written by hand, as these documents have no type yet.
-UNTYPED = ("deploy", "finding", "drift", "image", "monitor")
+UNTYPED: tuple[str, ...] = ()
 CACHES = ("__pycache__", '"*.py[co]"', ".DS_Store")
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from .. import RefusedError, UsageError, ci_platform, project, registry
-from ..artifacts import ARTIFACTS, PACKAGE, now, write_fields
+from ..artifacts import ARTIFACTS, PACKAGE, now, write
 from ..isolation import model as isolated
 from ..model_package import verified_manifest
+from ..records import ImageDocument
 from ..serving.loaded_model import LoadedModel
 from ..serving.metrics import Distributions
 from ..settings import delivery
@@ -76,13 +77,13 @@ def image(version: str | None = None, push: bool = False) -> str:
         return tag
     pinned = builder.push(engine, repository, tag)
     store.set(f"image-{registered.version}", pinned)
-    document = {
-        "image": pinned,
-        "version": registered.version,
-        "package_digest": registered.digest,
-        "parity": parity,
-    }
-    write_fields("image", document, started, registered.data_digest, {})
+    document = ImageDocument(
+        image=pinned,
+        version=registered.version,
+        package_digest=registered.digest,
+        parity=parity,
+    )
+    write(document, started=started, data_digest=registered.data_digest, inputs={})
     return pinned
 
 

@@ -7,25 +7,21 @@ the alias `champion` names the version that serves.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from .. import RefusedError, UsageError
 from .service_folder import SERVICE, load_version, read_json, remove_leftovers
-from .shadow import ShadowResult
-from .smoke import SmokeResult, smoke_test
+from .smoke import smoke_test
 from .target import Target, open_target
-from .watch import WatchResult
 
 if TYPE_CHECKING:
+    from ..records import DeploymentVerdict, ShadowResult, SmokeResult, Stage, WatchResult
     from ..registry import Registry, Version
 
 JOURNAL = Path("artifacts/deployment.json")
-Stage = Literal["fetch", "shadow", "promote", "switch", "smoke", "watch", "done"]
-Verdict = Literal["running", "deployed", "refused", "rolled_back", "repaired"]
-BEFORE_THE_SWITCH: tuple[Stage, ...] = ("fetch", "shadow", "promote")
-ENVELOPE = ("started", "data_digest", "inputs")  # which every document has
+BEFORE_THE_SWITCH = ("fetch", "shadow", "promote")
 
 
 @dataclass
@@ -46,12 +42,12 @@ class Deployment:
     started: str
     data_digest: str
     inputs: dict[str, str]
-    stage: Stage | None = None
-    verdict: Verdict | None = None
+    stage: "Stage | None" = None
+    verdict: "DeploymentVerdict | None" = None
     reason: str | None = None
-    shadow: ShadowResult | None = None
-    smoke: SmokeResult | None = None
-    watch: WatchResult | None = None
+    shadow: "ShadowResult | None" = None
+    smoke: "SmokeResult | None" = None
+    watch: "WatchResult | None" = None
 
     @classmethod
     def unfinished(cls, target: Target) -> Self | None:
@@ -61,13 +57,13 @@ class Deployment:
             return None
         return cls(**{field.name: document[field.name] for field in fields(cls)})
 
-    def enter(self, stage: Stage) -> None:
+    def enter(self, stage: "Stage") -> None:
         """Write that a stage begins."""
         self.stage = stage
         self.verdict = "running"
         self.write()
 
-    def end(self, verdict: Verdict, reason: str | None = None) -> None:
+    def end(self, verdict: "DeploymentVerdict", reason: str | None = None) -> None:
         """Write how it ended."""
         self.verdict = verdict
         self.reason = reason
@@ -75,18 +71,24 @@ class Deployment:
 
     def write(self) -> None:
         """Write the document."""
-        from ..artifacts import write_fields
+        from ..artifacts import write
+        from ..records import DeploymentDocument
 
-        # In the order of the document, which has its envelope at the end.
-        names = [field.name for field in fields(self) if field.name not in ENVELOPE]
-        content = asdict(self)
-        write_fields(
-            "deploy",
-            {name: content[name] for name in names},
-            self.started,
-            self.data_digest,
-            self.inputs,
+        assert self.stage is not None
+        assert self.verdict is not None
+        document = DeploymentDocument(
+            version=self.version,
+            package_digest=self.package_digest,
+            previous=self.previous,
+            target=self.target,
+            stage=self.stage,
+            verdict=self.verdict,
+            reason=self.reason,
+            shadow=self.shadow,
+            smoke=self.smoke,
+            watch=self.watch,
         )
+        write(document, started=self.started, data_digest=self.data_digest, inputs=self.inputs)
 
 
 class Session(NamedTuple):

@@ -10,7 +10,7 @@ allowed. The template's decision 0042 has the measurements.
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from .. import RefusedError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..model_package import Model
+    from ..records import ShadowResult
     from ..serving.loaded_model import LoadedModel
     from ..settings import Delivery, Shadow
 
@@ -31,36 +32,6 @@ ENOUGH_REPLIES = 30  # of all requests together: a few requests are repeated mor
 NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
 ONE_SIDED_95 = 1.645  # quantile of the normal distribution
 ARITHMETIC = 1e-9  # relative differences that come from the order of additions
-
-
-class ShadowResult(TypedDict, total=False):
-    """What `deployment.json` has of the shadow; a number that cannot be measured is absent.
-
-    Attributes:
-        requests: That the champion can answer.
-        errors: Of these, how many the candidate cannot answer.
-        error_share: The same as a share, 0 to 1.
-        p95_ms: The 95th percentile of the candidate's time for a request.
-        champion_p95_ms: The same of the champion.
-        latency_ratio: The first divided by the second.
-        rows: Of all requests.
-        distinct_rows: Without those that repeat another one.
-        shift: See `prediction_shift`.
-        agreement: See `rank_agreement`.
-        note: What was done differently, and why the candidate was refused.
-    """
-
-    note: str
-    requests: int
-    errors: int
-    error_share: float
-    p95_ms: float
-    champion_p95_ms: float
-    latency_ratio: float
-    rows: int
-    distinct_rows: int
-    shift: float
-    agreement: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +60,7 @@ class Replay:
 
 
 def shadow(
-    new: "LoadedModel", old: "LoadedModel | None", settings: "Delivery", result: ShadowResult
+    new: "LoadedModel", old: "LoadedModel | None", settings: "Delivery", result: "ShadowResult"
 ) -> None:
     """Let a candidate and the champion answer the last requests of the log, in this process.
 
@@ -170,7 +141,7 @@ def _replay(
 
 
 def compare_predictions(
-    model: "Model", old: "LoadedModel", replay: Replay, limits: "Shadow", result: ShadowResult
+    model: "Model", old: "LoadedModel", replay: Replay, limits: "Shadow", result: "ShadowResult"
 ) -> list[str]:
     """Write down how far apart the predictions are, and return what is beyond the limits."""
     import numpy as np
@@ -328,7 +299,7 @@ def comparable(new: "Model", old: "Model", replay: Replay) -> "tuple[Floats, Flo
 
 
 def _requests(
-    old: "LoadedModel", new: "LoadedModel", settings: "Delivery", result: ShadowResult
+    old: "LoadedModel", new: "LoadedModel", settings: "Delivery", result: "ShadowResult"
 ) -> "list[pl.DataFrame]":
     """Return the last requests of the log, or the champion's commonest row if there are none."""
     import polars as pl

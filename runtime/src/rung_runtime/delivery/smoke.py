@@ -1,22 +1,15 @@
 """Smoke: check that what answers at an address is a package, and answers as it does."""
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from .. import RefusedError
 
 if TYPE_CHECKING:
+    from ..records import SmokeResult
     from ..serving.loaded_model import LoadedModel
 
 
-class SmokeResult(TypedDict):
-    """What `deployment.json` has of a smoke test that passed."""
-
-    url: str
-    package_digest: str
-    parity: str  # in words: how many rows were compared
-
-
-def smoke_test(loaded: "LoadedModel", url: str) -> SmokeResult:
+def smoke_test(loaded: "LoadedModel", url: str) -> "SmokeResult":
     """Check that a service is ready, serves a package, and answers its commonest row as it does.
 
     Raises:

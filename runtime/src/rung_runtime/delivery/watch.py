@@ -9,11 +9,12 @@ Statistics 16. It takes the failures of a service to be independent of each othe
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import RefusedError
 
 if TYPE_CHECKING:
+    from ..records import WatchResult, WatchVerdict
     from ..settings import Watch
 
 FALSE_ALARM = 0.01  # probability of rolling back a service that fails as often as allowed
@@ -24,27 +25,6 @@ ENOUGH_REQUESTS = 10  # for their mean time to be judged
 ENOUGH_LOOKS = 3  # with requests in them, at the end of the watch
 EARLY_LOOKS = 5  # the same, before the end of the watch
 STUCK = 10  # times the mean time that is allowed, without an answer
-Verdict = Literal["passed", "failed", "slow", "undecided", "not seen"]
-
-
-class WatchResult(TypedDict, total=False):
-    """What `deployment.json` has of the watch.
-
-    Attributes:
-        seconds: That it took so far.
-        requests: That the service answered meanwhile.
-        errors: Of these, with a status of 5xx or a failure of the model's code.
-        error_share: The same as a share, 0 to 1.
-        mean_ms: The mean time of a request.
-        verdict: `undecided`: too few requests to tell; `not seen`: none.
-    """
-
-    seconds: float
-    requests: float
-    errors: float
-    error_share: float
-    mean_ms: float
-    verdict: Verdict
 
 
 class Totals(NamedTuple):
@@ -91,7 +71,7 @@ class FailureTest:
         self.errors += errors
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> "WatchVerdict":
         """Return what is known so far; `undecided` and `not seen` may become anything."""
         if self._beyond():
             return "failed"
@@ -180,7 +160,7 @@ class LatencyTest:
         return mean > self.limit_ms and sum(slow) > len(slow) / 2
 
 
-def watch(url: str, limits: "Watch", before: Totals, result: WatchResult) -> None:
+def watch(url: str, limits: "Watch", before: Totals, result: "WatchResult") -> None:
     """Watch a service for the configured time.
 
     Args:
@@ -224,7 +204,7 @@ def watch(url: str, limits: "Watch", before: Totals, result: WatchResult) -> Non
             raise RefusedError(f"requests take {mean_ms:.0f} ms since the switch")
 
 
-def caution(result: WatchResult | None, limits: "Watch") -> str | None:
+def caution(result: "WatchResult | None", limits: "Watch") -> str | None:
     """Return what a watch that rolled nothing back could not find out, in words; None: nothing."""
     if result is None:
         return None
@@ -282,7 +262,7 @@ def scrape_request_totals(url: str) -> Totals:
     return Totals(requests, errors, seconds, waiting)
 
 
-def _record(result: WatchResult, failures: FailureTest, mean_ms: float) -> None:
+def _record(result: "WatchResult", failures: FailureTest, mean_ms: float) -> None:
     result["requests"] = failures.requests
     result["errors"] = failures.errors
     result["error_share"] = failures.errors / max(failures.requests, 1)

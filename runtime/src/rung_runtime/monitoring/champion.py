@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from .. import registry
 from ..artifacts import ARTIFACTS
 from ..config import Data
+from ..records import Ends
 from . import performance
 from .drift import Reference
 
@@ -25,7 +26,7 @@ class Champion(NamedTuple):
     version: registry.Version
     data: Data
     metric: str
-    expected: dict[str, float]
+    expected: Ends
     references: dict[str, Reference]
     prediction: str
     holdout: performance.Expected

@@ -5,7 +5,7 @@ larger than changes were among windows of the training rows (seasons). All that 
 training rows is a package's `profile.json`.
 """
 
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import polars as pl
 from scipy.stats import norm
@@ -13,6 +13,7 @@ from scipy.stats import norm
 from ..pipeline.correlations import changes, error
 from ..pipeline.differences import Change, Sizes, Usual, compare
 from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
+from ..records import Finding
 from ..settings import Drift
 
 TESTS_PER_COLUMN = 2  # of its values, and of its gaps
@@ -25,35 +26,9 @@ class Reference(NamedTuple):
     rows: int  # that this was taken from
 
 
-class ColumnDrift(TypedDict):
-    """The verdict on a column, as `drift.json` has it.
-
-    Attributes:
-        reason: Why it drifts, in words; None if it does not.
-        psi: Population stability index.
-        distance: Of Kolmogorov and Smirnov; None for categories.
-        cohens_w: Of categories, as `total_variation`; None for numbers.
-        gaps: The share of missing values, with values that are not known; these alone in `new`.
-        usual: The largest of such changes among windows of the training rows.
-    """
-
-    verdict: Literal["drift", "quiet"]
-    reason: str | None
-    psi: float
-    distance: float | None
-    cohens_w: float | None
-    total_variation: float | None
-    p_values: float
-    gaps: float
-    gap_change: float
-    new: float
-    p_gaps: float
-    usual: dict[str, Any]
-
-
 def judge(
     rows: pl.DataFrame, references: dict[str, Reference], settings: Drift
-) -> dict[str, ColumnDrift]:
+) -> dict[str, Finding]:
     """Compare each column of a window with its reference.
 
     The tests of all columns together raise a false alarm with a probability of at most
@@ -136,7 +111,7 @@ def _column(
     times: pl.Series | None,
     level: float,
     settings: Drift,
-) -> ColumnDrift:
+) -> Finding:
     seen = reference.seen
     among_training, in_season = usual(seen, 0.0 if times is None else hours_of(times))
     change = compare(values, seen, reference.rows)

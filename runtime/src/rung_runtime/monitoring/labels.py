@@ -1,27 +1,16 @@
 """Labels that arrived, batch by batch, each of which is judged against the holdout."""
 
-from typing import Any, TypedDict
-
 import numpy as np
 import polars as pl
 
 from ..config import GATE, Gate
 from ..config import read as read_config
 from ..prediction_log import joined, read
+from ..records import LabelCounts, Outcome
 from ..settings import Drift
 from . import performance
 from .champion import Champion
 from .windows import MAX_WINDOWS, iso
-
-Outcome = dict[str, Any]  # one of `outcomes` in monitor.json: see docs/reference.md
-
-
-class LabelCounts(TypedDict):
-    """How many predictions there are, how many of them have a label, and how many wait."""
-
-    predictions: int
-    labels: int
-    waiting: int
 
 
 def judge_labels(
@@ -63,7 +52,20 @@ def judge_labels(
         last = int(np.searchsorted(times, end, "right"))
         scores = predictions["score"][first:last].to_numpy()
         judgement = performance.judge(batch.rows, scores, champion.holdout, data, gate, settings)
-        signs = {} if judgement["basis"] == "none" else {"performance": judgement["signs"]}
-        span = {"arrived": iso(batch.arrived), "from": iso(begin), "to": iso(end)}
-        outcomes.append({**span, **judgement, "signs": signs})
+        outcome: Outcome = {
+            "arrived": iso(batch.arrived),
+            "from": iso(begin),
+            "to": iso(end),
+            "labels": judgement["labels"],
+            "predictions": judgement["predictions"],
+            "coverage": judgement["coverage"],
+            "basis": judgement["basis"],
+            "note": judgement["note"],
+            "checks": judgement["checks"],
+            "calibration": judgement["calibration"],
+            "signs": {},
+        }
+        if judgement["basis"] != "none":
+            outcome["signs"] = {"performance": judgement["signs"]}
+        outcomes.append(outcome)
     return outcomes, counts

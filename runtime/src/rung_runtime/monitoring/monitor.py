@@ -1,13 +1,14 @@
 """Monitor: judge what was logged so far, and decide whether to train again."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import cast
 
 from .. import UsageError, registry
-from ..artifacts import ARTIFACTS, digest, now, write_fields
+from ..artifacts import ARTIFACTS, digest, now, write
+from ..records import AlarmRecord, Champion, DriftDocument, MonitorDocument
 from ..settings import DRIFT, delivery
 from ..settings import drift as drift_settings
-from .alarms import Alarms, update_alarms
+from .alarms import Alarm, Alarms, update_alarms
 from .champion import load_champion
 from .labels import judge_labels
 from .page import write_page
@@ -47,47 +48,48 @@ def monitor() -> str:
     before, after = update_alarms(version, change)
     open_alarms = after.open()
     known = [alarm["id"] for alarm in before.by_kind.values()]
-    alarms = [{**alarm, "new": alarm["id"] not in known} for alarm in open_alarms]
-    first = next((alarm for alarm in alarms if alarm["status"] == "decided"), None)
+    first = next(iter(after.with_status("decided")), None)
     reason = summarize(open_alarms, len(windows), waiting, settings)
-    champion_and_thresholds = {
-        "champion": registry.reference(version),
-        "thresholds": settings.model_dump(),
-    }
-    document: dict[str, Any] = champion_and_thresholds | {
-        "decision": "retrain" if first else "none",
-        "reason": reason,
-        "alarm": first["id"] if first else None,
-        "kind": first["kind"] if first else None,
-        "new": bool(first and first["new"]),
-        "age_days": age_days,
-        "metric": champion.metric,
-        "expected": champion.expected,
-        "alarms": alarms,
-        "waiting": waiting,
-        "windows": summaries,
-        "labels": labels,
-        "outcomes": outcomes,
-    }
-    drift = [window.drift for window in windows]
+    thresholds = settings.model_dump()
+    document = MonitorDocument(
+        champion=Champion.model_validate(registry.reference(version)),
+        thresholds=thresholds,
+        decision="retrain" if first else "none",
+        reason=reason,
+        alarm=first["id"] if first else None,
+        kind=first["kind"] if first else None,
+        new=first is not None and first["id"] not in known,
+        age_days=age_days,
+        metric=champion.metric,
+        expected=champion.expected,
+        alarms=[_record(alarm, is_new=alarm["id"] not in known) for alarm in open_alarms],
+        waiting=waiting,
+        windows=summaries,
+        labels=labels,
+        outcomes=outcomes,
+    )
+    drift = DriftDocument(
+        champion=document.champion,
+        thresholds=thresholds,
+        windows=[window.drift for window in windows],
+    )
     inputs = {str(DRIFT): digest(DRIFT)}
     columns = champion.data.columns
     with registry.file_lock(ARTIFACTS / "monitor.lock"):  # of two at once, one after the other
-        write_fields(
-            "drift",
-            champion_and_thresholds | {"windows": drift},
-            started,
-            version.data_digest,
-            inputs,
-        )
-        write_fields("monitor", document, started, version.data_digest, inputs)
+        for content in (drift, document):
+            write(content, started=started, data_digest=version.data_digest, inputs=inputs)
         write_page(
             {
-                "monitor": document,
-                "drift": drift,
+                "monitor": document.content(),
+                "drift": drift.windows,
                 "at": started,
                 "times": [name for name, column in columns.items() if column.type == "datetime"],
                 "headline": headline(open_alarms, len(windows)),
             }
         )
     return f"{'retrain' if first else 'no training'}: {reason}"
+
+
+def _record(alarm: Alarm, is_new: bool) -> AlarmRecord:
+    """Return an alarm that is not cleared as the document has it."""
+    return cast(AlarmRecord, {**alarm, "new": is_new})

@@ -18,6 +18,7 @@ from ..config import HIGHER_IS_BETTER, Data, Gate
 from ..pipeline.intervals import Interval, bootstrap, effective_rows
 from ..pipeline.metrics import SCORES
 from ..pipeline.report import short
+from ..records import CalibrationCheck, MetricCheck
 from ..settings import Drift
 
 LABELS = 50  # fewer say nothing of performance
@@ -52,8 +53,8 @@ class Judgement(TypedDict):
     coverage: float
     basis: Literal["all", "balanced", "none"]
     note: str | None
-    checks: dict[str, dict[str, Interval]]
-    calibration: dict[str, float] | None
+    checks: dict[str, MetricCheck]
+    calibration: CalibrationCheck | None
     signs: dict[str, str]
 
 
@@ -267,7 +268,7 @@ def skill(
 
 def _calibration(
     y_true: NDArray[Any], y_pred: NDArray[np.float64], known: Expected, quantile: float
-) -> dict[str, float]:
+) -> CalibrationCheck:
     """Return observed ÷ predicted, and the ends of its ratio to that of the holdout.
 
     Of positives, for binary; of right predictions, for multiclass. B. Van Calster et al., BMC

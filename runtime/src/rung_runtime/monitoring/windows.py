@@ -1,7 +1,7 @@
 """Windows of the prediction log, each of which is judged: inputs, predictions, refused rows."""
 
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -10,40 +10,16 @@ from numpy.typing import NDArray
 from ..config import GATE, Gate
 from ..config import read as read_config
 from ..prediction_log import joined, read, refused
+from ..records import Finding, Signs, WindowDrift, WindowPerformance, WindowSummary
 from ..settings import Drift, Window
 from . import performance
 from .champion import Champion
-from .drift import ColumnDrift, Reference, judge
+from .drift import Reference, judge
 
 MAX_WINDOWS = 30  # in a document
 POOL_WINDOWS = 14  # that are also judged together, against seasons
 POOL_ROWS = 20_000  # of these, at most
 MICROSECONDS_PER_HOUR = 3.6e9
-
-Signs = dict[str, dict[str, str]]  # by kind of alarm: what shows it, and why, in words
-# One window of monitor.json, and of drift.json.
-WindowSummary = TypedDict(
-    "WindowSummary",
-    {
-        "from": str,
-        "to": str,
-        "rows": int,
-        "refused": int,
-        "violation_share": float,
-        "performance": dict[str, Any] | None,
-        "signs": Signs,
-    },
-)
-WindowDrift = TypedDict(
-    "WindowDrift",
-    {
-        "from": str,
-        "to": str,
-        "rows": int,
-        "columns": dict[str, ColumnDrift],
-        "prediction": ColumnDrift | None,
-    },
-)
 
 
 class JudgedWindow(NamedTuple):
@@ -116,7 +92,7 @@ def boundaries(times: NDArray[np.int64], until: int, window: Window) -> list[tup
 
 def judge_inputs(
     windows: list[pl.DataFrame], references: dict[str, Reference], settings: Drift
-) -> list[dict[str, ColumnDrift]]:
+) -> list[dict[str, Finding]]:
     """Judge each window by itself and, where seasons are known, with those before it.
 
     The weather of a day says nothing; that of two weeks is compared with other two weeks. Windows
@@ -160,7 +136,7 @@ def iso(time: int | datetime) -> str:
 def _judge_window(
     span: tuple[int, int],
     rows: pl.DataFrame,
-    inputs: dict[str, ColumnDrift],
+    inputs: dict[str, Finding],
     refused_rows: int,
     champion: Champion,
     gate: Gate,
@@ -178,7 +154,7 @@ def _judge_window(
         signs["prediction"] = {"the prediction": prediction["reason"]}
     if share > settings.max_violation_share:
         signs["violations"] = {"the caller": f"sent {share:.1%} of rows that break the contract"}
-    known = None
+    known: WindowPerformance | None = None
     if rows["truth"].count() >= performance.LABELS:
         labelled = performance.labelled(rows, champion.data)
         scores = rows.select(performance.score(champion.data).alias("score"))["score"].to_numpy()

@@ -32,6 +32,16 @@ from .comparison import (
 )
 from .controls import Change, ControlsDocument
 from .data import Failure, IngestDocument, SplitDocument, ValidationDocument
+from .deployment import (
+    DeploymentDocument,
+    DeploymentVerdict,
+    ImageDocument,
+    ShadowResult,
+    SmokeResult,
+    Stage,
+    WatchResult,
+    WatchVerdict,
+)
 from .evaluation import (
     Baseline,
     Baselines,
@@ -51,15 +61,34 @@ from .evaluation import (
     TrainingDocument,
 )
 from .gate import Check, GateDocument, Rule
+from .monitoring import (
+    AlarmKind,
+    AlarmRecord,
+    CalibrationCheck,
+    DriftDocument,
+    Ends,
+    Finding,
+    LabelCounts,
+    MetricCheck,
+    MonitorDocument,
+    Outcome,
+    Signs,
+    WindowDrift,
+    WindowPerformance,
+    WindowSummary,
+)
 from .package import PackageDocument
 
 __all__ = [
     "DOCUMENTS",
+    "AlarmKind",
+    "AlarmRecord",
     "Baseline",
     "Baselines",
     "BestComparison",
     "Bin",
     "Calibration",
+    "CalibrationCheck",
     "Champion",
     "Change",
     "Check",
@@ -70,20 +99,30 @@ __all__ = [
     "ControlsDocument",
     "CostPerRow",
     "Decision",
+    "DeploymentDocument",
+    "DeploymentVerdict",
     "Digest",
     "Digests",
     "Document",
+    "DriftDocument",
+    "Ends",
     "Failure",
+    "Finding",
     "GateDocument",
+    "ImageDocument",
     "Importance",
     "Incomparable",
     "IngestDocument",
     "Interval",
+    "LabelCounts",
     "Leaks",
+    "MetricCheck",
     "MetricsDocument",
     "ModelFacts",
+    "MonitorDocument",
     "NotCompared",
     "Omittable",
+    "Outcome",
     "Outcomes",
     "PackageDocument",
     "Rarest",
@@ -92,11 +131,20 @@ __all__ = [
     "Record",
     "Rule",
     "Scores",
+    "ShadowResult",
+    "Signs",
     "Slice",
+    "SmokeResult",
     "SplitDocument",
+    "Stage",
     "TrainingDocument",
     "ValidationDocument",
     "Verdict",
+    "WatchResult",
+    "WatchVerdict",
+    "WindowDrift",
+    "WindowPerformance",
+    "WindowSummary",
 ]
 
 # Each step that leaves a document, and the type of it.
@@ -110,4 +158,8 @@ DOCUMENTS: dict[str, type[Document]] = {
     "gate": GateDocument,
     "package": PackageDocument,
     "controls": ControlsDocument,
+    "deploy": DeploymentDocument,
+    "drift": DriftDocument,
+    "image": ImageDocument,
+    "monitor": MonitorDocument,
 }
