@@ -23,7 +23,7 @@ class Reference(NamedTuple):
     """What is known of a column."""
 
     seen: dict[str, Any]  # as profile.json has it: `gaps`, and `percentiles` or `counts`
-    rows: int  # that this was taken from
+    rows: int  # how many it was computed from
 
 
 def judge(
@@ -42,19 +42,19 @@ def judge(
         The verdict on each column. Values of a datetime never drift: time passes, and testing that
         tells nothing.
     """
-    known = {name: known for name, known in references.items() if name in rows.columns}
-    looks = 2 if any(reference.seen.get("parts") for reference in known.values()) else 1
-    pairs = sum(len(reference.seen.get("correlations", {})) for reference in known.values())
+    present = {name: reference for name, reference in references.items() if name in rows.columns}
+    looks = 2 if any(reference.seen.get("parts") for reference in present.values()) else 1
+    pairs = sum(len(reference.seen.get("correlations", {})) for reference in present.values())
     shares = 2 if pairs else 1  # of the significance: for columns, and for their correlations
-    level = settings.significance / shares / max(1, TESTS_PER_COLUMN * looks * len(known))
-    times = _times(rows, known)
+    level = settings.significance / shares / max(1, TESTS_PER_COLUMN * looks * len(present))
+    times = _times(rows, present)
     result = {
         name: _column(rows[name], reference, times, level, settings)
-        for name, reference in known.items()
+        for name, reference in present.items()
     }
     if pairs:
         level = settings.significance / shares / pairs
-        for name, reason in _correlated(rows, known, times, level, settings):
+        for name, reason in _correlated(rows, present, times, level, settings):
             joined = f"{before} and {reason}" if (before := result[name]["reason"]) else reason
             result[name]["verdict"] = "drift"
             result[name]["reason"] = joined
@@ -69,16 +69,16 @@ def _correlated(
     settings: Drift,
 ) -> list[tuple[str, str]]:
     """Return the pairs whose correlation has changed: the first column, and why."""
-    known = {
+    correlations = {
         name: reference.seen["correlations"]
         for name, reference in references.items()
         if reference.seen.get("correlations")
     }
     # Columns of the log are x:NAME, those of a profile are NAME.
-    prefix = "x:" if all(name.startswith("x:") for name in known) else ""
+    prefix = "x:" if all(name.startswith("x:") for name in correlations) else ""
     plain = rows.rename({name: name.removeprefix(prefix) for name in references})
     pair_changes = changes(
-        plain, {name.removeprefix(prefix): pairs for name, pairs in known.items()}
+        plain, {name.removeprefix(prefix): pairs for name, pairs in correlations.items()}
     )
     hours = 0.0 if times is None else hours_of(times)
     reasons = []

@@ -10,6 +10,8 @@ from ..records import LabelCounts, Outcome
 from ..settings import Drift
 from . import performance
 from .champion import Champion
+from .label_batches import batches as in_batches
+from .label_batches import labelled, pooled, score
 from .windows import MAX_WINDOWS, iso
 
 
@@ -31,12 +33,10 @@ def judge_labels(
     if rows.is_empty():
         count = int(read(log, None, digest).select(pl.len()).collect().item())
         return [], {"predictions": count, "labels": 0, "waiting": 0}
-    rows = performance.labelled(rows, data)
-    predictions = (
-        read(log, None, digest).select("time", score=performance.score(data)).sort("time").collect()
-    )
+    rows = labelled(rows, data)
+    predictions = read(log, None, digest).select("time", score=score(data)).sort("time").collect()
     times = predictions["time"].to_physical().to_numpy()
-    batches = performance.batches(rows, settings)
+    batches = in_batches(rows, settings)
     counts: LabelCounts = {
         "predictions": len(times),
         "labels": len(rows),
@@ -44,7 +44,7 @@ def judge_labels(
     }
     gate = read_config(GATE, Gate)
     outcomes = []
-    for batch in performance.pooled(batches, settings.window.rows)[-MAX_WINDOWS:]:
+    for batch in pooled(batches, settings.window.rows)[-MAX_WINDOWS:]:
         predicted = batch.rows["time"].to_physical().to_numpy()
         begin = int(predicted.min())
         end = int(predicted.max())

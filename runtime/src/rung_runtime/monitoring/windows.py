@@ -15,6 +15,8 @@ from ..settings import Drift, Window
 from . import performance
 from .champion import Champion
 from .drift import Reference, judge
+from .label_batches import MIN_LABELS, score
+from .label_batches import labelled as with_labels
 
 MAX_WINDOWS = 30  # in a document
 POOL_WINDOWS = 14  # that are also judged together, against seasons
@@ -154,15 +156,19 @@ def _judge_window(
         signs["prediction"] = {"the prediction": prediction["reason"]}
     if share > settings.max_violation_share:
         signs["violations"] = {"the caller": f"sent {share:.1%} of rows that break the contract"}
-    known: WindowPerformance | None = None
-    if rows["truth"].count() >= performance.LABELS:
-        labelled = performance.labelled(rows, champion.data)
-        scores = rows.select(performance.score(champion.data).alias("score"))["score"].to_numpy()
+    window_performance: WindowPerformance | None = None
+    if rows["truth"].count() >= MIN_LABELS:
+        labelled = with_labels(rows, champion.data)
+        scores = rows.select(score(champion.data).alias("score"))["score"].to_numpy()
         judgement = performance.judge(
             labelled, scores, champion.holdout, champion.data, gate, settings
         )
         if check := judgement["checks"].get(champion.metric):
-            known = {"labels": len(labelled), "value": check["value"], "skill": check["skill"]}
+            window_performance = {
+                "labels": len(labelled),
+                "value": check["value"],
+                "skill": check["skill"],
+            }
             signs["performance"] = judgement["signs"]
     begin, end = span
     summary: WindowSummary = {
@@ -171,7 +177,7 @@ def _judge_window(
         "rows": len(rows),
         "refused": refused_rows,
         "violation_share": share,
-        "performance": known,
+        "performance": window_performance,
         "signs": signs,
     }
     drift: WindowDrift = {
