@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-PASSWORD_VARIABLE = "ML_SIGNING_PASSWORD"
+UNLOCKING_VARIABLE = "ML_SIGNING_PASSWORD"
 
 
 def load_private_key(path: Path) -> "ec.EllipticCurvePrivateKey":
@@ -24,12 +24,12 @@ def load_private_key(path: Path) -> "ec.EllipticCurvePrivateKey":
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    password = os.environ.get(PASSWORD_VARIABLE)
+    password = os.environ.get(UNLOCKING_VARIABLE)
     try:
         key = load_pem_private_key(_read(path), password.encode() if password else None)
     except TypeError:
         todo = "is not locked: unset" if password else "is locked: set"
-        raise UsageError(f"{path} {todo} {PASSWORD_VARIABLE}") from None
+        raise UsageError(f"{path} {todo} {UNLOCKING_VARIABLE}") from None
     except (ValueError, UnsupportedAlgorithm):
         message = f"{path} is not a private key in PEM"
         raise UsageError(
