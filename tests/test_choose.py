@@ -40,7 +40,7 @@ def contract(module: Module, by: str, column: str | None = None) -> Any:
 def folds(module: Module, rows: pl.DataFrame, data: Any) -> Any:
     """Return the folds that an estimator is chosen by."""
     choose = module("contract.choose")
-    return choose.folds(rows, data, choose.FOLDS, choose.FEWEST_TRAINED)
+    return choose.folds(rows, data, choose.FOLDS, choose.MIN_FITTED_SHARE)
 
 
 def test_folds_go_forward_in_time_and_no_instant_is_on_both_sides(module: Module) -> None:
@@ -81,7 +81,7 @@ def test_rare_positives_are_judged_by_average_precision_and_log_loss(
     module: Module, positives: float, metric: str
 ) -> None:
     y_true = (np.arange(1000) < positives * 1000).astype(int)
-    names = module("contract.choose").judged(y_true, verdicts.contract("binary", module))
+    names = module("contract.choose").gate_metrics(y_true, verdicts.contract("binary", module))
     assert names == [metric, "log_loss"]
 
 
@@ -99,7 +99,7 @@ def out_of_fold(rows: pl.DataFrame, data: Any, module: Module) -> tuple[Any, Any
 def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_columns(
     module: Module,
 ) -> None:
-    choose = module("contract.choose")
+    thresholds = module("contract.thresholds")
     scores = module("pipeline.metrics").SCORES
     data = verdicts.contract("binary", module)
     trials = 20
@@ -109,8 +109,8 @@ def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_col
         train, holdout = rows[:1200], rows[1200:]
         y_true, y_pred, tested = out_of_fold(train, data, module)
         constant = np.tile([1 - y_true.mean(), y_true.mean()], (len(y_true), 1))
-        sample = choose.resampler(tested, [300] * 4, 300, data)
-        bounds = choose.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
+        sample = thresholds.holdout_sampler(tested, [300] * 4, 300, data)
+        bounds = thresholds.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
         y = module("pipeline.ingest").labels
         for case, columns in enumerate([verdicts.COLUMNS, verdicts.COLUMNS[3:]]):
             model = LogisticRegression().fit(train.select(columns), y(train, data))
@@ -124,34 +124,36 @@ def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_col
 
 
 def test_no_threshold_is_weaker_than_a_constant(module: Module) -> None:
-    choose = module("contract.choose")
+    thresholds = module("contract.thresholds")
     data = verdicts.contract("binary", module)
     random = np.random.default_rng(0)
     y_true = random.integers(0, 2, 300)
     positive = random.uniform(0, 1, 300)  # knows nothing, and is sure of it
     y_pred = np.column_stack([1 - positive, positive])
     constant = np.full((300, 2), 0.5)
-    sample = choose.resampler(verdicts.draw_rows("binary", 300, random), [75] * 4, 75, data)
-    bounds = choose.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
+    sample = thresholds.holdout_sampler(
+        verdicts.draw_rows("binary", 300, random), [75] * 4, 75, data
+    )
+    bounds = thresholds.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
     assert bounds["roc_auc"] >= 0.5
     assert bounds["log_loss"] <= np.log(2)
 
 
 def test_a_perfect_model_leaves_room_for_one_that_is_nearly_so(module: Module) -> None:
-    choose = module("contract.choose")
+    thresholds = module("contract.thresholds")
     data = verdicts.contract("binary", module)
     y_true = np.arange(400) % 2
     y_pred = np.column_stack([1 - y_true, y_true]).astype(float)
     constant = np.full((400, 2), 0.5)
-    sample = choose.resampler(table(400), [100] * 4, 100, data)
-    bounds = choose.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
+    sample = thresholds.holdout_sampler(table(400), [100] * 4, 100, data)
+    bounds = thresholds.thresholds(["roc_auc", "log_loss"], y_true, y_pred, constant, sample)
     assert 0.95 < bounds["roc_auc"] < 0.99
     assert 0.01 < bounds["log_loss"] < 0.05
 
 
 @pytest.mark.parametrize("value", [0.99996, 0.5004, -3.14159, 0.0, 123456.0, 1e-9])
 def test_a_threshold_is_rounded_to_the_lenient_side(module: Module, value: float) -> None:
-    rounded = module("contract.choose")._rounded_down(value)
+    rounded = module("contract.thresholds").round_down(value)
     assert rounded <= value
     assert rounded == pytest.approx(value, rel=0.01)
 
@@ -196,7 +198,9 @@ def steps_on_a_slope() -> pl.DataFrame:
 def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
     module: Module, monkeypatch: pytest.MonkeyPatch, knows_mean: bool
 ) -> None:
-    choose, infer, train = (module(f"pipeline.{name}") for name in ("choose", "infer", "train"))
+    choose = module("contract.choose")
+    infer = module("contract.propose")
+    train = module("pipeline.train")
     known = train.estimator
 
     def estimator(name: str, *arguments: Any) -> Any:
