@@ -444,7 +444,7 @@ REFUSED: list[tuple[str, Callable[[], pl.DataFrame], dict[str, Any], str]] = [
     ("absent", lambda: table(), {"target": "Y_"}, "no column 'Y_'"),
     ("no target named", lambda: table(), {"target": ""}, "no column ''"),
     ("absent time", lambda: table(), {"time": "when"}, "no column 'when'"),
-    ("no time", lambda: table(), {"time": "x"}, "'x' is no datetime"),
+    ("no time", lambda: table(), {"time": "x"}, "'x' is not a datetime"),
     ("few rows", lambda: table(n=30), {}, "30 rows"),
     ("one class", lambda: table(y=["a"] * N), {}, "'a' in every row"),
     ("gaps only", lambda: table(y=[""] * N), {}, "0 rows"),

@@ -168,7 +168,7 @@ def test_a_row_with_a_key_that_training_has_is_the_same_row(module: Module) -> N
 
 def told(module: Module, columns: dict[str, Any], y: Any, task: str) -> list[str]:
     series = {name: pl.Series(values) for name, values in columns.items()}
-    names: list[str] = module("pipeline.leaks").telltales(series, pl.Series(y), task)
+    names: list[str] = module("pipeline.leaks").predict_alone(series, pl.Series(y), task)
     return names
 
 
@@ -211,7 +211,8 @@ def test_a_text_that_only_one_class_has_is_told_before_the_gate_takes_it(module:
     comment = [f"a comment of number {n} on it" for n in range(400)]
     rows = pl.DataFrame({"x": draw.normal(size=400), "why": why, "comment": comment, "y": y})
     data, notes = module("contract.propose").infer(rows, "y", source="t.csv", separator=",")
-    named = module("pipeline.leaks").alone(module("pipeline.ingest").typed(rows, data), data)
+    typed = module("pipeline.ingest").typed(rows, data)
+    named = module("pipeline.leaks").features_that_predict_alone(typed, data)
     assert named == ["why"]
     assert [name for name, note in notes.items() if "alone" in note] == named
 

@@ -108,7 +108,7 @@ def test_subjects_too_few_to_split_by_are_told_loudly(module: Module, few: str) 
     rows = pl.DataFrame({"customer_id": who, "a": rng.normal(size=480), "y": label[who]})
     data, notes = module("contract.propose").infer(rows, "y", source="t.csv", separator=",")
     assert data.split.by == "stratified"
-    assert "WARNING: rows of one 'customer_id' are alike" in notes["(split)"]
+    assert "WARNING: rows of the same 'customer_id' are alike" in notes["(split)"]
 
 
 def test_labels_without_anything_in_common_name_no_subjects(module: Module) -> None:

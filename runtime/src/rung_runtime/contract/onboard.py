@@ -19,7 +19,7 @@ from ..artifacts import atomic_write, digest
 from ..config import METRICS, Data, Strict
 from ..pipeline.identity import identifying, identities
 from ..pipeline.ingest import read, typed
-from ..pipeline.leaks import alone
+from ..pipeline.leaks import features_that_predict_alone
 from ..pipeline.validate import check, tell
 from ..problem import rules
 from . import example
@@ -66,7 +66,9 @@ def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
             identities(rows, identifying(data)),
         )
         # Each has its WARNING in the table: from now on a person knows of these, and of no others.
-        gate = gate.model_copy(update={"predicts_alone": alone(typed(rows, data), data)})
+        gate = gate.model_copy(
+            update={"predicts_alone": features_that_predict_alone(typed(rows, data), data)}
+        )
     table = Table("what", "decided", "why", box=None, pad_edge=False)
     for name, said in (notes | more).items():
         kind = data.columns[name].type if name in data.columns else ""

@@ -23,7 +23,7 @@ from .curves import curves
 from .decision import decision
 from .ingest import inputs, labels
 from .intervals import rarest_class
-from .leaks import alone, leaks
+from .leaks import features_that_predict_alone, leaks
 from .metrics import SCORES, Floats, score
 from .recipes import Recipe, out_of_fold
 from .resampling import Resampler, simultaneous_intervals
@@ -47,7 +47,7 @@ def step(config: Config) -> str:
         said = judge(truth, given, baselines(train, holdout, config.data), holdout, config)
         said["importance"] = importance(fitted, holdout, config)
         said["leaks"] = leaks(train, holdout, config.data, given)
-        said["alone"] = alone(pl.concat([train, holdout]), config.data)
+        said["alone"] = features_that_predict_alone(pl.concat([train, holdout]), config.data)
         if config.gate.costs:
             recipe = Recipe(fitted, features, config.data)
             known, (out,) = out_of_fold([recipe], train, config.data)

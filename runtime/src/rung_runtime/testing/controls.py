@@ -21,7 +21,7 @@ from ..pipeline.calibration import calibration
 from ..pipeline.evaluate import judge
 from ..pipeline.gate import LEAKS, calibrated, decide, notes
 from ..pipeline.ingest import typed
-from ..pipeline.leaks import alone, leaks
+from ..pipeline.leaks import features_that_predict_alone, leaks
 from ..pipeline.metrics import Floats
 from ..pipeline.split import split
 from ..pipeline.validate import check
@@ -153,9 +153,8 @@ def test_a_column_that_knows_the_target_is_named_and_no_other() -> None:
     late = draw.random(1_000) < 0.3
     hours = late * 3 + draw.random(1_000)
     rows = pl.DataFrame({"hours": hours, "x": late + draw.normal(size=1_000), "late": late})
-    assert alone(rows, unkeyed(rows, hours=Column(type="number"), x=Column(type="number"))) == [
-        "hours"
-    ]
+    data = unkeyed(rows, hours=Column(type="number"), x=Column(type="number"))
+    assert features_that_predict_alone(rows, data) == ["hours"]
 
 
 GATE = Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
