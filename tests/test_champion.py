@@ -167,7 +167,7 @@ def test_no_row_that_the_champion_was_trained_on_is_among_those_it_is_judged_on_
     )
     held = splits.sides(after, data, identity.identities(after, identity.identifying(data)))
     training = identity.read(tmp_path)
-    judged = held.to_numpy() & ~training.knows(after)
+    judged = held.to_numpy() & ~training.includes(after)
     judged_places = set(after.filter(pl.Series(judged) & (pl.col("a") != "9"))["place"])
     assert not judged_places & trained
     # A column that is added or a corrected label moves no row, so all of the holdout is unseen.

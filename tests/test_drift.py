@@ -435,7 +435,7 @@ def test_a_change_of_a_correlation_is_a_sign_and_chance_is_not(
     trained = draw(TRAINED, 0.0)
     references = bench.profile(trained)
     seen = {name: reference.seen for name, reference in references.items()}
-    module("pipeline.correlations").add(seen, trained)
+    module("pipeline.correlations").add_correlations(seen, trained)
     still = sum(
         any(found["reason"] for found in bench.judge(draw(WINDOW, 0.0), references).values())
         for _ in range(40)

@@ -184,11 +184,11 @@ def test_digests_tell_which_rows_a_model_was_trained_on_and_nothing_else(
     numbers = identity.identities(rows, ["a", "b"])
     identity.write(tmp_path, ["a", "b"], numbers.head(700), "sha256:" + "0" * 64)
     training = identity.read(tmp_path)
-    assert training.knows(rows).tolist() == [True] * 700 + [False] * 300
-    assert training.knows(rows.drop("a")) is None
+    assert training.includes(rows).tolist() == [True] * 700 + [False] * 300
+    assert training.includes(rows.drop("a")) is None
     other = training._replace(salt=b"another")
-    assert not other.knows(rows).any()
-    assert (tmp_path / identity.FILE).stat().st_size == 700 * 8
+    assert not other.includes(rows).any()
+    assert (tmp_path / identity.DIGESTS).stat().st_size == 700 * 8
 
 
 # R's data set Titanic: died and survived, by class, sex and age (Dawson, Journal of Statistics

@@ -170,7 +170,7 @@ def test_the_contract_splits_by_the_subject_and_says_so_loudly(module: Module) -
 
 def test_variance_within_groups_is_that_of_an_analysis_of_variance(module: Module) -> None:
     """Of numbers as of yes and no, and about 1 by chance."""
-    within = module("pipeline.subjects").within
+    within = module("pipeline.subjects").variance_within
     rng = np.random.default_rng(8)
     groups, values = rng.integers(0, 30, 400), rng.normal(size=400)
     sums = sum(

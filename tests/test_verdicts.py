@@ -24,7 +24,7 @@ def test_the_simulation_of_it_sees_a_champion_that_recognises_no_row(
     module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = module("pipeline.identity").Training
-    monkeypatch.setattr(training, "knows", lambda _, rows: np.zeros(rows.height, bool))
+    monkeypatch.setattr(training, "includes", lambda _, rows: np.zeros(rows.height, bool))
     judged = verdicts_identity.champion_rows_judged(module, "another seed", 1, SEED)
     assert judged == pytest.approx(0.8, abs=0.1)
 

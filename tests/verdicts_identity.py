@@ -48,7 +48,7 @@ def champion_rows_judged(module: Import, change: str, trials: int, seed: int) ->
             training = identity.read(Path(folder))
         source, contract = _changed(module, source, change, random)
         held = split.sides(source, contract).to_numpy()
-        known = training.knows(source)
+        known = training.includes(source)
         assert known is not None, change
         unseen = source["row"].filter(pl.Series(held & ~known))
         judged += len(unseen)

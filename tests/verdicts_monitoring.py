@@ -265,7 +265,7 @@ def number_shift(module: Any, size: float, trials: int, seed: int) -> float:
     for _ in range(trials):
         trained = pl.DataFrame(random.normal(size=(ROWS, COLUMNS)), schema=names)
         seen = {name: package.summary(trained[name]) for name in names}
-        module("pipeline.correlations").add(seen, trained)
+        module("pipeline.correlations").add_correlations(seen, trained)
         references = {name: drift.Reference(seen[name], ROWS) for name in names}
         signs = 0
         for _ in range(5):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from scipy.stats import norm
 
-from ..pipeline.correlations import changes, error
+from ..pipeline.correlations import correlation_changes, standard_error
 from ..pipeline.differences import Change, Sizes, Usual, compare
 from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
 from ..records import Finding
@@ -77,7 +77,7 @@ def _correlated(
     # Columns of the log are x:NAME, those of a profile are NAME.
     prefix = "x:" if all(name.startswith("x:") for name in correlations) else ""
     plain = rows.rename({name: name.removeprefix(prefix) for name in references})
-    pair_changes = changes(
+    pair_changes = correlation_changes(
         plain, {name.removeprefix(prefix): pairs for name, pairs in correlations.items()}
     )
     hours = 0.0 if times is None else hours_of(times)
@@ -87,7 +87,7 @@ def _correlated(
         second = references[prefix + other]
         before = reference.seen["correlations"][other]
         both = (1 - reference.seen["gaps"]) * (1 - second.seen["gaps"]) * reference.rows
-        deviation = (error(pair.rows) ** 2 + error(round(both)) ** 2) ** 0.5
+        deviation = (standard_error(pair.rows) ** 2 + standard_error(round(both)) ** 2) ** 0.5
         beyond = abs(pair.change) - usual_correlation(reference.seen, other, hours)
         p = 2 * float(norm.sf(max(0.0, beyond) / deviation))
         if abs(pair.correlation - before) >= settings.min_correlation_change and p < level:

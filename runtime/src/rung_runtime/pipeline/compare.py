@@ -131,7 +131,7 @@ def opened(
         if training is None:
             yield Rival(model, _newer(model, folder, holdout))
         else:
-            known = training.knows(rows)
+            known = training.includes(rows)
             yield Rival(model, None if known is None else ~known[held])
 
 

@@ -1,4 +1,4 @@
-"""Correlations: how numbers of a row go together, which no column by itself shows."""
+"""Correlations: how numbers of a row vary together, which no column shows by itself."""
 
 from typing import Any, NamedTuple
 
@@ -6,33 +6,33 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-MOST = 20  # columns, of which each pair is compared
-LEAST = 30  # rows that have both numbers
-FARTHEST = 0.999  # of a correlation, beyond which its transform says nothing
+MAX_COLUMNS = 20  # of which each pair is compared
+MIN_ROWS = 30  # that have both numbers
+MAX_CORRELATION = 0.999  # beyond which its transform says nothing
 
 
-def numeric(rows: pl.DataFrame) -> list[str]:
-    """Return the columns whose correlations are kept: the first 20 of numbers."""
-    return [name for name in rows.columns if rows[name].dtype.is_numeric()][:MOST]
-
-
-class Pair(NamedTuple):
-    """Two columns of some rows."""
+class CorrelationChange(NamedTuple):
+    """How the correlation of two columns in some rows differs from a reference."""
 
     correlation: float
-    change: float  # of the transform, against that of a reference
-    rows: int  # that have both
+    change: float  # of its transform
+    rows: int  # that have both numbers
+
+
+def numeric_columns(rows: pl.DataFrame) -> list[str]:
+    """Return the columns whose correlations are kept: the first 20 that hold numbers."""
+    return [name for name in rows.columns if rows[name].dtype.is_numeric()][:MAX_COLUMNS]
 
 
 def correlations(rows: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return Spearman's rank correlation of each pair of columns, of the rows that have both.
+    """Return Spearman's rank correlation of each pair of columns, over the rows that have both.
 
     Args:
         rows: (n, k) numbers, gaps as null.
 
     Returns:
         (k, k), NaN where a column does not vary, or fewer than 30 rows have both; and how many rows
-        have both.
+        have both, (k, k).
     """
     ranks = rows.select(pl.all().cast(pl.Float64).rank())
     known = ranks.select(pl.all().is_not_null()).to_numpy().astype(np.float64)
@@ -41,24 +41,24 @@ def correlations(rows: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.fl
     count = known.T @ known
     spread = np.sqrt(squares * squares.T)
     result = np.full(spread.shape, np.nan)
-    enough = (spread > 0) & (count >= LEAST)
-    np.divide(centred.T @ centred, spread, out=result, where=enough)
+    is_defined = (spread > 0) & (count >= MIN_ROWS)
+    np.divide(centred.T @ centred, spread, out=result, where=is_defined)
     return result.clip(-1.0, 1.0), count
 
 
-def transformed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def fisher_transform(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return Fisher's transform, whose error does not depend on the correlation."""
-    return np.arctanh(np.clip(values, -FARTHEST, FARTHEST))
+    return np.arctanh(np.clip(values, -MAX_CORRELATION, MAX_CORRELATION))
 
 
-def error(rows: int) -> float:
-    """Return the standard error of the transform of a rank correlation (Fieller et al., 1957)."""
+def standard_error(rows: int) -> float:
+    """Return the error of the transform of a rank correlation (Fieller et al., 1957)."""
     return float((1.06 / max(1, rows - 3)) ** 0.5)
 
 
-def add(columns: dict[str, dict[str, Any]], rows: pl.DataFrame) -> None:
+def add_correlations(columns: dict[str, dict[str, Any]], rows: pl.DataFrame) -> None:
     """Add to each column of a profile its `correlations` with those after it."""
-    names = numeric(rows)
+    names = numeric_columns(rows)
     if len(names) < 2:
         return
     matrix, _ = correlations(rows.select(names))
@@ -70,25 +70,36 @@ def add(columns: dict[str, dict[str, Any]], rows: pl.DataFrame) -> None:
         }
 
 
-def changes(rows: pl.DataFrame, known: dict[str, dict[str, float]]) -> dict[tuple[str, str], Pair]:
-    """Return by pair its correlation in these rows, where there is one, and how it changed.
+def correlation_changes(
+    rows: pl.DataFrame, reference: dict[str, dict[str, float]]
+) -> dict[tuple[str, str], CorrelationChange]:
+    """Return how the correlation of each pair of columns changed, where these rows have one.
 
     Args:
         rows: With these columns or some of them.
-        known: By column its correlations with others.
+        reference: By column its correlations with others.
     """
-    names = list(dict.fromkeys([*known, *(other for others in known.values() for other in others)]))
-    names = [name for name in names if name in rows.columns and rows[name].dtype.is_numeric()]
+    every_name = list(reference)
+    for others in reference.values():
+        every_name.extend(others)
+    names = [
+        name
+        for name in dict.fromkeys(every_name)
+        if name in rows.columns and rows[name].dtype.is_numeric()
+    ]
     if len(names) < 2:
         return {}
     matrix, count = correlations(rows.select(names))
-    place = {name: index for index, name in enumerate(names)}
-    found = {}
-    for name, others in known.items():
-        for other, before in others.items():
-            if name in place and other in place:
-                at = place[name], place[other]
-                if np.isfinite(matrix[at]):
-                    now, then = transformed(np.array([matrix[at], before]))
-                    found[name, other] = Pair(float(matrix[at]), float(now - then), int(count[at]))
-    return found
+    position = {name: index for index, name in enumerate(names)}
+    changes = {}
+    for first, others in reference.items():
+        for second, before in others.items():
+            if first not in position or second not in position:
+                continue
+            pair = position[first], position[second]
+            correlation = float(matrix[pair])
+            if np.isfinite(correlation):
+                now, then = fisher_transform(np.array([correlation, before]))
+                change = CorrelationChange(correlation, float(now - then), int(count[pair]))
+                changes[first, second] = change
+    return changes

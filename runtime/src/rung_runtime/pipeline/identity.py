@@ -1,4 +1,4 @@
-"""Identity: which row is which, by what the source says of it and never by its target.
+"""Identity: which row is which, by what the source says about it and never by its target.
 
 A row is recognised by its keys, else by the values of `identity` in `config/data.yaml`, else by all
 of its features, each with a counter among rows that are equal. So it stays the same row when other
@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 
 from ..config import Data
 
-FILE, ABOUT = "training_rows.bin", "training_rows.json"  # of a package
 Numbers = NDArray[np.uint64]
+
+# Files of a package.
+DIGESTS = "training_rows.bin"
+DESCRIPTION = "training_rows.json"
+SALT_LENGTH = 16  # bytes, the most that BLAKE2b takes
 
 
 def identifying(data: Data) -> list[str]:
     """Return the columns that say which row is which, in an order of their own."""
-    named = data.keys or data.identity or [n for n in data.columns if n != data.target]
-    return sorted(named)
+    columns = data.keys or data.identity or [name for name in data.columns if name != data.target]
+    return sorted(columns)
 
 
 def identities(rows: pl.DataFrame, columns: list[str]) -> pl.Series:
-    """Number each row by its values in these columns and its place among equal rows.
+    """Number each row by its values in these columns and its position among equal rows.
 
     Args:
         rows: (n, …) rows as the source has them, or typed ones; numbers are compared as numbers,
@@ -37,13 +41,13 @@ def identities(rows: pl.DataFrame, columns: list[str]) -> pl.Series:
     Returns:
         (n,) unsigned 64-bit digests (BLAKE2b), the same in every version of Polars.
     """
-    known = [name for name in columns if name in rows.columns]
+    present = [name for name in columns if name in rows.columns]
     # By number: Polars takes a name such as ^a$ for a pattern.
-    table = pl.DataFrame([rows[name].alias(str(place)) for place, name in enumerate(known)])
+    table = pl.DataFrame([rows[name].alias(str(index)) for index, name in enumerate(present)])
     text = pl.concat_str(
-        [_plain(name, dtype) for name, dtype in table.schema.items()], separator="\x1f"
+        [_as_text(name, dtype) for name, dtype in table.schema.items()], separator="\x1f"
     )
-    texts = table.select(text.alias("text")) if known else rows.select(pl.lit("").alias("text"))
+    texts = table.select(text.alias("text")) if present else rows.select(pl.lit("").alias("text"))
     counted = texts.select("text", pl.int_range(pl.len()).over("text").alias("count"))
     digests = (
         int.from_bytes(blake2b(f"{line}\x1e{count}".encode(), digest_size=8).digest(), "little")
@@ -52,7 +56,8 @@ def identities(rows: pl.DataFrame, columns: list[str]) -> pl.Series:
     return pl.Series("identity", digests, dtype=pl.UInt64)
 
 
-def _plain(name: str, dtype: pl.DataType) -> pl.Expr:
+def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Return a column as text, whole numbers without a fraction."""
     value = pl.col(name)
     if dtype.is_nested() or dtype == pl.Binary:
         return pl.lit("")
@@ -61,21 +66,21 @@ def _plain(name: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def shuffled(identity: pl.Series, salt: bytes) -> Numbers:
-    """Return (n,) numbers that are as good as random, of a salt of up to 16 bytes."""
+    """Return (n,) numbers that are as good as random, from a salt of up to 16 bytes."""
     numbers = identity.to_numpy().astype("<u8")
     digests = (blake2b(number.tobytes(), digest_size=8, salt=salt).digest() for number in numbers)
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 class Training(NamedTuple):
-    """What a package says of the rows that its model was trained on."""
+    """What a package says about the rows that its model was trained on."""
 
     columns: list[str]  # that identify a row
     digests: Numbers  # sorted
     salt: bytes
 
-    def knows(self, rows: pl.DataFrame) -> NDArray[np.bool_] | None:
-        """Check which rows of a source the model was trained on; None if that cannot be told.
+    def includes(self, rows: pl.DataFrame) -> NDArray[np.bool_] | None:
+        """Check which rows of a source the model was trained on; None if that is unknown.
 
         Args:
             rows: (n, …) all rows of the source as it is, in its order, so that equal rows are
@@ -89,20 +94,25 @@ class Training(NamedTuple):
 def write(folder: Path, columns: list[str], identity: pl.Series, model_digest: str) -> None:
     """Write the digests of training rows into a package.
 
-    They are salted by the model and hold nothing of a row that could be read back: whoever has the
-    whole row can ask whether it was trained on, nobody else learns anything.
+    They are salted with the model and hold nothing of a row that could be read back: whoever has
+    the whole row can ask whether it was trained on, nobody else learns anything.
     """
-    salt = model_digest.removeprefix("sha256:")[:16].encode()
+    salt = model_digest.removeprefix("sha256:")[:SALT_LENGTH].encode()
     digests = np.sort(shuffled(identity, salt))
-    (folder / FILE).write_bytes(digests.astype("<u8").tobytes())
-    about = {"columns": columns, "salt": salt.decode(), "rows": len(digests)}
-    (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False), "utf-8")
+    (folder / DIGESTS).write_bytes(digests.astype("<u8").tobytes())
+    description = {"columns": columns, "salt": salt.decode(), "rows": len(digests)}
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    (folder / DESCRIPTION).write_text(text, "utf-8")
 
 
 def read(folder: Path) -> Training | None:
-    """Read them from a package; None if it was made before packages had them."""
-    if not (folder / ABOUT).exists():
+    """Read the digests from a package; None if it was made before packages had them."""
+    if not (folder / DESCRIPTION).exists():
         return None
-    about = json.loads((folder / ABOUT).read_text("utf-8"))
-    digests = np.frombuffer((folder / FILE).read_bytes(), dtype="<u8")
-    return Training(about["columns"], digests.astype(np.uint64), about["salt"].encode())
+    description = json.loads((folder / DESCRIPTION).read_text("utf-8"))
+    digests = np.frombuffer((folder / DIGESTS).read_bytes(), dtype="<u8")
+    return Training(
+        columns=description["columns"],
+        digests=digests.astype(np.uint64),
+        salt=description["salt"].encode(),
+    )

@@ -33,7 +33,7 @@ from ..problem import features
 from ..problem import folder as problem_folder
 from ..records import PackageDocument
 from . import identity
-from .correlations import add as add_correlations
+from .correlations import add_correlations
 from .gate import decide
 from .ingest import inputs
 from .report import render

@@ -6,28 +6,40 @@ is also compared with the same time of that year.
 """
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .correlations import changes
+from .correlations import correlation_changes
 from .differences import Reference, Usual, Values
 
-CLOCK = "clock"  # marks the column that says when a row came to be
-HOURS = [1, 6, 24, 72, 168, 336, 720, 2_160]  # an hour to a season
-ROWS = 50  # a window with fewer is not compared
-LEAST = 4  # windows of a length say what is usual
-MOST = 400  # windows of a length are compared
-SHIFTS = 6  # a long window begins anew after this part of it
-YEAR = 330 * 24  # hours, from which on the time of the year is known
+CLOCK = "clock"  # marks the column that says when a row was created
+WINDOW_HOURS = [1, 6, 24, 72, 168, 336, 720, 2_160]  # an hour to a season
+MIN_ROWS = 50  # a window with fewer is not compared
+MIN_WINDOWS = 4  # of a length, to say what is usual
+MAX_WINDOWS = 400  # of a length that are compared
+SHIFTS = 6  # long windows are cut again, each time beginning this part of their length later
+MIN_YEAR_HOURS = 330 * 24  # from which on the time of the year is known
 PARTS = 24  # of a year
-WEEK = 168  # hours; a day is no season
-POINTS = np.arange(0, 101, 2)  # percentiles that are kept of a part
+WEEK_HOURS = 168  # a day is not a season
+PART_PERCENTILES = np.arange(0, 101, 2)  # that are kept of a part
+MICROSECONDS_PER_HOUR = 3.6e9
+
+Window = tuple[int, int]  # the index of its first row, and of the row after its last
+Columns = dict[str, dict[str, Any]]  # of a profile, by name, as `profile.json` has them
 
 
-def windows(times: NDArray[np.int64], hours: float) -> list[tuple[int, int]]:
+class _Prepared(NamedTuple):
+    """A column, made ready for many windows to be compared with all its rows."""
+
+    values: Values
+    reference: Reference
+    codes: NDArray[np.int64]
+
+
+def windows(times: NDArray[np.int64], hours: float) -> list[Window]:
     """Cut rows into windows that last so many hours and have 50 rows at least.
 
     Long ones, of which there are few, overlap, as those that are compared with them may begin at
@@ -35,189 +47,221 @@ def windows(times: NDArray[np.int64], hours: float) -> list[tuple[int, int]]:
 
     Args:
         times: (n,) sorted, in microseconds.
-        hours: Of a window.
+        hours: How long a window lasts.
 
     Returns:
         Where each begins and ends; none if there are too few, or if they last twice as long for
         want of rows.
     """
-    length = hours * 3.6e9
-    whole = _side_by_side(times, length, 0)
-    if len(whole) < LEAST:
+    length = hours * MICROSECONDS_PER_HOUR
+    side_by_side = _cut(times, length, 0)
+    if len(side_by_side) < MIN_WINDOWS:
         return []
-    if np.median([times[end - 1] - times[begin] for begin, end in whole]) > 2 * length:
+    if np.median([times[end - 1] - times[begin] for begin, end in side_by_side]) > 2 * length:
         return []
-    if len(whole) < MOST / SHIFTS:
+    all_windows = side_by_side
+    if len(side_by_side) < MAX_WINDOWS / SHIFTS:
         for shift in range(1, SHIFTS):
             first = int(np.searchsorted(times, times[0] + shift / SHIFTS * length))
-            whole += _side_by_side(times, length, first)
-    return whole
+            all_windows += _cut(times, length, first)
+    return all_windows
 
 
-def _side_by_side(times: NDArray[np.int64], length: float, first: int) -> list[tuple[int, int]]:
+def _cut(times: NDArray[np.int64], length: float, first: int) -> list[Window]:
+    """Cut rows, from the first one on, into windows side by side."""
     cuts = [first]
     while cuts[-1] < len(times):
-        by_time = int(np.searchsorted(times, times[cuts[-1]] + length))
-        cuts.append(max(by_time, cuts[-1] + ROWS))
+        end_by_time = int(np.searchsorted(times, times[cuts[-1]] + length))
+        cuts.append(max(end_by_time, cuts[-1] + MIN_ROWS))
     pairs = list(itertools.pairwise(cuts))
     return pairs[:-1]  # the last one may be cut short
 
 
-def add_usual(
-    columns: dict[str, dict[str, Any]], rows: pl.DataFrame, times: pl.Series, count: int
-) -> None:
+def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int) -> None:
     """Add to each column of a profile what is `usual` of windows of these rows, by their length.
 
     Args:
         columns: By name, as `profile.json` has them.
-        rows: (n,) of these columns.
+        rows: (n,) rows with these columns.
         times: (n,) datetimes.
-        count: Of rows that `columns` were taken from.
+        count: How many rows `columns` were taken from.
     """
     order = times.arg_sort()
-    known = times.gather(order)
-    ordered = rows[order].filter(known.is_not_null())
-    moments = known.drop_nulls().dt.epoch("us").to_numpy()
-    part = _part_of_year(known.drop_nulls())
-    whole_year = (
-        len(moments) >= ROWS and hours_of(known) >= YEAR and _add_parts(columns, ordered, part)
-    )
-    for name in columns:
-        columns[name]["usual"] = []
-    if len(moments) < ROWS:
+    sorted_times = times.gather(order)
+    sorted_rows = rows[order].filter(sorted_times.is_not_null())
+    known_times = sorted_times.drop_nulls()
+    microseconds = known_times.dt.epoch("us").to_numpy()
+    if len(microseconds) < MIN_ROWS:
+        for column in columns.values():
+            column["usual"] = []
         return
-    whole = hours_of(known)
-    values: dict[str, Values] = {}
-    references: dict[str, Reference] = {}
-    codes: dict[str, NDArray[np.int64]] = {}
-    for name, seen in columns.items():
-        values[name] = Values.of(ordered[name], categories="counts" in seen)
-        references[name] = Reference(seen, count, of_times=values[name].is_time)
-        codes[name] = references[name].codes(values[name])
-    for hours in HOURS:
-        spans = windows(moments, hours)
-        if not spans:
+    part_of_year = _part_of_year(known_times)
+    total_hours = hours_of(known_times)
+    covers_a_year = total_hours >= MIN_YEAR_HOURS and _add_parts(columns, sorted_rows, part_of_year)
+    for column in columns.values():
+        column["usual"] = []
+    prepared = {
+        name: _prepare(sorted_rows[name], column, count) for name, column in columns.items()
+    }
+    for hours in WINDOW_HOURS:
+        all_windows = windows(microseconds, hours)
+        if not all_windows:
             continue
-        evenly = np.unique(np.linspace(0, len(spans) - 1, MOST).astype(int)).tolist()
-        chosen = [spans[index] for index in evenly]
-        for name, seen in columns.items():
-            item: dict[str, Any] = {"hours": hours, "windows": len(spans)}
-            largest = Usual()
-            for begin, end in chosen:
-                largest = largest.at_least(references[name].change(codes[name][begin:end]))
-            item |= largest._asdict()
-            if whole_year and hours >= WEEK:
-                of_season = _usual_of_season(values[name], part, chosen, seen)
-                item["same_season"] = of_season._asdict()
-            seen["usual"].append(item)
-        pairs = _usual_correlations(ordered, chosen, columns)
-        for name, seen in columns.items():
-            if "correlations" in seen:
-                seen["usual"][-1]["correlations"] = pairs[name]
-    for seen in columns.values():
-        if seen["usual"]:
-            none = Usual()._asdict()  # a window as long as all training rows is all of them
-            seen["usual"].append({"hours": whole, "windows": 1} | none)
+        evenly = np.unique(np.linspace(0, len(all_windows) - 1, MAX_WINDOWS).astype(int)).tolist()
+        compared = [all_windows[index] for index in evenly]
+        for name, column in columns.items():
+            item: dict[str, Any] = {"hours": hours, "windows": len(all_windows)}
+            item |= _usual_of_windows(prepared[name], compared)._asdict()
+            if covers_a_year and hours >= WEEK_HOURS:
+                values = prepared[name].values
+                season = _usual_of_season(values, part_of_year, compared, column)
+                item["same_season"] = season._asdict()
+            column["usual"].append(item)
+        pairs = _usual_correlations(sorted_rows, compared, columns)
+        for name, column in columns.items():
+            if "correlations" in column:
+                column["usual"][-1]["correlations"] = pairs[name]
+    for column in columns.values():
+        if column["usual"]:
+            # A window as long as all training rows is all of them, and does not differ.
+            no_change = Usual()._asdict()
+            column["usual"].append({"hours": total_hours, "windows": 1} | no_change)
 
 
-def _usual_correlations(
-    rows: pl.DataFrame, spans: list[tuple[int, int]], columns: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, float]]:
-    """Return the largest change of each correlation among windows, transformed."""
-    known = {name: seen["correlations"] for name, seen in columns.items() if "correlations" in seen}
-    largest = {name: dict.fromkeys(others, 0.0) for name, others in known.items()}
-    for begin, end in spans if known else []:
-        for (name, other), pair in changes(rows[begin:end], known).items():
-            largest[name][other] = max(largest[name][other], abs(pair.change))
+def _prepare(values: pl.Series, column: dict[str, Any], count: int) -> _Prepared:
+    prepared = Values.from_series(values, categories="counts" in column)
+    reference = Reference(column, count, of_times=prepared.is_time)
+    return _Prepared(prepared, reference, reference.codes(prepared))
+
+
+def _usual_of_windows(column: _Prepared, compared: list[Window]) -> Usual:
+    """Return the largest change of any window against all rows."""
+    largest = Usual()
+    for begin, end in compared:
+        largest = largest.at_least(column.reference.change(column.codes[begin:end]))
     return largest
 
 
-def _add_parts(
-    columns: dict[str, dict[str, Any]], rows: pl.DataFrame, part: NDArray[np.int64]
-) -> bool:
-    """Add to each column what its values were in each part of the year, if each has enough rows."""
-    if np.bincount(part, minlength=PARTS).min() < ROWS:
+def _usual_correlations(
+    rows: pl.DataFrame, compared: list[Window], columns: Columns
+) -> dict[str, dict[str, float]]:
+    """Return the largest change of each correlation among windows, transformed."""
+    reference = {
+        name: column["correlations"] for name, column in columns.items() if "correlations" in column
+    }
+    largest = {name: dict.fromkeys(others, 0.0) for name, others in reference.items()}
+    if not reference:
+        return largest
+    for begin, end in compared:
+        for (first, second), pair in correlation_changes(rows[begin:end], reference).items():
+            largest[first][second] = max(largest[first][second], abs(pair.change))
+    return largest
+
+
+def _add_parts(columns: Columns, rows: pl.DataFrame, part_of_year: NDArray[np.int64]) -> bool:
+    """Add to each column what its values were in each part of the year.
+
+    Returns:
+        Whether each part has enough rows; else nothing is added.
+    """
+    if np.bincount(part_of_year, minlength=PARTS).min() < MIN_ROWS:
         return False
-    for name, seen in columns.items():
-        seen["parts"] = []
-        for number in range(PARTS):
-            values = rows[name].filter(pl.Series(part == number))
+    for name, column in columns.items():
+        column["parts"] = []
+        for part in range(PARTS):
+            values = rows[name].filter(pl.Series(part_of_year == part))
             known = values.drop_nulls()
             item: dict[str, Any] = {"rows": len(values), "gaps": 1 - len(known) / len(values)}
-            if "counts" in seen:
-                counted = known.alias("value").cast(pl.String).value_counts(sort=True)
-                item["counts"] = dict(counted.iter_rows())
+            if "counts" in column:
+                counts = known.alias("value").cast(pl.String).value_counts(sort=True)
+                item["counts"] = dict(counts.iter_rows())
             else:
                 item["percentiles"] = _percentiles(known)
-            seen["parts"].append(item)
+            column["parts"].append(item)
     return True
 
 
 def _percentiles(known: pl.Series) -> list[float]:
+    """Return every second percentile: of a text's length, of a datetime's seconds since 1970."""
     if not len(known):
         return []
     if known.dtype == pl.String:
         known = known.str.len_chars()
-    numbers = (known.dt.epoch("s") if known.dtype == pl.Datetime else known).cast(pl.Float64)
-    ranks = (POINTS / 100 * (len(numbers) - 1)).round().astype(int)
+    elif known.dtype == pl.Datetime:
+        known = known.dt.epoch("s")
+    numbers = known.cast(pl.Float64)
+    ranks = (PART_PERCENTILES / 100 * (len(numbers) - 1)).round().astype(int)
     return list(numbers.sort().to_numpy()[ranks].tolist())
 
 
 def _usual_of_season(
-    values: Values, part: NDArray[np.int64], spans: list[tuple[int, int]], seen: dict[str, Any]
+    values: Values,
+    part_of_year: NDArray[np.int64],
+    compared: list[Window],
+    column: dict[str, Any],
 ) -> Usual:
     """Return how far windows are from the parts of the year beside theirs.
 
     Another year differs from this one, and only one year is known: as much as half a month does.
     """
     largest = Usual()
-    for begin, end in spans:
+    for begin, end in compared:
         window = values.window(begin, end)
         for shift in (-1, 1):
-            local, rows = same_season(seen, (part[begin:end] + shift) % PARTS)
+            local, rows = same_season(column, (part_of_year[begin:end] + shift) % PARTS)
             reference = Reference(local, rows, of_times=values.is_time)
             largest = largest.at_least(reference.change(reference.codes(window)))
     return largest
 
 
-def same_season(seen: dict[str, Any], part: NDArray[np.int64]) -> tuple[dict[str, Any], int]:
-    """Return what is known of a column at the time of the year that some rows are of.
+def same_season(
+    column: dict[str, Any], part_of_year: NDArray[np.int64]
+) -> tuple[dict[str, Any], int]:
+    """Return what is known of a column at the time of the year of some rows.
 
     Args:
-        seen: The column as `profile.json` has it, with `parts`.
-        part: (m,) of the year, of each row.
+        column: As `profile.json` has it, with `parts`.
+        part_of_year: (m,) of each row.
 
     Returns:
-        The same as `seen`, of a mixture of parts in the shares that the rows have; its rows.
+        A column as `profile.json` has it, mixed from its parts in the shares that the rows have;
+        and the number of its rows.
     """
-    counts = np.bincount(part, minlength=PARTS)
+    counts = np.bincount(part_of_year, minlength=PARTS)
     shares = counts / counts.sum()
-    used = [(float(shares[k]), seen["parts"][k]) for k in np.flatnonzero(counts)]
-    rows = sum(item["rows"] for _, item in used)
-    gaps = sum(share * item["gaps"] for share, item in used)
-    if "counts" in seen:
-        mixed: dict[str, float] = {}
-        for share, item in used:
-            weight = share * rows * (1 - item["gaps"]) / max(1, sum(item["counts"].values()))
-            for name, count in item["counts"].items():
-                mixed[name] = mixed.get(name, 0.0) + weight * count
-        more = max(0.0, seen.get("missing", 0) + seen.get("unlisted", 0) - seen["gaps"])
-        local = {"gaps": gaps, "missing": gaps, "unlisted": more, "unlisted_rows": rows}
-        return local | {"counts": {name: round(count) for name, count in mixed.items()}}, rows
-    values = np.concatenate([np.array(item["percentiles"], dtype=float) for _, item in used])
+    parts = [(float(shares[part]), column["parts"][part]) for part in np.flatnonzero(counts)]
+    rows = sum(item["rows"] for _, item in parts)
+    gaps = sum(share * item["gaps"] for share, item in parts)
+    if "counts" in column:
+        unlisted = column.get("missing", 0) + column.get("unlisted", 0) - column["gaps"]
+        local = {
+            "gaps": gaps,
+            "missing": gaps,
+            "unlisted": max(0.0, unlisted),
+            "unlisted_rows": rows,
+            "counts": _mix_counts(parts, rows),
+        }
+        return local, rows
+    values = np.concatenate([np.array(item["percentiles"], dtype=float) for _, item in parts])
     weights = np.concatenate(
-        [
-            np.full(len(item["percentiles"]), share * (1 - item["gaps"]))
-            for share, item in used
-        ]
-    )  # fmt: skip
+        [np.full(len(item["percentiles"]), share * (1 - item["gaps"])) for share, item in parts]
+    )
     if not weights.sum():
         return {"gaps": 1.0, "percentiles": []}, rows
     order = np.argsort(values, kind="stable")
-    up_to = np.cumsum(weights[order])
-    middle = (up_to - weights[order] / 2) / up_to[-1]
+    cumulative = np.cumsum(weights[order])
+    middle = (cumulative - weights[order] / 2) / cumulative[-1]
     index = np.searchsorted(middle, np.arange(101) / 100).clip(0, len(values) - 1)
     return {"gaps": gaps, "percentiles": values[order][index].tolist()}, rows
+
+
+def _mix_counts(parts: list[tuple[float, dict[str, Any]]], rows: int) -> dict[str, int]:
+    mixed: dict[str, float] = {}
+    for share, item in parts:
+        weight = share * rows * (1 - item["gaps"]) / max(1, sum(item["counts"].values()))
+        for name, count in item["counts"].items():
+            mixed[name] = mixed.get(name, 0.0) + weight * count
+    return {name: round(count) for name, count in mixed.items()}
 
 
 def _part_of_year(times: pl.Series) -> NDArray[np.int64]:
@@ -226,52 +270,56 @@ def _part_of_year(times: pl.Series) -> NDArray[np.int64]:
 
 
 def parts_of(times: pl.Series) -> NDArray[np.int64]:
-    """Return the part of the year of each time that is known, (m,) of 0 to 23."""
+    """Return the part of the year of each time that is not null, (m,) of 0 to 23."""
     return _part_of_year(times.drop_nulls())
 
 
 def hours_of(times: pl.Series) -> float:
-    """Return how long rows last, but for the first and last hundredth of them."""
-    moments = times.drop_nulls().dt.epoch("us").to_numpy()
-    first, last = np.quantile(moments, [0.01, 0.99])
-    return float(last - first) / 3.6e9
+    """Return how many hours rows last, without the first and last hundredth of them."""
+    microseconds = times.drop_nulls().dt.epoch("us").to_numpy()
+    first, last = np.quantile(microseconds, [0.01, 0.99])
+    return float(last - first) / MICROSECONDS_PER_HOUR
 
 
-def usual(seen: dict[str, Any], hours: float) -> tuple[Usual, Usual | None]:
+def usual(column: dict[str, Any], hours: float) -> tuple[Usual, Usual | None]:
     """Return what is usual of windows as long as this one, or the next shorter that are known.
 
+    Args:
+        column: As `profile.json` has it.
+        hours: How long the window lasts.
+
     Returns:
-        Against all training rows, and against the same time of the year, if that can be told.
+        Against all training rows, and against the same time of the year, if that is known.
     """
-    item, part = _like(seen, hours)
+    item, share = _like(column, hours)
     season = item.get("same_season")
-    return (
-        Usual(**{name: part * item.get(name, 0.0) for name in Usual._fields}),
-        Usual(**season) if season else None,
-    )
+    among_training = Usual(**{name: share * item.get(name, 0.0) for name in Usual._fields})
+    return among_training, Usual(**season) if season else None
 
 
-def usual_correlation(seen: dict[str, Any], other: str, hours: float) -> float:
-    """Return the largest change that is usual of a correlation with another column, transformed."""
-    item, part = _like(seen, hours)
-    return part * float(item.get("correlations", {}).get(other, 0.0))
+def usual_correlation(column: dict[str, Any], other: str, hours: float) -> float:
+    """Return the largest usual change of a correlation with another column, transformed."""
+    item, share = _like(column, hours)
+    return share * float(item.get("correlations", {}).get(other, 0.0))
 
 
-def _like(seen: dict[str, Any], hours: float) -> tuple[dict[str, Any], float]:
-    """Return what is known of windows as long as this one, and how much of it holds.
+def _like(column: dict[str, Any], hours: float) -> tuple[dict[str, Any], float]:
+    """Return what is known of windows as long as this one, and which share of it holds.
 
     Shorter windows differ more. A window of a day has rows of 16 hours, perhaps, hence the margin.
     """
-    known = seen.get("usual") or []
+    known = column.get("usual") or []
     if not known:
         return {}, 1.0
     *lengths, whole = known
     shorter = [item for item in lengths if item["hours"] <= 1.5 * hours]
     if not shorter:
-        return {k: v for k, v in lengths[0].items() if k != "same_season"}, 1.0
+        return {key: value for key, value in lengths[0].items() if key != "same_season"}, 1.0
     item = shorter[-1]
     if item is not lengths[-1] or hours <= item["hours"]:
         return item, 1.0
     # Less and less, until there is no other part of the training rows.
-    rest = whole["hours"] - item["hours"]
-    return item, max(0.0, whole["hours"] - hours) / rest if rest > 0 else 0.0
+    remaining = whole["hours"] - item["hours"]
+    if remaining <= 0:
+        return item, 0.0
+    return item, max(0.0, whole["hours"] - hours) / remaining
