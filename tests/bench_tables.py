@@ -90,8 +90,9 @@ def import_template(folder: Path) -> Any:
 def measure(table: Public, file: Path, module: Any, *, scores: bool = True) -> Result:
     """Propose a contract for a table, compare it with the truth, and score the chosen model."""
     began, result = time.perf_counter(), Result(table.name)
-    use, ingest = module("contract.onboard"), module("pipeline.ingest")
-    separator = use.delimiter(file)
+    onboard = module("contract.onboard")
+    ingest = module("pipeline.ingest")
+    separator = onboard.detect_delimiter(file)
     rows = ingest.read(file, separator)
     try:
         data, notes = module("contract.propose").infer(
@@ -137,7 +138,7 @@ def score(table: Public, rows: pl.DataFrame, data: Any, module: Any, result: Res
     split, fit = module("pipeline.split").split, module("pipeline.train").fit
     predict, features = module("model_package").predict, module("problem.features").features
     labels, inputs = module("pipeline.ingest").labels, module("pipeline.ingest").inputs
-    model = module("contract.onboard").first_gate(rows, data)[0]
+    model = module("contract.choose").first_gate(rows, data)[0]
     result.estimator = f"{model.estimator} {model.params or ''}".strip()
     small = min(part.height for part in split(rows, data)) < FEW
     seeds = SEEDS if small and data.split.by != "time" else 1

@@ -38,12 +38,13 @@ def use(module: Module, tmp_path: Path) -> Use:
 
 def used(module: Module, file: Path, target: str = "y", **options: Any) -> SimpleNamespace:
     """Take the steps of `ml data use` up to the first model."""
-    ingest, steps = module("pipeline.ingest"), module("contract.onboard")
-    separator = steps.delimiter(file)
+    ingest = module("pipeline.ingest")
+    onboard = module("contract.onboard")
+    separator = onboard.detect_delimiter(file)
     rows = ingest.read(file, separator)
     named = {"source": file.name, "separator": separator}
     data, notes = module("contract.propose").infer(rows, target, **named, **options)
-    steps.keeps(rows, data)
+    onboard.require_kept(rows, data)
     return SimpleNamespace(data=data, notes=notes, frame=ingest.typed(rows, data))
 
 

@@ -453,7 +453,7 @@ REFUSED: list[tuple[str, Callable[[], pl.DataFrame], dict[str, Any], str]] = [
     ("row numbers", lambda: table(y=[str(i) for i in range(N)]), {}, "different in every row"),
     ("a date", lambda: table(y=[f"2020-01-{i % 28 + 1}" for i in range(N)]), {}, "is a datetime"),
     ("no feature", lambda: table().select("y", k=pl.lit("k")), {}, "no column is left"),
-    ("no number", lambda: table(), {"task": "regression"}, "no number"),
+    ("no number", lambda: table(), {"task": "regression"}, "is not a number"),
     ("not binary", lambda: table(), {"target": "c", "task": "binary"}, "not binary"),
 ]
 
@@ -553,14 +553,14 @@ def test_a_feature_that_gives_the_target_away_is_pointed_out_and_no_other(
     rows = table(n=n, y=y, leak=map("{:.4f}".format, leak), strong=map("{:.4f}".format, strong))
     rows = rows.sort("y")  # equal neighbours in the file are no leak
     notes = ml.contract(rows).notes
-    warned = {name for name, note in notes.items() if "WARNING: tells" in note}
+    warned = {name for name, note in notes.items() if "WARNING: predicts" in note}
     assert warned == {"leak"}
 
 
 def test_a_word_for_each_class_is_a_leak_too(ml: Any) -> None:
     y = table(n=1000)["y"].to_list()
     found = ml.contract(table(n=1000, outcome=["won" if v == "a" else "lost" for v in y]))
-    assert "WARNING: tells 'y'" in found.notes["outcome"]
+    assert "WARNING: predicts 'y'" in found.notes["outcome"]
 
 
 # --- Parquet ---------------------------------------------------------------------------------

@@ -14,46 +14,56 @@ from rung_runtime.pipeline.ingest import inputs, labels, typed
 from rung_runtime.pipeline.metrics import SCORES, skill
 from rung_runtime.problem import features
 
+MAX_ROWS = 3_000
+
 
 @pytest.fixture(scope="session")
-def whole() -> config.Config:
+def project_config() -> config.Config:
     return config.load()
 
 
 @pytest.fixture(scope="session")
-def rows(whole: config.Config) -> pl.DataFrame:
-    """Some of the project's own rows, in their order."""
-    data = whole.data
-    found = typed(ingest.read(Path(data.source), data.separator), data)
-    return found.gather_every(max(1, found.height // 3_000))
+def rows(project_config: config.Config) -> pl.DataFrame:
+    """Return some of the project's own rows, in their order."""
+    data = project_config.data
+    all_rows = typed(ingest.read(Path(data.source), data.separator), data)
+    return all_rows.gather_every(max(1, all_rows.height // MAX_ROWS))
 
 
 def test_a_row_has_the_same_features_alone_as_among_others(
-    rows: pl.DataFrame, whole: config.Config
+    rows: pl.DataFrame, project_config: config.Config
 ) -> None:
-    given = inputs(rows.head(50), whole.data)
-    alone = pl.concat([features(given[at]) for at in range(given.height)])
-    assert_frame_equal(features(given), alone)
+    columns = inputs(rows.head(50), project_config.data)
+    row_by_row = pl.concat([features(columns[row]) for row in range(columns.height)])
+    assert_frame_equal(features(columns), row_by_row)
 
 
-def test_features_are_numbers_and_categories_only(rows: pl.DataFrame, whole: config.Config) -> None:
-    found = features(inputs(rows, whole.data))
-    assert found.width > 0
-    assert found.select(~(cs.numeric() | cs.enum())).columns == []
+def test_features_are_numbers_and_categories_only(
+    rows: pl.DataFrame, project_config: config.Config
+) -> None:
+    model_inputs = features(inputs(rows, project_config.data))
+    assert model_inputs.width > 0
+    assert model_inputs.select(~(cs.numeric() | cs.enum())).columns == []
 
 
-def test_the_model_learns_something_from_a_sample(rows: pl.DataFrame, whole: config.Config) -> None:
-    known, held = split.split(rows, whole.data)
-    fitted = train.fit(known, whole.data, whole.model)
-    score, truth = SCORES[whole.gate.metric], labels(held, whole.data)
-    constant = evaluate.baselines(known, held, whole.data)["constant"]
-    model = score(truth, predict(fitted, held, whole.data, features))
-    assert skill(whole.gate.metric, model, score(truth, constant)) > 0
+def test_the_model_learns_something_from_a_sample(
+    rows: pl.DataFrame, project_config: config.Config
+) -> None:
+    data = project_config.data
+    metric = project_config.gate.metric
+    train_rows, holdout = split.split(rows, data)
+    fitted = train.fit(train_rows, data, project_config.model)
+    y_true = labels(holdout, data)
+    constant = evaluate.baselines(train_rows, holdout, data)["constant"]
+    reference = SCORES[metric](y_true, constant)
+    value = SCORES[metric](y_true, predict(fitted, holdout, data, features))
+    assert skill(metric, value, reference) > 0
 
 
 def test_the_same_rows_and_seed_give_the_same_model(
-    rows: pl.DataFrame, whole: config.Config, tmp_path: Path
+    rows: pl.DataFrame, project_config: config.Config, tmp_path: Path
 ) -> None:
     for name in ("first", "second"):
-        train.save(train.fit(rows, whole.data, whole.model), tmp_path / name)
+        fitted = train.fit(rows, project_config.data, project_config.model)
+        train.save(fitted, tmp_path / name)
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()

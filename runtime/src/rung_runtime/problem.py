@@ -1,7 +1,7 @@
-"""What the runtime asks of a project's `problem/`: four modules, one protocol each.
+"""What the runtime expects of a project's `problem/`: four modules, one protocol each.
 
 The functions here call those of the project that the command runs in. A packaged model brings its
-own `problem/`, which `inference` opens instead.
+own `problem/`, which `model_package` loads instead.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from . import UsageError, project
+from . import project
+from .exceptions import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,14 +29,14 @@ class SchemaModule(Protocol):
     """`problem/schema.py`: what must be true of a row, beyond the contract of a column."""
 
     def rules(self, columns: Collection[str]) -> Mapping[str, "pl.Expr"]:
-        """Return by name an expression of one truth value a row; null counts as true."""
+        """Return, by name, an expression with one truth value per row; null counts as true."""
 
 
 class FeaturesModule(Protocol):
     """`problem/features.py`: from the columns of the contract to the inputs of the model."""
 
     def features(self, rows: "pl.DataFrame") -> "pl.DataFrame":
-        """Return as many rows in the same order, of numbers and `Enum` categories only."""
+        """Return as many rows in the same order, with numbers and `Enum` categories only."""
 
 
 class ModelModule(Protocol):
@@ -54,7 +55,7 @@ class ModelModule(Protocol):
 
 
 def load(source: Path, separator: str) -> "pl.DataFrame":
-    """Read a source by the project's `data.load`."""
+    """Read a source with the project's `data.load`."""
     return cast(DataModule, _module("data")).load(source, separator)
 
 
@@ -64,19 +65,19 @@ def rules(columns: Collection[str]) -> Mapping[str, "pl.Expr"]:
 
 
 def features(rows: "pl.DataFrame") -> "pl.DataFrame":
-    """Derive the inputs of the model by the project's `features.features`."""
+    """Derive the inputs of the model with the project's `features.features`."""
     return cast(FeaturesModule, _module("features")).features(rows)
 
 
 def estimator(
     name: str, task: str, inputs: "pl.DataFrame", seed: int, params: Mapping[str, Any]
 ) -> "BaseEstimator":
-    """Make an unfitted estimator by the project's `model.estimator`."""
+    """Make an unfitted estimator with the project's `model.estimator`."""
     return cast(ModelModule, _module("model")).estimator(name, task, inputs, seed, params)
 
 
 def linear(task: str, inputs: "pl.DataFrame") -> "BaseEstimator":
-    """Make the linear baseline by the project's `model.linear`."""
+    """Make the unfitted linear baseline with the project's `model.linear`."""
     return cast(ModelModule, _module("model")).linear(task, inputs)
 
 
@@ -98,8 +99,8 @@ def folder() -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise UsageError(
-            f"{name} cannot be imported: [tool.rung] package of pyproject.toml names the package"
-            " that problem/ is in; `uv sync` installs it"
+            f"{name} cannot be imported: set package in [tool.rung] of pyproject.toml to the "
+            "package that holds problem/, and run `uv sync` to install it"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -108,13 +109,12 @@ def _module(name: str) -> Any:
     """Import a module of `problem/`.
 
     Raises:
-        UsageError: It is not there.
+        UsageError: It is missing.
     """
-    full = f"{project.current().package}.problem.{name}"
+    full_name = f"{project.current().package}.problem.{name}"
     try:
-        return import_module(full)
+        return import_module(full_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not full.startswith(error.name):
+        if error.name is None or not full_name.startswith(error.name):
             raise  # what the module itself imports is missing
-        place = folder()
-        raise UsageError(f"{place / name}.py is missing: restore it from Git") from None
+        raise UsageError(f"{folder() / name}.py is missing: restore it from Git") from None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from ..config import Column
-from .column_names import dated, possible
+from .column_names import dated, possible_range
 from .wording import quote_all
 
 MAX_CATEGORIES = 200  # of a column; the boosted trees take at most 255
@@ -73,7 +73,7 @@ def _limit_numbers(known: pl.Series, column: Column, name: str) -> tuple[Column,
         digits = 1 - math.floor(math.log10(margin))
         lowest = low - margin if low < 0 else max(0.0, low - margin)
         limits = round(lowest, digits), round(high + margin, digits)
-        limits = possible(name, low, high) or limits
+        limits = possible_range(name, low, high) or limits
         column = column.model_copy(update={"min": limits[0], "max": limits[1]})
         note = f"; may be {limits[0]:g} to {limits[1]:g}"
     note += _warn_of_sentinels(known)

@@ -3,10 +3,12 @@
 import csv
 import gzip
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import polars as pl
 import yaml
@@ -14,85 +16,146 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from .. import UsageError, config
-from ..artifacts import atomic_write, digest
-from ..config import METRICS, Data, Strict
+from .. import config
+from ..artifacts import digest, replacing
+from ..config import METRICS, Data, Strict, Task
+from ..exceptions import UsageError
 from ..pipeline.identity import identifying, identities
 from ..pipeline.ingest import read, typed
 from ..pipeline.leaks import features_that_predict_alone
 from ..pipeline.validate import check, tell
 from ..problem import rules
 from . import example
-from .choose import first_gate, without_unread_texts
+from .choose import FirstGate, first_gate, without_unread_texts
 from .propose import infer
 
-ABOUT = {
+# The first line of each file that is written.
+HEADINGS = {
     config.DATA: "The contract: what must be true of the rows. All keys: class Data in config.py.",
     config.MODEL: "What problem/model.py is given to train with.",
     config.GATE: "What a model must reach. All keys: class Gate in config.py.",
 }
+# The first line of the example's files, followed by a digest of the rest.
 EXAMPLE = "# The example's own, which `ml data use` may replace as long as nobody edited it: "
+EXAMPLE_DIGEST_LENGTH = 12
+
+RARE_CLASSES = ("drop", "other")
+DELIMITERS = ",;\t|"
+DELIMITER_LINES = 50  # of a file that are looked at
+MAX_FIELD_SIZE = 2**31 - 1  # bytes; a field may hold a whole document
+MAX_YAML_WIDTH = 10_000  # so that no line is broken
 
 
-def use(file: Path, target: str, *, replace: bool, **asked: Any) -> None:
+def use(
+    file: Path,
+    target: str,
+    *,
+    replace: bool,
+    time: str | None = None,
+    group: str | None = None,
+    task: str | None = None,
+    rare_classes: str | None = None,
+) -> None:
     """Decide, explain, and write `config/` and a copy of the file in `data/raw/`.
+
+    Args:
+        file: The table.
+        target: The column to predict.
+        replace: Whether files of the user's may be replaced.
+        time: The column that says when a row was created.
+        group: The column whose equal values stay on one side of the split, or `none`.
+        task: `binary`, `multiclass` or `regression`.
+        rare_classes: `drop` or `other`.
 
     Raises:
         UsageError: The file cannot be read or learned from, or something of the user's is in the
             way.
     """
-    for option, known in (("task", METRICS), ("rare_classes", ("drop", "other"))):
-        if asked.get(option) not in (None, *known):
-            name = option.replace("_", "-")
-            raise UsageError(f"--{name} {asked[option]}: choose one of {', '.join(known)}")
+    _require_choice("task", task, list(METRICS))
+    _require_choice("rare-classes", rare_classes, RARE_CLASSES)
     console = Console(highlight=False, markup=False)
+    source = Path("data/raw") / file.name
     with console.status(f"reading {file.name} …"):
-        source, separator = Path("data/raw") / file.name, delimiter(file)
+        separator = detect_delimiter(file)
         rows = read(file, separator)
     with console.status(f"understanding {rows.height:,} rows of {rows.width} columns …"):
-        data, notes = infer(rows, target, source=str(file.name), separator=separator, **asked)
-        data, unread = without_unread_texts(typed(rows, data), data)
-        notes |= unread
-        data = data.model_copy(update={"source": str(source), "identity": recognised(rows, data)})
-    with console.status("checking that the contract keeps the file …"):
-        keeps(rows, data)
-        notes |= example.size(file, source)
-    with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
-        trying = bar.add_task("trying a first model", total=1.0)
-        model, gate, more = first_gate(
-            typed(rows, data),
-            data,
-            lambda what, share: bar.update(trying, description=what, completed=share),
-            identities(rows, identifying(data)),
+        data, notes = infer(
+            rows,
+            target,
+            source=file.name,
+            separator=separator,
+            time=time,
+            group=group,
+            task=cast(Task | None, task),
+            rare_classes=rare_classes,
         )
-        # Each has its WARNING in the table: from now on a person knows of these, and of no others.
-        gate = gate.model_copy(
-            update={"predicts_alone": features_that_predict_alone(typed(rows, data), data)}
-        )
-    table = Table("what", "decided", "why", box=None, pad_edge=False)
-    for name, said in (notes | more).items():
-        kind = data.columns[name].type if name in data.columns else ""
-        table.add_row(name, "left out" if name in data.left_out else kind, said)
-    console.print(f"{data.task}: {target}, from {rows.height:,} rows\n", table, sep="\n")
-    files = {config.DATA: data, config.MODEL: model, config.GATE: gate}
-    taken = [path for path in files if path.exists() and not _untouched(path)]
-    if source.exists() and digest(source) != digest(file):
-        taken.append(source)
-    if taken and not replace:
-        raise UsageError(f"{', '.join(map(str, taken))} would be replaced: say so with --replace")
-    if file.resolve() != source.resolve():
-        with atomic_write(source) as new:
-            shutil.copyfile(file, new)
-    for path, content in files.items():
-        with atomic_write(path) as new:
-            new.write_text(f"# {ABOUT[path]}\n{as_yaml(content)}", "utf-8")
-    for message in example.leave(source, data.target):
+        data, text_notes = without_unread_texts(typed(rows, data), data)
+        notes |= text_notes
+        identity = identity_columns(rows, data)
+        data = data.model_copy(update={"source": str(source), "identity": identity})
+    with console.status("checking the file against its contract …"):
+        require_kept(rows, data)
+        notes |= example.warn_of_size(file, source)
+    model, gate, more_notes = _try_first_model(rows, data, console)
+    notes |= more_notes
+    _print_decisions(console, data, rows.height, notes)
+    _write(file, source, {config.DATA: data, config.MODEL: model, config.GATE: gate}, replace)
+    for message in example.remove(source, data.target):
         console.print(message)
-    console.print(f"\nWrote {', '.join(map(str, files))} and {source}. Next: ml run")
+    written = ", ".join(map(str, HEADINGS))
+    console.print(f"\nWrote {written} and {source}. Next: ml run")
 
 
-def recognised(rows: pl.DataFrame, data: Data) -> list[str]:
-    """Return the columns that are to tell which row is which, where a split at random needs them.
+def _require_choice(option: str, value: str | None, choices: "list[str] | tuple[str, ...]") -> None:
+    if value is not None and value not in choices:
+        raise UsageError(f"--{option} {value}: choose one of {', '.join(choices)}")
+
+
+def _try_first_model(rows: pl.DataFrame, data: Data, console: Console) -> FirstGate:
+    """Choose model and gate, with a progress bar."""
+    frame = typed(rows, data)
+    with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
+        task = bar.add_task("trying a first model", total=1.0)
+
+        def show(description: str, share: float) -> None:
+            bar.update(task, description=description, completed=share)
+
+        first = first_gate(frame, data, show, identities(rows, identifying(data)))
+    # Each has its WARNING in the table: from now on a person knows of these, and of no others.
+    telltales = features_that_predict_alone(frame, data)
+    return first._replace(gate=first.gate.model_copy(update={"predicts_alone": telltales}))
+
+
+def _print_decisions(console: Console, data: Data, rows: int, notes: Mapping[str, str]) -> None:
+    table = Table("what", "decided", "why", box=None, pad_edge=False)
+    for name, note in notes.items():
+        decision = data.columns[name].type if name in data.columns else ""
+        table.add_row(name, "left out" if name in data.left_out else decision, note)
+    console.print(f"{data.task}: {data.target}, from {rows:,} rows\n", table, sep="\n")
+
+
+def _write(file: Path, source: Path, contents: Mapping[Path, Strict], replace: bool) -> None:
+    """Write `config/`, and the file to `data/raw/`.
+
+    Raises:
+        UsageError: Something of the user's is in the way, and may not be replaced.
+    """
+    in_the_way = [path for path in contents if path.exists() and not _is_untouched_example(path)]
+    if source.exists() and digest(source) != digest(file):
+        in_the_way.append(source)
+    if in_the_way and not replace:
+        listed = ", ".join(map(str, in_the_way))
+        raise UsageError(f"{listed} would be replaced: add --replace to allow it")
+    if file.resolve() != source.resolve():
+        with replacing(source) as new:
+            shutil.copyfile(file, new)
+    for path, content in contents.items():
+        with replacing(path) as new:
+            new.write_text(f"# {HEADINGS[path]}\n{to_yaml(content)}", "utf-8")
+
+
+def identity_columns(rows: pl.DataFrame, data: Data) -> list[str]:
+    """Return the columns that say which row is which, where a split at random needs them.
 
     They are written down, and kept when the file comes again with a further column, so that no row
     changes its side for that.
@@ -101,61 +164,62 @@ def recognised(rows: pl.DataFrame, data: Data) -> list[str]:
         return []
     if config.DATA.exists():
         with suppress(UsageError):
-            before = config.read(config.DATA, Data)
-            known = set(before.identity)
-            if known and before.target == data.target and known <= set(rows.columns):
-                return before.identity
+            previous = config.read(config.DATA, Data)
+            columns = set(previous.identity)
+            if columns and previous.target == data.target and columns <= set(rows.columns):
+                return previous.identity
     return data.features
 
 
-def as_yaml(content: Strict) -> str:
-    """A file of `config/`, without what is as by default."""
+def to_yaml(content: Strict) -> str:
+    """Return the text of a file of `config/`, without settings that have their default."""
     return yaml.safe_dump(
         content.model_dump(exclude_defaults=True),
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=None if isinstance(content, Data) else False,
-        width=10_000,
+        width=MAX_YAML_WIDTH,
     )
 
 
-def keeps(rows: pl.DataFrame, data: Data) -> None:
-    """Check that the contract, as it will be written, is kept by the rows it was drawn from.
+def require_kept(rows: pl.DataFrame, data: Data) -> None:
+    """Check that the rows satisfy the contract that was drawn from them, as it will be written.
 
     Raises:
-        UsageError: It is not, which is said with columns and values.
+        UsageError: They do not; the message names columns and values.
     """
-    written = config.checked(yaml.safe_load(as_yaml(data)), Data, str(config.DATA))
+    written = config.checked(yaml.safe_load(to_yaml(data)), Data, str(config.DATA))
     failures = check(typed(rows, written), written)["failures"]
-    if example.is_schema():  # it goes, with its rule
+    if example.has_schema():  # it goes, with its rule
         failures = [failure for failure in failures if failure["rule"] != example.RULE]
     if not failures:
         return
-    shown = "; ".join(tell(failures))
-    own = set(rules(data.columns))
-    if all(failure["rule"] in own for failure in failures):
-        raise UsageError(f"the file breaks a rule of problem/schema.py: {shown}")
-    raise UsageError(f"the file breaks the contract drawn from it, please report this: {shown}")
+    listed = "; ".join(tell(failures))
+    rules_of_user = set(rules(data.columns))
+    if all(failure["rule"] in rules_of_user for failure in failures):
+        raise UsageError(f"the file breaks a rule of problem/schema.py: {listed}")
+    raise UsageError(f"the file breaks the contract drawn from it, please report this: {listed}")
 
 
-def delimiter(file: Path) -> str:
-    """What parts the first lines of a text file into the most fields, equally many in each."""
-    csv.field_size_limit(2**31 - 1)
+def detect_delimiter(file: Path) -> str:
+    """Return what splits the first lines of a text file into the most fields, all equally many."""
+    csv.field_size_limit(MAX_FIELD_SIZE)
     try:
         with file.open("rb") as start:
             opener = gzip.open if start.read(2) == b"\x1f\x8b" else open
         with opener(file, "rt", encoding="utf-8-sig") as text:
-            lines = [line for _, line in zip(range(50), text, strict=False)]
+            lines = list(islice(text, DELIMITER_LINES))
     except (OSError, EOFError, UnicodeDecodeError):
         return ","  # `read` will say what is wrong, or it is Parquet
 
-    def fields(separator: str) -> tuple[bool, int]:
+    def rank(separator: str) -> tuple[bool, int]:
         widths = [len(row) for row in csv.reader(lines, delimiter=separator) if row] or [0]
-        return len(set(widths)) == 1 < widths[0], widths[0]
+        are_equal = len(set(widths)) == 1 < widths[0]
+        return are_equal, widths[0]
 
-    return max(",;\t|", key=fields)
+    return max(DELIMITERS, key=rank)
 
 
-def _untouched(path: Path) -> bool:
-    first, _, rest = path.read_text("utf-8", "replace").partition("\n")
-    return first == EXAMPLE + sha256(rest.encode()).hexdigest()[:12]
+def _is_untouched_example(path: Path) -> bool:
+    first_line, _, rest = path.read_text("utf-8", "replace").partition("\n")
+    return first_line == EXAMPLE + sha256(rest.encode()).hexdigest()[:EXAMPLE_DIGEST_LENGTH]

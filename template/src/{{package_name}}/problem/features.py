@@ -8,8 +8,10 @@ import polars as pl
 import polars.selectors as cs
 from sklearn.feature_extraction.text import HashingVectorizer
 
-# A word's place among the columns of its text follows from the word alone, by a hash.
-WORDS = HashingVectorizer(n_features=256, norm=None, alternate_sign=False)
+WORD_COLUMNS = 256
+# A word's column follows from the word alone, by a hash, so there is nothing to learn.
+WORDS = HashingVectorizer(n_features=WORD_COLUMNS, norm=None, alternate_sign=False)
+SECONDS_PER_DAY = 86_400
 
 
 def features(rows: pl.DataFrame) -> pl.DataFrame:
@@ -22,19 +24,26 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
     Returns:
         As many rows, in the same order; only numbers and `Enum` categories.
     """
-    when = cs.temporal()
-    words = [count_words(text) for text in rows.select(cs.string()).get_columns()]
+    times = cs.temporal()
+    texts = cs.string()
+    word_counts = [
+        column
+        for text in rows.select(texts).get_columns()
+        for column in count_words(text).get_columns()
+    ]
     return rows.with_columns(
         cs.boolean().cast(pl.UInt8),
-        when.dt.hour().name.suffix(" hour"),
-        when.dt.weekday().name.suffix(" weekday"),
-        when.dt.month().name.suffix(" month"),
-        (when.dt.epoch("s") / 86_400).name.suffix(" days since 1970"),  # for trends
-        *(column for table in words for column in table.get_columns()),
-    ).drop(when, cs.string())
+        times.dt.hour().name.suffix(" hour"),
+        times.dt.weekday().name.suffix(" weekday"),
+        times.dt.month().name.suffix(" month"),
+        # For trends.
+        (times.dt.epoch("s") / SECONDS_PER_DAY).name.suffix(" days since 1970"),
+        *word_counts,
+    ).drop(times, texts)
 
 
 def count_words(texts: pl.Series) -> pl.DataFrame:
     """Count the words of (n,) texts in (n, 256) columns; words with one hash share a column."""
     counts = WORDS.transform(texts.fill_null("")).toarray().astype("float32")
-    return pl.DataFrame(counts, schema=[f"{texts.name} word {n}" for n in range(256)])
+    names = [f"{texts.name} word {number}" for number in range(WORD_COLUMNS)]
+    return pl.DataFrame(counts, schema=names)

@@ -6,16 +6,16 @@ import polars as pl
 
 
 def rules(columns: Collection[str]) -> dict[str, pl.Expr]:
-    """Rules that only you know, for training and serving alike.
+    """Return rules that only you know, for training and serving alike.
 
     Args:
-        columns: Those that are there; for a prediction there are only the features.
+        columns: The columns that the rows have; for a prediction these are only the features.
 
     Returns:
-        By a name that a person reads when rows break it: an expression of one truth value a row,
-        true for a good one; null, where a value is missing, counts as good.
+        By a name that a person reads when rows break the rule, an expression with one truth value
+        per row: true for a good row; null, where a value is missing, counts as good.
     """
-    found = {}
+    by_name = {}
     if {"origin", "dest"} <= set(columns):
-        found["a flight goes somewhere else"] = pl.col("origin") != pl.col("dest")
-    return found
+        by_name["a flight goes somewhere else"] = pl.col("origin") != pl.col("dest")
+    return by_name
