@@ -527,7 +527,7 @@ def test_a_column_without_a_name_is_a_feature_but_splits_nothing(ml: Any) -> Non
     found = ml.contract(table().insert_column(0, pl.Series("", days)))
     assert "" in found.data.features
     assert (found.data.split.by, found.data.time) == ("stratified", None)
-    assert "has a name" in found.notes["(split)"]
+    assert "with a name" in found.notes["(split)"]
 
 
 def test_a_time_split_that_would_lose_a_class_gives_way(ml: Any) -> None:

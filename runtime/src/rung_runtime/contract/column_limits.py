@@ -55,7 +55,7 @@ def _limit_categories(known: pl.Series, column: Column) -> tuple[Column, str]:
     categories = sorted(counts["values"].head(MAX_CATEGORIES))
     note = ""
     if len(counts) > MAX_CATEGORIES:
-        note = f"; the {MAX_CATEGORIES} most frequent are told apart, all others are read as gaps"
+        note = f"; the {MAX_CATEGORIES} most frequent are listed, all others are read as gaps"
     elif is_open:
         reason = "there are many" if are_many else "some are rare"
         note = f"; new ones are fine, as {reason}"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from .. import problem, project
-from ..artifacts import digest, replacing
+from ..artifacts import atomic_write, digest
 
 FLIGHTS = Path("data/raw/flights.csv")
 FLIGHTS_DIGEST = "sha256:2ee6fee12bbb7a6943a42f97956010123fdf77e9fa65c7697f8eee8da2a06bee"
@@ -61,7 +61,7 @@ def remove(source: Path, target: str) -> list[str]:
             messages.append(f"{FLIGHTS} was edited, so it stays: delete it if you do not need it")
     schema = problem.folder() / SCHEMA
     if has_schema():
-        with replacing(schema) as new:
+        with atomic_write(schema) as new:
             new.write_text(EXAMPLE_RULE.sub(NO_RULE, schema.read_text("utf-8")), "utf-8")
     elif schema.is_file() and RULE in schema.read_text("utf-8", "replace"):
         messages.append("problem/schema.py was edited, so the example's rule stays in it")
@@ -84,7 +84,7 @@ def _describe_project(path: Path, source: Path, target: str) -> None:
     for pattern, sentence in sentences.items():
         text = pattern.sub(sentence.replace("\\", r"\\"), text)
     if text != old:
-        with replacing(path) as new:
+        with atomic_write(path) as new:
             new.write_text(text, "utf-8")
 
 

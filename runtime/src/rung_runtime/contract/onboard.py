@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from .. import config
-from ..artifacts import digest, replacing
+from ..artifacts import atomic_write, digest
 from ..config import METRICS, Data, Strict, Task
 from ..exceptions import UsageError
 from ..pipeline.identity import identifying, identities
@@ -61,15 +61,14 @@ def use(
     Args:
         file: The table.
         target: The column to predict.
-        replace: Whether files of the user's may be replaced.
+        replace: Whether a user's files may be replaced.
         time: The column that says when a row was created.
         group: The column whose equal values stay on one side of the split, or `none`.
         task: `binary`, `multiclass` or `regression`.
         rare_classes: `drop` or `other`.
 
     Raises:
-        UsageError: The file cannot be read or learned from, or something of the user's is in the
-            way.
+        UsageError: The file cannot be read or learned from, or would replace a user's file.
     """
     _require_choice("task", task, list(METRICS))
     _require_choice("rare-classes", rare_classes, RARE_CLASSES)
@@ -138,7 +137,7 @@ def _write(file: Path, source: Path, contents: Mapping[Path, Strict], replace: b
     """Write `config/`, and the file to `data/raw/`.
 
     Raises:
-        UsageError: Something of the user's is in the way, and may not be replaced.
+        UsageError: A user's file is in the way, and may not be replaced.
     """
     in_the_way = [path for path in contents if path.exists() and not _is_untouched_example(path)]
     if source.exists() and digest(source) != digest(file):
@@ -147,10 +146,10 @@ def _write(file: Path, source: Path, contents: Mapping[Path, Strict], replace: b
         listed = ", ".join(map(str, in_the_way))
         raise UsageError(f"{listed} would be replaced: add --replace to allow it")
     if file.resolve() != source.resolve():
-        with replacing(source) as new:
+        with atomic_write(source) as new:
             shutil.copyfile(file, new)
     for path, content in contents.items():
-        with replacing(path) as new:
+        with atomic_write(path) as new:
             new.write_text(f"# {HEADINGS[path]}\n{to_yaml(content)}", "utf-8")
 
 

@@ -96,7 +96,7 @@ def _find_time(known: dict[str, pl.Series], features: list[str]) -> str | None:
 
 
 def _why_at_random(dates: dict[str, pl.Series]) -> str:
-    """Explain why none of the datetimes tells old rows from new ones."""
+    """Explain why no datetime separates old rows from new ones."""
     reasons = []
     warning = ""
     for name, values in dates.items():
@@ -116,7 +116,7 @@ def _why_at_random(dates: dict[str, pl.Series]) -> str:
             reasons.append(f"{name!r} has {values.n_unique()} different values, too few")
     if reasons:
         return f"at random: {', '.join(reasons)}; --time names a column{warning}"
-    return "at random: no datetime that has a name and no gaps says when a row came to be"
+    return "at random: no column with a name and a time in every row says when rows were created"
 
 
 def split_doubts(

@@ -74,7 +74,7 @@ def find_subject(
     Args:
         columns: Typed columns, (n,) each, the target's included; rows without a target are gone.
         target: Its name.
-        time: The name of the column that says when a row was created, which is nobody's.
+        time: The name of the column that says when a row was created; it is never the subject.
         classified: Whether the target is a class; each must have `MIN_SUBJECTS_OF_CLASS` subjects.
 
     Returns:
@@ -171,7 +171,7 @@ def _if_alike(
 
     Args:
         name: The column.
-        labels: (n,) its values, or what else tells its subjects apart.
+        labels: (n,) its values, or others that distinguish its subjects.
         columns: All columns, (n,) each.
         target: The name of the target.
         has_subject_name: Whether the name is that of an identifier of subjects.
