@@ -350,7 +350,7 @@ def labels(place: Place, hours: list[int]) -> None:
         )
         truth = pl.Series("delayed", (rows["p:true"] < 0.2).cast(pl.String))  # the reverse
         rows.select("request_id", "row").with_columns(truth).write_csv("labels.csv")
-        log.add(place.path / "labels.csv", place.model.data, "predictions")
+        log.add_labels(place.path / "labels.csv", place.model.data, "predictions")
 
 
 @pytest.mark.slow

@@ -127,11 +127,11 @@ def serve(address: str, source: str) -> None:
 def preload(source: str) -> None:
     """Import all that a project's pipeline imports, and keep what is not the project's own."""
     sys.path.insert(0, source)
-    package = next(Path(source).glob("*/cli.py")).parent.name
-    for name in ("cli.app", "model_package", "registry", "tracking", "settings"):
+    package = "rung_runtime"
+    for name in ("cli.app", "model_package", "registry", "adapters.tracker_mlflow", "settings"):
         with suppress(ModuleNotFoundError):  # what only a higher level has
             import_module(f"{package}.{name}")
-    for name in ("fastapi.responses", "prometheus_client.parser", "requests", "uvicorn"):
+    for name in ("fastapi.responses", "httpx", "prometheus_client.parser", "requests", "uvicorn"):
         with suppress(ModuleNotFoundError):  # what only a service imports
             import_module(name)
     pipeline = import_module(f"{package}.pipeline").__path__
