@@ -3,7 +3,7 @@
 import csv
 import gzip
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
@@ -70,7 +70,7 @@ def use(
     Raises:
         UsageError: The file cannot be read or learned from, or would replace a user's file.
     """
-    _require_choice("task", task, list(METRICS))
+    _require_choice("task", task, METRICS)
     _require_choice("rare-classes", rare_classes, RARE_CLASSES)
     console = Console(highlight=False, markup=False)
     source = Path("data/raw") / file.name
@@ -105,7 +105,7 @@ def use(
     console.print(f"\nWrote {written} and {source}. Next: ml run")
 
 
-def _require_choice(option: str, value: str | None, choices: "list[str] | tuple[str, ...]") -> None:
+def _require_choice(option: str, value: str | None, choices: Collection[str]) -> None:
     if value is not None and value not in choices:
         raise UsageError(f"--{option} {value}: choose one of {', '.join(choices)}")
 

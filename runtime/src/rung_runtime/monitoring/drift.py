@@ -5,13 +5,14 @@ larger than changes were among windows of the training rows (seasons). All that 
 training rows is a package's `profile.json`.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 from scipy.stats import norm
 
 from ..pipeline.correlations import correlation_changes, standard_error
 from ..pipeline.differences import Change, Sizes, Usual, compare
+from ..pipeline.profiles import ColumnProfile
 from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
 from ..records import Finding
 from ..settings import Drift
@@ -22,7 +23,7 @@ TESTS_PER_COLUMN = 2  # of its values, and of its gaps
 class Reference(NamedTuple):
     """What is known of a column."""
 
-    seen: dict[str, Any]  # as profile.json has it: `gaps`, and `percentiles` or `counts`
+    seen: ColumnProfile
     rows: int  # how many it was computed from
 
 

@@ -1,10 +1,12 @@
 """Correlations: how numbers of a row vary together, which no column shows by itself."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from .profiles import Columns
 
 MAX_COLUMNS = 20  # of which each pair is compared
 MIN_ROWS = 30  # that have both numbers
@@ -56,7 +58,7 @@ def standard_error(rows: int) -> float:
     return float((1.06 / max(1, rows - 3)) ** 0.5)
 
 
-def add_correlations(columns: dict[str, dict[str, Any]], rows: pl.DataFrame) -> None:
+def add_correlations(columns: Columns, rows: pl.DataFrame) -> None:
     """Add to each column of a profile its `correlations` with those after it."""
     names = numeric_columns(rows)
     if len(names) < 2:

@@ -4,13 +4,15 @@ Used when a package is made, to see how windows of the training rows differ amon
 monitoring, to compare windows of predictions with the training rows.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc, kolmogorov
 from scipy.stats import ncx2, norm
+
+from .profiles import ColumnProfile
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -139,7 +141,7 @@ class Reference:
     the code says between which edges it is, or on which; for a category, which one it is.
     """
 
-    def __init__(self, column: dict[str, Any], rows: int, *, of_times: bool) -> None:
+    def __init__(self, column: ColumnProfile, rows: int, *, of_times: bool) -> None:
         """Prepare a column.
 
         Args:
@@ -259,7 +261,7 @@ class Reference:
         )
 
 
-def compare(values: pl.Series, column: dict[str, Any], rows: int) -> Change:
+def compare(values: pl.Series, column: ColumnProfile, rows: int) -> Change:
     """Compare a column of a window with what a profile says about the same column.
 
     Args:
@@ -272,7 +274,7 @@ def compare(values: pl.Series, column: dict[str, Any], rows: int) -> Change:
     return reference.change(reference.codes(prepared))
 
 
-def _expected_gaps(column: dict[str, Any], rows: int) -> tuple[float, int]:
+def _expected_gaps(column: ColumnProfile, rows: int) -> tuple[float, int]:
     """Return the share of gaps to expect, and the number of rows that this is worth.
 
     Values that are not in the reference as categories count as gaps. Where a package does not say

@@ -36,6 +36,7 @@ from . import identity
 from .correlations import add_correlations
 from .gate import decide
 from .ingest import inputs
+from .profiles import ColumnProfile
 from .report import render
 from .seasons import CLOCK, add_usual
 from .train import fit, save
@@ -226,7 +227,7 @@ def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:
     return share, binomial / (binomial + least * lost) if binomial else 1.0
 
 
-def summary(values: pl.Series) -> dict[str, Any]:
+def summary(values: pl.Series) -> ColumnProfile:
     """Return the share of gaps, and percentiles or counts."""
     gaps, known = values.null_count() / len(values), values.drop_nulls()
     if values.dtype in (pl.Enum, pl.Boolean, pl.String):

@@ -6,7 +6,7 @@ is also compared with the same time of that year.
 """
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from .correlations import correlation_changes
 from .differences import Reference, Usual, Values
+from .profiles import ColumnProfile, Columns, PartProfile, UsualChange, UsualOfLength
 
-CLOCK = "clock"  # marks the column that says when a row was created
+CLOCK: Final = "clock"  # marks the column that says when a row was created
 WINDOW_HOURS = [1, 6, 24, 72, 168, 336, 720, 2_160]  # an hour to a season
 MIN_ROWS = 50  # a window with fewer is not compared
 MIN_WINDOWS = 4  # of a length, to say what is usual
@@ -28,7 +29,6 @@ PART_PERCENTILES = np.arange(0, 101, 2)  # that are kept of a part
 MICROSECONDS_PER_HOUR = 3.6e9
 
 Window = tuple[int, int]  # the index of its first row, and of the row after its last
-Columns = dict[str, dict[str, Any]]  # of a profile, by name, as `profile.json` has them
 
 
 class _Prepared(NamedTuple):
@@ -110,12 +110,13 @@ def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int
         evenly = np.unique(np.linspace(0, len(all_windows) - 1, MAX_WINDOWS).astype(int)).tolist()
         compared = [all_windows[index] for index in evenly]
         for name, column in columns.items():
-            item: dict[str, Any] = {"hours": hours, "windows": len(all_windows)}
-            item |= _usual_of_windows(prepared[name], compared)._asdict()
+            item = _usual_of_length(
+                hours, len(all_windows), _usual_of_windows(prepared[name], compared)
+            )
             if covers_a_year and hours >= WEEK_HOURS:
                 values = prepared[name].values
                 season = _usual_of_season(values, part_of_year, compared, column)
-                item["same_season"] = season._asdict()
+                item["same_season"] = _usual_change(season)
             column["usual"].append(item)
         pairs = _usual_correlations(sorted_rows, compared, columns)
         for name, column in columns.items():
@@ -124,14 +125,33 @@ def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int
     for column in columns.values():
         if column["usual"]:
             # A window as long as all training rows is all of them, and does not differ.
-            no_change = Usual()._asdict()
-            column["usual"].append({"hours": total_hours, "windows": 1} | no_change)
+            column["usual"].append(_usual_of_length(total_hours, 1, Usual()))
 
 
-def _prepare(values: pl.Series, column: dict[str, Any], count: int) -> _Prepared:
+def _prepare(values: pl.Series, column: ColumnProfile, count: int) -> _Prepared:
     prepared = Values.from_series(values, categories="counts" in column)
     reference = Reference(column, count, of_times=prepared.is_time)
     return _Prepared(prepared, reference, reference.codes(prepared))
+
+
+def _usual_of_length(hours: float, count: int, usual: Usual) -> UsualOfLength:
+    return {
+        "hours": hours,
+        "windows": count,
+        "psi": usual.psi,
+        "distance": usual.distance,
+        "cohens_w": usual.cohens_w,
+        "gap_change": usual.gap_change,
+    }
+
+
+def _usual_change(usual: Usual) -> UsualChange:
+    return {
+        "psi": usual.psi,
+        "distance": usual.distance,
+        "cohens_w": usual.cohens_w,
+        "gap_change": usual.gap_change,
+    }
 
 
 def _usual_of_windows(column: _Prepared, compared: list[Window]) -> Usual:
@@ -171,7 +191,7 @@ def _add_parts(columns: Columns, rows: pl.DataFrame, part_of_year: NDArray[np.in
         for part in range(PARTS):
             values = rows[name].filter(pl.Series(part_of_year == part))
             known = values.drop_nulls()
-            item: dict[str, Any] = {"rows": len(values), "gaps": 1 - len(known) / len(values)}
+            item: PartProfile = {"rows": len(values), "gaps": 1 - len(known) / len(values)}
             if "counts" in column:
                 counts = known.alias("value").cast(pl.String).value_counts(sort=True)
                 item["counts"] = dict(counts.iter_rows())
@@ -198,7 +218,7 @@ def _usual_of_season(
     values: Values,
     part_of_year: NDArray[np.int64],
     compared: list[Window],
-    column: dict[str, Any],
+    column: ColumnProfile,
 ) -> Usual:
     """Return how far windows are from the parts of the year beside theirs.
 
@@ -215,8 +235,8 @@ def _usual_of_season(
 
 
 def same_season(
-    column: dict[str, Any], part_of_year: NDArray[np.int64]
-) -> tuple[dict[str, Any], int]:
+    column: ColumnProfile, part_of_year: NDArray[np.int64]
+) -> tuple[ColumnProfile, int]:
     """Return what is known of a column at the time of the year of some rows.
 
     Args:
@@ -234,7 +254,7 @@ def same_season(
     gaps = sum(share * item["gaps"] for share, item in parts)
     if "counts" in column:
         unlisted = column.get("missing", 0) + column.get("unlisted", 0) - column["gaps"]
-        local = {
+        local: ColumnProfile = {
             "gaps": gaps,
             "missing": gaps,
             "unlisted": max(0.0, unlisted),
@@ -255,7 +275,7 @@ def same_season(
     return {"gaps": gaps, "percentiles": values[order][index].tolist()}, rows
 
 
-def _mix_counts(parts: list[tuple[float, dict[str, Any]]], rows: int) -> dict[str, int]:
+def _mix_counts(parts: list[tuple[float, PartProfile]], rows: int) -> dict[str, int]:
     mixed: dict[str, float] = {}
     for share, item in parts:
         weight = share * rows * (1 - item["gaps"]) / max(1, sum(item["counts"].values()))
@@ -281,7 +301,7 @@ def hours_of(times: pl.Series) -> float:
     return float(last - first) / MICROSECONDS_PER_HOUR
 
 
-def usual(column: dict[str, Any], hours: float) -> tuple[Usual, Usual | None]:
+def usual(column: ColumnProfile, hours: float) -> tuple[Usual, Usual | None]:
     """Return what is usual of windows as long as this one, or the next shorter that are known.
 
     Args:
@@ -292,29 +312,40 @@ def usual(column: dict[str, Any], hours: float) -> tuple[Usual, Usual | None]:
         Against all training rows, and against the same time of the year, if that is known.
     """
     item, share = _like(column, hours)
+    if item is None:
+        return Usual(), None
+    among_training = Usual(
+        psi=share * item.get("psi", 0.0),
+        distance=share * item.get("distance", 0.0),
+        cohens_w=share * item.get("cohens_w", 0.0),
+        gap_change=share * item.get("gap_change", 0.0),
+    )
     season = item.get("same_season")
-    among_training = Usual(**{name: share * item.get(name, 0.0) for name in Usual._fields})
     return among_training, Usual(**season) if season else None
 
 
-def usual_correlation(column: dict[str, Any], other: str, hours: float) -> float:
+def usual_correlation(column: ColumnProfile, other: str, hours: float) -> float:
     """Return the largest usual change of a correlation with another column, transformed."""
     item, share = _like(column, hours)
+    if item is None:
+        return 0.0
     return share * float(item.get("correlations", {}).get(other, 0.0))
 
 
-def _like(column: dict[str, Any], hours: float) -> tuple[dict[str, Any], float]:
+def _like(column: ColumnProfile, hours: float) -> tuple[UsualOfLength | None, float]:
     """Return what is known of windows as long as this one, and which share of it holds.
 
     Shorter windows differ more. A window of a day has rows of 16 hours, perhaps, hence the margin.
     """
     known = column.get("usual") or []
     if not known:
-        return {}, 1.0
+        return None, 1.0
     *lengths, whole = known
     shorter = [item for item in lengths if item["hours"] <= 1.5 * hours]
     if not shorter:
-        return {key: value for key, value in lengths[0].items() if key != "same_season"}, 1.0
+        shortest = lengths[0].copy()
+        shortest.pop("same_season", None)
+        return shortest, 1.0
     item = shorter[-1]
     if item is not lengths[-1] or hours <= item["hours"]:
         return item, 1.0
