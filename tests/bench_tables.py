@@ -46,7 +46,9 @@ DEFAULTS = {
 BENCH = ROOT / ".tools/bench"
 RARE = 0.05
 DRAWS = 200  # of the bootstrap
-FEW, SEEDS = 400, 3  # rows held out, below which scores are means over so many splits
+# rows held out, below which scores are means over so many splits
+FEW = 400
+SEEDS = 3
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Result:
 
 
 def import_template(folder: Path) -> Any:
-    """Import the runtime, with the template's `problem/` copied to where it looks for one."""
+    """Import the runtime, with the template's `problem/` copied to where it looks for result."""
     problem = ROOT / "template/src/{{package_name}}/problem"
     shutil.copytree(problem, folder / "model/problem", dirs_exist_ok=True)
     for place in (str(folder), str(ROOT / "runtime/src")):
@@ -89,7 +91,8 @@ def import_template(folder: Path) -> Any:
 
 def measure(table: Public, file: Path, module: Any, *, scores: bool = True) -> Result:
     """Propose a contract for a table, compare it with the truth, and score the chosen model."""
-    began, result = time.perf_counter(), Result(table.name)
+    began = time.perf_counter()
+    result = Result(table.name)
     onboard = module("contract.onboard")
     ingest = module("pipeline.ingest")
     separator = onboard.detect_delimiter(file)
@@ -101,7 +104,7 @@ def measure(table: Public, file: Path, module: Any, *, scores: bool = True) -> R
         compare(table, rows, data, notes, result)
         if scores:
             score(table, ingest.typed(rows, data), data, module, result)
-    except Exception as error:  # every table is to be told of
+    except Exception as error:  # every table is reported
         result.error = f"{type(error).__name__}: {error}"[:300]
     result.seconds = time.perf_counter() - began
     return result
@@ -111,7 +114,8 @@ def compare(
     table: Public, rows: pl.DataFrame, data: Any, notes: dict[str, str], result: Result
 ) -> None:
     """Note where the contract differs from the truth."""
-    by, column = data.split.by, data.split.column
+    by = data.split.by
+    column = data.split.column
     result.split = by if column is None else f"{by} {column}"
     if data.task != table.task:
         result.wrong_task = data.task
@@ -135,9 +139,12 @@ def compare(
 
 def score(table: Public, rows: pl.DataFrame, data: Any, module: Any, result: Result) -> None:
     """Score the chosen estimator and scikit-learn's two defaults on the same rows."""
-    split, fit = module("pipeline.split").split, module("pipeline.train").fit
-    predict, features = module("model_package").predict, module("problem.features").features
-    labels, inputs = module("pipeline.ingest").labels, module("pipeline.ingest").inputs
+    split = module("pipeline.split").split
+    fit = module("pipeline.train").fit
+    predict = module("model_package").predict
+    features = module("problem.features").features
+    labels = module("pipeline.ingest").labels
+    inputs = module("pipeline.ingest").inputs
     model = module("contract.choose").first_gate(rows, data)[0]
     result.estimator = f"{model.estimator} {model.params or ''}".strip()
     small = min(part.height for part in split(rows, data)) < FEW
@@ -146,7 +153,8 @@ def score(table: Public, rows: pl.DataFrame, data: Any, module: Any, result: Res
     for seed in range(seeds):
         moved = data.model_copy(update={"split": data.split.model_copy(update={"seed": seed})})
         train, holdout = split(rows, moved)
-        y_train, y_true = labels(train, moved), labels(holdout, moved)
+        y_train = labels(train, moved)
+        y_true = labels(holdout, moved)
         judge, result.score = judged_by(data.task, y_train)
         y_pred = predict(fit(train, moved, model), holdout, moved, features)
         x_train, x_test = (as_numbers(features(inputs(p, moved))) for p in (train, holdout))
@@ -156,13 +164,15 @@ def score(table: Public, rows: pl.DataFrame, data: Any, module: Any, result: Res
     result.chosen, result.boosted, result.forest = scores[0].tolist()
     better = 1 if result.boosted >= result.forest else 2
     ratios = [ratio_of(row[0], row[better], data.task) for row in scores]
-    result.ratio, result.at_best = ratios[0], float(np.nanquantile(ratios[1:], 0.975))
+    result.ratio = ratios[0]
+    result.at_best = float(np.nanquantile(ratios[1:], 0.975))
 
 
 def resampled(judge: Any, y_true: Any, every: list[Any]) -> Any:
     """Scores of several predictions, (1 + draws, predictions): of all rows, then of resamples."""
     random = np.random.default_rng(0)
-    n, scores = len(y_true), [[judge(y_true, y_pred) for y_pred in every]]
+    n = len(y_true)
+    scores = [[judge(y_true, y_pred) for y_pred in every]]
     for _ in range(DRAWS):
         rows = random.integers(0, n, n)
         undefined = has_one_value(y_true[rows])
@@ -254,23 +264,23 @@ def tables(here: Path, only: Sequence[str] = (), *, scores: bool = True) -> Meas
         result = measure(table, files / f"{table.name}.csv", module, scores=scores)
         print(line_of(result), flush=True)
         results.append(result)
-    (BENCH / "tables.json").write_text(json.dumps([asdict(one) for one in results], indent=1))
+    (BENCH / "tables.json").write_text(json.dumps([asdict(result) for result in results], indent=1))
     return measures(results)
 
 
 def measures(results: list[Result]) -> Measures:
     """Count what is wrong in all tables."""
-    ratios = [one.ratio for one in results if np.isfinite(one.ratio)]
+    ratios = [result.ratio for result in results if np.isfinite(result.ratio)]
     counts = {
-        "refused or failed": (sum(bool(one.error) for one in results), 0),
-        "wrong task": (sum(bool(one.wrong_task) for one in results), 0),
-        "useful columns lost": (sum(len(one.lost) for one in results), 0),
-        "row numbers kept": (sum(len(one.ids_kept) for one in results), 0),
-        "time columns missed": (sum(bool(one.time_missed) for one in results), 1),
-        "split by what is not a time": (sum(bool(one.wrong_time) for one in results), 0),
-        "subjects missed": (sum(bool(one.subject_missed) for one in results), 0),
+        "refused or failed": (sum(bool(result.error) for result in results), 0),
+        "wrong task": (sum(bool(result.wrong_task) for result in results), 0),
+        "useful columns lost": (sum(len(result.lost) for result in results), 0),
+        "row numbers kept": (sum(len(result.ids_kept) for result in results), 0),
+        "time columns missed": (sum(bool(result.time_missed) for result in results), 1),
+        "split by what is not a time": (sum(bool(result.wrong_time) for result in results), 0),
+        "subjects missed": (sum(bool(result.subject_missed) for result in results), 0),
     }
-    at_best = [one.at_best for one in results if np.isfinite(one.at_best)]
+    at_best = [result.at_best for result in results if np.isfinite(result.at_best)]
     worst = "worst score ÷ the better default's"
     return [
         Measure("public tables", len(results), least=40),

@@ -23,7 +23,8 @@ STEPS = 6  # challengers in a row, of `creep`
 
 def skill_lost(module: Module, lost: float, seed: int) -> float:
     """Return how much noise makes a recipe lose so much skill, by bisection on `LARGE` rows."""
-    low, high = 0.0, 4.0
+    low = 0.0
+    high = 4.0
     sharp = _truth(module, 0.0, seed)
     for _ in range(12):
         noise = (low + high) / 2
@@ -50,7 +51,8 @@ def accepted(
     passed = 0
     for trial in range(trials):
         draw = np.random.default_rng([seed, trial])
-        train, held = _rows(draw, 4 * holdout), _rows(draw, holdout)
+        train = _rows(draw, 4 * holdout)
+        held = _rows(draw, holdout)
         passed += _passes(module, train, held, ours, theirs)
     return passed / trials
 
@@ -63,7 +65,8 @@ def creep(module: Module, *, rows: int, trials: int, seed: int = SEED) -> float:
         champion = best = 0  # steps away from the first recipe
         for turn in range(STEPS):
             draw = np.random.default_rng([seed, trial, turn])
-            train, held = _rows(draw, rows * 4 // 5), _rows(draw, rows // 5)
+            train = _rows(draw, rows * 4 // 5)
+            held = _rows(draw, rows // 5)
             challenger = champion + 1
             over = _compared(module, train, held, noises[challenger], noises[champion])
             anchored = over
@@ -72,7 +75,8 @@ def creep(module: Module, *, rows: int, trials: int, seed: int = SEED) -> float:
                 over = over | {"best": anchored | {"champion": {"version": "best"}}}
             if not _refused(module, over):
                 better = module("pipeline.compare").evidence(anchored)["value"] >= 0
-                champion, best = challenger, challenger if better else best
+                champion = challenger
+                best = challenger if better else best
         losses.append(-0.02 * champion)
     return float(np.mean(losses))
 
@@ -106,15 +110,18 @@ def _data(module: Module) -> Any:
 
 
 def _fitted(module: Module, rows: pl.DataFrame, noise: float) -> Any:
-    model, data = module("problem.model"), _data(module)
+    model = module("problem.model")
+    data = _data(module)
     x = _features(noise)(module("pipeline.ingest").inputs(rows, data))
     return model.linear("binary", x).fit(x, module("pipeline.ingest").labels(rows, data))
 
 
 def _truth(module: Module, noise: float, seed: int) -> float:
     draw = np.random.default_rng([seed, 99])
-    train, large = _rows(draw, LARGE), _rows(draw, LARGE)
-    fitted, data = _fitted(module, train, noise), _data(module)
+    train = _rows(draw, LARGE)
+    large = _rows(draw, LARGE)
+    fitted = _fitted(module, train, noise)
+    data = _data(module)
     y_pred = module("model_package").predict(fitted, large, data, _features(noise))
     metrics = module("pipeline.metrics")
     return float(metrics.SCORES["roc_auc"](module("pipeline.ingest").labels(large, data), y_pred))
@@ -123,7 +130,9 @@ def _truth(module: Module, noise: float, seed: int) -> float:
 def _compared(
     module: Module, train: pl.DataFrame, held: pl.DataFrame, ours: float, theirs: float
 ) -> dict[str, Any]:
-    compare, data, config = module("pipeline.compare"), _data(module), module("config")
+    compare = module("pipeline.compare")
+    data = _data(module)
+    config = module("config")
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
     whole = config.Config(data=data, model=config.Model(), gate=gate)
     settings = module("settings").Delivery()
@@ -135,8 +144,8 @@ def _compared(
         {}, data, data.for_predicting(), _fitted(module, train, theirs), _features(theirs), _rules
     )
     rival = compare.Rival(model, np.ones(held.height, bool))
-    found: dict[str, Any] = compare.compare(challenger, rival, whole, settings)
-    return found | {"champion": {"version": "champion"}}
+    comparison: dict[str, Any] = compare.compare(challenger, rival, whole, settings)
+    return comparison | {"champion": {"version": "champion"}}
 
 
 def _rules(_: Any) -> dict[str, Any]:

