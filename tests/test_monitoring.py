@@ -530,12 +530,13 @@ def test_an_alarm_starts_one_training(alarmed: Place) -> None:
 
 
 DECIDE = """
-judge = m.updated
-def told(before, *more):
-    after = judge(before, *more)
+from rung_runtime.monitoring.alarms import Alarms
+next_alarms = Alarms.next_alarms
+def printed(before, *more):
+    after = next_alarms(before, *more)
     print("new" if after != before else "known")
     return after
-m.updated = told
+Alarms.next_alarms = printed
 m.monitor()
 """
 TRAIN = """
