@@ -1,20 +1,20 @@
 """Requests to the API of a CI platform, and the variables of its jobs."""
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from .. import UsageError
 from ..escaping import visible
 
+if TYPE_CHECKING:
+    from ..http_client import Response
+
 MAX_PAGES = 100  # of a hundred comments each: more than either platform keeps of a pull request
 MAX_RESPONSE_BYTES = 64 << 20  # a hundred comments of the longest kind, with all their fields
 MAX_ERROR_BYTES = 65_536
-TIMEOUT_S = 30
+TIMEOUT_S = 30.0
+ATTEMPTS = 3
 
 
 class ApiError(UsageError):
@@ -26,50 +26,52 @@ class ApiError(UsageError):
         self.reason = reason  # in the API's words
 
 
-class SameOrigin(urllib.request.HTTPRedirectHandler):
-    """Follow redirects within the origin of the request only, so that its token stays there."""
-
-    def redirect_request(self, *args: Any) -> urllib.request.Request | None:
-        """Return the request to the new address; None, which makes it an error, elsewhere."""
-        request = super().redirect_request(*args)
-        old = urlsplit(args[0].full_url)
-        new = urlsplit(args[-1])
-        if (old.scheme, old.netloc) == (new.scheme, new.netloc):
-            return request
-        return None
-
-
 def call_api(method: str, url: str, headers: dict[str, str], body: Any = None) -> Any:
     """Send JSON to an API, and return the JSON of its response.
+
+    Args:
+        headers: One of them is the job's token, which goes to the origin of `url` only.
 
     Raises:
         ApiError: It refuses.
         UsageError: It does not respond, or not with JSON.
     """
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)
-    request.add_header("Content-Type", "application/json")
+    from ..http_client import Client, Limits, Retries
+
+    client = Client(
+        limits=Limits(
+            connect_s=TIMEOUT_S,
+            response_s=TIMEOUT_S,
+            max_bytes=MAX_RESPONSE_BYTES,
+            max_error_bytes=MAX_ERROR_BYTES,
+        ),
+        retries=Retries(attempts=ATTEMPTS),
+    )
     subject = f"{method} {url.partition('?')[0]}: the API"
     try:
-        with urllib.request.build_opener(SameOrigin).open(request, timeout=TIMEOUT_S) as response:
-            content = response.read(MAX_RESPONSE_BYTES + 1)
-        if len(content) > MAX_RESPONSE_BYTES:
-            raise ValueError(f"with more than {MAX_RESPONSE_BYTES >> 20} MB")
-        return json.loads(content or b"null")
-    except urllib.error.HTTPError as error:
-        reason = _reason(error)
-        quoted = f" ({reason})" if reason else ""
-        sentence = f"answers {error.code} {error.reason}{quoted}: may the job's token do that?"
-        raise ApiError(f"{subject} {visible(sentence)}", error.code, reason) from None
-    except (OSError, ValueError, http.client.HTTPException, RecursionError) as error:
+        response = client.request(
+            method,
+            url,
+            body=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            credentials=headers,
+            redirects="same origin",
+        )
+        if response.status < 300:
+            return response.json() if response.body else None
+    except (OSError, ValueError) as error:
         raise UsageError(f"{subject} does not answer: {visible(error)}") from None
+    reason = _reason(response)
+    quoted = f" ({reason})" if reason else ""
+    sentence = f"answers {response.status} {response.reason}{quoted}: may the job's token do that?"
+    raise ApiError(f"{subject} {visible(sentence)}", response.status, reason)
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _reason(response: "Response") -> str:
     """Return why an API refuses, in its own words; "" if it does not say."""
     try:
-        document = json.loads(error.read(MAX_ERROR_BYTES))
-    except (OSError, ValueError, http.client.HTTPException, RecursionError):
+        document = response.json()
+    except ValueError:
         return ""
     if not isinstance(document, dict):
         return ""
