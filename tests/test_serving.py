@@ -738,6 +738,19 @@ def test_a_service_without_a_model_says_so(module: Module, tmp_path: Path) -> No
         serving.serve(None, settings)
 
 
+@pytest.mark.parametrize(
+    "document", ["", "{", "[]", "7", "{}", '{"folder": 7}', '{"folder": null}']
+)
+def test_a_desired_package_that_is_not_named_is_told(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("service").mkdir()
+    Path("service/desired.json").write_text(document)
+    with pytest.raises(module("exceptions").UsageError, match="names no package: run `ml deploy`"):
+        module("serving.desired").load_desired()
+
+
 def test_a_port_that_is_taken_is_told(module: Module, made: Path) -> None:
     serving = module("serving")
     with socket.create_server(("127.0.0.1", 0)) as taken:

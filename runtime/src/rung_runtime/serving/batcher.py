@@ -82,11 +82,12 @@ class Batcher:
         self.waiting_rows = 0
         self.model_errors = 0
         self.queue: SimpleQueue[PendingRequest | None] = SimpleQueue()  # None: stop
+        self.thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         """Start the thread; called in the event loop that waits for the answers."""
         self.loop = asyncio.get_running_loop()
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread.start()
 
     def stop(self) -> None:
         """Have the thread end once it has answered all that waits."""

@@ -75,7 +75,7 @@ def follow_desired(
 
     Args:
         stamp: The stamp of the document that names the present model.
-        report: Is called with why the desired model is not served, or None if it is.
+        report: Called with the reason why the desired model is not served; None if it is.
     """
     while not stopped.wait(POLL_SECONDS):
         new_stamp = desired_stamp()

@@ -21,7 +21,7 @@ from .rows import Row, rows_from_frame
 TOLERANCE = 1e-9  # between a number of the service and that of the model
 MAX_RESPONSE_BYTES = 64 << 20
 MAX_REASON_BYTES = 500
-MAX_SHOWN = 500  # characters of an answer in a message
+MAX_ANSWER = 500  # characters of an answer in a message
 BATCH_ROWS = 100
 TIMEOUT_SECONDS = 30
 
@@ -50,9 +50,9 @@ def check_parity(url: str, rows: pl.DataFrame, model: Model) -> str:
         for index, (ours, theirs) in enumerate(zip(expected[start:end], answers, strict=True)):
             difference = answer_difference(ours, theirs)
             if difference > TOLERANCE:
-                shown = visible(theirs)[:MAX_SHOWN]
+                answer = visible(theirs)[:MAX_ANSWER]
                 raise RefusedError(
-                    f"row {start + index}: {url} answers {shown}, the model here {ours}"
+                    f"row {start + index}: {url} answers {answer}, the model here {ours}"
                 )
             greatest = max(greatest, difference)
     count = f"{len(requests):,} rows"
