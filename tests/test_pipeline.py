@@ -93,7 +93,7 @@ def test_the_package_is_whole_and_predicts_identically(
     code = (
         "import sys, pathlib, polars as pl\n"
         "from rung_runtime.model_package import load_package\n"
-        "model = opened(pathlib.Path(sys.argv[1]))\n"
+        "model = load_package(pathlib.Path(sys.argv[1]))\n"
         "found = model.predict(model.read(pl.read_parquet('data/interim/holdout.parquet')))\n"
         "before = pl.read_parquet('artifacts/predictions.parquet')['given'].to_numpy()\n"
         "assert found.shape == before.shape and (found == before).all()\n"
