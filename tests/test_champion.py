@@ -41,28 +41,23 @@ def rival(module: Module, unseen: Any, noise: float = 0.0, seed: int = 0) -> tup
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
     whole = config.Config(data=data, model=config.Model(), gate=gate)
     challenger = compare.Challenger(train, held, y_pred, recipe)
-    return challenger, compare.Rival(champion, unseen), whole
+    return challenger, compare.Rival(verdicts.champion_of(module, "v7"), champion, unseen), whole
 
 
-def compared(module: Module, unseen: Any, noise: float = 0.0) -> dict[str, Any]:
+def compared(module: Module, unseen: Any, noise: float = 0.0) -> Any:
     challenger, champion, config = rival(module, unseen, noise)
     settings = module("settings").Delivery()
-    found: dict[str, Any] = module("pipeline.compare").compare(
-        challenger, champion, config, settings
-    )
-    return found
+    return module("pipeline.compare").compare(challenger, champion, config, settings)
 
 
 def test_only_rows_that_the_champion_has_not_seen_are_compared(module: Module) -> None:
     unseen = np.arange(HELD) % 3 == 0
     found = compared(module, unseen)
-    assert (found["kind"], found["unseen"], found["rows"]) == ("compared", 100, HELD)
+    assert (found.kind, found.unseen, found.rows) == ("compared", 100, HELD)
     challenger, _, config = rival(module, unseen)
     labels = module("pipeline.ingest").labels(challenger.holdout, config.data)
     score = module("pipeline.metrics").SCORES["roc_auc"]
-    assert found["challenger"]["value"] == pytest.approx(
-        score(labels[unseen], challenger.y_pred[unseen])
-    )
+    assert found.challenger.value == pytest.approx(score(labels[unseen], challenger.y_pred[unseen]))
 
 
 @pytest.mark.parametrize(
@@ -72,32 +67,29 @@ def test_only_rows_that_the_champion_has_not_seen_are_compared(module: Module) -
 def test_a_champion_that_has_seen_the_rows_is_a_verdict_of_its_own(
     module: Module, unseen: Any, kind: str
 ) -> None:
-    found = compared(module, unseen) | {"champion": {"version": "v7"}}
-    assert found["kind"] == kind
-    gate, versus = module("pipeline.gate"), module("pipeline.report").versus
+    found = compared(module, unseen)
+    assert found.kind == kind
+    gate, versus = module("pipeline.gate"), module("pipeline.formatting").comparison_text
     assert verdicts._refused(module, found)
-    assert not verdicts._refused(module, found | {"replaces": "v7"})
-    (check,) = gate.against_champion(found)
-    assert "replaces" in check["check"]
+    assert not verdicts._refused(module, found.model_copy(update={"replaces": "v7"}))
+    (check,) = gate.champion_checks(found)
+    assert "replaces" in check.check
     assert "or name it in replaces" in versus(found)
 
 
 def test_what_the_holdout_leaves_open_is_decided_by_recipes_out_of_fold(module: Module) -> None:
     found = compared(module, np.ones(HELD, bool), noise=0.3)
-    assert found["skill"]["low"] < -0.05 <= found["skill"]["high"]
-    assert found["recipes"]["rows"] == N
-    own, recipes = (
-        interval["high"] - interval["low"]
-        for interval in (found["skill"], found["recipes"]["skill"])
-    )
+    assert found.skill.low < -0.05 <= found.skill.high
+    assert found.recipes.rows == N
+    own, recipes = (interval.high - interval.low for interval in (found.skill, found.recipes.skill))
     assert recipes < 0.7 * own
     # Equal recipes are equally good, whatever the rows.
     same = compared(module, np.ones(HELD, bool), noise=0.0)
-    assert "recipes" not in same or same["recipes"]["skill"]["value"] == 0
+    assert same.recipes is None or same.recipes.skill.value == 0
 
 
 def test_a_far_better_and_a_far_worse_one_need_no_recipes(module: Module) -> None:
-    assert "recipes" not in compared(module, np.ones(HELD, bool), noise=6.0)
+    assert compared(module, np.ones(HELD, bool), noise=6.0).recipes is None
 
 
 @pytest.mark.parametrize("kind", ["time", "group", "stratified"])
@@ -179,15 +171,20 @@ def test_no_row_that_the_champion_was_trained_on_is_among_those_it_is_judged_on_
 
 def test_the_reference_is_also_the_best_champion_of_before(module: Module, tmp_path: Path) -> None:
     """Of challengers each a little worse, the second is refused: the first has spent the room."""
-    comparison = compared(module, np.ones(HELD, bool)) | {"champion": {"version": "v2"}}
-    comparison.pop("recipes", None)
-    fine = {"value": -0.03, "low": -0.045, "high": -0.01}
-    comparison |= {"skill": fine, "slices": []}
+    records = module("records")
+    fine = records.Interval(value=-0.03, low=-0.045, high=-0.01)
+    worse = records.Interval(value=-0.06, low=-0.075, high=-0.055)
+    comparison = compared(module, np.ones(HELD, bool))
+    comparison = comparison.model_copy(update={"recipes": None, "skill": fine, "slices": []})
     assert not verdicts._refused(module, comparison)
-    far = {"champion": {"version": "v1"}, "unseen": HELD}
-    worse = {"value": -0.06, "low": -0.075, "high": -0.055}
-    assert verdicts._refused(module, comparison | {"best": far | {"skill": worse}})
-    assert not verdicts._refused(module, comparison | {"best": far | {"skill": fine}})
+
+    def beside_the_best(skill: Any) -> Any:
+        earlier = verdicts.champion_of(module, "v1")
+        best = records.BestComparison(champion=earlier, skill=skill, unseen=HELD)
+        return comparison.model_copy(update={"best": best})
+
+    assert verdicts._refused(module, beside_the_best(worse))
+    assert not verdicts._refused(module, beside_the_best(fine))
 
 
 @pytest.mark.nightly

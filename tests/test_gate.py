@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metrics_documents import metrics_document
 
 Module = Callable[[str], ModuleType]
 GATE = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.6}}
@@ -34,7 +35,7 @@ def config(module: Module, task: str = "binary", **gate: Any) -> Any:
     return c.Config(data=data, model=c.Model(), gate=c.Gate.model_validate(asked))
 
 
-def judged(module: Module, y: Any, p: Any, linear: Any = None, **gate: Any) -> dict[str, Any]:
+def judged(module: Module, y: Any, p: Any, linear: Any = None, **gate: Any) -> Any:
     """Judge probabilities of the second class, or values."""
     task = "regression" if y.dtype == np.float64 else "binary"
 
@@ -45,15 +46,14 @@ def judged(module: Module, y: Any, p: Any, linear: Any = None, **gate: Any) -> d
     others = {"constant": both(constant), "linear": both(constant if linear is None else linear)}
     rows = pl.DataFrame({"place": ["a"] * len(y)})
     whole = config(module, task, **gate)
-    document: dict[str, Any] = module("pipeline.evaluate").judge(y, both(p), others, rows, whole)
-    document |= {"leaks": {"rows": 0}, "model": {"megabytes": 1.0, "latency_ms": 1.0}}
-    return document
+    scores = module("pipeline.evaluate").judge(y, both(p), others, rows, whole)
+    return metrics_document(module, scores)
 
 
-def refused(module: Module, document: dict[str, Any], **gate: Any) -> list[dict[str, Any]]:
-    task = "regression" if document["task"] == "regression" else "binary"
+def refused(module: Module, document: Any, **gate: Any) -> list[Any]:
+    task = "regression" if document.task == "regression" else "binary"
     checks = module("pipeline.gate").decide(document, config(module, task, **gate).gate)
-    return [check for check in checks if check["verdict"] == "refused"]
+    return [check for check in checks if check.verdict == "refused"]
 
 
 def test_a_perfect_model_passes_beside_a_perfect_linear_one(module: Module) -> None:
@@ -64,7 +64,7 @@ def test_a_perfect_model_passes_beside_a_perfect_linear_one(module: Module) -> N
     almost = p.copy()
     almost[0] = 0.9995
     document = judged(module, y, almost, linear=p)
-    assert document["metrics"]["roc_auc"]["value"] < 1
+    assert document.metrics["roc_auc"].value < 1
     assert refused(module, document) == []
 
 
@@ -104,8 +104,8 @@ def test_no_regression_is_too_odd_for_a_verdict(
     p = scale * random.integers(0, 3, rows).astype(float)
     document = judged(module, y, p, linear=y)
     for check in refused(module, document):
-        assert module("pipeline.gate").sentence(check)
-        assert check["value"] is None or np.isfinite(check["value"])
+        assert module("pipeline.gate_text").sentence(check)
+        assert check.value is None or np.isfinite(check.value)
 
 
 @settings(max_examples=60, deadline=None)
@@ -116,8 +116,8 @@ def test_no_two_classes_are_too_odd_for_a_verdict(module: Module, seed: int, row
     y[:2] = 0, 1
     document = judged(module, y, random.integers(0, 3, rows) / 2, linear=y * 1.0)
     for check in refused(module, document):
-        assert module("pipeline.gate").sentence(check)
-        assert check["value"] is None or np.isfinite(check["value"])
+        assert module("pipeline.gate_text").sentence(check)
+        assert check.value is None or np.isfinite(check.value)
 
 
 def test_the_reason_of_a_refusal_is_the_one_that_led_to_it(module: Module) -> None:
@@ -126,7 +126,7 @@ def test_the_reason_of_a_refusal_is_the_one_that_led_to_it(module: Module) -> No
     def reason(y: Any, p: Any, linear: Any = None, **gate: Any) -> str:
         document = judged(module, y, p, linear)
         failed = refused(module, document, **gate)
-        text: str = module("pipeline.gate").reason(document, failed)
+        text: str = module("pipeline.gate_text").reason(document, failed)
         return text
 
     y = random.integers(0, 2, 1_000)
@@ -143,10 +143,14 @@ def test_the_reason_of_a_refusal_is_the_one_that_led_to_it(module: Module) -> No
 
 
 def test_what_is_not_defined_is_refused_with_words(module: Module) -> None:
-    gate = module("pipeline.gate")
-    check = gate.check("linear", "skill over linear, upper end", None, "≥", -0.05)
-    assert check["verdict"] == "refused"
-    assert gate.sentence(check).endswith("not defined on this holdout, and must be ≥ -0.05")
+    name = "skill over linear, upper end"
+    check = module("pipeline.gate").judge_value("linear", name, None, "≥", -0.05)
+    assert check.verdict == "refused"
+    assert (
+        module("pipeline.gate_text")
+        .sentence(check)
+        .endswith("not defined on this holdout, and must be ≥ -0.05")
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_what_is_not_defined_is_refused_with_words(module: Module) -> None:
 def test_numbers_are_written_as_people_write_them(
     module: Module, number: float | None, text: str
 ) -> None:
-    assert module("pipeline.report").short(number) == text
+    assert module("pipeline.formatting").short(number) == text
 
 
 # --- a decision and its costs ------------------------------------------------------------------
@@ -191,9 +195,9 @@ def test_of_exact_probabilities_the_threshold_is_the_ratio_of_the_costs(
     p = random.random(200_000)
     y = (random.random(200_000) < p).astype(int)
     found = decided(module, y, p, false_positive=1.0, false_negative=false_negative)
-    assert found["threshold"] == pytest.approx(1 / (1 + false_negative), abs=0.03)
-    assert found["worth"]["low"] > 0
-    assert found["cost"]["model"] < min(found["cost"]["never"], found["cost"]["always"])
+    assert found.threshold == pytest.approx(1 / (1 + false_negative), abs=0.03)
+    assert found.worth.low > 0
+    assert found.cost.model < min(found.cost.never, found.cost.always)
 
 
 @settings(max_examples=60, deadline=None)
@@ -224,9 +228,9 @@ def test_a_worthless_model_is_worth_nothing(module: Module) -> None:
     costs = module("config").Costs(false_positive=1.0, false_negative=5.0)
     gate = module("config").Gate.model_validate(GATE)
     found = module("pipeline.decision").decision(y[train], p[train], y[held], p[held], costs, gate)
-    assert found["against"] == "always"
-    assert found["worth"]["value"] < 0.02
-    assert sum(found["counts"].values()) == 2_000
+    assert found.against == "always"
+    assert found.worth.value < 0.02
+    assert sum(dict(found.counts).values()) == 2_000
 
 
 # --- a run that fails ---------------------------------------------------------------------------

@@ -417,21 +417,21 @@ def test_bins_that_are_right_have_no_error_and_shifted_ones_have_the_shift(modul
     share = np.repeat(np.arange(1, 11) / 11, 1_100)  # ten bins of 1,100 rows
     hit = np.concatenate([np.arange(1_100) < 100 * k for k in range(1, 11)]).astype(float)
     right = calibration(hit, np.column_stack([1 - share, share]))
-    assert right["error"] == 0
-    assert [b["rows"] for b in right["bins"]] == [1_100] * 10
+    assert right.error == 0
+    assert [b.rows for b in right.bins] == [1_100] * 10
     moved = share + 0.05
     found = calibration(hit, np.column_stack([1 - moved, moved]))
     # Both classes are as frequent, so the unit is that of the shares.
-    assert found["error"] == pytest.approx(0.05, rel=0.05)
-    assert 0.03 < found["low"] < 0.05
+    assert found.error == pytest.approx(0.05, rel=0.05)
+    assert 0.03 < found.low < 0.05
 
 
 def test_rows_that_are_predicted_alike_are_calibrated_in_any_order(module: Module) -> None:
     y = (np.arange(3_000) < 90).astype(int)
     share = np.full(3_000, 0.03)
     found = module("pipeline.calibration").calibration(y, np.column_stack([1 - share, share]))
-    assert found["low"] == 0
-    assert found["error"] < 0.02
+    assert found.low == 0
+    assert found.error < 0.02
 
 
 RARE = 0.03
@@ -448,8 +448,8 @@ def flawed(module: Module, random: Any, n: int, times: float, rare: float = RARE
 
 def surely_off(module: Module, found: Any) -> bool:
     gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
-    checks = module("pipeline.gate").calibrated(found, gate)
-    return any(check["verdict"] == "refused" for check in checks)
+    checks = module("pipeline.gate").calibration_checks(found, gate)
+    return any(check.verdict == "refused" for check in checks)
 
 
 @pytest.mark.parametrize(("n", "at_least"), [(300, 0.75), (1_200, 0.95), (5_000, 1.0)])
@@ -485,8 +485,8 @@ def test_an_interval_of_observed_to_expected_holds_its_value_and_is_finite(
 ) -> None:
     y = (np.arange(len(shares)) < observed).astype(int)
     (found,) = module("pipeline.calibration").ratios(y, np.column_stack([1 - shares, shares]), 0.95)
-    assert found["ratio"]["low"] <= found["ratio"]["value"] <= found["ratio"]["high"]
-    assert np.isfinite(list(found["ratio"].values())).all()
+    assert found.ratio.low <= found.ratio.value <= found.ratio.high
+    assert np.isfinite(list(dict(found.ratio).values())).all()
 
 
 def test_of_equal_probabilities_the_ratios_ends_are_the_binomials(module: Module) -> None:
@@ -495,17 +495,17 @@ def test_of_equal_probabilities_the_ratios_ends_are_the_binomials(module: Module
     share = np.full(n, 0.1)
     (found,) = module("pipeline.calibration").ratios(y, np.column_stack([1 - share, share]), 0.95)
     for end, tail in (("low", 0.975), ("high", 0.025)):
-        share_at_end = found["ratio"][end] * 0.1
+        share_at_end = getattr(found.ratio, end) * 0.1
         at_most = stats.binom.cdf([rows - 1, rows], n, share_at_end)
         assert at_most.mean() == pytest.approx(tail, abs=1e-6)
 
 
 def test_of_a_regression_the_error_is_in_standard_deviations(module: Module) -> None:
     calibration, y = module("pipeline.calibration").calibration, np.arange(1000.0)
-    assert calibration(y, y)["error"] == pytest.approx(0, abs=1e-12)
-    assert calibration(y, y + y.std() / 2)["error"] == pytest.approx(0.5)
-    assert calibration(1e6 * y, 1e6 * (y + y.std() / 2))["error"] == pytest.approx(0.5)
-    assert calibration(y, y)["ratios"] == []
+    assert calibration(y, y).error == pytest.approx(0, abs=1e-12)
+    assert calibration(y, y + y.std() / 2).error == pytest.approx(0.5)
+    assert calibration(1e6 * y, 1e6 * (y + y.std() / 2)).error == pytest.approx(0.5)
+    assert calibration(y, y).ratios == []
 
 
 @quick
@@ -515,9 +515,9 @@ def test_of_several_classes_the_error_is_of_the_one_that_is_named(
 ) -> None:
     y, p = case
     found = module("pipeline.calibration").calibration(y, p)
-    assert 0 <= found["low"] <= found["error"] <= 1
-    assert sum(b["rows"] for b in found["bins"]) == len(y)
-    assert [ratio["observed"] for ratio in found["ratios"]] == np.bincount(y).tolist()
-    if len(found["bins"]) == 1:
+    assert 0 <= found.low <= found.error <= 1
+    assert sum(b.rows for b in found.bins) == len(y)
+    assert [ratio.observed for ratio in found.ratios] == np.bincount(y).tolist()
+    if len(found.bins) == 1:
         right = (p.argmax(axis=1) == y).mean()
-        assert found["error"] <= abs(p.max(axis=1).mean() - right) + 1e-9
+        assert found.error <= abs(p.max(axis=1).mean() - right) + 1e-9

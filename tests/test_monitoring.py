@@ -72,7 +72,7 @@ def pack(module: Import, to: Path) -> None:
             "metric": "roc_auc",
             "rows": len(truth),
             "metrics": {"roc_auc": auc, "log_loss": loss},
-            "calibration": module("pipeline.calibration").calibration(truth, given),
+            "calibration": module("pipeline.calibration").calibration(truth, given).model_dump(),
         },
     }.items():
         (to / f"{name}.json").write_text(json.dumps(content))

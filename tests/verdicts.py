@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from metrics_documents import metrics_document
 
 Import = Callable[[str], ModuleType]  # the fixture `module` of conftest.py
 COLUMNS = [f"x{number}" for number in range(10)]
@@ -78,17 +79,15 @@ def choose(rows: pl.DataFrame, task: str, module: Import) -> Trial:
 
 def refusals(trial: Trial, train: pl.DataFrame, holdout: pl.DataFrame, module: Import) -> list[str]:
     """Train the recipe on `train`; return the checks that refuse it on `holdout`."""
-    evaluate = module("pipeline.evaluate")
     config = module("config").Config(data=trial.data, model=trial.recipe, gate=trial.gate)
     fitted = module("pipeline.train").fit(train, trial.data, trial.recipe)
     features = module("problem.features").features
     y_true = module("pipeline.ingest").labels(holdout, trial.data)
     y_pred = module("model_package").predict(fitted, holdout, trial.data, features)
-    others = evaluate.baselines(train, holdout, trial.data)
-    document = evaluate.judge(y_true, y_pred, others, holdout, config)
-    document |= {"leaks": {}, "model": {"megabytes": 0.0, "latency_ms": 0.0}}
-    checks = module("pipeline.gate").decide(document, trial.gate)
-    return [check["check"] for check in checks if check["verdict"] == "refused"]
+    others = module("pipeline.baselines").baseline_predictions(train, holdout, trial.data)
+    scores = module("pipeline.evaluate").judge(y_true, y_pred, others, holdout, config)
+    checks = module("pipeline.gate").decide(metrics_document(module, scores), trial.gate)
+    return [check.check for check in checks if check.verdict == "refused"]
 
 
 def _rate(verdict: Callable[[np.random.Generator], bool], trials: int, seed: int) -> float:

@@ -72,9 +72,15 @@ def creep(module: Module, *, rows: int, trials: int, seed: int = SEED) -> float:
             anchored = over
             if best != champion:
                 anchored = _compared(module, train, held, noises[challenger], noises[best])
-                over = over | {"best": anchored | {"champion": {"version": "best"}}}
+                best_comparison = module("records").BestComparison(
+                    champion=champion_of(module, "best"),
+                    skill=anchored.skill,
+                    recipes=anchored.recipes,
+                    unseen=anchored.unseen,
+                )
+                over = over.model_copy(update={"best": best_comparison})
             if not _refused(module, over):
-                better = module("pipeline.compare").evidence(anchored)["value"] >= 0
+                better = module("pipeline.compare").evidence(anchored).value >= 0
                 champion = challenger
                 best = challenger if better else best
         losses.append(-0.02 * champion)
@@ -129,7 +135,7 @@ def _truth(module: Module, noise: float, seed: int) -> float:
 
 def _compared(
     module: Module, train: pl.DataFrame, held: pl.DataFrame, ours: float, theirs: float
-) -> dict[str, Any]:
+) -> Any:
     compare = module("pipeline.compare")
     data = _data(module)
     config = module("config")
@@ -143,18 +149,23 @@ def _compared(
     model = module("model_package").Model(
         {}, data, data.for_predicting(), _fitted(module, train, theirs), _features(theirs), _rules
     )
-    rival = compare.Rival(model, np.ones(held.height, bool))
-    comparison: dict[str, Any] = compare.compare(challenger, rival, whole, settings)
-    return comparison | {"champion": {"version": "champion"}}
+    rival = compare.Rival(champion_of(module), model, np.ones(held.height, bool))
+    return compare.compare(challenger, rival, whole, settings)
+
+
+def champion_of(module: Module, version: str = "champion") -> Any:
+    """Return what documents call a version."""
+    digest = f"sha256:{'0' * 64}"
+    return module("records").Champion(version=version, package_digest=digest, model_digest=digest)
 
 
 def _rules(_: Any) -> dict[str, Any]:
     return {}
 
 
-def _refused(module: Module, comparison: dict[str, Any]) -> bool:
-    checks = module("pipeline.gate").against_champion(comparison)
-    return any(check["verdict"] == "refused" for check in checks)
+def _refused(module: Module, comparison: Any) -> bool:
+    checks = module("pipeline.gate").champion_checks(comparison)
+    return any(check.verdict == "refused" for check in checks)
 
 
 def _passes(

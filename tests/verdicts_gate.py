@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from metrics_documents import metrics_document
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
@@ -41,9 +42,9 @@ def miscalibrated_refused(
         y_true, chance = _drawn(random, holdout, RARE)
         checks = _checks(module, y_true, _both(np.minimum(times * chance, 1 - 1e-6)), RARE)
         refused += any(
-            check["verdict"] == "refused"
+            check.verdict == "refused"
             for check in checks
-            if check["id"] in ("calibration", "observed expected")
+            if check.id in ("calibration", "observed expected")
         )
     return refused / trials
 
@@ -56,8 +57,8 @@ def equal_slices_refused(module: Import, *, trials: int, seed: int) -> float:
         y_true, chance = _drawn(random, SLICED_ROWS, RARE)
         part = pl.Series("part", np.arange(SLICED_ROWS) % SLICES).cast(pl.String)
         checks = _checks(module, y_true, _both(chance), RARE, part)
-        (slices,) = (check for check in checks if check["id"] == "slice")
-        refused += slices["verdict"] == "refused"
+        (slices,) = (check for check in checks if check.id == "slice")
+        refused += slices.verdict == "refused"
     return refused / trials
 
 
@@ -72,9 +73,9 @@ def intervals_cover(
     covered = dict.fromkeys(names, 0)
     for _ in range(trials):
         y_true, chance = _drawn(random, rows, positives)
-        metrics = _judged(module, y_true, _both(chance), positives)["metrics"]
+        metrics = _judged(module, y_true, _both(chance), positives).metrics
         for name in names:
-            covered[name] += metrics[name]["low"] <= truth[name] <= metrics[name]["high"]
+            covered[name] += metrics[name].low <= truth[name] <= metrics[name].high
     return min(covered.values()) / trials
 
 
@@ -149,7 +150,7 @@ def _both(positive: Floats) -> Floats:
 
 def _judged(
     module: Import, y_true: Any, y_pred: Floats, share: float | None, part: pl.Series | None = None
-) -> dict[str, Any]:
+) -> Any:
     """Return what `metrics.json` says; baselines are the constant, twice."""
     config = module("config")
     rows = len(y_true)
@@ -179,17 +180,14 @@ def _judged(
     gate = config.Gate(metric=metric, thresholds={metric: 0.5})
     whole = config.Config(data=data, model=config.Model(), gate=gate)
     others = {"constant": constant, "linear": constant}
-    evaluate = module("pipeline.evaluate")
-    document: dict[str, Any] = evaluate.judge(y_true, y_pred, others, table, whole)
-    return document
+    return module("pipeline.evaluate").judge(y_true, y_pred, others, table, whole)
 
 
 def _checks(
     module: Import, y_true: Any, y_pred: Floats, share: float, part: pl.Series | None = None
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """Return the checks of the gate."""
-    document = _judged(module, y_true, y_pred, share, part)
-    document |= {"leaks": {}, "model": {"megabytes": 0.0, "latency_ms": 0.0}}
+    document = metrics_document(module, _judged(module, y_true, y_pred, share, part))
     gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
-    checks: list[dict[str, Any]] = module("pipeline.gate").decide(document, gate)
+    checks: list[Any] = module("pipeline.gate").decide(document, gate)
     return checks

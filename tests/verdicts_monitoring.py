@@ -133,7 +133,9 @@ def performance_alarm(
                 "metric": "roc_auc",
                 "rows": holdout,
                 "metrics": dict(zip(names, measured, strict=True)),
-                "calibration": module("pipeline.calibration").calibration(y_true, y_pred),
+                "calibration": module("pipeline.calibration")
+                .calibration(y_true, y_pred)
+                .model_dump(),
             }
         )
         outcomes: list[dict[str, Any]] = []

@@ -102,75 +102,104 @@ def imported(module: Import) -> None:
     module("escaping")
 
 
-def interval(value: float = 0.5) -> dict[str, float]:
-    return {"value": value, "low": value, "high": value}
-
-
-def steps(attack: str, kind: str) -> dict[str, Any]:
+def steps(module: Import, attack: str, kind: str) -> dict[str, Any]:
     """Documents in which each text is an attack: those of a request are made by its own code."""
-    comparison = {
-        "kind": kind,
-        "reason": attack,
-        "champion": {"version": attack},
-        "metric": attack,
-        "unseen": 10,
-        "confidence": 0.9,
-        **{name: interval() for name in ("challenger", "own", "skill")},
-        "slices": [{"column": attack, "value": attack, "rows": 3, "skill": interval()}],
-        "best": {"champion": {"version": attack}, "skill": interval()},
-    }
-    check = {"check": f"worst slice, {attack} = {attack}", "rule": attack, "verdict": attack}
-    metrics = {
-        "rows": 10,
-        "metric": attack,
-        "metrics": {attack: interval()},
-        "baselines": {name: interval() for name in ("constant", "linear")},
-        "calibration": {"error": 0.1},
-        "importance": [{"column": attack, "loss": 0.1}],
-        "slices": [{"column": attack, "value": attack, "rows": 3, "metric": interval()}],
-        "model": {"digest": attack, "megabytes": 1.0},
-        "decision": {
-            "false_positive": 1.0,
-            "false_negative": 1.0,
-            "threshold": 0.5,
-            "against": attack,
-            "worth": interval(),
-        },
-    }
+    records = module("records")
+    interval = records.Interval(value=0.5, low=0.5, high=0.5)
+
+    def made(name: str, **fields: Any) -> Any:
+        """Return a record whose fields are not validated."""
+        return getattr(records, name).model_construct(**fields)
+
+    champion = made("Champion", version=attack)
+    if kind == "unreadable":
+        comparison = made("Incomparable", kind=kind, reason=attack, champion=champion)
+    else:
+        part = made("ComparedSlice", column=attack, value=attack, rows=3, skill=interval)
+        comparison = made(
+            "Compared",
+            kind="compared" if kind != "unjudged" else kind,
+            champion=champion,
+            metric=attack,
+            unseen=10,
+            confidence=0.9,
+            challenger=interval,
+            own=interval,
+            skill=interval,
+            slices=[part],
+            best=made("BestComparison", champion=champion, skill=interval),
+        )
+    baseline = made("Baseline", value=0.5)
+    part = made("Slice", column=attack, value=attack, rows=3, metric=interval)
     return {
-        "gate": {
-            "verdict": "refused",
-            "comparison": comparison,
-            "checks": [{**check, "value": 0.1, "threshold": 0.2}],
-            "notes": [f"note: {attack}"],
-            "model_digest": attack,
-        },
-        "controls": {
-            "verdict": "refused",
-            "reasons": [attack],
-            "base": attack,
-            "own_gate": attack,
-            "model_digest": attack,
-            "changes": [dict.fromkeys(("file", "key", "before", "after"), attack)],
-        },
-        "validate": {"failures": [failure(attack)] * 3},
-        "evaluate": metrics,
-        "train": {
-            "estimator": attack,
-            "seed": 0,
-            "params": {attack: attack},
-            "commit": attack,
-            "data_digest": attack,
-            "config_digest": attack,
-            "started": attack,
-            "executor": attack,
-        },
-        "split": {"train": 10, "holdout": 10, "by": attack},
+        "gate": made(
+            "GateDocument",
+            verdict="refused",
+            comparison=comparison,
+            checks=[
+                made(
+                    "Check",
+                    check=f"worst slice, {attack} = {attack}",
+                    rule=attack,
+                    verdict=attack,
+                    value=0.1,
+                    threshold=0.2,
+                )
+            ],
+            notes=[f"note: {attack}"],
+            model_digest=attack,
+        ),
+        "controls": made(
+            "ControlsDocument",
+            verdict="refused",
+            reasons=[attack],
+            base=attack,
+            own_gate=attack,
+            model_digest=attack,
+            changes=[made("Change", file=attack, key=attack, before=attack, after=attack)],
+        ),
+        "validate": refused_rows(module, attack, 3),
+        "evaluate": made(
+            "MetricsDocument",
+            rows=10,
+            metric=attack,
+            metrics={attack: interval},
+            baselines=made("Baselines", constant=baseline, linear=baseline),
+            calibration=made("Calibration", error=0.1),
+            importance=[made("Importance", column=attack, loss=0.1)],
+            slices=[part],
+            model=made("ModelFacts", digest=attack, megabytes=1.0),
+            decision=made(
+                "Decision",
+                false_positive=1.0,
+                false_negative=1.0,
+                threshold=0.5,
+                against=attack,
+                worth=interval,
+            ),
+        ),
+        "train": made(
+            "TrainingDocument",
+            estimator=attack,
+            seed=0,
+            params={attack: attack},
+            commit=attack,
+            data_digest=attack,
+            config_digest=attack,
+            started=attack,
+            executor=attack,
+        ),
+        "split": made("SplitDocument", train=10, holdout=10, by=attack),
     }
 
 
-def failure(attack: str) -> dict[str, Any]:
-    return {"column": attack, "rule": attack, "count": 1, "samples": [attack] * 5, "rows": []}
+def refused_rows(module: Import, attack: str, count: int) -> Any:
+    """Return the document of rows that break the contract."""
+    records = module("records")
+    failure = records.Failure.model_construct(
+        column=attack, rule=attack, count=1, samples=[attack] * 5, rows=[]
+    )
+    return records.ValidationDocument.model_construct(failures=[failure] * count)
 
 
 @pytest.fixture
@@ -185,10 +214,12 @@ def written(
         controls = tmp_path if "controls" in documents else tmp_path / "none"
         monkeypatch.setattr(report, "STEPS", paths)
         monkeypatch.setattr(report, "DOCUMENTS", {"controls": controls})
-        monkeypatch.setattr(report, "read_fields", documents.__getitem__)
+        monkeypatch.setattr(report, "read_step", documents.__getitem__)
+        monkeypatch.setattr(report, "read", lambda _: documents["controls"])
         monkeypatch.setattr(report, "digest", lambda path: f"of {path}")
         if "gate" in documents:  # the verdict is on these metrics
-            documents["gate"]["inputs"] = {str(tmp_path): f"of {tmp_path}"}
+            inputs = {str(tmp_path): f"of {tmp_path}"}
+            documents["gate"] = documents["gate"].model_copy(update={"inputs": inputs})
         names = [attack] * 3
         data = {"target": attack, "task": "multiclass", "classes": names, "source": attack}
         data |= {"features": names, "left_out": names}
@@ -200,12 +231,13 @@ def written(
 
 @pytest.mark.parametrize("kind", ["compared", "unreadable", "unjudged", "refused rows"])
 def test_no_name_no_category_and_no_reason_leaves_its_place_in_a_report(
-    written: Callable[..., str], kind: str
+    module: Import, written: Callable[..., str], kind: str
 ) -> None:
     for attack in ATTACKS:
-        documents = steps(attack, kind)
+        documents = steps(module, attack, kind)
         if kind == "unjudged":
-            documents["controls"]["verdict"] = "passed"
+            passed = {"verdict": "passed"}
+            documents["controls"] = documents["controls"].model_copy(update=passed)
         if kind == "refused rows":
             documents = {"validate": documents["validate"]}
         text = written(documents, attack)
@@ -238,8 +270,10 @@ def test_a_document_of_a_request_that_is_no_json_is_a_sentence(
         documents.read_fields("gate")
 
 
-def test_a_report_is_short_whatever_breaks_the_contract(written: Callable[..., str]) -> None:
-    documents = {"validate": {"failures": [failure("a" * 300)] * 10_000}}
+def test_a_report_is_short_whatever_breaks_the_contract(
+    module: Import, written: Callable[..., str]
+) -> None:
+    documents = {"validate": refused_rows(module, "a" * 300, 10_000)}
     text = written(documents, "target")
     assert len(text.encode()) < 100_000
     assert "And 9,900 more" in text
@@ -247,7 +281,8 @@ def test_a_report_is_short_whatever_breaks_the_contract(written: Callable[..., s
 
 def test_what_breaks_the_contract_is_one_line_each(module: Import) -> None:
     for attack in ATTACKS:
-        lines = module("pipeline.validate").tell([failure(attack)] * 2)
+        failures = refused_rows(module, attack, 2).model_dump()["failures"]
+        lines = module("pipeline.validate").tell(failures)
         assert len("\n".join(lines).splitlines()) == 2
         assert all(line.isprintable() for line in lines)
 

@@ -5,21 +5,24 @@ is known. Folds honour the kind of the split: forward in time, whole groups, or 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from ..config import DATA, HIGHER_IS_BETTER, METRICS, Config, Data, Gate, Model
 from ..exceptions import UsageError
+from ..pipeline.baselines import require_judgeable
 from ..pipeline.calibration import calibration
 from ..pipeline.cross_validation import folds
-from ..pipeline.evaluate import judge, require_judgeable, timed
-from ..pipeline.gate import YARDSTICK_MS, surely_off
+from ..pipeline.evaluate import judge
+from ..pipeline.gate import YARDSTICK_MS, certain_factor
 from ..pipeline.ingest import inputs, labels
+from ..pipeline.latency import measure_latency
 from ..pipeline.metrics import Floats
 from ..pipeline.split import split
 from ..problem import features
+from ..records import Scores
 from .candidates import Candidate, Fold, best_mean, cross_validate, recipes, select_best
 from .thresholds import CHALLENGER_SKILL, holdout_sampler, power, thresholds
 
@@ -50,14 +53,14 @@ class _Validated(NamedTuple):
 
     best: Candidate
     candidates: list[Candidate]
-    document: dict[str, Any]  # as `metrics.json` has it
+    scores: Scores
     thresholds: dict[str, float]
     holdout_rows: int
 
     @property
     def is_proven(self) -> bool:
         """Whether the model is surely better than a constant."""
-        return (self.document["baselines"]["constant"]["skill"]["low"] or 0.0) > 0
+        return (self.scores.baselines.constant.skill.low or 0.0) > 0
 
 
 def first_gate(
@@ -110,10 +113,10 @@ def first_gate(
     provisional_gate = Gate(metric=metric, thresholds={metric: 0.0})
     config = Config(data=data, model=best.model, gate=provisional_gate)
     fold_sizes = [len(test_index) for _, test_index in parts]
-    document = judge(y_true, best.y_pred, baselines, predicted_rows, config)
+    scores = judge(y_true, best.y_pred, baselines, predicted_rows, config)
     draw_holdout = holdout_sampler(predicted_rows, fold_sizes, holdout.height, data)
     bounds = thresholds(metrics, y_true, best.y_pred, constant, draw_holdout)
-    validated = _Validated(best, candidates, document, bounds, holdout.height)
+    validated = _Validated(best, candidates, scores, bounds, holdout.height)
     _, last_test_index = parts[-1]
     gate = _gate(validated, y_true, fold_sizes, sampled[last_test_index], data)
     notes = _explain(validated, data)
@@ -204,28 +207,28 @@ def _gate(
     data: Data,
 ) -> Gate:
     """Return a gate that leaves an honest retraining room for chance."""
-    document = validated.document
+    scores = validated.scores
     best = validated.best
-    skill = max(document["baselines"]["constant"]["skill"]["value"] or 0.0, 0.0)
-    slice_skills = [part["skill"]["value"] for part in document["slices"]]
+    skill = max(scores.baselines.constant.skill.value or 0.0, 0.0)
+    slice_skills = [part.skill.value for part in scores.slices]
     weakest_slices = [value - 0.1 for value in slice_skills if value is not None]
-    calibrations = [document["calibration"]]
+    calibrations = [scores.calibration]
     worst_stretch = 0.0
     if data.split.by == "time":  # a stretch of time may be off as a whole, and so may the holdout
         ends = np.cumsum(fold_sizes)[:-1]
         stretches = zip(np.split(y_true, ends), np.split(best.y_pred, ends), strict=True)
         of_stretches = [calibration(*stretch) for stretch in stretches]
-        worst_stretch = max(stretch["error"] for stretch in of_stretches)
+        worst_stretch = max(stretch.error for stretch in of_stretches)
         calibrations += of_stretches
-    ratios = [ratio for measured in calibrations for ratio in measured["ratios"]]
-    off = max([1.0, *(surely_off(ratio) for ratio in ratios)])
-    times = timed(best.fitted, timed_rows, data)
+    ratios = [ratio for measured in calibrations for ratio in measured.ratios or []]
+    off = max([1.0, *(certain_factor(ratio) for ratio in ratios)])
+    latency = measure_latency(best.fitted, timed_rows, data)
     # On an ordinary machine; the gate allows a slow one more.
-    ordinary_ms = times["latency_ms"] / max(1.0, times["yardstick_ms"] / YARDSTICK_MS)
+    ordinary_ms = latency.latency_ms / max(1.0, latency.yardstick_ms / YARDSTICK_MS)
     default_confidence = Gate.model_fields["confidence"].default
-    max_error = max(0.1, 2 * document["calibration"]["error"], worst_stretch)
+    max_error = max(0.1, 2 * scores.calibration.error, worst_stretch)
     return Gate(
-        metric=document["metric"],
+        metric=scores.metric,
         thresholds=validated.thresholds,
         confidence=default_confidence if validated.is_proven else STRICT_CONFIDENCE,
         slice_skill=round(min([0.4 * skill, *weakest_slices]), 3),
@@ -238,7 +241,7 @@ def _gate(
 def _explain(validated: _Validated, data: Data) -> dict[str, str]:
     """Return a sentence on the estimator and one on the gate."""
     best = validated.best
-    document = validated.document
+    scores = validated.scores
     is_regression = data.task == "regression"
     loss_name = "rmse" if is_regression else "log loss"
     exponent = 0.5 if is_regression else 1.0  # mean squared errors are shown as RMSE
@@ -248,9 +251,9 @@ def _explain(validated: _Validated, data: Data) -> dict[str, str]:
         for candidate in ranked
         if not candidate.error
     )
-    metric = document["metric"]
-    value = document["metrics"][metric]["value"]
-    constant = document["baselines"]["constant"]["value"]
+    metric = scores.metric
+    value = scores.metrics[metric].value
+    constant = scores.baselines.constant.value
     reached = f"{metric} {value:.4g} cross-validated, a constant {constant:.4g}"
     bounds = ", ".join(
         f"{name} {'≥' if name in HIGHER_IS_BETTER else '≤'} {bound:.4g}"

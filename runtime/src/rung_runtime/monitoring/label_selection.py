@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import chi2_contingency, ks_2samp
 
-from ..pipeline.report import short
+from ..pipeline.formatting import short
 from .label_batches import MIN_LABELS
 
 CHANCE = 0.001  # of calling labels selected that are not

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..artifacts import ARTIFACTS, atomic_write
-from ..pipeline.report import short
+from ..pipeline.formatting import short
 
 PAGE = ARTIFACTS / "monitor.html"
 TEMPLATES = Path(__file__).parents[1] / "templates"

@@ -11,9 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..config import Data, Gate
+from ..pipeline.formatting import short
 from ..pipeline.intervals import Interval, bootstrap, effective_rows
 from ..pipeline.metrics import SCORES
-from ..pipeline.report import short
 from ..records import CalibrationCheck, MetricCheck
 from ..settings import Drift
 from .label_batches import MIN_LABELS

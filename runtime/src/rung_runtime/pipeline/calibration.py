@@ -1,24 +1,24 @@
-"""Whether probabilities mean what they say: of rows with 0.3, three in ten happen."""
+"""Whether probabilities are right: of rows with 0.3, three in ten should happen."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from scipy.special import betainc, expit, logit
 
-from .intervals import Interval
+from ..records import Bin, Calibration, Interval, Ratio
 from .metrics import Floats
 
-BIN_ROWS = 50
-BINS = 10
-SMALLEST = 1e-9  # a probability nearer to 0 or 1 counts as this near
-ODDS = 30.0  # the largest shift that is tried, in logarithms of odds
+MIN_BIN_ROWS = 50
+MAX_BINS = 10
+MIN_PROBABILITY = 1e-9  # a probability nearer to 0 or 1 counts as this near
+MAX_SHIFT = 30.0  # the largest shift that is tried, in logarithms of odds
+BISECTIONS = 60
 
 
 def calibration(
     y_true: Floats, y_pred: Floats, confidence: float = 0.95, classes: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Calibration:
     """Measure how far predictions are from what happens.
 
     Args:
@@ -37,18 +37,12 @@ def calibration(
         `bins`: `predicted`, `observed`, `rows`.
         `ratios`: see `ratios`; none of a regression.
     """
-    predicted, observed, unit = y_pred, y_true, float(y_true.std()) or 1.0
-    if y_pred.ndim == 2:
-        # Of the positive class; of the class that is predicted, if there are more than two.
-        named = np.ones(len(y_true), int) if y_pred.shape[1] == 2 else y_pred.argmax(axis=1)
-        predicted = y_pred[np.arange(len(y_true)), named]
-        observed = (y_true == named).astype(float)
-        unit = 2 * float(observed.std()) or 1.0 if y_pred.shape[1] == 2 else 1.0
-    count = int(np.clip(len(y_true) // BIN_ROWS, 1, BINS))
-    # Rows that are predicted alike are parted at random: the file may be sorted by what happened.
+    predicted, observed, unit = _predicted_and_observed(y_true, y_pred)
+    count = int(np.clip(len(y_true) // MIN_BIN_ROWS, 1, MAX_BINS))
+    # Rows with equal predictions are divided at random: the file may be sorted by what happened.
     among_equals = np.random.default_rng(0).random(len(predicted))
     parts = np.array_split(np.lexsort((among_equals, predicted)), count)
-    bins: list[dict[str, Any]] = []
+    bins = []
     squared = 0.0
     variance = 0.0
     for rows in parts:
@@ -61,19 +55,34 @@ def calibration(
         squared += share * (gap**2 - chance)
         variance += share**2 * (2 * chance**2 + 4 * max(gap**2 - chance, 0.0) * chance)
         bins.append(
-            {
-                "predicted": float(predicted[rows].mean()),
-                "observed": float(observed[rows].mean()),
-                "rows": len(rows),
-            }
+            Bin(
+                predicted=float(predicted[rows].mean()),
+                observed=float(observed[rows].mean()),
+                rows=len(rows),
+            )
         )
     certain = squared - NormalDist().inv_cdf((1 + confidence) / 2) * variance**0.5
-    return {
-        "error": float(max(squared, 0.0) ** 0.5),
-        "low": float(max(certain, 0.0) ** 0.5),
-        "bins": bins,
-        "ratios": ratios(y_true, y_pred, confidence, classes) if y_pred.ndim == 2 else [],
-    }
+    return Calibration(
+        error=float(max(squared, 0.0) ** 0.5),
+        low=float(max(certain, 0.0) ** 0.5),
+        bins=bins,
+        ratios=ratios(y_true, y_pred, confidence, classes) if y_pred.ndim == 2 else [],
+    )
+
+
+def _predicted_and_observed(y_true: Floats, y_pred: Floats) -> tuple[Floats, Floats, float]:
+    """Return what is compared, (n,) each, and the unit that the error is in.
+
+    Of two classes, the positive one; of more, the one that is predicted.
+    """
+    if y_pred.ndim == 1:
+        return y_pred, y_true, float(y_true.std()) or 1.0
+    if y_pred.shape[1] == 2:
+        observed = (y_true == 1).astype(float)
+        return y_pred[:, 1], observed, 2 * float(observed.std()) or 1.0
+    likeliest = y_pred.argmax(axis=1)
+    predicted = y_pred[np.arange(len(y_true)), likeliest]
+    return predicted, (y_true == likeliest).astype(float), 1.0
 
 
 def _variance_of_mean(errors: Floats) -> float:
@@ -92,7 +101,7 @@ def _variance_of_shares(predicted: Floats, observed: Floats) -> float:
 
 def ratios(
     y_true: Floats, y_pred: Floats, confidence: float, classes: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+) -> list[Ratio]:
     """Compare how many rows of a class there are with how many were expected.
 
     Calibration in the large (Van Calster et al., Calibration: the Achilles heel of predictive
@@ -105,8 +114,7 @@ def ratios(
         classes: Their names.
 
     Returns:
-        For each class `class`, `observed` and `expected` rows, and the `ratio` of observed to
-        expected with its interval.
+        An item for each class that is judged.
     """
     count = y_pred.shape[1]
     names = list(classes) or [str(number) for number in range(count)]
@@ -114,15 +122,15 @@ def ratios(
     if count == 2:
         judged = [1 if (y_true == 1).mean() + y_pred[:, 1].mean() <= 1 else 0]
     tail = (1 - confidence) / 2 / len(judged)
-    found = []
+    result = []
     for number in judged:
         observed = int((y_true == number).sum())
         expected = float(y_pred[:, number].sum())
         ratio = _ratio_interval(observed, y_pred[:, number], tail)
-        found.append(
-            {"class": names[number], "observed": observed, "expected": expected, "ratio": ratio}
+        result.append(
+            Ratio(class_=names[number], observed=observed, expected=expected, ratio=ratio)
         )
-    return found
+    return result
 
 
 def _ratio_interval(observed: int, predicted: Floats, tail: float) -> Interval:
@@ -131,29 +139,35 @@ def _ratio_interval(observed: int, predicted: Floats, tail: float) -> Interval:
     All odds are shifted by one factor until so few, or so many, rows would hardly be observed; the
     end is what would then be expected, in shares of what is.
     """
-    shares = np.clip(predicted, SMALLEST, 1 - SMALLEST)
+    shares = np.clip(predicted, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     log_odds = logit(shares)
     expected = float(shares.sum())
 
     def at_most(shift: float) -> tuple[float, float]:
         """Return the probability of fewer rows, with half of that of as many, and their mean."""
-        moved = expit(log_odds + shift)
-        mean = float(moved.sum())
-        spread = float((moved * (1 - moved)).sum())
-        both = (_binomial(observed, mean, spread), _binomial(observed - 1, mean, spread))
-        return sum(both) / 2, mean
+        shifted = expit(log_odds + shift)
+        mean = float(shifted.sum())
+        variance = float((shifted * (1 - shifted)).sum())
+        as_many = _binomial(observed, mean, variance)
+        fewer = _binomial(observed - 1, mean, variance)
+        return (as_many + fewer) / 2, mean
 
-    def end(wanted: float) -> float:
-        low, high = -ODDS, ODDS
-        for _ in range(60):
+    def end(probability: float) -> float:
+        low = -MAX_SHIFT
+        high = MAX_SHIFT
+        for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            probability, mean = at_most(middle)
-            low, high = (middle, high) if probability > wanted else (low, middle)
+            reached, mean = at_most(middle)
+            if reached > probability:
+                low = middle
+            else:
+                high = middle
         return mean / expected
 
     value = observed / expected
-    low, high = end(1 - tail), end(tail)
-    return {"value": value, "low": min(low, value), "high": max(high, value)}
+    low = min(end(1 - tail), value)
+    high = max(end(tail), value)
+    return Interval(value=value, low=low, high=high)
 
 
 def _binomial(most: int, mean: float, variance: float) -> float:

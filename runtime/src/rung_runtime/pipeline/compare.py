@@ -9,8 +9,9 @@ do not add up. A model is never compared with itself.
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -22,19 +23,30 @@ from ..config import DATA, GATE, Config, Data
 from ..isolation import model as isolated
 from ..model_package import Model, load_estimator
 from ..problem import features, trusted
-from ..records import ComparisonDocument
+from ..records import (
+    BestComparison,
+    Champion,
+    Compared,
+    ComparedSlice,
+    Comparison,
+    ComparisonDocument,
+    Incomparable,
+    Interval,
+    NotCompared,
+    Recipes,
+)
 from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
-from .evaluate import groups_of, slices_of
+from .formatting import comparison_text
 from .ingest import labels
-from .intervals import Interval
+from .metrics import Floats
 from .recipes import Recipe, cross_fitted, out_of_fold
-from .report import versus
 from .resampling import Resampler, simultaneous_intervals
+from .slices import row_groups, slices
 
 FOLDER = ARTIFACTS / "champion"
-LEAST = 50  # rows that the champion has not seen: fewer say nothing
-Floats = NDArray[np.float64]
+MIN_UNSEEN = 50  # rows that the champion has not seen: fewer show nothing
+MAX_REASON = 200  # characters of an error message
 
 
 class Challenger(NamedTuple):
@@ -49,72 +61,109 @@ class Challenger(NamedTuple):
 class Rival(NamedTuple):
     """A model of the registry, and which of the holdout's rows it was not trained on."""
 
+    champion: Champion
     model: Model
-    unseen: NDArray[np.bool_] | None  # None: that cannot be told
+    unseen: NDArray[np.bool_] | None  # None: unknown
 
 
 def step(config: Config) -> str:
-    found = registry.refresh_champion_pointer()
-    champion = registry.reference(found)
+    version = registry.refresh_champion_pointer()
     source = Path(config.data.source)
     rows = (MODEL, source, TRAIN, HOLDOUT, SIDES, PREDICTIONS)
-    with (
-        step_record("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as record,
-        ExitStack() as processes,
-    ):
-        comparison: dict[str, Any] = {"kind": "first", "champion": champion}
-        if found and champion:
-            # Before anything is believed of it: that it is the same model, above all.
-            registry.fetch_version(registry.require_expected(found), FOLDER / found.version)
-            comparison["kind"] = "same"
-        if found and champion and found.model_digest != digest(MODEL):
-            came = ingest.read(source, config.data.separator)
-            held = pl.read_parquet(SIDES)["held"].fill_null(False).to_numpy()
-            if len(held) != came.height:
-                raise UsageError(f"{source} has changed since `ml ingest`: run `ml run`")
-            challenger = Challenger(
-                pl.read_parquet(TRAIN),
-                pl.read_parquet(HOLDOUT),
-                pl.read_parquet(PREDICTIONS)["given"].to_numpy(),
-                Recipe(load_estimator(MODEL, trusted()), features, config.data),
-            )
-            rival = processes.enter_context(opened(found, came, held, challenger.holdout))
-            comparison |= compare(challenger, rival, config, delivery())
-            best = anchor(champion)
-            if comparison["kind"] == "compared" and best["version"] != champion["version"]:
-                try:
-                    version = registry.find(f"{best['version']}@{best['package_digest']}")
-                    earlier = processes.enter_context(
-                        opened(version, came, held, challenger.holdout)
-                    )
-                except UsageError:  # it is no longer in the registry
-                    best = champion
-                else:
-                    against = compare(challenger, earlier, config, delivery())
-                    if against["kind"] == "compared":
-                        facts = ("skill", "recipes", "unseen")
-                        comparison["best"] = {"champion": best} | {
-                            name: against[name] for name in facts if name in against
-                        }
-                    else:  # a contract or classes that it does not know
-                        best = champion
-            if comparison["kind"] == "compared":
-                latest = comparison.get("best", comparison)
-                better = evidence(latest)["value"]
-                comparison["anchor"] = None if better is not None and better >= 0 else best
-        record.document = ComparisonDocument.model_validate({"comparison": comparison})
-    return versus(comparison)
+    with step_record("compare", *rows, DATA, GATE, DELIVERY, registry.POINTER) as record:
+        comparison = compare_with_champion(version, config)
+        record.document = ComparisonDocument(comparison=comparison)
+    return comparison_text(comparison)
+
+
+def compare_with_champion(version: registry.Version | None, config: Config) -> Comparison:
+    """Compare the trained model with the champion, and with the best champion so far.
+
+    Args:
+        version: The champion.
+        config: Of the project.
+
+    Raises:
+        UsageError: The registry does not have the champion any more, or the source has changed.
+        RefusedError: The registry has another package of that name now.
+    """
+    if version is None:
+        return NotCompared(kind="first", champion=None)
+    champion = Champion.model_validate(registry.reference(version))
+    # Before anything is believed of it: above all, that it is the same model.
+    registry.fetch_version(registry.require_expected(version), FOLDER / version.version)
+    if version.model_digest == digest(MODEL):
+        return NotCompared(kind="same", champion=champion)
+    source = Path(config.data.source)
+    raw = ingest.read(source, config.data.separator)
+    held = pl.read_parquet(SIDES)["held"].fill_null(False).to_numpy()
+    if len(held) != raw.height:
+        raise UsageError(f"{source} has changed since `ml ingest`: run `ml run`")
+    challenger = Challenger(
+        pl.read_parquet(TRAIN),
+        pl.read_parquet(HOLDOUT),
+        pl.read_parquet(PREDICTIONS)["given"].to_numpy(),
+        Recipe(load_estimator(MODEL, trusted()), features, config.data),
+    )
+    with ExitStack() as processes:
+        rival = processes.enter_context(
+            open_rival(champion, version, raw, held, challenger.holdout)
+        )
+        comparison = compare(challenger, rival, config, delivery())
+        if not isinstance(comparison, Compared):
+            return comparison
+        best: BestComparison | None = None
+        best_champion = anchor(champion)
+        if best_champion.version != champion.version:
+            try:
+                name = f"{best_champion.version}@{best_champion.package_digest}"
+                earlier = processes.enter_context(
+                    open_rival(best_champion, registry.find(name), raw, held, challenger.holdout)
+                )
+            except UsageError:  # it is no longer in the registry
+                best_champion = champion
+            else:
+                best = compare_with_best(challenger, earlier, config)
+                if best is None:
+                    best_champion = champion
+    skill = evidence(best or comparison).value
+    is_best = skill is not None and skill >= 0
+    updates = {"best": best, "anchor": None if is_best else best_champion}
+    return comparison.model_copy(update=updates)
+
+
+def compare_with_best(
+    challenger: Challenger, rival: Rival, config: Config
+) -> BestComparison | None:
+    """Compare a challenger with the best champion so far; None if that is not possible.
+
+    It may have another contract, or classes that are not known any more.
+    """
+    comparison = compare(challenger, rival, config, delivery())
+    if not isinstance(comparison, Compared) or comparison.unseen is None:
+        return None
+    return BestComparison(
+        champion=rival.champion,
+        skill=comparison.skill,
+        recipes=comparison.recipes,
+        unseen=comparison.unseen,
+    )
 
 
 @contextmanager
-def opened(
-    version: registry.Version, rows: pl.DataFrame, held: Any, holdout: pl.DataFrame
+def open_rival(
+    champion: Champion,
+    version: registry.Version,
+    rows: pl.DataFrame,
+    held: NDArray[np.bool_],
+    holdout: pl.DataFrame,
 ) -> Iterator[Rival]:
-    """Bring a model from the registry, and find the rows of the holdout that it has not seen.
+    """Fetch a model from the registry, and find the rows of the holdout that it has not seen.
 
     Its code runs in a process of its own, so that it can answer and do nothing else.
 
     Args:
+        champion: What documents call it.
         version: Of the registry.
         rows: (n, …) all rows of the source as it is.
         held: (n,) whether a row is held out.
@@ -129,14 +178,20 @@ def opened(
     with isolated.open_isolated(folder, version.digest) as model:
         training = identity.read(folder)
         if training is None:
-            yield Rival(model, _newer(model, folder, holdout))
+            unseen = _newer_rows(model, folder, holdout)
         else:
-            known = training.includes(rows)
-            yield Rival(model, None if known is None else ~known[held])
+            seen = training.includes(rows)
+            unseen = None if seen is None else ~seen[held]
+        yield Rival(champion, model, unseen)
 
 
-def _newer(model: Model, folder: Path, holdout: pl.DataFrame) -> NDArray[np.bool_] | None:
-    """Find rows that are newer than all that a model of before 0.3 was trained on."""
+def _newer_rows(model: Model, folder: Path, holdout: pl.DataFrame) -> NDArray[np.bool_] | None:
+    """Find rows that are newer than all rows that a model of before 0.3 was trained on.
+
+    Returns:
+        (n,) for each row of the holdout; None if the split is not by time, or the times of the
+        training rows are unknown.
+    """
     column = model.data.split.column or ""
     if model.data.split.by != "time" or column not in holdout.columns:
         return None
@@ -148,23 +203,23 @@ def _newer(model: Model, folder: Path, holdout: pl.DataFrame) -> NDArray[np.bool
     return newer
 
 
-def anchor(champion: dict[str, str]) -> dict[str, str]:
-    """Name the best champion so far: this one, or one that it was found to be worse than."""
-    path = FOLDER / champion["version"] / "gate.json"
+def anchor(champion: Champion) -> Champion:
+    """Return the best champion so far: this one, or one that it was measured to be worse than."""
+    path = FOLDER / champion.version / "gate.json"
     gate = json.loads(path.read_text("utf-8")) if path.exists() else {}
     comparison = gate.get("comparison") or {}
-    return comparison.get("anchor") or champion
+    best = comparison.get("anchor")
+    return Champion(**best) if best else champion
 
 
-def evidence(found: dict[str, Any]) -> Interval:
-    """Return the skill that says most: of recipes if they were compared, else of the holdout."""
-    interval: Interval = (found.get("recipes") or found)["skill"]
-    return interval
+def evidence(comparison: Compared | BestComparison) -> Interval:
+    """Return the strongest evidence: the skill of recipes if they were compared."""
+    return comparison.recipes.skill if comparison.recipes else comparison.skill
 
 
 def compare(
     challenger: Challenger, rival: Rival, config: Config, settings: Delivery
-) -> dict[str, Any]:
+) -> Incomparable | Compared:
     """Score a champion and its challenger on the same rows, none of which either has seen.
 
     Args:
@@ -174,73 +229,104 @@ def compare(
         settings: Tolerance and confidence of the comparison.
 
     Returns:
-        `kind`: `compared`, or with a `reason` `unreadable`, `unrecognised` (which rows the
-        champion has seen cannot be told) or `seen` (too few that it has not). Of those compared:
-        `skill` over the champion on the `unseen` rows, and that of each of the `slices`, the one
-        that lost most first; where these rows leave it open, `recipes`, the skill out of fold. The
-        ends of the slices are of the configured confidence for all of them together.
+        If compared, the skill over the champion on the unseen rows, and that of each slice, the
+        one that lost most first; the ends of slices are of the configured confidence for all of
+        them together. Where these rows leave it open, the skill of the recipes, out of fold.
     """
     data = config.data
     model = rival.model
-    found: dict[str, Any] = {"tolerance": settings.tolerance, "replaces": settings.replaces}
+    holdout = challenger.holdout
+
+    def incomparable(
+        kind: Literal["unreadable", "unrecognised", "seen"],
+        reason: str,
+        unseen_rows: int | None = None,
+    ) -> Incomparable:
+        return Incomparable(
+            kind=kind,
+            champion=rival.champion,
+            tolerance=settings.tolerance,
+            replaces=settings.replaces,
+            unseen=unseen_rows,
+            rows=None if unseen_rows is None else holdout.height,
+            reason=reason,
+        )
+
     if (data.task, data.classes) != (model.data.task, model.data.classes):
-        return found | {"kind": "unreadable", "reason": "it predicts other classes"}
-    seen = model.read(challenger.holdout)
+        return incomparable("unreadable", "it predicts other classes")
+    typed = model.read(holdout)
     try:
-        failures = model.failures(seen)
-    except Exception as error:  # of the code that it brought, which these rows are new to
-        return found | {"kind": "unreadable", "reason": f"its rules fail, {_told(error)}"}
-    broken = [f for f in failures if f["rule"].startswith(("missing", "not of"))]
+        failures = model.failures(typed)
+    except Exception as error:  # of the code in the package, which these rows are new to
+        return incomparable("unreadable", f"its rules fail, {_error_line(error)}")
+    broken = [failure for failure in failures if failure["rule"].startswith(("missing", "not of"))]
     if broken:
         reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
-        return found | {"kind": "unreadable", "reason": reason}
+        return incomparable("unreadable", reason)
     if rival.unseen is None:
         reason = "its package does not say which rows it was trained on in a way that fits these"
-        return found | {"kind": "unrecognised", "reason": reason}
+        return incomparable("unrecognised", reason)
     unseen = np.flatnonzero(rival.unseen)
-    found |= {"unseen": len(unseen), "rows": challenger.holdout.height}
-    if len(unseen) < min(LEAST, challenger.holdout.height):
-        reason = (
-            f"it was trained on all but {len(unseen)} of the {challenger.holdout.height:,} rows"
-            " held out"
-        )
-        return found | {"kind": "seen", "reason": reason}
+    if len(unseen) < min(MIN_UNSEEN, holdout.height):
+        reason = f"it was trained on all but {len(unseen)} of the {holdout.height:,} rows held out"
+        return incomparable("seen", reason, len(unseen))
     try:
-        theirs = model.predict(seen[unseen])
-    except Exception as error:  # of the code that it brought, which these rows are new to
-        return found | {"kind": "unreadable", "reason": f"its features fail, {_told(error)}"}
-    rows = challenger.holdout[unseen]
+        theirs = model.predict(typed[unseen])
+    except Exception as error:  # of the code in the package, which these rows are new to
+        reason = f"its features fail, {_error_line(error)}"
+        return incomparable("unreadable", reason, len(unseen))
+    rows = holdout[unseen]
     y_true = labels(rows, data)
-    ours = challenger.y_pred[unseen]
     if np.ptp(y_true) == 0:
         reason = f"the {len(unseen):,} rows that are new to it all have the same {data.target}"
-        return found | {"kind": "seen", "reason": reason}
+        return incomparable("seen", reason, len(unseen))
+    ours = challenger.y_pred[unseen]
     metric = config.gate.metric
-    classes = len(data.classes)
-    resampler = Resampler(y_true, metric, classes, config.gate, groups_of(rows, data))
-    found |= {"kind": "compared", "metric": metric, "confidence": settings.confidence}
-    found["challenger"] = resampler.score(metric, ours).interval(settings.confidence)
-    found["own"] = resampler.score(metric, theirs).interval(settings.confidence)
-    found["skill"] = resampler.skill(ours, theirs).interval(settings.confidence)
-    found["slices"] = _slices(rows, resampler, ours, theirs, config, settings)
-    if undecided(found["skill"], settings.tolerance):
-        every = pl.concat([challenger.train, challenger.holdout])
+    resampler = Resampler(y_true, metric, len(data.classes), config.gate, row_groups(rows, data))
+    confidence = settings.confidence
+    skill = Interval(**resampler.skill(ours, theirs).interval(confidence))
+    recipes: Recipes | None = None
+    recipes_failed: str | None = None
+    if is_undecided(skill, settings.tolerance):
         try:
-            y_true, ours, theirs = _both_recipes(challenger.recipe, model, every, data)
-        except Exception as error:  # of either's code, which was not made to be trained here
-            found["recipes_failed"] = _told(error)
-        else:
-            groups = groups_of(cross_fitted(every, data), data)
-            resampler = Resampler(y_true, metric, classes, config.gate, groups)
-            over = resampler.skill(ours, theirs).interval(settings.confidence)
-            found["recipes"] = {"skill": over, "rows": len(y_true)}
-    return found
+            recipes = compare_recipes(challenger, model, config, confidence)
+        except Exception as error:  # of either's code, which was not made to be trained in this way
+            recipes_failed = _error_line(error)
+    return Compared(
+        kind="compared",
+        champion=rival.champion,
+        tolerance=settings.tolerance,
+        replaces=settings.replaces,
+        unseen=len(unseen),
+        rows=holdout.height,
+        metric=metric,
+        confidence=confidence,
+        challenger=Interval(**resampler.score(metric, ours).interval(confidence)),
+        own=Interval(**resampler.score(metric, theirs).interval(confidence)),
+        skill=skill,
+        slices=compare_slices(rows, resampler, ours, theirs, config, settings),
+        recipes_failed=recipes_failed,
+        recipes=recipes,
+    )
+
+
+def compare_recipes(
+    challenger: Challenger, model: Model, config: Config, confidence: float
+) -> Recipes:
+    """Return the skill of the challenger's recipe over that of a model, out of fold."""
+    data = config.data
+    rows = pl.concat([challenger.train, challenger.holdout])
+    y_true, ours, theirs = _both_recipes(challenger.recipe, model, rows, data)
+    groups = row_groups(cross_fitted(rows, data), data)
+    resampler = Resampler(y_true, config.gate.metric, len(data.classes), config.gate, groups)
+    skill = resampler.skill(ours, theirs).interval(confidence)
+    return Recipes(skill=Interval(**skill), rows=len(y_true))
 
 
 def _both_recipes(
     recipe: Recipe, rival: Model, rows: pl.DataFrame, data: Data
 ) -> tuple[NDArray[Any], Floats, Floats]:
-    """Return the labels of (m,) rows, and what each recipe predicts of them out of fold."""
+    """Return the labels of (m,) rows, and what each recipe predicts for them out of fold."""
     if isinstance(rival, isolated.IsolatedModel):
         y_true, (ours,) = out_of_fold([recipe], rows, data)
         return y_true, ours, rival.out_of_fold(rows, data, len(y_true))
@@ -249,36 +335,48 @@ def _both_recipes(
     return y_true, ours, theirs
 
 
-def _told(error: Exception) -> str:
-    """Return what failed, in a line; of an isolated package it is one already."""
+def _error_line(error: Exception) -> str:
+    """Return what failed in one line, which the error of an isolated package is already."""
     if isinstance(error, isolated.PackageError):
         return str(error)
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first[:MAX_REASON]}"
 
 
-def undecided(over: Interval, tolerance: float) -> bool:
-    """Check whether a skill may be above or below what a challenger may lose."""
-    low, high = over["low"], over["high"]
-    return low is not None and high is not None and low < -tolerance <= high
+def is_undecided(skill: Interval, tolerance: float) -> bool:
+    """Check whether a skill may be above as well as below what a challenger may lose."""
+    if skill.low is None or skill.high is None:
+        return False
+    return skill.low < -tolerance <= skill.high
 
 
-def _slices(
+def compare_slices(
     rows: pl.DataFrame,
     resampler: Resampler,
     ours: Floats,
     theirs: Floats,
     config: Config,
     settings: Delivery,
-) -> list[dict[str, Any]]:
+) -> list[ComparedSlice]:
     """Return the skill of each slice, with ends that hold for all of them together."""
-    parts = list(slices_of(rows, config))
-    places = [place for *_, place in parts]
-    intervals = simultaneous_intervals(
-        resampler, ours, theirs, places, settings.confidence, -settings.tolerance
+    parts = list(slices(rows, config))
+    skills = simultaneous_intervals(
+        resampler,
+        ours,
+        theirs,
+        [part.row_index for part in parts],
+        settings.confidence,
+        -settings.tolerance,
     )
-    slices = [
-        {"column": column, "value": value, "rows": len(place), "skill": interval}
-        for (column, value, place), interval in zip(parts, intervals, strict=True)
-        if interval["high"] is not None
-    ]
-    return sorted(slices, key=lambda part: part["skill"]["high"])
+    compared = []
+    for part, skill in zip(parts, skills, strict=True):
+        if skill["high"] is not None:
+            compared.append(
+                ComparedSlice(
+                    column=part.column,
+                    value=part.value,
+                    rows=len(part.row_index),
+                    skill=Interval(**skill),
+                )
+            )
+    return sorted(compared, key=attrgetter("skill.high"))

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from ..records import Curve
 from .metrics import Floats
 
 MAX_SCATTER_POINTS = 400
 MAX_CURVE_POINTS = 120
 
 
-def curves(y_true: Floats, y_pred: Floats) -> dict[str, list[Any]]:
+def curves(y_true: Floats, y_pred: Floats) -> dict[Curve, list[Any]]:
     """Return the points of each plot, by its title.
 
     Args:
@@ -24,7 +25,7 @@ def curves(y_true: Floats, y_pred: Floats) -> dict[str, list[Any]]:
     """
     if y_pred.ndim == 1:
         return {"predicted and actual": _thin(y_pred, y_true, MAX_SCATTER_POINTS)}
-    plots = {}
+    plots: dict[Curve, list[Any]] = {}
     if y_pred.shape[1] == 2 and len(np.unique(y_true)) == 2:
         false_positive_rate, true_positive_rate, _ = roc_curve(y_true, y_pred[:, 1])
         precision, recall, _ = precision_recall_curve(y_true, y_pred[:, 1])

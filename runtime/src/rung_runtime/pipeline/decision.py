@@ -1,17 +1,16 @@
-"""From which probability on to act, where the two errors cost something, and what that is worth."""
-
-from typing import Any
+"""The probability from which it pays to act, given what the two errors cost; and what it saves."""
 
 import numpy as np
 
 from ..config import Costs, Gate
+from ..records import CostPerRow, Decision, Interval, Outcomes
 from .intervals import bootstrap, effective_rows
 from .metrics import Floats
 
 
 def decision(
     y_train: Floats, p_train: Floats, y_true: Floats, p_pred: Floats, costs: Costs, gate: Gate
-) -> dict[str, Any]:
+) -> Decision:
     """Choose a threshold on rows of the training part, and judge it on the holdout.
 
     Args:
@@ -31,37 +30,34 @@ def decision(
     threshold = cheapest(y_train, p_train, costs)
     positive = y_true == 1
     acts = p_pred >= threshold
-    alternatives = {
-        "never": np.where(positive, costs.false_negative, 0.0),
-        "always": np.where(positive, 0.0, costs.false_positive),
-    }
-    with_model = np.where(acts, alternatives["always"], alternatives["never"])
+    never = np.where(positive, costs.false_negative, 0.0)
+    always = np.where(positive, 0.0, costs.false_positive)
+    with_model = np.where(acts, always, never)
     # Which of the two is cheaper is read from the training rows, as the threshold is.
     share = float((y_train == 1).mean())
     never_is_cheaper = share * costs.false_negative <= (1 - share) * costs.false_positive
-    cheaper = "never" if never_is_cheaper else "always"
-    saved = alternatives[cheaper] - with_model
+    saved = (never if never_is_cheaper else always) - with_model
     (worth,) = bootstrap(
         lambda rows: [float(saved[rows].mean())], len(saved), gate, effective_rows(y_true, 2)
     )
-    return {
-        "threshold": threshold,
-        "false_positive": costs.false_positive,
-        "false_negative": costs.false_negative,
-        "counts": {
-            "true_positive": int((acts & positive).sum()),
-            "false_positive": int((acts & ~positive).sum()),
-            "false_negative": int((~acts & positive).sum()),
-            "true_negative": int((~acts & ~positive).sum()),
-        },
-        "cost": {
-            "model": float(with_model.mean()),
-            "never": float(alternatives["never"].mean()),
-            "always": float(alternatives["always"].mean()),
-        },
-        "against": cheaper,
-        "worth": worth,
-    }
+    return Decision(
+        threshold=threshold,
+        false_positive=costs.false_positive,
+        false_negative=costs.false_negative,
+        counts=Outcomes(
+            true_positive=int((acts & positive).sum()),
+            false_positive=int((acts & ~positive).sum()),
+            false_negative=int((~acts & positive).sum()),
+            true_negative=int((~acts & ~positive).sum()),
+        ),
+        cost=CostPerRow(
+            model=float(with_model.mean()),
+            never=float(never.mean()),
+            always=float(always.mean()),
+        ),
+        against="never" if never_is_cheaper else "always",
+        worth=Interval(**worth),
+    )
 
 
 def cheapest(y_true: Floats, probability: Floats, costs: Costs) -> float:

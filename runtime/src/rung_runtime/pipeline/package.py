@@ -23,7 +23,8 @@ from ..artifacts import (
     STEPS,
     TRAIN,
     digest,
-    read_fields,
+    read,
+    read_step,
     step_record,
 )
 from ..config import DATA, Config, Data
@@ -31,7 +32,7 @@ from ..config import MODEL as CONFIG
 from ..model_package import MANIFEST, OLD, package_digest, predict, repair
 from ..problem import features
 from ..problem import folder as problem_folder
-from ..records import PackageDocument
+from ..records import Document, GateDocument, MetricsDocument, PackageDocument
 from . import identity
 from .correlations import add_correlations
 from .gate import decide
@@ -42,58 +43,79 @@ from .seasons import CLOCK, add_usual
 from .train import fit, save
 
 NEW = PACKAGE.with_name(".model.new")
+# What lineage.json has of each step.
+LINEAGE = {"commit", "data_digest", "config_digest", "started", "ended", "inputs", "outputs"}
 
 
 def step(config: Config) -> str:
-    documents = [DOCUMENTS[name] for name in ("evaluate", "gate")]
-    with step_record(
-        "package", MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA, CONFIG
-    ) as record:
-        said: dict[str, Any] = {}
-        gate = read_fields("gate")
-        if gate["verdict"] != "passed" or gate["model_digest"] != digest(MODEL):
+    documents = [DOCUMENTS["evaluate"], DOCUMENTS["gate"]]
+    inputs = (MODEL, TRAIN, HOLDOUT, SIDES, PREDICTIONS, *documents, DATA, CONFIG)
+    with step_record("package", *inputs) as record:
+        gate = read(GateDocument)
+        if gate.verdict != "passed" or gate.model_digest != digest(MODEL):
             raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
-        if gate["checks"] != decide(read_fields("evaluate"), config.gate, gate["comparison"]):
+        if gate.checks != decide(read(MetricsDocument), config.gate, gate.comparison):
             raise UsageError("artifacts/gate.json is not what the gate says: run `ml gate` again")
-        shutil.rmtree(NEW, ignore_errors=True)
-        (NEW / "problem").mkdir(parents=True)
-        for path in (MODEL, *documents):
-            shutil.copy(path, NEW)
-        if config.model.refit:
-            refit(NEW / MODEL.name, config)
-        for path in problem_folder().glob("*.py"):
-            shutil.copy(path, NEW / "problem")
-        steps = {name: read_fields(name) for name in STEPS if name != "package"}
-        write(NEW, config, steps)
-        sides = pl.read_parquet(SIDES)
-        learned = ~pl.col("held") | config.model.refit
-        trained_on = sides.filter(learned)["identity"]
-        identity.write(NEW, identity.identifying(config.data), trained_on, gate["model_digest"])
+        steps = {name: read_step(name) for name in STEPS if name != "package"}
+        build(NEW, config, steps, gate.model_digest)
         files = {
             path.relative_to(NEW).as_posix(): digest(path)
             for path in sorted(NEW.rglob("*"))
             if path.is_file()
         }
-        whole, trained = package_digest(files), datetime.fromisoformat(steps["train"]["ended"])
-        said |= {"version": f"{trained:%Y%m%d-%H%M%S}-{whole[7:15]}", "package_digest": whole}
-        said |= {"model_digest": gate["model_digest"], "files": files}
-        if config.model.refit:
-            said["refit_digest"] = files[MODEL.name]
-        record.document = PackageDocument.model_validate(said)
-        manifest = {"created": steps["train"]["ended"], **said}
+        whole = package_digest(files)
+        trained = datetime.fromisoformat(steps["train"].ended)
+        document = PackageDocument(
+            version=f"{trained:%Y%m%d-%H%M%S}-{whole[7:15]}",
+            package_digest=whole,
+            model_digest=gate.model_digest,
+            files=files,
+            refit_digest=files[MODEL.name] if config.model.refit else None,
+        )
+        record.document = document
+        manifest = {"created": steps["train"].ended, **document.content()}
         (NEW / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
-        # A kill between the two renames leaves no package; `repair` brings the old one back.
-        repair()
-        if PACKAGE.exists():
-            PACKAGE.rename(OLD)
-        NEW.rename(PACKAGE)
-        repair()
-    more = (
-        ", trained once more on all rows, which nothing has measured"
-        if "refit_digest" in said
-        else ""
-    )
-    return f"{PACKAGE}/, {len(files) + 1} files, version {said['version']}{more}"
+        replace_package()
+    message = f"{PACKAGE}/, {len(files) + 1} files, version {document.version}"
+    if document.refit_digest is None:
+        return message
+    return f"{message}, trained once more on all rows, which nothing has measured"
+
+
+def replace_package() -> None:
+    """Move the new package to its place; a kill in between leaves what `repair` puts right."""
+    repair()
+    if PACKAGE.exists():
+        PACKAGE.rename(OLD)
+    NEW.rename(PACKAGE)
+    repair()
+
+
+def build(folder: Path, config: Config, steps: dict[str, Document], model_digest: str) -> None:
+    """Write a package but for its manifest.
+
+    Args:
+        folder: Where; what is there is removed.
+        config: Of the project.
+        steps: The document of each step.
+        model_digest: Of the model that the gate passed.
+
+    Raises:
+        UsageError: As `refit`.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "problem").mkdir(parents=True)
+    for path in (MODEL, DOCUMENTS["evaluate"], DOCUMENTS["gate"]):
+        shutil.copy(path, folder)
+    if config.model.refit:
+        refit(folder / MODEL.name, config)
+    for path in problem_folder().glob("*.py"):
+        shutil.copy(path, folder / "problem")
+    write(folder, config, steps)
+    sides = pl.read_parquet(SIDES)
+    is_trained_on = ~pl.col("held") | config.model.refit
+    trained_on = sides.filter(is_trained_on)["identity"]
+    identity.write(folder, identity.identifying(config.data), trained_on, model_digest)
 
 
 def refit(path: Path, config: Config) -> None:
@@ -106,24 +128,24 @@ def refit(path: Path, config: Config) -> None:
     fitted = fit(rows, config.data, config.model)
     if not np.isfinite(predict(fitted, rows, config.data, features)).all():
         raise UsageError(
-            f"{CONFIG}: refit: trained on all rows, the model predicts no finite values"
+            f"{CONFIG}: refit: trained on all rows, the model predicts values that are not finite"
         )
     save(fitted, path)
 
 
-def write(folder: Path, config: Config, steps: dict[str, Any]) -> None:
-    """Write what a package says of its model: contract, signature, profile, lineage and card."""
+def write(folder: Path, config: Config, steps: dict[str, Document]) -> None:
+    """Write what describes a model: contract, signature, profile, lineage and card."""
     data = config.data
-    seen = {name: data.columns[name].model_dump(exclude_defaults=True) for name in data.features}
-    facts = ("commit", "data_digest", "config_digest", "started", "ended", "inputs", "outputs")
-    for name, content in {
+    columns = {name: data.columns[name].model_dump(exclude_defaults=True) for name in data.features}
+    train = pl.read_parquet(TRAIN)
+    predictions = pl.read_parquet(PREDICTIONS)
+    files = {
         "contract": data.model_dump(),
-        "signature": {"task": data.task, "inputs": seen, "classes": data.classes},
-        "profile": profile(
-            pl.read_parquet(TRAIN), pl.read_parquet(PREDICTIONS), data, pl.read_parquet(HOLDOUT)
-        ),
-        "lineage": {name: {fact: found[fact] for fact in facts} for name, found in steps.items()},
-    }.items():
+        "signature": {"task": data.task, "inputs": columns, "classes": data.classes},
+        "profile": profile(train, predictions, data, pl.read_parquet(HOLDOUT)),
+        "lineage": {name: document.model_dump(include=LINEAGE) for name, document in steps.items()},
+    }
+    for name, content in files.items():
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / f"{name}.json").write_text(text, "utf-8")
     (folder / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")

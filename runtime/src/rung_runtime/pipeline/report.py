@@ -1,100 +1,78 @@
 """Report: documents → `report.html`, and `report.md`: a summary, and the card of a package."""
 
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..artifacts import ARTIFACTS, DOCUMENTS, STEPS, atomic_write, digest, read_fields
+from ..artifacts import (
+    ARTIFACTS,
+    DOCUMENTS,
+    STEPS,
+    atomic_write,
+    digest,
+    read,
+    read_step,
+)
 from ..config import Config
 from ..escaping import cell, code, listed
+from ..records import Comparison, ControlsDocument, Document, GateDocument, MetricsDocument
+from .formatting import comparison_text, ends, short
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def render(template: str, config: Config) -> str:
-    """Fill in one of `templates/` from the documents that are there."""
-    folder = FileSystemLoader(Path(__file__).parents[1] / "templates")
-    environment = Environment(loader=folder, trim_blocks=True, lstrip_blocks=True)
-    environment.undefined, environment.autoescape = StrictUndefined, template.endswith(".html")
-    environment.filters |= {"short": short, "ends": ends, "versus": versus}
-    # What comes from data is quoted, so that it is read as nothing else.
-    environment.filters |= {"code": code, "cell": cell, "listed": listed}
-    environment.filters["compared"] = lambda comparison: versus(comparison, code)
-    steps = {name: read_fields(name) for name, (path, *_) in STEPS.items() if path.exists()}
-    if "gate" in steps:
-        metrics = STEPS["evaluate"][0]
-        judged_then = steps["gate"]["inputs"].get(str(metrics))
-        if "evaluate" not in steps or judged_then != digest(metrics):
-            del steps["gate"]  # the verdict on an earlier evaluation
-    judged = steps.get("gate", {}).get("model_digest")
-    controls = read_fields("controls") if DOCUMENTS["controls"].exists() else None
-    if controls and controls["model_digest"] != judged:
-        controls = None
+    """Return one of `templates/`, filled in from the documents that are present.
+
+    Raises:
+        UsageError: A document is invalid or was edited.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        autoescape=template.endswith(".html"),
+    )
+    environment.filters |= {
+        "short": short,
+        "ends": ends,
+        "versus": comparison_text,
+        # What comes from data is quoted, so that Markdown shows it as it is.
+        "code": code,
+        "cell": cell,
+        "listed": listed,
+        "compared": _quoted_comparison,
+    }
+    steps = current_documents()
+    gate = steps.get("gate")
+    judged = gate.model_digest if isinstance(gate, GateDocument) else None
+    controls = current_controls(judged)
     return environment.get_template(template).render(steps=steps, config=config, controls=controls)
 
 
-def short(value: float | None) -> str:
-    """Return a number as people write it: 23,520, 0.7133 or 0.00012."""
-    if value is None:
-        return "unknown"
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size >= 1e15 or size < 1e-6:
-        return f"{value:.3g}"
-    if size >= 999.95:
-        return f"{value:,.0f}"
-    decimals = 3 - math.floor(math.log10(size))
-    text = f"{value:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _quoted_comparison(comparison: Comparison) -> str:
+    return comparison_text(comparison, code)
 
 
-def ends(interval: dict[str, float | None]) -> str:
-    """The interval of a number, as a person reads it."""
-    return " to ".join(short(interval[end]) for end in ("low", "high"))
+def current_documents() -> dict[str, Document]:
+    """Return the documents that are present, by step; a verdict on earlier metrics is not."""
+    steps = {name: read_step(name) for name, (path, *_) in STEPS.items() if path.exists()}
+    gate = steps.get("gate")
+    if gate is not None:
+        metrics = STEPS["evaluate"][0]
+        judged = gate.inputs.get(str(metrics))
+        if "evaluate" not in steps or judged != digest(metrics):
+            del steps["gate"]
+    return steps
 
 
-def versus(comparison: dict[str, Any], quote: Callable[[object], str] = str) -> str:
-    """How a model compares with the champion, in a sentence.
-
-    Args:
-        quote: What to do with names and reasons, which may come from data.
-    """
-    version = quote((comparison["champion"] or {}).get("version"))
-    if comparison["kind"] == "first":
-        return "There is no champion: this would be the first model."
-    if comparison["kind"] == "same":
-        return f"This is the champion, {version}, trained again: there is nothing to compare."
-    if comparison["kind"] == "unreadable":
-        reason = quote(comparison["reason"])
-        return f"The champion, {version}, cannot predict this data: {reason}."
-    if comparison["kind"] in ("unrecognised", "seen"):
-        reason = quote(comparison["reason"])
-        return (
-            f"The champion, {version}, cannot be compared with: {reason}. Bring"
-            " rows that are new to it, or name it in replaces of config/delivery.yaml."
-        )
-    metric = quote(comparison["metric"])
-    ours, theirs, over = (ends(comparison[name]) for name in ("challenger", "own", "skill"))
-    message = (
-        f"On the {comparison['unseen']:,} rows that neither was trained on, {metric}"
-        f" is {ours}, and that of the champion, {version}, {theirs}: a skill of {over} over it."
-    )
-    if recipes := comparison.get("recipes"):
-        message += (
-            f" These rows leave it open; trained anew on folds of {recipes['rows']:,} rows, this"
-            f" recipe has a skill of {ends(recipes['skill'])} over the champion's."
-        )
-    if best := comparison.get("best"):
-        skill = (best.get("recipes") or best)["skill"]
-        name = quote(best["champion"]["version"])
-        message += f" Over {name}, the best champion so far: {ends(skill)}."
-    return message
-
-
-def _openmetric(value: float | None) -> str:
-    return "NaN" if value is None else str(value)
+def current_controls(model_digest: str | None) -> ControlsDocument | None:
+    """Return what the controls of the base say about a model, if they say anything."""
+    if not DOCUMENTS["controls"].exists():
+        return None
+    controls = read(ControlsDocument)
+    return controls if controls.model_digest == model_digest else None
 
 
 def write(config: Config) -> str:
@@ -102,12 +80,22 @@ def write(config: Config) -> str:
 
     Once there is a model to show, `report.html` too, and `metrics.txt`: OpenMetrics, for platforms.
     """
-    text, files = render("report.md", config), dict[str, str]()
+    text = render("report.md", config)
+    files = {}
     if DOCUMENTS["evaluate"].exists():
-        found = read_fields("evaluate")["metrics"].items()
-        lines = [f"{name} {_openmetric(metric['value'])}\n" for name, metric in found]
-        files = {"report.html": render("report.html", config), "metrics.txt": "".join(lines)}
-    for name, content in {**files, "report.md": text}.items():
+        files["report.html"] = render("report.html", config)
+        files["metrics.txt"] = openmetrics(read(MetricsDocument))
+    files["report.md"] = text
+    for name, content in files.items():
         with atomic_write(ARTIFACTS / name) as new:
             new.write_text(content, "utf-8")
     return text
+
+
+def openmetrics(metrics: MetricsDocument) -> str:
+    """Return the metrics as OpenMetrics has them, one a line."""
+    lines = []
+    for name, interval in metrics.metrics.items():
+        value = "NaN" if interval.value is None else str(interval.value)
+        lines.append(f"{name} {value}\n")
+    return "".join(lines)

@@ -7,7 +7,7 @@ To give one more document a type:
        class ImageDocument(Document):
            \"\"\"artifacts/image.json: an image that was built in this project.\"\"\"
 
-                  step: Literal["image"] = "image"
+           step: Literal["image"] = "image"
            image: Annotated[str, Field(pattern="@sha256:[0-9a-f]{64}$")]
            note: Omittable[str] = None  # left out where it is None; `str | None` may be null
 
@@ -19,7 +19,20 @@ To give one more document a type:
    without a type.
 """
 
-from .base import Champion, Digest, Digests, Document, Interval, Omittable, Record, Verdict
+from .base import (
+    Champion,
+    Count,
+    Digest,
+    Digests,
+    Document,
+    Interval,
+    NonNegative,
+    Number,
+    Omittable,
+    Record,
+    Timestamp,
+    Verdict,
+)
 from .comparison import (
     BestComparison,
     Compared,
@@ -48,6 +61,7 @@ from .evaluation import (
     Bin,
     Calibration,
     CostPerRow,
+    Curve,
     Decision,
     Importance,
     Leaks,
@@ -98,6 +112,8 @@ __all__ = [
     "ComparisonDocument",
     "ControlsDocument",
     "CostPerRow",
+    "Count",
+    "Curve",
     "Decision",
     "DeploymentDocument",
     "DeploymentVerdict",
@@ -120,7 +136,9 @@ __all__ = [
     "MetricsDocument",
     "ModelFacts",
     "MonitorDocument",
+    "NonNegative",
     "NotCompared",
+    "Number",
     "Omittable",
     "Outcome",
     "Outcomes",
@@ -137,6 +155,7 @@ __all__ = [
     "SmokeResult",
     "SplitDocument",
     "Stage",
+    "Timestamp",
     "TrainingDocument",
     "ValidationDocument",
     "Verdict",

@@ -151,8 +151,8 @@ class ModelFacts(Record):
     )
 
 
-class Scores(Document):
-    """What metrics.json says of predictions alone."""
+class Scores(Record):
+    """What metrics.json has that follows from predictions alone."""
 
     task: Task
     metric: str = Field(description="The one that gate, slices and importance go by.")
@@ -168,7 +168,7 @@ class Scores(Document):
     )
 
 
-class MetricsDocument(Scores):
+class MetricsDocument(Document, Scores):
     """artifacts/metrics.json: the model on the holdout."""
 
     step: Literal["evaluate"] = "evaluate"

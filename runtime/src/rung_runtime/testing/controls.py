@@ -1,7 +1,7 @@
 """Controls: contract and gate are fed what they must refuse, and what they must accept."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -19,12 +19,33 @@ from ..config import (
 )
 from ..pipeline.calibration import calibration
 from ..pipeline.evaluate import judge
-from ..pipeline.gate import LEAKS, calibrated, decide, notes
+from ..pipeline.gate import LEAKS, calibration_checks, decide
+from ..pipeline.gate_text import notes
 from ..pipeline.ingest import typed
 from ..pipeline.leaks import features_that_predict_alone, leaks
 from ..pipeline.metrics import Floats
 from ..pipeline.split import split
 from ..pipeline.validate import check
+from ..records import (
+    Baseline,
+    Baselines,
+    BestComparison,
+    Calibration,
+    Champion,
+    Compared,
+    ComparedSlice,
+    Comparison,
+    Incomparable,
+    Interval,
+    Leaks,
+    MetricsDocument,
+    ModelFacts,
+    NotCompared,
+    Rarest,
+    Recipes,
+    Scores,
+    Slice,
+)
 
 START, ROWS = datetime(2024, 1, 1), 400
 DATA = Data(
@@ -188,11 +209,26 @@ def constant(task: Task) -> Floats:
     return np.tile(np.bincount(known.astype(int)) / HELD, (HELD, 1))
 
 
+def model_facts(
+    megabytes: float = 1.0, latency_ms: float = 5.0, yardstick_ms: float | None = None
+) -> ModelFacts:
+    digest = f"sha256:{'0' * 64}"
+    return ModelFacts(
+        digest=digest, megabytes=megabytes, latency_ms=latency_ms, yardstick_ms=yardstick_ms
+    )
+
+
+def metrics_document(scores: Scores, **changes: Any) -> MetricsDocument:
+    """The document of a small and fast model that leaks nothing, with some changes."""
+    rest = {"importance": [], "leaks": Leaks(rows=0), "model": model_facts()}
+    return MetricsDocument(**dict(scores) | rest | changes)
+
+
 def verdicts(
     task: Task,
     given: Floats,
     linear: Floats | None = None,
-    comparison: dict[str, Any] | None = None,
+    comparison: Comparison | None = None,
     **changes: Any,
 ) -> dict[str, str]:
     """The gate's verdict on every check, by its name up to the comma."""
@@ -210,10 +246,9 @@ def verdicts(
     )
     others = {"constant": constant(task), "linear": constant(task) if linear is None else linear}
     config = Config(data=data, model=Model(), gate=gate)
-    found = judge(truth(task), given, others, pl.DataFrame({"place": PLACE}), config)
-    found |= {"leaks": {"rows": 0}, "model": {"megabytes": 1.0, "latency_ms": 5.0}} | changes
-    checks = decide(found, gate, comparison)
-    return {check["check"].split(",")[0]: check["verdict"] for check in checks}
+    scores = judge(truth(task), given, others, pl.DataFrame({"place": PLACE}), config)
+    checks = decide(metrics_document(scores, **changes), gate, comparison)
+    return {check.check.split(",")[0]: check.verdict for check in checks}
 
 
 def refused(found: dict[str, str]) -> set[str]:
@@ -266,10 +301,10 @@ def test_a_miscalibrated_model_is_refused(task: Task) -> None:
 @pytest.mark.parametrize(
     ("check", "changes"),
     [
-        *[(check, {"leaks": {kind: 3}}) for kind, check in LEAKS.items()],
+        *[(check, {"leaks": Leaks(**{"rows": 0, kind: 3})}) for kind, check in LEAKS.items()],
         ("columns that predict the target alone (hours; see predicts_alone)", {"alone": ["hours"]}),
-        ("model size", {"model": {"megabytes": 21.0, "latency_ms": 5.0}}),
-        ("latency of a row", {"model": {"megabytes": 1.0, "latency_ms": 51.0}}),
+        ("model size", {"model": model_facts(megabytes=21.0)}),
+        ("latency of a row", {"model": model_facts(latency_ms=51.0)}),
     ],
 )
 def test_a_leaked_an_oversized_and_a_slow_model_are_refused(
@@ -279,9 +314,9 @@ def test_a_leaked_an_oversized_and_a_slow_model_are_refused(
 
 
 def test_a_slow_machine_does_not_make_a_model_slow() -> None:
-    model = {"megabytes": 1.0, "latency_ms": 51.0, "yardstick_ms": 2.0}
+    model = model_facts(latency_ms=51.0, yardstick_ms=2.0)
     assert refused(verdicts("binary", honest("binary"), model=model)) == set()
-    model["latency_ms"] = 101.0
+    model = model_facts(latency_ms=101.0, yardstick_ms=2.0)
     assert refused(verdicts("binary", honest("binary"), model=model)) == {"latency of a row"}
 
 
@@ -291,8 +326,8 @@ def test_probabilities_that_are_wrong_for_a_rare_class_are_refused() -> None:
 
     def refused_at(share: float) -> set[str]:
         given = np.tile([1 - share, share], (HELD, 1))
-        checks = calibrated(calibration(y, given, classes=["no", "yes"]), GATE)
-        return {check["id"] for check in checks if check["verdict"] == "refused"}
+        checks = calibration_checks(calibration(y, given, classes=["no", "yes"]), GATE)
+        return {check.id or "" for check in checks if check.verdict == "refused"}
 
     assert refused_at(rare) == set()
     assert "observed expected" in refused_at(3 * rare)
@@ -301,63 +336,100 @@ def test_probabilities_that_are_wrong_for_a_rare_class_are_refused() -> None:
 
 @pytest.mark.parametrize("high", [-0.7, None])
 def test_a_slice_is_judged_only_where_it_has_an_interval(high: float | None) -> None:
-    skill = {"value": -1.0, "low": None, "high": high}
-    few = {"column": "place", "value": "small", "rows": 100, "metric": skill, "skill": skill}
+    skill = Interval(value=-1.0, low=None, high=high)
+    few = Slice(column="place", value="small", rows=100, metric=skill, skill=skill)
     found = verdicts("binary", honest("binary"), slices=[few])
     assert ("worst slice" in refused(found)) == (high is not None)
 
 
 def test_few_rows_of_a_class_are_told_with_the_verdict() -> None:
-    few = {"rarest": {"class": "yes", "rows": 9}}
-    assert notes(few) == ["note: the holdout has 9 rows of class yes, so the intervals mean little"]
-    assert notes({"rarest": {"class": "yes", "rows": 10}}) == []
-    assert notes({"rarest": None}) == []
-    assert notes({}) == []
+    scores = a_threshold_is_met()
+
+    def noted(rarest: Rarest | None) -> list[str]:
+        return notes(metrics_document(scores, rarest=rarest))
+
+    few = "note: the holdout has 9 rows of class yes, so the intervals mean little"
+    assert noted(Rarest(class_="yes", rows=9)) == [few]
+    assert noted(Rarest(class_="yes", rows=10)) == []
+    assert noted(None) == []
+
+
+def interval(value: float, low: float, high: float) -> Interval:
+    return Interval(value=value, low=low, high=high)
+
+
+def a_threshold_is_met() -> Scores:
+    over = Baseline(value=0.5, skill=interval(0.5, 0.3, 0.7))
+    return Scores(
+        task="binary",
+        metric="roc_auc",
+        rows=HELD,
+        metrics={"roc_auc": interval(0.75, 0.65, 0.85)},
+        baselines=Baselines(constant=over, linear=over),
+        slices=[],
+        calibration=Calibration(error=0.01, bins=[]),
+        curves={},
+    )
 
 
 @pytest.mark.parametrize("judged", ["value", "worse_end"])
 def test_a_threshold_is_read_and_may_be_judged_by_the_worse_end(judged: str) -> None:
-    ends = {"value": 0.75, "low": 0.65, "high": 0.85}
-    over = {"value": 0.5, "skill": {"value": 0.5, "low": 0.3, "high": 0.7}}
-    found = {
-        "metrics": {"roc_auc": ends},
-        "baselines": {"constant": over, "linear": over},
-        "slices": [],
-        "calibration": {"error": 0.01},
-        "leaks": {"rows": 0},
-        "model": {"megabytes": 1.0, "latency_ms": 1.0},
-    }
-    asked = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.7}, "judge": judged}
-    gate = Gate.model_validate(asked)
-    assert decide(found, gate)[0]["verdict"] == ("passed" if judged == "value" else "refused")
+    settings = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.7}, "judge": judged}
+    first, *_ = decide(metrics_document(a_threshold_is_met()), Gate.model_validate(settings))
+    assert first.verdict == ("passed" if judged == "value" else "refused")
 
 
-def compared(kind: str, **changes: Any) -> dict[str, str]:
-    """The gate's verdicts on a good model, by how it compares with a champion, from level 1."""
-    champion = {"version": "1", "package_digest": "", "model_digest": ""}
-    ends = {"value": 0.0, "low": -0.02, "high": 0.02}
-    comparison = {"kind": kind, "champion": champion, "tolerance": 0.05, "replaces": None}
-    comparison |= {"skill": ends, "slices": []} | changes
+CHAMPION = Champion(
+    version="1", package_digest=f"sha256:{'0' * 64}", model_digest=f"sha256:{'1' * 64}"
+)
+
+
+def verdicts_beside(comparison: Comparison) -> dict[str, str]:
+    """The gate's verdicts on a good model that was compared with a champion, from level 1."""
     return verdicts("binary", honest("binary"), comparison=comparison)
 
 
-@pytest.mark.parametrize("kind", ["first", "same", "compared"])
-def test_a_first_an_identical_and_an_equally_good_model_are_accepted(kind: str) -> None:
-    assert refused(compared(kind)) == set()
+def compared(**changes: Any) -> dict[str, str]:
+    comparison = Compared(
+        kind="compared",
+        champion=CHAMPION,
+        tolerance=0.05,
+        replaces=None,
+        metric="roc_auc",
+        confidence=0.9,
+        challenger=interval(0.75, 0.7, 0.8),
+        own=interval(0.75, 0.7, 0.8),
+        skill=interval(0.0, -0.02, 0.02),
+        slices=[],
+    )
+    return verdicts_beside(comparison.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [NotCompared(kind="first", champion=None), NotCompared(kind="same", champion=CHAMPION)],
+    ids=["first", "same"],
+)
+def test_a_first_and_an_identical_model_are_accepted(comparison: Comparison) -> None:
+    assert refused(verdicts_beside(comparison)) == set()
+
+
+def test_an_equally_good_model_is_accepted() -> None:
+    assert refused(compared()) == set()
 
 
 def test_a_model_that_may_have_lost_more_than_the_tolerance_is_refused() -> None:
-    worse = {"value": -0.04, "low": -0.06, "high": -0.02}
-    assert refused(compared("compared", skill=worse)) == {"skill over the champion"}
+    worse = interval(-0.04, -0.06, -0.02)
+    assert refused(compared(skill=worse)) == {"skill over the champion"}
 
 
 def test_a_model_that_surely_lost_on_a_slice_is_refused() -> None:
-    lost = {"value": -0.2, "low": -0.3, "high": -0.1}
-    slices = [{"column": "place", "value": "small", "rows": 600, "skill": lost}]
-    assert refused(compared("compared", slices=slices)) == {"slice against the champion"}
+    lost = interval(-0.2, -0.3, -0.1)
+    slices = [ComparedSlice(column="place", value="small", rows=600, skill=lost)]
+    assert refused(compared(slices=slices)) == {"slice against the champion"}
 
 
-OPEN = {"value": -0.02, "low": -0.12, "high": 0.08}  # what few rows leave undecided
+OPEN = interval(-0.02, -0.12, 0.08)  # what few rows leave undecided
 
 
 @pytest.mark.parametrize(
@@ -367,26 +439,38 @@ OPEN = {"value": -0.02, "low": -0.12, "high": 0.08}  # what few rows leave undec
 def test_what_the_holdout_leaves_open_is_decided_by_the_recipes(
     low: float, verdict: set[str]
 ) -> None:
-    recipes = {"skill": {"value": 0.0, "low": low, "high": 0.05}, "rows": HELD}
-    assert refused(compared("compared", skill=OPEN, recipes=recipes)) == verdict
+    recipes = Recipes(skill=interval(0.0, low, 0.05), rows=HELD)
+    assert refused(compared(skill=OPEN, recipes=recipes)) == verdict
 
 
 def test_a_model_that_is_surely_worse_is_refused_whatever_its_recipe() -> None:
-    worse = {"value": -0.1, "low": -0.14, "high": -0.06}
-    recipes = {"skill": {"value": 0.0, "low": -0.01, "high": 0.01}, "rows": HELD}
-    found = compared("compared", skill=worse, recipes=recipes)
-    assert refused(found) == {"skill over the champion"}
+    worse = interval(-0.1, -0.14, -0.06)
+    recipes = Recipes(skill=interval(0.0, -0.01, 0.01), rows=HELD)
+    assert refused(compared(skill=worse, recipes=recipes)) == {"skill over the champion"}
 
 
 def test_a_model_that_fell_behind_the_best_champion_so_far_is_refused() -> None:
-    worse = {"value": -0.07, "low": -0.09, "high": -0.05}
-    best = {"champion": {"version": "0"}, "skill": worse, "unseen": HELD}
-    assert refused(compared("compared", best=best)) == {"skill over the best champion so far"}
-    assert refused(compared("compared", best=best | {"skill": OPEN | {"low": -0.01}})) == set()
+    earlier = CHAMPION.model_copy(update={"version": "0"})
+    worse = BestComparison(champion=earlier, skill=interval(-0.07, -0.09, -0.05), unseen=HELD)
+    assert refused(compared(best=worse)) == {"skill over the best champion so far"}
+    equal = BestComparison(champion=earlier, skill=interval(-0.02, -0.01, 0.08), unseen=HELD)
+    assert refused(compared(best=equal)) == set()
 
 
 @pytest.mark.parametrize("kind", ["unreadable", "unrecognised", "seen"])
-def test_a_champion_that_cannot_be_compared_with_is_replaced_by_name_only(kind: str) -> None:
-    assert refused(compared(kind)) != set()
-    assert refused(compared(kind, replaces="2")) != set()
-    assert refused(compared(kind, replaces="1")) == set()
+def test_a_champion_that_cannot_be_compared_with_is_replaced_by_name_only(
+    kind: Literal["unreadable", "unrecognised", "seen"],
+) -> None:
+    def incomparable(replaces: str | None) -> dict[str, str]:
+        comparison = Incomparable(
+            kind=kind,
+            champion=CHAMPION,
+            tolerance=0.05,
+            replaces=replaces,
+            reason="it is another model",
+        )
+        return verdicts_beside(comparison)
+
+    assert refused(incomparable(None)) != set()
+    assert refused(incomparable("2")) != set()
+    assert refused(incomparable("1")) == set()
