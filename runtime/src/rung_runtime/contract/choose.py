@@ -23,7 +23,15 @@ from ..pipeline.metrics import Floats
 from ..pipeline.split import split
 from ..problem import features
 from ..records import Scores
-from .candidates import Candidate, Fold, best_mean, cross_validate, recipes, select_best
+from .candidates import (
+    Candidate,
+    Fold,
+    FoldProgress,
+    best_mean,
+    cross_validate,
+    recipes,
+    select_best,
+)
 from .thresholds import CHALLENGER_SKILL, holdout_sampler, power, thresholds
 
 Progress = Callable[[str, float], None]
@@ -187,16 +195,24 @@ def _try_recipes(
     models = recipes(data, rows.height)
     candidates: list[Candidate] = []
     for index, recipe in enumerate(models):
-
-        def show(fold: int, count: int, name: str = recipe.estimator, done: int = index) -> None:
-            if progress:
-                share = (done + (fold - 1) / count) / len(models)
-                progress(f"trying {name}, part {fold} of {count}", share)
-
+        show = _fold_progress(progress, recipe.estimator, index, len(models))
         candidates.append(cross_validate(recipe, rows, parts, data, candidates, show))
     if mean := best_mean(candidates, rows, parts, data):
         candidates.append(mean)
     return candidates
+
+
+def _fold_progress(
+    progress: Progress | None, name: str, index: int, recipe_count: int
+) -> FoldProgress:
+    """Return what reports the folds of one recipe as a share of all recipes."""
+
+    def show(fold: int, fold_count: int) -> None:
+        if progress:
+            share = (index + (fold - 1) / fold_count) / recipe_count
+            progress(f"trying {name}, part {fold} of {fold_count}", share)
+
+    return show
 
 
 def _gate(
