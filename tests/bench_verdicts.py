@@ -81,7 +81,7 @@ def _shadow(names: tuple[str, ...], worst: Callable[..., float]) -> Simulation:
     """Return the share of refusals of the worst of these candidates."""
 
     def simulation(module: Import, trials: int, seed: int) -> float:
-        shadow, limits = module("delivery.shadow"), module("settings").Shadow()
+        shadow, limits = module("delivery.shadow"), module("config.delivery").Shadow()
         rates = verdicts_delivery.shadow_refusals(shadow, limits, trials, seed)
         return worst(rates[name] for name in names)
 
@@ -92,7 +92,7 @@ def _category_shift(module: Import, trials: int, seed: int) -> float:
     return verdicts_monitoring.category_shift(
         module("monitoring.drift"),
         module("pipeline.package"),
-        module("settings").Drift(),
+        module("config.drift").Drift(),
         0.3,
         [0.4, 0.3, 0.2, 0.1],
         trials,

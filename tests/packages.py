@@ -116,9 +116,9 @@ class Server:
         self.url = f"http://127.0.0.1:{options['port']}"
         code = (
             f"import socket, sys; from pathlib import Path; sys.path.insert(0, {str(source)!r})\n"
-            "from rung_runtime import serving, settings\n"
+            "from rung_runtime import serving\nfrom rung_runtime.config.delivery import Service\n"
             f"folder = {str(folder)!r}\n"
-            f"settings = settings.Service(**{options!r})\n"
+            f"settings = Service(**{options!r})\n"
             f"ours = [socket.socket(fileno=fd) for fd in {fds}]\n"
             "serving.serve(None if folder == 'None' else Path(folder), settings, *ours)\n"
         )

@@ -604,7 +604,7 @@ def test_ranges_end_where_the_thing_ends(use: Use) -> None:
 
 
 def test_two_columns_of_one_name_are_refused(use: Use, module: Module) -> None:  # polars#3201
-    with pytest.raises(module("config").UsageError, match="two columns are called 'z'"):
+    with pytest.raises(module("exceptions").UsageError, match="two columns are called 'z'"):
         use(text().replace("x,z,y", "z,z,y", 1))
 
 
@@ -628,7 +628,9 @@ def test_in_a_file_with_such_a_field_the_wrong_line_is_named(use: Use, module: M
     rows = text(note=lambda r: "n").splitlines()
     rows[7] = rows[7].replace(",n,", f',"{"word " * 60_000}",')
     rows[9] += ",too much"
-    with pytest.raises(module("config").UsageError, match="line 10 has 5 fields, the header has 4"):
+    with pytest.raises(
+        module("exceptions").UsageError, match="line 10 has 5 fields, the header has 4"
+    ):
         use("\n".join([*rows, ""]))
 
 
@@ -681,7 +683,7 @@ def test_spaces_around_names_need_not_be_typed(use: Use) -> None:
 def test_what_is_no_table_is_told_for_what_it_is(
     use: Use, module: Module, content: bytes, message: str
 ) -> None:
-    with pytest.raises(module("config").UsageError, match=message) as refused:
+    with pytest.raises(module("exceptions").UsageError, match=message) as refused:
         use(content)
     assert "\n" not in str(refused.value)
 
@@ -695,7 +697,7 @@ def test_workbooks_and_archives_are_told_apart(
     file = tmp_path / "t.csv"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(inside, text())
-    with pytest.raises(module("config").UsageError, match=message):
+    with pytest.raises(module("exceptions").UsageError, match=message):
         used(module, file)
 
 
@@ -708,7 +710,7 @@ def test_workbooks_and_archives_are_told_apart(
     ids=["numbers", "letters"],
 )
 def test_a_missing_header_is_told(use: Use, module: Module, rows: list[str]) -> None:
-    with pytest.raises(module("config").UsageError, match="first line looks like data"):
+    with pytest.raises(module("exceptions").UsageError, match="first line looks like data"):
         use("\n".join([*rows, ""]))
 
 
@@ -739,7 +741,7 @@ def species() -> str:
 def test_a_target_is_refused_for_the_reason_that_it_has(
     use: Use, module: Module, target: Callable[[int], str], reason: str
 ) -> None:
-    with pytest.raises(module("config").UsageError, match=re.escape(reason)):
+    with pytest.raises(module("exceptions").UsageError, match=re.escape(reason)):
         use(lines(y=[target(n) for n in range(N)]))
 
 
@@ -755,12 +757,14 @@ def test_a_class_that_was_written_as_a_gap_is_named(use: Use) -> None:
 
 
 def test_the_target_is_no_group(use: Use, module: Module) -> None:
-    with pytest.raises(module("config").UsageError, match="that is the target"):
+    with pytest.raises(module("exceptions").UsageError, match="that is the target"):
         use(text(), group="y")
 
 
 def test_rare_classes_are_refused_with_the_way_out(use: Use, module: Module) -> None:
-    with pytest.raises(module("config").UsageError, match="--rare-classes drop or other for the 3"):
+    with pytest.raises(
+        module("exceptions").UsageError, match="--rare-classes drop or other for the 3"
+    ):
         use(species(), target="kind")
 
 

@@ -46,7 +46,7 @@ def rival(module: Module, unseen: Any, noise: float = 0.0, seed: int = 0) -> tup
 
 def compared(module: Module, unseen: Any, noise: float = 0.0) -> Any:
     challenger, champion, config = rival(module, unseen, noise)
-    settings = module("settings").Delivery()
+    settings = module("config.delivery").Delivery()
     return module("pipeline.compare").compare(challenger, champion, config, settings)
 
 

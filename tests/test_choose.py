@@ -70,7 +70,7 @@ def test_folds_at_random_are_equally_large_and_have_a_share_of_every_class(modul
 
 def test_a_split_whose_parts_have_one_class_is_told(module: Module) -> None:
     rows = table(400).sort("day").with_columns(y=pl.Series(["no"] * 390 + ["yes"] * 10))
-    with pytest.raises(module("config").UsageError, match="one class of 'y'"):
+    with pytest.raises(module("exceptions").UsageError, match="one class of 'y'"):
         module("contract.choose").first_gate(rows, contract(module, "time", "day"))
 
 

@@ -272,7 +272,7 @@ def shadowed(
             folder.mkdir()
             whole = log.with_columns(time=pl.lit(now), version=pl.lit("v1"))
             whole.write_parquet(folder / "000000_v1_0.parquet")
-        settings = package("settings")
+        settings = package("config.delivery")
         kept = settings.Service(log=str(tmp_path), **service)
         wanted = settings.Delivery(service=kept, shadow=settings.Shadow(latency_ratio=1e6))
         said: dict[str, Any] = {}

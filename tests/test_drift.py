@@ -25,7 +25,7 @@ class Bench:
     def __init__(self, module: Callable[[str], ModuleType]) -> None:
         config, ingest, self.package, self.drift, settings = map(
             module,
-            ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "settings"),
+            ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "config.drift"),
         )
         project = ROOT / "template"
         data = config.read(project / config.DATA, config.Data)
@@ -297,7 +297,7 @@ class Year:
     def __init__(self, module: Callable[[str], ModuleType], rows: int = 24_000) -> None:
         random = np.random.default_rng(SEED)
         print(f"seed {SEED}")
-        self.drift, self.settings = module("monitoring.drift"), module("settings").Drift()
+        self.drift, self.settings = module("monitoring.drift"), module("config.drift").Drift()
         day = np.sort(random.random(rows)) * 365
         days = np.arange(400)
         weather = np.convolve(random.normal(size=404), np.full(5, 0.2), "valid") * 8

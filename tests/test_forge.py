@@ -146,14 +146,14 @@ def test_the_default_registry_is_the_platforms_own_and_any_other_is_used_as_it_i
     tmp_path: Path,
 ) -> None:  # fmt: skip
     runner(name)
-    settings, registry = module("settings"), module("registry")
+    settings, registry = module("config.delivery"), module("registry")
     references = module("registry.references")
     asked: list[str] = []
     adapter = module("adapters.registry_oci")
     monkeypatch.setattr(adapter, "open_registry", asked.append)
     for wanted in ("registry", "oci://harbor.example/team", "elsewhere"):
         found = settings.Delivery(registry=wanted)
-        monkeypatch.setattr(references, "delivery", lambda found=found: found)
+        monkeypatch.setattr(references, "load_delivery", lambda found=found: found)
         registry.open_registry()
     monkeypatch.setenv("ML_REGISTRY", "rehearsal")
     registry.open_registry()

@@ -161,4 +161,4 @@ def test_a_service_starts_without_the_libraries_of_training() -> None:
         todo = {path for path in imported | packages if path.is_file()} - known
     modules = {path.relative_to(RUNTIME).as_posix() for path in known}
     assert {"serving/batcher.py", "serving/server.py", "prediction_log/writer.py"} <= modules
-    assert {"prediction_log/__init__.py", "model_package.py", "settings.py"} <= modules
+    assert {"prediction_log/__init__.py", "model_package.py", "config/delivery.py"} <= modules

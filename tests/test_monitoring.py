@@ -144,7 +144,11 @@ class Place:
     def log(self, rows: pl.DataFrame, hour: int, told: bool = False) -> None:
         """Log predictions of rows as the service does, but within an hour of the past."""
         log, loaded_model = self.module("prediction_log"), self.module("serving.loaded_model")
-        settings, n, name = self.module("settings").Service(log="fresh"), len(rows), uuid4().hex
+        settings, n, name = (
+            self.module("config.delivery").Service(log="fresh"),
+            len(rows),
+            uuid4().hex,
+        )
         kept = log.PredictionLog(settings)
         served = loaded_model.LoadedModel(self.model, {}, Deaf())
         typed = rows.select(self.model.data.features)
@@ -427,7 +431,7 @@ def test_a_private_column_is_left_out(place: Place) -> None:
 
 
 def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) -> None:
-    log, settings, serving_rows = map(module, ("prediction_log", "settings", "serving.rows"))
+    log, settings, serving_rows = map(module, ("prediction_log", "config.delivery", "serving.rows"))
     store = place.module("registry").open_registry()
     folder = store.fetch(place.model.version, place.path / "served")
     served = module("serving.loaded_model").load(folder)
@@ -729,7 +733,7 @@ def test_alerts_ask_for_nothing_that_the_service_does_not_tell(
     render: Render, module: Import, packed: Path
 ) -> None:
     served = module("serving.loaded_model").load(packed)
-    api = module("serving").create_app(served, module("settings").Service(log="")).state.api
+    api = module("serving").create_app(served, module("config.delivery").Service(log="")).state.api
     api.metrics.requests.labels("/predict", 200)
     api.metrics.seconds.labels("/predict")
     told = {sample.name for metric in api.metrics.registry.collect() for sample in metric.samples}

@@ -261,7 +261,7 @@ def test_too_much_is_refused_before_it_is_read(server: Server, rows: list[dict[s
 def test_what_is_too_much_for_the_queue_is_told_to_come_again(
     module: Module, made: Path, rows: list[dict[str, Any]]
 ) -> None:
-    serving, settings = module("serving"), module("settings")
+    serving, settings = module("serving"), module("config.delivery")
     served = module("serving.loaded_model").load(made)
     app = serving.create_app(served, settings.Service(log="", queue_rows=3))
     release, predict = threading.Event(), type(served.model).predict
@@ -308,7 +308,7 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
             return np.where((rows["seats"] == 78).to_numpy()[:, None], np.nan, found)
 
     object.__setattr__(served, "model", Fragile(**vars(served.model)))
-    app = module("serving").create_app(served, module("settings").Service(log=""))
+    app = module("serving").create_app(served, module("config.delivery").Service(log=""))
 
     async def run() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
@@ -331,7 +331,7 @@ def test_a_bug_of_ours_leaves_nobody_waiting_for_ever(
 ) -> None:
     batcher = module("serving.batcher")
     app = module("serving").create_app(
-        module("serving.loaded_model").load(made), module("settings").Service(log="")
+        module("serving.loaded_model").load(made), module("config.delivery").Service(log="")
     )
     shape_faults = batcher.shape_faults
 
@@ -463,7 +463,9 @@ def keep(module: Module, made: Path, tmp_path: Path) -> Callable[..., Any]:
     found = served.model.predict(typed)
 
     def keep(**options: Any) -> tuple[Any, Callable[[int, str], None]]:
-        settings = module("settings").Service(log=str(tmp_path / "log")).model_copy(update=options)
+        settings = (
+            module("config.delivery").Service(log=str(tmp_path / "log")).model_copy(update=options)
+        )
         log = module("prediction_log").PredictionLog(settings)
 
         def add(n: int, name: str = "r") -> None:
@@ -594,7 +596,7 @@ def test_labels_are_joined_by_the_keys_of_the_contract(
     folder = package(module, tmp_path / "model", keys=["flight", "scheduled_departure"])
     served = module("serving.loaded_model").load(folder)
     assert "flight" not in served.model.request_contract.columns
-    settings = module("settings").Service(log=str(tmp_path / "log"))
+    settings = module("config.delivery").Service(log=str(tmp_path / "log"))
     app = module("serving").create_app(served, settings)
     bare = {k: v for k, v in rows[1].items() if k != "flight"}  # a caller without the key
 
@@ -731,7 +733,7 @@ def test_a_model_is_replaced_while_it_serves(
 
 
 def test_a_service_without_a_model_says_so(module: Module, tmp_path: Path) -> None:
-    serving, settings = module("serving"), module("settings").Service(port=0)
+    serving, settings = module("serving"), module("config.delivery").Service(port=0)
     with pytest.raises(module("exceptions").UsageError, match="holds no model"):
         serving.serve(tmp_path, settings)
     with pytest.raises(module("exceptions").UsageError, match="names no package"):
@@ -754,6 +756,6 @@ def test_a_desired_package_that_is_not_named_is_told(
 def test_a_port_that_is_taken_is_told(module: Module, made: Path) -> None:
     serving = module("serving")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = module("settings").Service(port=taken.getsockname()[1])
+        settings = module("config.delivery").Service(port=taken.getsockname()[1])
         with pytest.raises(module("exceptions").UsageError, match=r"service\.port"):
             serving.serve(made, settings)

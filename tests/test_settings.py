@@ -18,7 +18,7 @@ def settings(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("delivery", "drift"):
         (tmp_path / f"config/{name}.yaml").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    return module("settings")
+    return module("config.delivery")
 
 
 def test_the_environment_goes_first_and_a_text_is_itself(
@@ -27,7 +27,7 @@ def test_the_environment_goes_first_and_a_text_is_itself(
     said = {"HOST": "::", "PORT": "80", "LOG": "", "PRIVATE": "[seats]", "DRAIN_SECONDS": "3"}
     for key, text in said.items():
         monkeypatch.setenv(f"ML_{key}", text)
-    found = settings.delivery().service
+    found = settings.load_delivery().service
     assert (found.host, found.port, found.log) == ("::", 80, "")
     assert (found.private, found.drain_seconds) == (["seats"], 3.0)
 
@@ -41,7 +41,7 @@ def test_a_value_of_the_environment_that_is_none_is_named(
 ) -> None:
     monkeypatch.setenv(f"ML_{key}", text)
     with pytest.raises(settings.UsageError, match=f"(?i)environment.*{key}"):
-        settings.delivery()
+        settings.load_delivery()
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_a_value_of_the_environment_that_is_none_is_named(
     ],
 )
 def test_a_key_that_makes_no_sense_is_named(
-    settings: ModuleType, name: str, text: str, said: str
+    module: Module, settings: ModuleType, name: str, text: str, said: str
 ) -> None:
     Path(f"config/{name}.yaml").write_text(text)
     with pytest.raises(settings.UsageError) as error:
-        getattr(settings, name)()
+        getattr(module(f"config.{name}"), f"load_{name}")()
     assert f"config/{name}.yaml: {said}" in str(error.value)
 
 
@@ -74,9 +74,9 @@ def test_a_key_that_makes_no_sense_is_named(
 )
 def test_a_key_that_is_there_twice_is_refused(module: Module, text: str) -> None:
     """PyYAML takes the last, so that a line at the end of gate.yaml would undo one above it."""
-    parsed = module("config").parsed
+    parsed = module("config").parse_yaml
     with pytest.raises(
-        module("config").UsageError, match=r"gate\.yaml, line [23]: .* is there twice"
+        module("exceptions").UsageError, match=r"gate\.yaml, line [23]: .* is there twice"
     ):
         parsed(text, "gate.yaml")
     assert parsed("1: one\n'1': of another type", "data.yaml") == {1: "one", "1": "of another type"}

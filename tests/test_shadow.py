@@ -39,7 +39,7 @@ def compare(module: Module, shadow: ModuleType) -> Compare:
         hashes = np.arange(len(champion), dtype=np.uint64) % (distinct or len(champion))
         replay = shadow.Replay(np.ones((1, 2)), candidate, champion, hashes)
         document: dict[str, Any] = {}
-        limits = module("settings").Shadow()
+        limits = module("config.delivery").Shadow()
         return document, shadow.compare_predictions(new, served, replay, limits, document)
 
     return compare
@@ -54,7 +54,7 @@ def both(positive: NDArray[Any]) -> NDArray[Any]:
 def test_candidates_of_equal_worth_pass_and_those_that_do_another_job_do_not(
     module: Module, shadow: ModuleType
 ) -> None:
-    rates = verdicts_delivery.shadow_refusals(shadow, module("settings").Shadow(), 5, SEED)
+    rates = verdicts_delivery.shadow_refusals(shadow, module("config.delivery").Shadow(), 5, SEED)
     assert {name: rates[name] for name in verdicts_delivery.GOOD} == dict.fromkeys(
         verdicts_delivery.GOOD, 0
     )

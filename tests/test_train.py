@@ -74,7 +74,7 @@ def test_an_estimator_that_fails_is_told_with_module_and_line(
     train = module("pipeline.train")
     rows, data = rows_of(module)
     monkeypatch.setattr(train, "estimator", lambda *_: Broken())
-    with pytest.raises(module("config").UsageError) as caught:
+    with pytest.raises(module("exceptions").UsageError) as caught:
         train.fit(rows, data, module("config").Model())
     message = str(caught.value)
     assert message.startswith("problem/model.py: estimator 'boosted'")
@@ -87,7 +87,7 @@ def test_a_param_that_is_wrong_is_told_in_a_sentence(
     module: Module, params: dict[str, object]
 ) -> None:
     rows, data = rows_of(module)
-    with pytest.raises(module("config").UsageError, match=next(iter(params))):
+    with pytest.raises(module("exceptions").UsageError, match=next(iter(params))):
         module("pipeline.train").fit(rows, data, module("config").Model(params=params))
 
 

@@ -42,7 +42,7 @@ def watched(module: Module, service_watch: ModuleType, monkeypatch: pytest.Monke
         monkeypatch.setattr(service_watch.time, "monotonic", lambda: clock[0])
         monkeypatch.setattr(service_watch.time, "sleep", sleep)
         document: dict[str, Any] = {}
-        wanted = module("settings").Watch(seconds=seconds, **limits)
+        wanted = module("config.delivery").Watch(seconds=seconds, **limits)
         before = service_watch.Totals(0, 0, 0)
         try:
             service_watch.watch("http://service", wanted, before, document)
@@ -103,7 +103,7 @@ def test_few_requests_are_not_called_passed_and_enough_are(
 def test_what_the_watch_could_not_find_out_is_said(
     module: Module, watched: Watched, service_watch: ModuleType
 ) -> None:
-    limits = module("settings").Watch()
+    limits = module("config.delivery").Watch()
     assert "no request came in the 30 s" in service_watch.caution(watched([])[0], limits)
     said = service_watch.caution(watched([(12, 0, 0.1)])[0], limits)
     assert "0 of 12 requests failed in the 30 s of its watch, too few to tell" in said

@@ -141,7 +141,7 @@ def _compared(
     config = module("config")
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
     whole = config.Config(data=data, model=config.Model(), gate=gate)
-    settings = module("settings").Delivery()
+    settings = module("config.delivery").Delivery()
     recipe = module("pipeline.recipes").Recipe
     fitted = _fitted(module, train, ours)
     y_pred = module("model_package").predict(fitted, held, data, _features(ours))

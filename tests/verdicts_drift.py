@@ -29,7 +29,7 @@ def number_shift(module: Import, size: float, trials: int, seed: int) -> float:
     """
     drift = module("monitoring.drift")
     package = module("pipeline.package")
-    settings = module("settings").Drift()
+    settings = module("config.drift").Drift()
     random = np.random.default_rng(seed)
     names = [f"x{number}" for number in range(COLUMNS)]
     alarms = 0
@@ -63,7 +63,7 @@ def equal_shops(module: Import, rows: int, trials: int, seed: int) -> float:
     drift = module("monitoring.drift")
     package = module("pipeline.package")
     config = module("config")
-    settings = module("settings").Drift()
+    settings = module("config.drift").Drift()
     random = np.random.default_rng(seed)
     names = np.array([f"shop {number:03}" for number in range(SHOPS)])
     predictions = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})

@@ -100,7 +100,7 @@ def performance_alarm(
     metrics = module("pipeline.metrics")
     intervals = module("pipeline.intervals")
     config = module("config")
-    settings = module("settings")
+    settings = module("config.delivery")
     monitoring = module("monitoring.alarms")
     performance = module("monitoring.performance")
     random = np.random.default_rng(seed)
@@ -225,7 +225,9 @@ def year_against_itself(
         change: A key of `CHANGES`, made in all windows; then only its column counts.
         seed: Of the halves.
     """
-    judged, drift, settings = map(module, ("monitoring.windows", "monitoring.drift", "settings"))
+    judged = module("monitoring.windows")
+    drift = module("monitoring.drift")
+    settings = module("config.drift")
     random = np.random.default_rng(seed)
     half = pl.Series(random.random(len(flights)) < 0.5)
     predicted = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
@@ -262,7 +264,7 @@ def number_shift(module: Any, size: float, trials: int, seed: int) -> float:
         trials: How many references are drawn.
         seed: Of all that is drawn.
     """
-    drift, package, settings = map(module, ("monitoring.drift", "pipeline.package", "settings"))
+    drift, package, settings = map(module, ("monitoring.drift", "pipeline.package", "config.drift"))
     random = np.random.default_rng(seed)
     names = [f"x{k}" for k in range(COLUMNS)]
     alarms = 0
@@ -292,7 +294,7 @@ def equal_shops(module: Any, shops: int, trials: int, seed: int) -> float:
         trials: How many contracts are judged by, each in 10 windows.
         seed: Of all that is drawn.
     """
-    drift, config, settings = map(module, ("monitoring.drift", "config", "settings"))
+    drift, config, settings = map(module, ("monitoring.drift", "config", "config.drift"))
     random = np.random.default_rng(seed)
     names = np.array([f"store{k:03}" for k in range(shops)])
     predicted = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})

@@ -128,7 +128,7 @@ def preload(source: str) -> None:
     """Import all that a project's pipeline imports, and keep what is not the project's own."""
     sys.path.insert(0, source)
     package = "rung_runtime"
-    for name in ("cli.app", "model_package", "registry", "adapters.tracker_mlflow", "settings"):
+    for name in ("cli.app", "model_package", "registry", "config.delivery", "config.drift"):
         with suppress(ModuleNotFoundError):  # what only a higher level has
             import_module(f"{package}.{name}")
     for name in ("fastapi.responses", "httpx", "prometheus_client.parser", "requests", "uvicorn"):

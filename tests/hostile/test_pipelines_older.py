@@ -67,7 +67,7 @@ def test_the_refusal_says_both_commits_and_how_to_do_it_all_the_same(
     promotion = module("registry.promotion")
     old, champion = version("v1", "a" * 40, OLD), version("v2", "b" * 40, NEW)
     settings = SimpleNamespace(replaces=None)
-    monkeypatch.setattr(promotion, "delivery", lambda: settings)
+    monkeypatch.setattr(promotion, "load_delivery", lambda: settings)
     with pytest.raises(RefusedError) as caught:
         promotion._require_newer(old, champion)
     message = str(caught.value)
@@ -123,10 +123,10 @@ def test_promote_asks(
     for name in ("champion", "promotion", "resolve"):
         monkeypatch.setattr(module(f"registry.{name}"), "open_registry", lambda: store)
     promotion = module("registry.promotion")
-    monkeypatch.setattr(promotion, "delivery", lambda: SimpleNamespace(replaces=None))
+    monkeypatch.setattr(promotion, "load_delivery", lambda: SimpleNamespace(replaces=None))
     with pytest.raises(RefusedError, match="older than"):
         registry.promote("v1")
     assert store.alias("champion") == "v2"
-    monkeypatch.setattr(promotion, "delivery", lambda: SimpleNamespace(replaces="v2"))
+    monkeypatch.setattr(promotion, "load_delivery", lambda: SimpleNamespace(replaces="v2"))
     registry.promote("v1")
     assert store.alias("champion") == "v1"

@@ -19,9 +19,9 @@ from typing import Any
 
 from . import RefusedError, UsageError, config
 from .artifacts import ARTIFACTS, DOCUMENTS, digest, now, read, write
-from .config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Data, Gate, Strict, checked
+from .config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Data, Gate, Strict, parse_yaml, validate
+from .config.delivery import DELIVERY, Delivery
 from .records import Change, ControlsDocument, MetricsDocument, Verdict
-from .settings import DELIVERY, Delivery
 
 FILES: dict[Path, type[Strict]] = {GATE: Gate, DELIVERY: Delivery}
 JUDGED = ARTIFACTS / "base"  # what came of it, by the base's files
@@ -92,7 +92,7 @@ def _settings(commit: str | None, path: Path, kind: type[Strict]) -> dict[str, s
 
 
 def _parsed(text: str, kind: type[Strict], where: str) -> Strict:
-    return checked(config.parsed(text, where), kind, where)
+    return validate(parse_yaml(text, where), kind, where)
 
 
 def _flat(settings: Strict) -> dict[str, str]:

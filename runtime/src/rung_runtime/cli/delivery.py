@@ -232,7 +232,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a package in this terminal; `ml deploy` serves the champion in the background."""
-    settings = _load("settings").delivery().service
+    settings = _load("config.delivery").load_delivery().service
     changed = settings if port is None else settings.model_copy(update={"port": port})
     _load("serving").serve(START / package if package else _load("artifacts").PACKAGE, changed)
 
@@ -244,11 +244,12 @@ def parity(
     """Ask the service, and see that it answers what the champion's package answers here."""
     import polars as pl
 
-    from .. import artifacts, model_package, registry, serving, settings
+    from .. import artifacts, model_package, registry, serving
     from ..adapters import target_local as local
+    from ..config.delivery import load_delivery
     from ..pipeline import ingest
 
-    champion, service = registry.current_champion(), settings.delivery().service
+    champion, service = registry.current_champion(), load_delivery().service
     if champion is None:
         raise UsageError("there is no champion: run `ml deploy` first")
     registry.require_expected(champion)
@@ -318,7 +319,7 @@ def retrain(
 
 def _unserved() -> bool:
     """Say so if this is a runner where no service, and so no log, is."""
-    delivery, log = _load("delivery"), _load("settings").delivery().service.log
+    delivery, log = _load("delivery"), _load("config.delivery").load_delivery().service.log
     if "://" in log or (at := delivery.rehearsal_platform()) is None:
         return False
     at.notice(f"Nothing is monitored, as nothing serves here. {delivery.OWN_MACHINE_HINT}")

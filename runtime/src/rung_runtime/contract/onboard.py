@@ -187,7 +187,7 @@ def require_kept(rows: pl.DataFrame, data: Data) -> None:
     Raises:
         UsageError: They do not; the message names columns and values.
     """
-    written = config.checked(yaml.safe_load(to_yaml(data)), Data, str(config.DATA))
+    written = config.validate(yaml.safe_load(to_yaml(data)), Data, str(config.DATA))
     failures = check(typed(rows, written), written)["failures"]
     if example.has_schema():  # it goes, with its rule
         failures = [failure for failure in failures if failure["rule"] != example.RULE]

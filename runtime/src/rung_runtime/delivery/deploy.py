@@ -36,7 +36,8 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
         RefusedError: It is worse than the champion in the shadow, or it failed after that: the
             previous model is champion and serves.
     """
-    from .. import registry, settings
+    from .. import registry
+    from ..config.delivery import load_delivery
 
     with exclusive_deployment(target) as (place, store, _):
         new = registry.find(version)
@@ -59,7 +60,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
                 deployment.enter("shadow")
                 deployment.shadow = {}
                 loaded_rival = load_version(_rival(rival, champion)) if rival else None
-                shadow(loaded, loaded_rival, settings.delivery(), deployment.shadow)
+                shadow(loaded, loaded_rival, load_delivery(), deployment.shadow)
             if place.promotes and not is_champion:
                 deployment.enter("promote")
                 registry.promote(new.version)
@@ -99,7 +100,7 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
 
 def _serve(loaded: "LoadedModel", target: Target, deployment: Deployment) -> str | None:
     """Switch to a model, test and watch it; return what the watch could not find out."""
-    from ..settings import delivery
+    from ..config.delivery import load_delivery
 
     deployment.enter("switch")
     target.switch(loaded.model.version, loaded.model.manifest["package_digest"])
@@ -110,7 +111,7 @@ def _serve(loaded: "LoadedModel", target: Target, deployment: Deployment) -> str
         deployment.enter("watch")
         deployment.smoke = smoke
         deployment.watch = {}
-        limits = delivery().watch
+        limits = load_delivery().watch
         watch(url, limits, totals, deployment.watch)
     return caution(deployment.watch, limits)
 
@@ -121,9 +122,9 @@ def _check_private_columns(columns: Collection[str]) -> None:
     Raises:
         UsageError: One is not a column of the model.
     """
-    from ..settings import DELIVERY, delivery
+    from ..config.delivery import DELIVERY, load_delivery
 
-    unknown = sorted(set(delivery().service.private) - set(columns))
+    unknown = sorted(set(load_delivery().service.private) - set(columns))
     if unknown:
         raise UsageError(f"{DELIVERY}, service.private: {unknown[0]} is not a column of this model")
 

@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 
 from .. import RefusedError, UsageError, ci_platform, project, registry
 from ..artifacts import ARTIFACTS, PACKAGE, now, write
+from ..config.delivery import load_delivery
 from ..isolation import model as isolated
 from ..model_package import verified_manifest
 from ..records import ImageDocument
 from ..serving.loaded_model import LoadedModel
 from ..serving.metrics import Distributions
-from ..settings import delivery
 from . import builder
 from .builder import Engine
 from .smoke import smoke_test
@@ -147,7 +147,7 @@ def _repository(push: bool) -> str:
         UsageError: There is none to push to.
     """
     platform = ci_platform.current_platform()
-    configured = os.environ.get("ML_IMAGES") or delivery().images
+    configured = os.environ.get("ML_IMAGES") or load_delivery().images
     if configured:
         return configured
     if platform:

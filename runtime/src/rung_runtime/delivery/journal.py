@@ -130,7 +130,7 @@ def deployment_journal(
         RefusedError: It failed after the switch began; all is as it was.
     """
     from ..artifacts import digest, now
-    from ..settings import DELIVERY
+    from ..config.delivery import DELIVERY
 
     deployment = Deployment(
         version=new.version,

@@ -3,7 +3,7 @@
 Nobody knows yet what became of these rows, so the shadow cannot tell which of the two is right. It
 can tell that they do not do the same job: a candidate that orders the rows unlike the champion, or
 whose predictions are far from the champion's, is refused before anything changes. Models that are
-equally good differ too, because they learned from other rows; `settings.Shadow` says how much is
+equally good differ too, because they learned from other rows; `Shadow` says how much is
 allowed. The template's decision 0042 has the measurements.
 """
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from ..config.delivery import Delivery, Shadow
     from ..model_package import Model
     from ..records import ShadowResult
     from ..serving.loaded_model import LoadedModel
-    from ..settings import Delivery, Shadow
 
     Floats = NDArray[np.float64]
 

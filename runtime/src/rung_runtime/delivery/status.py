@@ -43,13 +43,13 @@ def _serving(session: Session) -> list[str]:
 
 def _last_deployment() -> list[str]:
     """Return what went wrong in the last deployment, and what its watch could not find out."""
-    from ..settings import delivery
+    from ..config.delivery import load_delivery
 
     document = read_json(JOURNAL)
     verdict = document.get("verdict")
     if verdict in ("refused", "rolled_back"):
         return [f"the last deployment, of {document['version']}, failed: {document['reason']}"]
-    if verdict == "deployed" and (warning := caution(document["watch"], delivery().watch)):
+    if verdict == "deployed" and (warning := caution(document["watch"], load_delivery().watch)):
         return [f"the last deployment, of {document['version']}, is {warning}"]
     return []
 

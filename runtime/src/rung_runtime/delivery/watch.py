@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from .. import RefusedError
 
 if TYPE_CHECKING:
+    from ..config.delivery import Watch
     from ..records import WatchResult, WatchVerdict
-    from ..settings import Watch
 
 FALSE_ALARM = 0.01  # probability of rolling back a service that fails as often as allowed
 MISS = 0.05  # probability that one that fails twice as often as allowed counts as passed

@@ -15,7 +15,7 @@ from typing import Any, Literal, Required, TypedDict
 
 from .. import UsageError, registry
 from ..artifacts import now
-from ..settings import Drift
+from ..config.drift import Drift
 
 NOTE = "alarms"  # of the registry
 NOTED_CHAMPIONS = 50  # the newest ones

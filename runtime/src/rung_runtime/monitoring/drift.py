@@ -10,12 +10,12 @@ from typing import NamedTuple
 import polars as pl
 from scipy.stats import norm
 
+from ..config.drift import Drift
 from ..pipeline.correlations import correlation_changes, standard_error
 from ..pipeline.differences import Change, Sizes, Usual, compare
 from ..pipeline.profiles import ColumnProfile
 from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
 from ..records import Finding
-from ..settings import Drift
 
 TESTS_PER_COLUMN = 2  # of its values, and of its gaps
 

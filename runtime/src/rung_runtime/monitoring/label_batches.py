@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ..config import Data
-from ..settings import Drift
+from ..config.drift import Drift
 
 MIN_LABELS = 50  # fewer say nothing about performance
 

@@ -5,9 +5,9 @@ import polars as pl
 
 from ..config import GATE, Gate
 from ..config import read as read_config
+from ..config.drift import Drift
 from ..prediction_log import joined, read
 from ..records import LabelCounts, Outcome
-from ..settings import Drift
 from . import performance
 from .champion import Champion
 from .label_batches import batches as in_batches

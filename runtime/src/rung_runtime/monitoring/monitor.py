@@ -5,9 +5,9 @@ from typing import cast
 
 from .. import UsageError, registry
 from ..artifacts import ARTIFACTS, digest, now, write
+from ..config.delivery import load_delivery
+from ..config.drift import DRIFT, load_drift
 from ..records import AlarmRecord, Champion, DriftDocument, MonitorDocument
-from ..settings import DRIFT, delivery
-from ..settings import drift as drift_settings
 from .alarms import Alarm, Alarms, update_alarms
 from .champion import load_champion
 from .labels import judge_labels
@@ -28,8 +28,8 @@ def monitor() -> str:
         UsageError: There is no champion or no log, or one of them cannot be read.
     """
     version = registry.current_champion()
-    settings = drift_settings()
-    service = delivery().service
+    settings = load_drift()
+    service = load_delivery().service
     if version is None or not service.log:
         missing = "service.log is empty" if version else "the registry has no champion"
         raise UsageError(f"nothing to monitor, as {missing}: `ml deploy` serves a model with a log")

@@ -11,11 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ..config import Data, Gate
+from ..config.drift import Drift
 from ..pipeline.formatting import short
 from ..pipeline.intervals import Interval, bootstrap, effective_rows
 from ..pipeline.metrics import SCORES
 from ..records import CalibrationCheck, MetricCheck
-from ..settings import Drift
 from .label_batches import MIN_LABELS
 from .label_selection import balanced, one_class_arrives_sooner
 from .skill import skill, student_quantile, widening

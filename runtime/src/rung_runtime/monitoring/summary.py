@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from ..settings import Drift
+from ..config.drift import Drift
 from .alarms import Alarm
 
 SAME_MODEL = "made the same model again, as there are no new rows to learn from"  # an outcome

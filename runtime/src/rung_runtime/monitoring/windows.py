@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from ..config import GATE, Gate
 from ..config import read as read_config
+from ..config.drift import Drift, Window
 from ..prediction_log import joined, read, refused
 from ..records import Finding, Signs, WindowDrift, WindowPerformance, WindowSummary
-from ..settings import Drift, Window
 from . import performance
 from .champion import Champion
 from .drift import Reference, judge

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .. import UsageError, registry
 from ..artifacts import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, step_record
 from ..config import DATA, GATE, Config, Data
+from ..config.delivery import DELIVERY, Delivery, load_delivery
 from ..isolation import model as isolated
 from ..model_package import Model, load_estimator
 from ..problem import features, trusted
@@ -35,7 +36,6 @@ from ..records import (
     NotCompared,
     Recipes,
 )
-from ..settings import DELIVERY, Delivery, delivery
 from . import identity, ingest
 from .formatting import comparison_text
 from .ingest import labels
@@ -109,7 +109,7 @@ def compare_with_champion(version: registry.Version | None, config: Config) -> C
         rival = processes.enter_context(
             open_rival(champion, version, raw, held, challenger.holdout)
         )
-        comparison = compare(challenger, rival, config, delivery())
+        comparison = compare(challenger, rival, config, load_delivery())
         if not isinstance(comparison, Compared):
             return comparison
         best: BestComparison | None = None
@@ -139,7 +139,7 @@ def compare_with_best(
 
     It may have another contract, or classes that are not known any more.
     """
-    comparison = compare(challenger, rival, config, delivery())
+    comparison = compare(challenger, rival, config, load_delivery())
     if not isinstance(comparison, Compared) or comparison.unseen is None:
         return None
     return BestComparison(

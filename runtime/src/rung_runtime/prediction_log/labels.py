@@ -9,9 +9,9 @@ import polars as pl
 from .. import UsageError
 from ..config import DATA, Data
 from ..config import read as read_config
+from ..config.delivery import load_delivery
 from ..pipeline.ingest import read as read_file
 from ..pipeline.ingest import typed as typed_rows
-from ..settings import delivery
 from .layout import TIME, write_file
 from .reader import read
 
@@ -34,7 +34,7 @@ def add_labels(file: Path, data: Data | None = None, log: str | None = None) -> 
             contract.
     """
     data = data or read_config(DATA, Data)
-    log = delivery().service.log if log is None else log
+    log = load_delivery().service.log if log is None else log
     if not log:
         raise UsageError("config/delivery.yaml, service.log: there is no log to add labels to")
     rows = read_file(file, data.separator)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..settings import Service
+from ..config.delivery import Service
 from .layout import (
     ANSWER_COLUMNS,
     CHECK_PREFIX,

@@ -5,7 +5,7 @@ import platform
 
 from .. import RefusedError
 from ..artifacts import now
-from ..settings import delivery
+from ..config.delivery import load_delivery
 from . import checkout
 from .champion import (
     CHAMPION,
@@ -81,7 +81,7 @@ def _require_newer(new: Version, champion: Version) -> None:
     champion_committed = champion.facts.get("committed", "unknown")
     if not checkout.is_older(commit, committed, champion_commit, champion_committed):
         return
-    if delivery().replaces == champion.version:
+    if load_delivery().replaces == champion.version:
         return
     raise RefusedError(
         f"{new} is of commit {commit:.8} ({committed}), which is older than {champion_commit:.8}"

@@ -4,7 +4,7 @@ import os
 import re
 
 from .. import RefusedError, UsageError, adapters, ci_platform, project
-from ..settings import Delivery, delivery
+from ..config.delivery import Delivery, load_delivery
 from .interface import Registry, Version
 
 REFERENCE = re.compile(r"(?P<version>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII)
@@ -16,7 +16,7 @@ def open_registry() -> Registry:
     ML_REGISTRY overrides it. On a runner, where a folder would end with the job, the platform's own
     container registry takes the place of the folder that is the default.
     """
-    location = os.environ.get("ML_REGISTRY") or delivery().registry
+    location = os.environ.get("ML_REGISTRY") or load_delivery().registry
     is_default = location == Delivery().registry and not os.environ.get("ML_REGISTRY")
     adapter = project.current().registry
     if adapter == "oci" and is_default:

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 from .. import RefusedError, UsageError
 from ..artifacts import ARTIFACTS
+from ..config.delivery import load_delivery
 from ..escaping import visible
-from ..settings import delivery
 from .download import download
 from .interface import Registry, Version
 from .model_signing import (
@@ -124,7 +124,7 @@ def write_unsigned(name: str, to: Path) -> Path:
 
 def required_key() -> Path | None:
     """Return the public key that each version must be signed with; None if none must be."""
-    name = delivery().signed_by
+    name = load_delivery().signed_by
     return Path(name) if name else None
 
 

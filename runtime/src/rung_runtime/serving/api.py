@@ -12,9 +12,9 @@ from uuid import uuid4
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
+from ..config.delivery import Service
 from ..model_package import Model
 from ..prediction_log.writer import PredictionLog
-from ..settings import Service
 from .batcher import Answer, Batcher
 from .desired import Stamp, follow_desired
 from .loaded_model import LoadedModel

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from .. import UsageError
-from ..settings import Service, delivery
+from ..config.delivery import Service, load_delivery
 from . import open_inference, openapi
 from .api import Api, ParsedRequest
 from .batcher import Answer
@@ -150,7 +150,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         _fail("name the folder of a package")
     try:
-        serve(Path(sys.argv[1]), delivery().service)
+        serve(Path(sys.argv[1]), load_delivery().service)
     except UsageError as error:
         _fail(str(error))
 

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from .. import UsageError
-from ..settings import Service
+from ..config.delivery import Service
 from .api import Api
 
 LINGER_SECONDS = 1.0  # in which responses make callers connect elsewhere

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import yaml
 
-from ... import RefusedError, UsageError, settings
+from ... import RefusedError, UsageError
+from ...config.delivery import DELIVERY, load_delivery
 
 DEPLOY = Path("deploy")
 VERSION_ANNOTATION = "model-version"
@@ -44,7 +45,7 @@ class Kubernetes:
         self.name = f"kubernetes/{overlay}"
         self.promotes = overlay == "production"
         self.folder = DEPLOY / overlay
-        self.image = image or os.environ.get("ML_IMAGE") or settings.delivery().image
+        self.image = image or os.environ.get("ML_IMAGE") or load_delivery().image
         if not (self.folder / "kustomization.yaml").exists():
             raise UsageError(f"{self.folder}/ is not an overlay: name another one of {DEPLOY}/")
         manifests = yaml.safe_load_all(_kubectl("kustomize", str(self.folder)))
@@ -60,7 +61,7 @@ class Kubernetes:
         if not PINNED_IMAGE.fullmatch(self.image):
             raise UsageError(
                 f"image: {self.image or 'none'} is not NAME@sha256:DIGEST: set ML_IMAGE, or "
-                f"`image` in {settings.DELIVERY}"
+                f"`image` in {DELIVERY}"
             )
 
     def ensure_running(self) -> None:

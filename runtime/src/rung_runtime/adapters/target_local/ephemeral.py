@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ... import RefusedError, settings
+from ... import RefusedError
+from ...config.delivery import service_environment
 from ...delivery.service_folder import MODELS, SERVICE
 
 LOG = SERVICE / "staging.log"
@@ -67,7 +68,7 @@ def ephemeral_service(
     Raises:
         RefusedError: It ends, or is not ready in time.
     """
-    environment = settings.service_environment() if env is None else env
+    environment = service_environment() if env is None else env
     own = {"ML_HOST": "127.0.0.1", "ML_PORT": str(port), "ML_LOG": ""}
     url = f"http://127.0.0.1:{port}"
     until = time.monotonic() + START_TIMEOUT_S

@@ -24,7 +24,8 @@ from typing import Any, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
-from ... import UsageError, settings
+from ... import UsageError
+from ...config.delivery import DELIVERY, Service, load_delivery, service_environment
 from ...delivery.service_folder import SERVICE, read_json
 
 RUNNING = SERVICE / "supervisor.json"
@@ -153,7 +154,7 @@ def start_process(role: str, *fds: int, service: int = 0) -> "subprocess.Popen[b
     log_path = SERVICE / f"{role}.log"
     is_short = not log_path.exists() or log_path.stat().st_size < MAX_LOG_BYTES
     # Neither a job's token, nor the mark that GitHub's runner ends all processes of a job by.
-    environment = settings.service_environment()
+    environment = service_environment()
     with log_path.open("ab" if is_short else "wb") as log:
         # A session of its own: the Ctrl-C of a deployer does not reach it.
         return subprocess.Popen(
@@ -189,7 +190,7 @@ def listen(host: str, port: int) -> socket.socket:
             if not is_ours or time.monotonic() > until:
                 raise UsageError(
                     f"{_address(host, port)} cannot be listened to ({error.strerror}): end what "
-                    f"has it, or change service.port in {settings.DELIVERY}"
+                    f"has it, or change service.port in {DELIVERY}"
                 ) from None
             time.sleep(0.2)
         else:
@@ -206,15 +207,15 @@ def write_json(path: Path, content: object) -> None:
     new.replace(path)
 
 
-def _service_settings() -> settings.Service:
+def _service_settings() -> Service:
     """Return those of `config/delivery.yaml`; while that is broken, the last ones that were not."""
     try:
-        current = settings.delivery().service
+        current = load_delivery().service
     except UsageError as error:
         if not SETTINGS.exists():
             raise
         sys.stderr.write(f"ml: {error}; until then the previous settings hold\n")
-        return settings.Service.model_validate(read_json(SETTINGS))
+        return Service.model_validate(read_json(SETTINGS))
     write_json(SETTINGS, current.model_dump())
     return current
 

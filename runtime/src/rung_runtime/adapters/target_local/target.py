@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ... import RefusedError, UsageError, settings
+from ... import RefusedError, UsageError
+from ...config.delivery import DELIVERY, load_delivery
 from ...delivery.service_folder import MODELS, SERVICE, read_json
 from .supervisor import Running, listen, running, start_process, write_json
 
@@ -22,13 +23,13 @@ class Local:
     promotes = True
 
     def check(self, image: str | None) -> None:
-        service = settings.delivery().service
+        service = load_delivery().service
         current = running()
         if current is None:
             listen(service.host, service.port).close()
         elif service.port not in (0, current["port"]):
             raise UsageError(
-                f"the service listens to {current['url']}, and {settings.DELIVERY} has port "
+                f"the service listens to {current['url']}, and {DELIVERY} has port "
                 f"{service.port}: `ml stop` it first"
             )
 
@@ -71,7 +72,7 @@ class Local:
     def ensure_running(self) -> None:
         if running() or not DESIRED.exists():
             return
-        service = settings.delivery().service
+        service = load_delivery().service
         with listen(service.host, service.port) as listener:
             start_process("supervise", listener.fileno())
         until = time.monotonic() + START_TIMEOUT_S

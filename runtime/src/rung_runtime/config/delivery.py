@@ -1,0 +1,107 @@
+"""`config/delivery.yaml`: registry, service, and how a deployment is judged.
+
+The environment overrides keys of the service: `ML_PORT=80` sets `service.port`, and so on.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from .. import UsageError
+from .files import Strict, parse_yaml, read, validate
+
+DELIVERY = Path("config/delivery.yaml")
+
+
+class Service(Strict):
+    """What `ml serve` listens to, accepts at most, and logs."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535)
+    max_rows: int = Field(default=1_000, ge=1)  # of a request
+    max_megabytes: float = Field(default=5.0, gt=0)  # of a request
+    queue_rows: int = Field(default=4_000, ge=1)  # waiting; beyond them, clients retry later
+    drain_seconds: float = Field(default=20.0, ge=0)
+    log: str = "predictions"  # a folder, an object store's URL, or "" for none
+    log_seconds: float = Field(default=5.0, gt=0)  # of predictions that a kill -9 may lose
+    log_rows: int = Field(default=200_000, ge=1)  # in memory, while the log cannot be written
+    private: list[str] = Field(default=[])  # columns that the log leaves out
+    variables: list[str] = Field(default=[])  # of the environment, that it gets besides the plain
+
+
+class Shadow(Strict):
+    """What a candidate may do to the last requests, before it takes over."""
+
+    requests: int = Field(default=500, ge=1)
+    max_error_share: float = Field(default=0.0, ge=0, le=1)
+    latency_ratio: float = Field(default=2.0, gt=0)  # candidate ÷ champion, 95th percentile
+    max_shift: float = Field(default=0.4, gt=0)  # mean difference of the predictions of a row
+    min_agreement: float = Field(default=0.25, ge=-1, le=1)  # rank correlation with the champion's
+
+
+class Watch(Strict):
+    """How long, and by what, a new model is watched after it took over."""
+
+    seconds: float = Field(default=30.0, ge=0)
+    max_error_share: float = Field(default=0.01, ge=0, le=1)
+    max_latency_ms: float = Field(default=500.0, gt=0)
+
+
+class Delivery(Strict):
+    """Registry, service, and the limits of a deployment."""
+
+    registry: str = Field(default="registry", min_length=1)
+    tolerance: float = Field(default=0.05, ge=0)  # skill that may be lost against the champion
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    replaces: str | None = None  # a champion that cannot be compared with, to be replaced even so
+    image: str = ""  # for kubernetes: NAME@sha256:DIGEST with the model in it; ML_IMAGE overrides
+    signed_by: str = ""  # a public key, PEM, that each version must be signed with: `ml sign`
+    images: str = ""  # HOST/NAME where `ml image --push` puts them; on a runner the platform's own
+    service: Service = Service()
+    shadow: Shadow = Shadow()
+    watch: Watch = Watch()
+
+
+def load_delivery() -> Delivery:
+    """Read `config/delivery.yaml`, then the environment.
+
+    Raises:
+        UsageError: As `config.read`.
+    """
+    delivery = read(DELIVERY, Delivery)
+    return delivery.model_copy(update={"service": _override(delivery.service)})
+
+
+def service_environment() -> dict[str, str]:
+    """Return what a service gets of the environment: no token of a job, and no key of a cloud.
+
+    That is the plain part, what sets keys of `Service`, and what `service.variables` names.
+    """
+    from ..isolation.environment import passed_on
+
+    names = [f"ML_{key.upper()}" for key in Service.model_fields]
+    with suppress(UsageError):  # while the file is broken, the service runs without them
+        names += load_delivery().service.variables
+    return passed_on(names)
+
+
+def _override(service: Service) -> Service:
+    """Return the settings of a service with those that the environment sets.
+
+    Raises:
+        UsageError: A value is not of the type of its key.
+    """
+    changed: dict[str, Any] = {}
+    for key, field in Service.model_fields.items():
+        name = f"ML_{key.upper()}"
+        text = os.environ.get(name)
+        if text is None:
+            continue
+        if field.annotation is str:  # a text is itself: "::" is a host
+            changed[key] = text
+        else:
+            changed[key] = parse_yaml(text, f"the environment, {name}")
+    return validate(service.model_dump() | changed, Service, "the environment, ML_…")
