@@ -353,8 +353,8 @@ def python(folder: Path, code: str) -> str:
 def test_the_machinery_trains_the_same_model_as_that_of_0_2(of_0_2: Path, module: Module) -> None:
     """With the same rows, configuration and `problem/`: an update changes no model."""
     digests = []
-    for package in ("flights", "rung_runtime"):
-        code = f"from {package}.cli import STEPS, perform\n"
+    for module_of_steps in ("flights.cli", "rung_runtime.cli.app"):
+        code = f"from {module_of_steps} import STEPS, perform\n"
         python(of_0_2, code + "for name in list(STEPS)[:4]: perform(name)")
         digests.append(module("artifacts").digest(of_0_2 / "artifacts/model.skops"))
         shutil.rmtree(of_0_2 / "artifacts")

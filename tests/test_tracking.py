@@ -147,7 +147,7 @@ def test_the_password_of_a_tracker_is_not_shown(
         said = tracking.record()
         assert "was not recorded" in said
         assert "secret" not in said
-        assert tracking.shown() == uri
+        assert tracking.without_password() == uri
 
 
 @pytest.mark.parametrize("how", ["refuses", "answers 500", "hangs", "is no folder"])

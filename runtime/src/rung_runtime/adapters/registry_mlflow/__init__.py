@@ -1,18 +1,18 @@
 """The registry as MLflow's own: one registered model, of which each version is a package.
 
-Where: as `tracker_mlflow.where` says. A version's files are the artifacts of a run.
+It is where `tracker_mlflow.tracking_uri` leads. The files of a version are the artifacts of a run.
 """
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import RefusedError, UsageError, ci_platform
 from ...registry import EnsureLease, Version, file_lock, lease, staged_download
-from ..tracker_mlflow import client, experiment, shown, where
+from ..tracker_mlflow import client, experiment, tracking_uri, without_password
 
 if TYPE_CHECKING:
     from ...model_package import Manifest
@@ -21,15 +21,19 @@ PACKAGE = "package"
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Say in a sentence what MLflow or its database could not do."""
+def errors_in_words() -> Iterator[None]:
+    """Raise what MLflow or its database could not do as a sentence.
+
+    Raises:
+        UsageError: It could not.
+    """
     try:
         yield
     except (UsageError, RefusedError):
         raise
     except Exception as error:  # of MLflow, SQLAlchemy, requests, the disk
-        said = str(error).strip().partition("\n")[0]
-        raise UsageError(f"the registry {shown()}: {shown(said)}") from None
+        reason = str(error).strip().partition("\n")[0]
+        raise UsageError(f"the registry {without_password()}: {without_password(reason)}") from None
 
 
 class Mlflow:
@@ -38,18 +42,20 @@ class Mlflow:
     def __init__(self, name: str):
         self.name = re.sub(r"[^\w.-]+", "-", name)
         self.notes = f"{self.name}-notes"
-        with told():
+        with errors_in_words():
             self.client = client()
 
     def push(self, folder: Path, manifest: "Manifest", facts: dict[str, str]) -> None:
         from ...model_package import verified_manifest
 
         version = manifest["version"]
-        with told():
-            known = self._numbers().get(version)
-            if known and known.tags["package_digest"] != manifest["package_digest"]:
-                raise RefusedError(f"{version} is in {shown()} already, as another package")
-            if known:
+        with errors_in_words():
+            existing = self._numbers().get(version)
+            if existing and existing.tags["package_digest"] != manifest["package_digest"]:
+                raise RefusedError(
+                    f"{version} is in {without_password()} already, as another package"
+                )
+            if existing:
                 return
             self._create(self.name)
             run = self.client.create_run(experiment(self.client, f"{self.name}-registry"))
@@ -68,56 +74,62 @@ class Mlflow:
             self.client.create_model_version(self.name, source, run.info.run_id, tags=tags)
 
     def names(self) -> list[str]:
-        with told():
+        with errors_in_words():
             return sorted(self._numbers())
 
     def version(self, name: str) -> Version | None:
-        with told():
-            found = self._numbers().get(name)
-            return _version(found.tags) if found else None
+        with errors_in_words():
+            numbered = self._numbers().get(name)
+            return _version(numbered.tags) if numbered else None
 
     def versions(self, newest: int | None = None) -> list[Version]:
-        with told():
-            return [_version(found.tags) for _, found in sorted(self._numbers().items())]
+        with errors_in_words():
+            return [_version(numbered.tags) for _, numbered in sorted(self._numbers().items())]
 
     def fetch(self, version: str, to: Path) -> Path:
-        with told():
-            found = self._numbers().get(version)
-            if found is None:
-                raise UsageError(f"{shown()} has no version {version}: `ml models` lists them")
-            with staged_download(to, _version(found.tags)) as new:
-                got = self.client.download_artifacts(found.run_id, PACKAGE, str(new.parent))
-                for path in Path(got).iterdir():
+        with errors_in_words():
+            numbered = self._numbers().get(version)
+            if numbered is None:
+                raise UsageError(
+                    f"{without_password()} has no version {version}: `ml models` lists them"
+                )
+            with staged_download(to, _version(numbered.tags)) as new:
+                artifacts = self.client.download_artifacts(
+                    numbered.run_id, PACKAGE, str(new.parent)
+                )
+                for path in Path(artifacts).iterdir():
                     path.rename(new / path.name)
         return to
 
     # Notes are tags of a model of their own: those of its version 1, as they may be long.
 
     def get(self, note: str) -> str | None:
-        with told():
-            tags: dict[str, str] = _known(self.client.get_model_version, self.notes, "1")
+        with errors_in_words():
+            tags: dict[str, str] = _tags(self.client.get_model_version, self.notes, "1")
         return (tags or {}).get(note)
 
     def set(self, note: str, text: str) -> None:
-        with told():
-            if _known(self.client.get_model_version, self.notes, "1") is None:
+        with errors_in_words():
+            if _tags(self.client.get_model_version, self.notes, "1") is None:
                 self._create(self.notes)
                 self.client.create_model_version(self.notes, f"notes:{self.name}")
             self.client.set_model_version_tag(self.notes, "1", note, text)
 
     def alias(self, name: str) -> str | None:
-        with told():
-            tags = _known(self.client.get_model_version_by_alias, self.name, name)
+        with errors_in_words():
+            tags = _tags(self.client.get_model_version_by_alias, self.name, name)
         return tags["version"] if tags else None
 
     def point(self, name: str, version: str) -> None:
-        with told():
+        with errors_in_words():
             number = self._numbers()[version].version
             self.client.set_registered_model_alias(self.name, name, number)
 
     def lock(self) -> AbstractContextManager[EnsureLease]:
-        path = where().removeprefix("sqlite:///")
-        return file_lock(Path(f"{path}.lock")) if path != where() else lease(self)
+        uri = tracking_uri()
+        if uri.startswith("sqlite:///"):
+            return file_lock(Path(f"{uri.removeprefix('sqlite:///')}.lock"))
+        return lease(self)
 
     def _create(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -129,14 +141,17 @@ class Mlflow:
                 raise
 
     def _numbers(self) -> dict[str, Any]:
-        """MLflow's numbered versions by ours; of two that were pushed at once the first."""
-        found: dict[str, Any] = {}
-        page: Any = ""
-        while page is not None:
-            many = self.client.search_model_versions(f"name='{self.name}'", page_token=page or None)
-            found |= {m.tags["version"]: m for m in many if "version" in m.tags}
-            page = many.token or None
-        return found
+        """Return MLflow's numbered versions by ours; of two pushed at once, the first."""
+        numbered: dict[str, Any] = {}
+        token: str | None = None
+        while True:
+            page = self.client.search_model_versions(f"name='{self.name}'", page_token=token)
+            for version in page:
+                if "version" in version.tags:
+                    numbered[version.tags["version"]] = version
+            if not page.token:
+                return numbered
+            token = page.token
 
 
 def open_registry(name: str) -> Mlflow:
@@ -150,12 +165,12 @@ def open_registry(name: str) -> Mlflow:
     return Mlflow(name)
 
 
-def _known(ask: Any, name: str, of: str) -> Any:
-    """The tags of what MLflow answers; None if it has no such thing."""
+def _tags(get: Callable[[str, str], Any], model: str, version: str) -> Any:
+    """Return the tags of a version that MLflow gets by its number or alias; None without one."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask(name, of).tags
+        return get(model, version).tags
     except MlflowException as error:
         # An alias that is not there is an invalid parameter.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):

@@ -33,24 +33,24 @@ def client() -> "MlflowClient":
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    return MlflowClient(where(), where())
+    return MlflowClient(tracking_uri(), tracking_uri())
 
 
-def where() -> str:
+def tracking_uri() -> str:
     """Return the URI of the tracker and of its registry."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
 
 
-def shown(text: str | None = None) -> str:
+def without_password(text: str | None = None) -> str:
     """Return that URI, or a text that has it, without the password that may be in it."""
-    return re.sub(r"//[^/@\s]*@", "//", where() if text is None else text)
+    return re.sub(r"//[^/@\s]*@", "//", tracking_uri() if text is None else text)
 
 
 def experiment(mlflow: "MlflowClient", name: str) -> str:
     """Return the identifier of an experiment, which is created if it does not exist."""
     existing = mlflow.get_experiment_by_name(name)
     if existing is None:
-        is_local = where().startswith("sqlite:")
+        is_local = tracking_uri().startswith("sqlite:")
         mlflow.create_experiment(name, FILES.absolute().as_uri() if is_local else None)
         existing = mlflow.get_experiment_by_name(name)
     return str(existing.experiment_id) if existing else ""
@@ -75,10 +75,11 @@ def record() -> str:
             new.write_text(f"{gate_digest}\n{run}\n", "utf-8")
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        if "already exists" in reason and where().endswith(DATABASE.name):
+        if "already exists" in reason and tracking_uri().endswith(DATABASE.name):
             reason = f"{DATABASE} was left unfinished by a run that was killed: delete it first"
-        return f"tracking: this run was not recorded, `ml track` does it later: {shown(reason)}"
-    return f"tracking: recorded as {run} in {shown()}"
+        reason = without_password(reason)
+        return f"tracking: this run was not recorded, `ml track` does it later: {reason}"
+    return f"tracking: recorded as {run} in {without_password()}"
 
 
 def _record() -> str:
