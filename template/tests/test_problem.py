@@ -9,7 +9,8 @@ from polars.testing import assert_frame_equal
 
 from rung_runtime import config
 from rung_runtime.model_package import predict
-from rung_runtime.pipeline import evaluate, ingest, split, train
+from rung_runtime.pipeline import ingest, split, train
+from rung_runtime.pipeline.baselines import baseline_predictions
 from rung_runtime.pipeline.ingest import inputs, labels, typed
 from rung_runtime.pipeline.metrics import SCORES, skill
 from rung_runtime.problem import features
@@ -54,7 +55,7 @@ def test_the_model_learns_something_from_a_sample(
     train_rows, holdout = split.split(rows, data)
     fitted = train.fit(train_rows, data, project_config.model)
     y_true = labels(holdout, data)
-    constant = evaluate.baselines(train_rows, holdout, data)["constant"]
+    constant = baseline_predictions(train_rows, holdout, data)["constant"]
     reference = SCORES[metric](y_true, constant)
     value = SCORES[metric](y_true, predict(fitted, holdout, data, features))
     assert skill(metric, value, reference) > 0

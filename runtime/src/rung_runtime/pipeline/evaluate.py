@@ -41,6 +41,8 @@ from .recipes import Recipe, out_of_fold
 from .resampling import Resampler, simultaneous_intervals
 from .slices import row_groups, slices
 
+baselines = baseline_predictions  # its name in 0.2, by which tests of projects call it
+
 
 def step(config: Config) -> str:
     with step_record("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as record:
