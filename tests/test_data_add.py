@@ -27,7 +27,7 @@ def loop(
     for name in ("config", "data"):
         shutil.copytree(project / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    return module("cli.delivery")
+    return module("cli.data")
 
 
 def came(*lines: str, name: str = "new.csv") -> Path:
@@ -103,10 +103,10 @@ def test_types_that_are_not_those_of_the_source_are_told(loop: ModuleType) -> No
 def test_of_two_who_add_at_once_neither_loses_its_rows(loop: ModuleType, module: Module) -> None:
     before = source().read_text().count("\n")
     package = Path(str(loop.__file__)).parent
-    sources = [str(package.parent), str(module("problem").folder().parents[1])]
+    sources = [str(package.parents[1]), str(module("problem").folder().parents[1])]
     code = f"import sys; sys.path[:0] = {sources!r}\n"
-    code += "from pathlib import Path; from rung_runtime import loop\n"
-    code += "loop.add_data(Path(sys.argv[1]).absolute())"
+    code += "from pathlib import Path; from rung_runtime.cli import data\n"
+    code += "data.add_data(Path(sys.argv[1]).absolute())"
     files = [came(*JULY[1 + 100 * n : 101 + 100 * n], name=f"new-{n}.csv") for n in range(4)]
     running = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for file in files]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]

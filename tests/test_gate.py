@@ -85,7 +85,7 @@ def test_a_perfect_regression_passes_beside_a_perfect_linear_one(module: Module)
     ids=["one class", "one number", "values near 1e300"],
 )
 def test_what_cannot_be_judged_is_a_sentence(module: Module, y: Any, words: str) -> None:
-    with pytest.raises(module("cli.delivery").UsageError, match=words.replace("+", r"\+")):
+    with pytest.raises(module("exceptions").UsageError, match=words.replace("+", r"\+")):
         judged(module, y, np.full(60, 0.5))
 
 
@@ -238,7 +238,7 @@ def test_a_worthless_model_is_worth_nothing(module: Module) -> None:
 
 def test_a_run_ends_with_the_failure_of_its_step_and_not_with_dvcs(module: Module) -> None:
     failure = module("adapters.pipeline_dvc")._failure
-    package = module("cli.delivery")
+    package = module("exceptions")
     ended = "ERROR: failed to reproduce 'gate': failed to run: ml gate, exited with {}\n"
     found = failure(ended.format(1), "the gate refused this model:\n  rmse: 2 is not ≤ 1")
     assert type(found) is package.RefusedError
@@ -256,7 +256,7 @@ def test_a_conflict_in_dvcs_lock_is_told_as_that(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  a: 1\n=======\n>>>>>>> b\n")
-    with pytest.raises(module("cli.delivery").UsageError, match=r"dvc\.lock has a merge conflict"):
+    with pytest.raises(module("exceptions").UsageError, match=r"dvc\.lock has a merge conflict"):
         module("adapters.pipeline_dvc").run({})
 
 

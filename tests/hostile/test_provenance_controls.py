@@ -88,7 +88,7 @@ def test_the_base_may_be_a_commit_and_nothing_else(controls: ModuleType) -> None
     commit = git(Path(), "rev-parse", "main")
     assert controls.compared(commit).base == commit
     for wrong in ("", "nothing", "0" * 40, "--all", "--output=evil", "main:config", "main main"):
-        with pytest.raises(controls.UsageError, match="no commit"):
+        with pytest.raises(controls.UsageError, match="not a commit"):
             controls.compared(wrong)
     assert not Path("evil").exists()
 
@@ -102,7 +102,7 @@ def test_a_job_of_the_base_sees_what_the_request_changes_without_its_files(
     assert keys(controls) == {}
     (one,) = controls.compared("main", "request").changes
     assert (one["key"], one["before"], one["after"]) == ("slice_rows", "100", "1000000")
-    with pytest.raises(controls.UsageError, match="no commit"):
+    with pytest.raises(controls.UsageError, match="not a commit"):
         controls.compared("main", "--all")
 
 
@@ -174,7 +174,7 @@ def test_another_task_is_judged_by_the_requests_own_gate_and_that_is_said(
     Path("config/data.yaml").write_text(yaml.safe_dump(data))
     change("gate.yaml", metric="rmse", thresholds={"rmse": 9e9})
     found = controls.compared("main")
-    assert "no metric of a regression task" in found.unfit
+    assert "not a metric of a regression task" in found.unfit
     folder = Path("copy")
     folder.mkdir()
     Path("artifacts").mkdir()

@@ -456,7 +456,7 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
     (place.path / "mine").mkdir()
     (place.path / "mine/thesis.txt").write_text("years of work")
     fetch, start = place.module("cli.delivery").fetch, place.module("cli.delivery").START
-    with pytest.raises(UsageError, match="no package"):
+    with pytest.raises(UsageError, match="not a package"):
         fetch(version.version, place.path / "mine")
     assert (place.path / "mine/thesis.txt").exists()
     assert isinstance(start, Path)

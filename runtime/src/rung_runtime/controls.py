@@ -51,9 +51,11 @@ def compared(base: str, head: str | None = None) -> Controls:
     """
     commit = _commit(base)
     other = _commit(head) if head else None
-    texts, changes = dict[Path, str](), list[dict[str, str]]()
+    texts = dict[Path, str]()
+    changes = list[dict[str, str]]()
     for path, kind in FILES.items():
-        before, after = _settings(commit, path, kind), _settings(other, path, kind)
+        before = _settings(commit, path, kind)
+        after = _settings(other, path, kind)
         if (text := _text(commit, path)) is not None:
             texts[path] = text
         changes += [
@@ -76,7 +78,7 @@ def _commit(name: str) -> str:
         return commit.strip()
     if _git("rev-parse", "--git-dir") is None:
         raise UsageError("Git opens no repository here, so there is no base: see `git status`")
-    raise UsageError(f"{name} is no commit of this clone: `git fetch origin {name}` brings it")
+    raise UsageError(f"{name} is not a commit of this clone: `git fetch origin {name}` brings it")
 
 
 def _text(commit: str, path: Path) -> str | None:
@@ -100,17 +102,17 @@ def _flat(settings: Strict) -> dict[str, str]:
 
     How a service listens and logs decides on no model.
     """
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
 
     def add(value: Any, *keys: str) -> None:
         if isinstance(value, dict) and value:
             for key, inner in value.items():
                 add(inner, *keys, str(key))
         else:
-            found[".".join(keys)] = str(value)
+            flat[".".join(keys)] = str(value)
 
     add(settings.model_dump(exclude={"service"}))
-    return found
+    return flat
 
 
 def _unfit(gate: Any) -> str | None:
@@ -118,14 +120,14 @@ def _unfit(gate: Any) -> str | None:
     data = config.read(DATA, Data)
     for name in (gate.metric, *gate.thresholds):
         if name not in METRICS[data.task]:
-            return f"its {name} is no metric of a {data.task} task"
+            return f"its {name} is not a metric of a {data.task} task"
     if gate.costs and data.task != "binary":
         return f"a {data.task} task has no costs"
     return None
 
 
 def looser(change: dict[str, str]) -> bool:
-    """Tell whether a change of a threshold asks for less; of other keys that is not told."""
+    """Check whether a change of a threshold asks for less; False for other keys."""
     name = change["key"].removeprefix("thresholds.")
     if name == change["key"]:
         return False
@@ -142,7 +144,7 @@ def judge(controls: Controls) -> None:
         controls: As `compared` returns them.
 
     Raises:
-        UsageError: A step cannot start or go on.
+        UsageError: A step cannot start, or fails.
         RefusedError: The gate of the base refuses the model.
     """
     if not controls.changes:
@@ -151,7 +153,8 @@ def judge(controls: Controls) -> None:
     with TemporaryDirectory(prefix=".base-", dir=ARTIFACTS) as folder:
         project = Path(folder)
         _copied(project, controls)
-        code, message = 0, ""
+        code = 0
+        message = ""
         for step in STEPS:
             code, message = _performed(step, project)
             if code:
@@ -243,7 +246,7 @@ def table(changes: list[dict[str, str]]) -> str:
 
 
 def _git(*args: str) -> str | None:
-    """What Git prints; None if it has no such commit or file."""
+    """Return what Git prints; None if it has no such commit or file."""
     try:
         done = subprocess.run(["git", *args], capture_output=True, check=False)
     except OSError as error:

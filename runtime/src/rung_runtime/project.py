@@ -63,7 +63,8 @@ def _checked(table: Any) -> Project:
             raise UsageError(f"{FILE}: [tool.rung] has no key {key!r}: use {', '.join(known)}")
         if isinstance(known[key], str) and not (isinstance(value, str) and value.isidentifier()):
             raise UsageError(f"{FILE}: [tool.rung] {key} is {value!r}: give a name")
-    level, ci = table.get("level", 0), table.get("ci", [])
+    level = table.get("level", 0)
+    ci = table.get("ci", [])
     if isinstance(level, bool) or level not in LEVELS:
         raise UsageError(f"{FILE}: [tool.rung] level is {level!r}: use one of 0, 1, 2")
     if not isinstance(ci, list) or not all(isinstance(name, str) for name in ci):

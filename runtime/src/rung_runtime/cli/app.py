@@ -45,17 +45,18 @@ app.add_typer(data_app, name="data")
 
 
 def perform(name: str) -> None:
-    """Run one step and say what came of it."""
+    """Run one step, and print its outcome."""
     from rich.console import Console
     from rich.markup import escape
 
     from .. import config
 
-    console, began = Console(highlight=False, soft_wrap=True), time.monotonic()
+    console = Console(highlight=False, soft_wrap=True)
+    start = time.monotonic()
     with console.status(f"{name} …"):
-        said = import_module(f"..pipeline.{name}", __package__).step(config.load())
-    taken = f"[dim]{time.monotonic() - began:4.1f} s[/]"
-    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(visible(said, keep=NEWLINE))}")
+        outcome = import_module(f"..pipeline.{name}", __package__).step(config.load())
+    taken = f"[dim]{time.monotonic() - start:4.1f} s[/]"
+    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(visible(outcome, keep=NEWLINE))}")
 
 
 def _command(name: str) -> Callable[[], None]:
@@ -105,17 +106,17 @@ def predict(
         raise UsageError("name either a file or, with --json, rows")
     model = model_package.load_package()
     if file:
-        given = ingest.read(START / file, model.data.separator)
+        raw_rows = ingest.read(START / file, model.data.separator)
     else:
         try:
-            found = json.loads(rows or "")
-            table = [found] if isinstance(found, dict) else found
+            document = json.loads(rows or "")
+            table = [document] if isinstance(document, dict) else document
             if table == [] or not all(isinstance(row, dict) and row for row in table):
                 raise ValueError("give an object of columns, or a list of them")
-            given = pl.DataFrame(table, infer_schema_length=None)
+            raw_rows = pl.DataFrame(table, infer_schema_length=None)
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
             raise UsageError(f"--json: {str(error).splitlines()[0]}") from None
-    known = model.read(given)
+    known = model.read(raw_rows)
     if failures := model.failures(known):
         raise RefusedError("\n  ".join(["the rows break the contract:", *validate.tell(failures)]))
     for answer in model.answers(model.predict(known)):
@@ -140,8 +141,8 @@ def use(
     """Learn contract, task, split and gate from a file of yours, and say why."""
     from ..contract.onboard import use
 
-    asked = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}
-    use(START / file, target, replace=replace, **asked)
+    options = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}
+    use(START / file, target, replace=replace, **options)
 
 
 if HAS_LOOP:
@@ -174,14 +175,14 @@ def _main() -> None:
         yours = [call for call in calls if _is_problem(Path(call.filename).parent)]
         if yours:
             where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
-            said = str(error).strip().partition("\n")[0]
-            _leave(2, f"{where}: {type(error).__name__}: {said}")
+            message = str(error).strip().partition("\n")[0]
+            _leave(2, f"{where}: {type(error).__name__}: {message}")
         traceback.print_exc()
         _leave(70, "this is a bug of ml, not of your input: please report the lines above")
 
 
 def _is_problem(folder: Path) -> bool:
-    """Tell whether a folder is the project's `problem/`, or the copy that a package brought."""
+    """Check whether a folder is the project's `problem/`, or the copy that a package brought."""
     packaged = folder.name == "problem" and (folder.parent / "manifest.json").is_file()
     return packaged or folder == problem.folder()
 
@@ -193,6 +194,6 @@ def _root() -> Path:
     raise UsageError(f"{START} is in no project: go to a folder with config/ and pyproject.toml")
 
 
-def _leave(code: int, said: object) -> None:
-    typer.echo(f"ml: {visible(said, keep=NEWLINE)}", err=True)
+def _leave(code: int, message: object) -> None:
+    typer.echo(f"ml: {visible(message, keep=NEWLINE)}", err=True)
     sys.exit(code)

@@ -1,6 +1,5 @@
 """The commands of level 1: tracking, registry, service, deployment, monitoring, retraining."""
 
-import gzip
 import os
 from contextlib import suppress
 from importlib import import_module
@@ -11,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from .. import RefusedError, UsageError, adapters, project
+from .. import UsageError, adapters, project
+from .data import add_data
 
 START = Path.cwd()
 labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What really happened.")
@@ -55,30 +55,31 @@ def run(base: str | None = None) -> None:
 
     controls = _load("controls")
     controls.forget()
-    found = controls.compared(base) if base else None
+    comparison = controls.compared(base) if base else None
     with _load("step_runner").start(main) as variables:
         _load("registry").refresh_champion_pointer()  # a new champion makes the comparison stale
         _load("stamp").refresh()  # and another runtime every step
         _measure_again()
         try:
             adapters.load("pipeline", "dvc").run(variables)
-            if found:
-                controls.judge(found)
+            if comparison:
+                controls.judge(comparison)
         finally:
-            if found:
-                _report(found)
+            if comparison:
+                _report(comparison)
             typer.echo(adapters.load("tracker", "mlflow").record())
 
 
-def _report(found: Any) -> None:
-    """Have the report tell how the controls differ, also of a model that its own gate refused."""
+def _report(comparison: Any) -> None:
+    """Write the report with what differs in the controls, even if the own gate refused."""
     from ..config import load
     from ..pipeline import report
 
-    controls, artifacts = _load("controls"), _load("artifacts")
+    controls = _load("controls")
+    artifacts = _load("artifacts")
     with suppress(UsageError):  # nothing was judged at all
         if not artifacts.DOCUMENTS["controls"].exists():
-            controls.record(found, None, [])
+            controls.record(comparison, None, [])
         report.write(load())
 
 
@@ -151,10 +152,11 @@ def fetch(
     to: Annotated[Path, Option(help="The folder to bring it to: none, or one with a package.")],
 ) -> None:
     """Bring a package from the registry, found whole."""
-    registry, folder = _load("registry"), START / to
+    registry = _load("registry")
+    folder = START / to
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
     if not empty and not (folder / "manifest.json").is_file():
-        raise UsageError(f"{folder} is no package, and would be replaced: name another folder")
+        raise UsageError(f"{folder} is not a package, and would be replaced: name another folder")
     typer.echo(registry.fetch_version(registry.find(version), folder))
 
 
@@ -171,8 +173,8 @@ def image(
         typer.echo(images.image(version, push))
     elif push or version is None:
         raise UsageError("--noted prints the image that a version has: name one, without --push")
-    elif found := images.noted(version):
-        typer.echo(found)
+    elif image_digest := images.noted(version):
+        typer.echo(image_digest)
 
 
 def sign(
@@ -249,7 +251,8 @@ def parity(
     from ..config.delivery import load_delivery
     from ..pipeline import ingest
 
-    champion, service = registry.current_champion(), load_delivery().service
+    champion = registry.current_champion()
+    service = load_delivery().service
     if champion is None:
         raise UsageError("there is no champion: run `ml deploy` first")
     registry.require_expected(champion)
@@ -311,18 +314,24 @@ def retrain(
     """Run, register and deploy if a monitor decided so: once for each of its alarms."""
     if dispatch and _unserved():
         return
-    run, said = _train, "trained"
+    train = _train
+    outcome = "trained"
     if dispatch:
-        run, said = _load("ci_platform").require_platform().train, "a training was started"
-    typer.echo(_load("monitoring").retrain(run, again, said))
+        train = _load("ci_platform").require_platform().train
+        outcome = "a training was started"
+    typer.echo(_load("monitoring").retrain(train, again, outcome))
 
 
 def _unserved() -> bool:
-    """Say so if this is a runner where no service, and so no log, is."""
-    delivery, log = _load("delivery"), _load("config.delivery").load_delivery().service.log
-    if "://" in log or (at := delivery.rehearsal_platform()) is None:
+    """Check whether this is a runner with no service, and so no log; if so, show a notice."""
+    delivery = _load("delivery")
+    log = _load("config.delivery").load_delivery().service.log
+    if "://" in log:
         return False
-    at.notice(f"Nothing is monitored, as nothing serves here. {delivery.OWN_MACHINE_HINT}")
+    platform = delivery.rehearsal_platform()
+    if platform is None:
+        return False
+    platform.notice(f"Nothing is monitored, as nothing serves here. {delivery.OWN_MACHINE_HINT}")
     return True
 
 
@@ -332,8 +341,9 @@ def comment() -> None:
     from ..escaping import cell, code
     from ..pipeline import report
 
-    at, settings = _load("ci_platform").require_platform(), load()
-    jobs = at.jobs()
+    platform = _load("ci_platform").require_platform()
+    settings = load()
+    jobs = platform.jobs()
     try:
         text = report.write(settings)
     except Exception as error:  # of documents that the request's own code has made
@@ -345,7 +355,8 @@ def comment() -> None:
         mark = f"❌ {result if result.isalpha() else cell(result)}"
         rows.append(f"| {cell(name)} | {marks.get(result, mark)} |")
     table = "\n".join(["", "## Jobs", "", "| | |", "|---|---|", *rows, ""]) if jobs else ""
-    base, head = os.environ.get("ML_BASE"), os.environ.get("ML_HEAD")
+    base = os.environ.get("ML_BASE")
+    head = os.environ.get("ML_HEAD")
     if base and head:  # told by this job, and not by documents of the request
         controls = _load("controls")
         try:
@@ -354,14 +365,15 @@ def comment() -> None:
             changes = f"❌ It cannot be read: {code(error, 500)}"
         about = "\n## What models are judged by\n\nThis request changes it, says Git:"
         table += f"{about}\n\n{changes}\n" if changes else ""
-    why = at.comment(text, table)
-    typer.echo(f"no comment: {why}" if why else "the comment is up to date")
+    reason = platform.comment(text, table)
+    typer.echo(f"no comment: {reason}" if reason else "the comment is up to date")
 
 
 def _train() -> None:
     run()
     registry = _load("registry")
-    champion, new = registry.current_champion(), registry.register()
+    champion = registry.current_champion()
+    new = registry.register()
     if champion == new:
         typer.echo(f"{new} came out again: `ml data add` brings more rows to learn from")
     typer.echo(_load("delivery").deploy(new.reference, None))
@@ -372,49 +384,3 @@ def add_labels(
 ) -> None:
     """Tell what really happened, for `ml monitor` to compare with what was predicted."""
     typer.echo(_load("prediction_log").add_labels(START / file))
-
-
-def add_data(
-    file: Annotated[Path, Argument(help="More rows, as the source has them.")],
-) -> None:
-    """Append rows to the source, if they keep the contract and are not there yet."""
-    import polars as pl
-
-    from ..artifacts import ARTIFACTS, atomic_write
-    from ..config import load
-    from ..pipeline import ingest, validate
-    from ..registry import file_lock
-
-    data = load().data
-    source, came = Path(data.source), ingest.read(START / file, data.separator)
-    with file_lock(ARTIFACTS / "data.lock"):  # of two at once neither loses its rows
-        old = ingest.read(source, data.separator)
-        if missing := [name for name in old.columns if name not in came.columns]:
-            raise UsageError(f"{file} lacks the column {missing[0]} of {source}")
-        came = came.select(old.columns)
-        for name, kind in old.schema.items():
-            if came.schema[name] != kind:
-                said = f"column {name} is {came.schema[name]}, and {kind} in {source}"
-                raise UsageError(f"{file}: {said}: give a file of the same kind and types")
-        new = came.join(old, on=old.columns, how="anti", nulls_equal=True, maintain_order="left")
-        if new.is_empty():
-            raise RefusedError(f"all rows of {file} are in {source} already")
-        both = pl.concat([old, new])
-        fresh = data.model_copy(update={"min_rows": 1})
-        for rows in (came, both):  # alone, so that old rows cannot hide what is wrong with new ones
-            if failures := validate.check(ingest.typed(rows, data), fresh)["failures"]:
-                said = "\n  ".join(validate.tell(failures))
-                raise RefusedError(f"{file} breaks the contract, nothing was added:\n  {said}")
-        with atomic_write(source) as whole:
-            if source.suffix == ".parquet":
-                both.write_parquet(whole)
-            else:  # as bytes, so that no line that was there changes
-                packed, before = source.suffix == ".gz", source.read_bytes()
-                plain = new.with_columns(pl.col(pl.String).replace("", None))  # no quotes for ""
-                text = plain.write_csv(include_header=False, separator=data.separator)
-                ended = (gzip.decompress(before) if packed else before).endswith(b"\n")
-                more = (text if ended else f"\n{text}").encode()
-                whole.write_bytes(before + (gzip.compress(more) if packed else more))
-    known = f" ({came.height - new.height:,} were there already)" * (came.height > new.height)
-    added = f"{new.height:,} rows added to {source}{known}"
-    typer.echo(f"{added}, which has {both.height:,} now: ml run")

@@ -1,4 +1,4 @@
-"""The registry's interface: what an adapter does, and what it tells of a version."""
+"""The registry's interface: what an adapter does, and what it knows about a version."""
 
 import re
 from collections.abc import Callable

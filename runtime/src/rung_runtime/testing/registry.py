@@ -135,7 +135,7 @@ class RegistryContract:
         for version in reversed(names):
             registry.point("champion", version)
             assert open_registry().alias("champion") == version
-        assert [found.version for found in open_registry().versions()] == names
+        assert [version.version for version in open_registry().versions()] == names
         assert registry.get("history") is None
 
     def test_what_is_not_there_is_said_and_leaves_nothing(
