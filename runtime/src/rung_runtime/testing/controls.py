@@ -47,7 +47,8 @@ from ..records import (
     Slice,
 )
 
-START, ROWS = datetime(2024, 1, 1), 400
+START = datetime(2024, 1, 1)
+ROWS = 400
 DATA = Data(
     source="data/raw/control.csv",
     target="late",
@@ -115,22 +116,22 @@ REFUSED: dict[str, tuple[pl.DataFrame, str | None, str, int]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_the_contract_refuses_when(case: str) -> None:
     rows, column, rule, count = REFUSED[case]
-    found = check(typed(rows, DATA), DATA, NOW)
-    assert found["verdict"] == "refused"
-    told = [(f["column"], f["rule"], f["count"]) for f in found["failures"]]
-    assert told == [(column, rule, count)]
-    assert all(failure["samples"] for failure in found["failures"])
+    document = check(typed(rows, DATA), DATA, NOW)
+    assert document["verdict"] == "refused"
+    failures = [(f["column"], f["rule"], f["count"]) for f in document["failures"]]
+    assert failures == [(column, rule, count)]
+    assert all(failure["samples"] for failure in document["failures"])
 
 
 def test_the_contract_refuses_when_the_newest_row_is_stale() -> None:
-    found = check(typed(CLEAN, DATA), DATA, NOW + timedelta(days=31))
-    assert [failure["rule"] for failure in found["failures"]] == ["stale newest row"]
+    document = check(typed(CLEAN, DATA), DATA, NOW + timedelta(days=31))
+    assert [failure["rule"] for failure in document["failures"]] == ["stale newest row"]
 
 
 def test_the_contract_accepts_clean_rows() -> None:
-    found = check(typed(CLEAN, DATA), DATA, NOW)
-    assert found["verdict"] == "passed"
-    assert set(found["columns"]) == set(DATA.columns)
+    document = check(typed(CLEAN, DATA), DATA, NOW)
+    assert document["verdict"] == "passed"
+    assert set(document["columns"]) == set(DATA.columns)
 
 
 def test_a_split_by_time_trains_on_nothing_from_the_future() -> None:
@@ -226,7 +227,7 @@ def metrics_document(scores: Scores, **changes: Any) -> MetricsDocument:
 
 def verdicts(
     task: Task,
-    given: Floats,
+    y_pred: Floats,
     linear: Floats | None = None,
     comparison: Comparison | None = None,
     **changes: Any,
@@ -246,13 +247,13 @@ def verdicts(
     )
     others = {"constant": constant(task), "linear": constant(task) if linear is None else linear}
     config = Config(data=data, model=Model(), gate=gate)
-    scores = judge(truth(task), given, others, pl.DataFrame({"place": PLACE}), config)
+    scores = judge(truth(task), y_pred, others, pl.DataFrame({"place": PLACE}), config)
     checks = decide(metrics_document(scores, **changes), gate, comparison)
     return {check.check.split(",")[0]: check.verdict for check in checks}
 
 
-def refused(found: dict[str, str]) -> set[str]:
-    return {name for name, verdict in found.items() if verdict == "refused"}
+def refused(by_check: dict[str, str]) -> set[str]:
+    return {name for name, verdict in by_check.items() if verdict == "refused"}
 
 
 TASKS: list[Task] = ["binary", "multiclass", "regression"]
@@ -260,9 +261,9 @@ TASKS: list[Task] = ["binary", "multiclass", "regression"]
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_good_model_passes_every_check(task: Task) -> None:
-    found = verdicts(task, honest(task))
-    assert len(found) == (9 if task == "regression" else 10)
-    assert refused(found) == set()
+    by_check = verdicts(task, honest(task))
+    assert len(by_check) == (9 if task == "regression" else 10)
+    assert refused(by_check) == set()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -281,21 +282,22 @@ def test_a_model_worse_than_a_linear_one_is_refused(task: Task) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_model_that_is_useless_on_one_slice_is_refused(task: Task) -> None:
-    given, small = honest(task), PLACE == "small"
-    given[small] = constant(task)[small]
-    found = verdicts(task, given)
-    assert "worst slice" in refused(found)
-    assert {found[METRICS[task][0]], found["skill over a constant"]} == {"passed"}
+    y_pred = honest(task)
+    small = PLACE == "small"
+    y_pred[small] = constant(task)[small]
+    by_check = verdicts(task, y_pred)
+    assert "worst slice" in refused(by_check)
+    assert {by_check[METRICS[task][0]], by_check["skill over a constant"]} == {"passed"}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_miscalibrated_model_is_refused(task: Task) -> None:
-    given = honest(task)
+    y_pred = honest(task)
     if task == "regression":
-        given = given + 0.4 * truth(task).std()
+        y_pred = y_pred + 0.4 * truth(task).std()
     else:  # far too unsure of itself, in the right order
-        given = 0.4 * given + 0.6 / given.shape[1]
-    assert "calibration error" in refused(verdicts(task, given))
+        y_pred = 0.4 * y_pred + 0.6 / y_pred.shape[1]
+    assert "calibration error" in refused(verdicts(task, y_pred))
 
 
 @pytest.mark.parametrize(
@@ -325,8 +327,8 @@ def test_probabilities_that_are_wrong_for_a_rare_class_are_refused() -> None:
     y = (np.arange(HELD) < rare * HELD).astype(float)
 
     def refused_at(share: float) -> set[str]:
-        given = np.tile([1 - share, share], (HELD, 1))
-        checks = calibration_checks(calibration(y, given, classes=["no", "yes"]), GATE)
+        y_pred = np.tile([1 - share, share], (HELD, 1))
+        checks = calibration_checks(calibration(y, y_pred, classes=["no", "yes"]), GATE)
         return {check.id or "" for check in checks if check.verdict == "refused"}
 
     assert refused_at(rare) == set()
@@ -338,8 +340,8 @@ def test_probabilities_that_are_wrong_for_a_rare_class_are_refused() -> None:
 def test_a_slice_is_judged_only_where_it_has_an_interval(high: float | None) -> None:
     skill = Interval(value=-1.0, low=None, high=high)
     few = Slice(column="place", value="small", rows=100, metric=skill, skill=skill)
-    found = verdicts("binary", honest("binary"), slices=[few])
-    assert ("worst slice" in refused(found)) == (high is not None)
+    by_check = verdicts("binary", honest("binary"), slices=[few])
+    assert ("worst slice" in refused(by_check)) == (high is not None)
 
 
 def test_few_rows_of_a_class_are_told_with_the_verdict() -> None:

@@ -43,7 +43,8 @@ TITLE = "org.opencontainers.image.title"
 FILEPATH = "org.cncf.model.filepath"
 REF_NAME = "org.opencontainers.image.ref.name"
 NOTES = "note-"
-CARD, README = "MODEL_CARD.md", "README.md"  # what a ModelPack calls its card
+CARD = "MODEL_CARD.md"
+README = "README.md"  # what a ModelPack calls its card
 NOTE = {"architecture": "unknown", "os": "unknown", "rootfs": {"type": "layers", "diff_ids": []}}
 MAX_LAYERS = 1_000
 
@@ -101,8 +102,8 @@ class Folder:
     def tags(self) -> list[str]:
         return [entry["annotations"][REF_NAME] for entry in self._entries()]
 
-    def blob(self, of: str) -> bytes | None:
-        path = self._place(of)
+    def blob(self, digest: str) -> bytes | None:
+        path = self._place(digest)
         return path.read_bytes() if path.is_file() else None
 
     def download(self, digest: str, size: int, to: Path) -> str | None:
@@ -114,9 +115,10 @@ class Folder:
             return f"sha256:{hashlib.file_digest(written, 'sha256').hexdigest()}"
 
     def put(self, content: bytes) -> None:
-        of = digest(content)
-        if (found := self.blob(of)) is None or digest(found) != of:
-            self._write(self._place(of), content)
+        name = digest(content)
+        stored = self.blob(name)
+        if stored is None or digest(stored) != name:
+            self._write(self._place(name), content)
 
     def manifest(self, reference: str) -> tuple[str, bytes] | None:
         for entry in self._entries():
@@ -134,10 +136,10 @@ class Folder:
             whole = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [*kept, new]}
             self._write(self.index, json.dumps(whole, indent=2).encode())
 
-    def _place(self, of: str) -> Path:
-        if not DIGEST.fullmatch(of):
-            raise UsageError(f"{self.path}/ is damaged: {of!r} is not a digest")
-        return self.path / "blobs" / of.replace(":", "/")
+    def _place(self, digest: str) -> Path:
+        if not DIGEST.fullmatch(digest):
+            raise UsageError(f"{self.path}/ is damaged: {digest!r} is not a digest")
+        return self.path / "blobs" / digest.replace(":", "/")
 
     def _entries(self) -> list[dict[str, Any]]:
         if not self.index.exists():
@@ -216,15 +218,16 @@ class Artifact:
             annotations = annotations if isinstance(annotations, dict) else {}
             # The card has another name outside of a package.
             title = annotations.get(f"{OWN}file", annotations.get(TITLE, ""))
-            of, size = entry.get("digest"), entry.get("size")
-            if not isinstance(of, str) or not DIGEST.fullmatch(of) or type(size) is not int:
+            digest = entry.get("digest")
+            size = entry.get("size")
+            if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
                 raise UsageError(f"{where} is malformed: a layer has no digest and size")
             if not isinstance(title, str) or not _inside(title) or size < 0:
                 raise UsageError(f"{where} names a file outside of it: {_shown(title)}")
             path = PurePosixPath(title)
             if path in files or any(parent in files for parent in path.parents):
                 raise UsageError(f"{where} names a file twice: {_shown(title)}")
-            files[path] = Layer(path, of, size)
+            files[path] = Layer(path, digest, size)
         for path in files:
             if any(path in other.parents for other in files):
                 raise UsageError(f"{where} names a file twice: {path}")
@@ -250,7 +253,8 @@ class Oci:
     """See `Registry`."""
 
     def __init__(self, store: Store, where: str):
-        self.store, self.where = store, where
+        self.store = store
+        self.where = where
 
     def push(self, folder: Path, manifest: "Manifest", facts: dict[str, str]) -> None:
         name = manifest["version"]
@@ -290,15 +294,15 @@ class Oci:
         return version if version.version == name else None  # a tag that was moved
 
     def versions(self, newest: int | None = None) -> list[Version]:
-        found = list[Version]()
+        versions = list[Version]()
         names = self.names()
         # In a folder it costs nothing to read all of them.
         if newest is not None and isinstance(self.store, Remote):
             names = names[max(0, len(names) - newest) :]
         for name in names:
             if version := self.version(name):
-                found.append(version)
-        return found
+                versions.append(version)
+        return versions
 
     def fetch(self, version: str, to: Path) -> Path:
         where = self._named(version)
@@ -347,11 +351,11 @@ class Oci:
         return artifact.version(self._named(name)).version if artifact else None
 
     def point(self, name: str, version: str) -> None:
-        found = self.store.manifest(version)
-        if found is None or digest(found[1]) != found[0]:
+        manifest = self.store.manifest(version)
+        if manifest is None or digest(manifest[1]) != manifest[0]:
             raise UsageError(f"{version} in {self.where} is missing or damaged")
-        kind = parsed(found[1], self._named(version)).get("artifactType")
-        self.store.tag(name, found[1], kind if isinstance(kind, str) else "")
+        kind = parsed(manifest[1], self._named(version)).get("artifactType")
+        self.store.tag(name, manifest[1], kind if isinstance(kind, str) else "")
 
     def lock(self) -> AbstractContextManager[EnsureLease]:
         if isinstance(self.store, Folder):
@@ -378,10 +382,10 @@ class Oci:
         self.store.tag(name, _bytes(manifest), manifest.get("artifactType", ""))
 
     def _artifact(self, tag: str) -> Artifact | None:
-        found = self.store.manifest(tag)
-        if found is None:
+        manifest = self.store.manifest(tag)
+        if manifest is None:
             return None
-        expected, content = found
+        expected, content = manifest
         if digest(content) != expected:
             raise UsageError(f"{self.where}: the manifest {expected} of {tag} is damaged")
         return Artifact.read(content, self._named(tag))
@@ -395,7 +399,7 @@ def open_registry(where: str) -> Oci:
     if "://" not in where:
         return Oci(Folder(Path(where)), f"{where}/")
     if not where.startswith(("oci://", "oci+http://")):
-        raise UsageError(f"config/delivery.yaml: registry: {where} is no folder and no oci://")
+        raise UsageError(f"config/delivery.yaml: registry: {where} is neither a folder nor oci://")
     return Oci(Remote(where), where)
 
 

@@ -84,13 +84,13 @@ class Answer:
         Errors are https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes;
         token servers have `details` or `message`, after OAuth 2 `error_description`.
         """
-        said = ""
+        text = ""
         try:
             content = json.loads(self.body)
         except (ValueError, RecursionError):
             content = None
             if not self.headers.get("Content-Type", "").startswith("text/html"):
-                said = self.body.decode("utf-8", "replace")
+                text = self.body.decode("utf-8", "replace")
         if isinstance(content, dict):
             errors = content.get("errors")
             if isinstance(errors, list) and errors and isinstance(errors[0], dict):
@@ -99,8 +99,8 @@ class Answer:
                 names = ("details", "message", "error_description", "error")
                 parts = [content[name] for name in names if content.get(name)][:1]
             texts = [part if isinstance(part, str) else json.dumps(part) for part in parts if part]
-            said = ": ".join(dict.fromkeys(texts))
-        line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+            text = ": ".join(dict.fromkeys(texts))
+        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         head = f"{self.status} {self.reason}".strip()
         return f"{head}: {line[:300]}" if line else head
 
@@ -129,7 +129,8 @@ class Remote:
             shown = re.sub(r"//[^/]*@", "//…@", url)
             message = f"config/delivery.yaml: registry: {shown} is not oci://HOST/NAME"
             raise UsageError(f"{message}, with a HOST like ghcr.io or localhost:5000")
-        self.host, self.name = host.lower(), name
+        self.host = host.lower()
+        self.name = name
         server = docker_login.HUB if self.host in docker_login.HUB_NAMES else self.host
         prefix = "http" if scheme == "oci+http" else "https"
         self.origin = _origin(f"{prefix}://{server}")
@@ -284,16 +285,16 @@ class Remote:
     def _has(self, name: str, manifest: bytes) -> bool:
         """Whether a tag holds this manifest; no if that is not to be known."""
         try:
-            found = self.manifest(name)
+            stored = self.manifest(name)
         except UsageError:
             return False
-        return found is not None and found[1] == manifest
+        return stored is not None and stored[1] == manifest
 
     def _has_blob(self, digest: str) -> bool:
-        found = self._ask("HEAD", f"blobs/{digest}", 200, 404).status == 200
-        if found:
+        is_stored = self._ask("HEAD", f"blobs/{digest}", 200, 404).status == 200
+        if is_stored:
             self.present.add(digest)
-        return found
+        return is_stored
 
     def _upload(self, digest: str) -> str:
         """Open an upload; return where its content is to be put."""
@@ -326,7 +327,7 @@ class Remote:
         """
         try:
             links = requests.utils.parse_header_links(answer.headers.get("Link", ""))
-            link = next((one["url"] for one in links if one.get("rel") == "next"), "")
+            link = next((item["url"] for item in links if item.get("rel") == "next"), "")
             target = urlsplit(urljoin(answer.url, link))
         except (ValueError, KeyError):
             link = ""
@@ -396,8 +397,8 @@ class Remote:
                         raise self._refused(answer, method, path)
                     return answer
                 problem = self._refused(answer, method, path)
-                asked = answer.retry_after()
-                wait = pause if asked is None else asked
+                retry_after = answer.retry_after()
+                wait = pause if retry_after is None else retry_after
             left -= 1
             seconds = min(seconds, end - monotonic() - wait)
             if left < 0 or seconds <= 0:
@@ -438,9 +439,9 @@ class Remote:
         Raises:
             UsageError: We cannot, or may not.
         """
-        asked = answer.headers.get("WWW-Authenticate", "")
-        bearer = re.search(r"(?i)\bbearer\s+(.*)", asked)
-        known = re.match(r"(?i)\s*basic\b|.*,\s*basic\s", asked)
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        bearer = re.search(r"(?i)\bbearer\s+(.*)", challenge)
+        known = re.match(r"(?i)\s*basic\b|.*,\s*basic\s", challenge)
         if self.login and not self.encrypted and not _loopback(self.origin[1]):
             raise UsageError(
                 f"{self.url}: the registry asks for a login, and that is sent encrypted only: "
@@ -462,7 +463,8 @@ class Remote:
         try:
             scheme, host, _ = _origin(realm)
         except ValueError:
-            scheme, host = "", ""
+            scheme = ""
+            host = ""
         if not host or (scheme != "https" and (self.encrypted or not _loopback(host))):
             named = f"{scheme}://{host}" if host else "no address"
             raise UsageError(f"{self.url}: the registry names {named} for logins, not one with TLS")
@@ -545,8 +547,8 @@ class Remote:
                     if count > most:
                         break
                 body = out.getvalue() if isinstance(out, BytesIO) else b""
-                found = response.headers
-                return Answer(response.status_code, response.reason or "", found, body, url)
+                headers_read = response.headers
+                return Answer(response.status_code, response.reason or "", headers_read, body, url)
 
         try:
             return _within(left, talk)
@@ -577,21 +579,21 @@ class Remote:
 
     def _refused(self, answer: Answer, method: str, path: str) -> UsageError:
         """What to tell a person of an answer: the registry's own reason, and what to do."""
-        said = answer.message()
+        text = answer.message()
         for secret in self._secrets():
-            said = said.replace(secret, "…")  # a registry may repeat what it was sent
+            text = text.replace(secret, "…")  # a registry may repeat what it was sent
         if answer.status == 429:
             wait = answer.retry_after()
             when = "later" if wait is None else f"in {wait:.0f} s"
-            return UsageError(f"{self.url}: the registry takes no more for now: {said}: try {when}")
+            return UsageError(f"{self.url}: the registry takes no more for now: {text}: try {when}")
         if answer.status >= 500:
-            return UsageError(f"{self.url}: the registry does not answer: {said}: try again later")
+            return UsageError(f"{self.url}: the registry does not answer: {text}: try again later")
         if answer.status in (401, 403):
-            return UsageError(f"{self.url}: the registry refuses: {said}: {self._advice(answer)}")
-        asked = f" to {method} {path.partition('?')[0]}" if method else ""
+            return UsageError(f"{self.url}: the registry refuses: {text}: {self._advice(answer)}")
+        request = f" to {method} {path.partition('?')[0]}" if method else ""
         if answer.status == 404 and method != "GET":
-            asked += ": is there such a repository, and may this login write to it?"
-        return UsageError(f"{self.url}: the registry answers {said}{asked}")
+            request += ": is there such a repository, and may this login write to it?"
+        return UsageError(f"{self.url}: the registry answers {text}{request}")
 
     def _secrets(self) -> list[str]:
         """What was sent to prove who we are."""
@@ -648,7 +650,7 @@ def _within(left: Callable[[], float], act: Callable[[], T]) -> T:
     """Do something while there is time left: a socket's own timeout begins anew with each byte.
 
     Raises:
-        Slow: It takes longer. It goes on in a thread that nobody waits for.
+        Slow: It takes longer. It continues in a thread that nobody waits for.
     """
     results = list[T]()
     errors = list[BaseException]()

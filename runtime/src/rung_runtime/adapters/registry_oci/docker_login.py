@@ -61,18 +61,18 @@ def find(host: str) -> Login:
     except Unreadable as error:
         return Login(problem=str(error))
     problems = list[str]()
-    for kind, found in (
+    for kind, entry in (
         ("helper", next((helpers[key] for key in helpers if _host(key) in names), None)),
         ("entry", next((auths[key] for key in auths if _host(key) in names and auths[key]), None)),
         ("helper", config.get("credsStore")),
     ):
-        if not found:
+        if not entry:
             continue
         try:
             if kind == "helper":
-                login = _from_helper(found, server)
+                login = _from_helper(entry, server)
             else:
-                login = _from_entry(found, f"{path}: {host}")
+                login = _from_entry(entry, f"{path}: {host}")
         except Unreadable as error:
             problems.append(str(error))
             continue
@@ -116,7 +116,8 @@ def _from_entry(entry: Any, where: str) -> Login:
     tokens = {name: entry.get(name) or "" for name in ("identitytoken", "registrytoken")}
     if not all(isinstance(value, str) for value in (fields | tokens).values()):
         raise Unreadable(f"{where} has a login that is not text")
-    user, password = fields["username"], fields["password"]
+    user = fields["username"]
+    password = fields["password"]
     if fields["auth"]:
         try:
             text = base64.b64decode(fields["auth"], validate=True).decode("utf-8")
@@ -163,8 +164,8 @@ def _from_helper(name: Any, server: str) -> Login:
         answer = json.loads(output)
     except (ValueError, RecursionError):
         # Never print what it printed: it may be a secret.
-        said = "something that is not JSON" if output else "nothing"
-        raise Unreadable(f"{program} prints {said}") from None
+        output_kind = "something that is not JSON" if output else "nothing"
+        raise Unreadable(f"{program} prints {output_kind}") from None
     user = answer.get("Username") if isinstance(answer, dict) else None
     secret = answer.get("Secret") if isinstance(answer, dict) else None
     if not isinstance(user, str) or not isinstance(secret, str):
