@@ -282,7 +282,7 @@ def test_a_report_is_short_whatever_breaks_the_contract(
 def test_what_breaks_the_contract_is_one_line_each(module: Import) -> None:
     for attack in ATTACKS:
         failures = refused_rows(module, attack, 2).model_dump()["failures"]
-        lines = module("pipeline.validate").tell(failures)
+        lines = module("pipeline.validate").describe(failures)
         assert len("\n".join(lines).splitlines()) == 2
         assert all(line.isprintable() for line in lines)
 

@@ -26,7 +26,7 @@ from . import UsageError
 from .artifacts import MODEL, PACKAGE, digest
 from .config import Data
 from .pipeline.ingest import inputs, typed
-from .pipeline.validate import Rules, failures
+from .pipeline.validate import FailedRule, Rules, failures
 
 MANIFEST = "manifest.json"
 MAX_DOCUMENT_BYTES = 64 << 20  # of a document that is read before the package is known to be whole
@@ -101,7 +101,7 @@ class Model:
         """Type the feature columns of rows as `problem.data.load` or JSON has them."""
         return typed(rows, self.request_contract)
 
-    def failures(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    def failures(self, rows: pl.DataFrame) -> list[FailedRule]:
         """Return what is wrong with typed rows: see `pipeline.validate.failures`."""
         return failures(rows, self.request_contract, self.rules)
 

@@ -118,7 +118,8 @@ def predict(
             raise UsageError(f"--json: {str(error).splitlines()[0]}") from None
     known = model.read(raw_rows)
     if failures := model.failures(known):
-        raise RefusedError("\n  ".join(["the rows break the contract:", *validate.tell(failures)]))
+        lines = ["the rows break the contract:", *validate.describe(failures)]
+        raise RefusedError("\n  ".join(lines))
     for answer in model.answers(model.predict(known)):
         typer.echo(json.dumps(answer, ensure_ascii=False))
 

@@ -41,7 +41,7 @@ def add_data(
         for checked in (rows, both):
             failures = validate.check(ingest.typed(checked, data), contract)["failures"]
             if failures:
-                message = "\n  ".join(validate.tell(failures))
+                message = "\n  ".join(validate.describe(failures))
                 raise RefusedError(f"{file} breaks the contract, nothing was added:\n  {message}")
         _append(new, both, source, data.separator)
     duplicates = rows.height - new.height

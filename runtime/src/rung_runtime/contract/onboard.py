@@ -23,7 +23,7 @@ from ..exceptions import UsageError
 from ..pipeline.identity import identifying, identities
 from ..pipeline.ingest import read, typed
 from ..pipeline.leaks import features_that_predict_alone
-from ..pipeline.validate import check, tell
+from ..pipeline.validate import check, describe
 from ..problem import rules
 from . import example
 from .choose import FirstGate, first_gate, without_unread_texts
@@ -193,7 +193,7 @@ def require_kept(rows: pl.DataFrame, data: Data) -> None:
         failures = [failure for failure in failures if failure["rule"] != example.RULE]
     if not failures:
         return
-    listed = "; ".join(tell(failures))
+    listed = "; ".join(describe(failures))
     rules_of_user = set(rules(data.columns))
     if all(failure["rule"] in rules_of_user for failure in failures):
         raise UsageError(f"the file breaks a rule of problem/schema.py: {listed}")

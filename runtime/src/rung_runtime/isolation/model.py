@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .. import UsageError
 from ..config import Data
 from ..model_package import Model, verified_manifest
+from ..pipeline.validate import FailedRule
 from . import environment
 from .pipe import Message, PackageError, ask, read_response
 from .project_files import unchanged
@@ -46,7 +47,7 @@ class IsolatedModel(Model):
     process: "subprocess.Popen[bytes]" = field(repr=False)
     unconfined: str
 
-    def failures(self, rows: pl.DataFrame) -> list[dict[str, Any]]:
+    def failures(self, rows: pl.DataFrame) -> list[FailedRule]:
         """See `Model.failures`.
 
         Raises:

@@ -47,11 +47,11 @@ def step(config: Config) -> str:
 
     source = Path(config.data.source)
     with step_record("ingest", source, DATA) as record:
-        came = read(source, config.data.separator)
-        rows = typed(came, config.data)
+        raw = read(source, config.data.separator)
+        rows = typed(raw, config.data)
         write_rows(rows, ROWS)
         columns = identity.identifying(config.data)
-        write_rows(identity.identities(came, columns).to_frame(), IDENTITY)
+        write_rows(identity.identities(raw, columns).to_frame(), IDENTITY)
         record.document = IngestDocument(rows=rows.height, columns=rows.columns)
     return f"{rows.height:,} rows, {rows.width} columns from {source}"
 
@@ -100,9 +100,9 @@ def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     """
     kept = {name: rows[name] for name in rows.columns if name not in data.left_out}
     names = [name for name in kept if name in data.columns]
-    found = _read([(kept[name], data.columns[name]) for name in names], data)
-    for name, (came, read) in zip(names, found, strict=True):
-        kept[name] = read if read.null_count() == came.null_count() else came
+    columns = _read([(kept[name], data.columns[name]) for name in names], data)
+    for name, (raw, read) in zip(names, columns, strict=True):
+        kept[name] = read if read.null_count() == raw.null_count() else raw
     if data.rare_classes and data.target in names:
         kept[data.target] = merged(kept[data.target], data.rare_classes)
     return pl.DataFrame(kept)
@@ -118,9 +118,9 @@ def merged(target: pl.Series, rare_classes: Mapping[str, str | None]) -> pl.Seri
 
 def unreadable(values: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
     """The values that are not of the contract's type, and the rows that they are in."""
-    ((came, read),) = _read([(values, contract)], data)
-    bad = came.is_not_null() & read.is_null()
-    return came.filter(bad), bad.arg_true()
+    ((raw, read),) = _read([(values, contract)], data)
+    bad = raw.is_not_null() & read.is_null()
+    return raw.filter(bad), bad.arg_true()
 
 
 def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
@@ -144,26 +144,26 @@ def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.
     """Each column with its gaps as null, and the same typed: null where that cannot be done."""
     # By number: Polars takes a name such as * for a pattern. In one go: on a few rows, what a call
     # costs is all that counts, and the service has a few rows at a time.
-    table = pl.DataFrame([values.alias(str(at)) for at, (values, _) in enumerate(columns)])
-    asked: list[pl.Expr] = []
-    for at, (given, contract) in enumerate(columns):
-        of_words = given.dtype in (pl.Categorical, pl.Enum)
-        values = given.cast(pl.String) if of_words else given
+    table = pl.DataFrame([values.alias(str(number)) for number, (values, _) in enumerate(columns)])
+    expressions: list[pl.Expr] = []
+    for number, (values, contract) in enumerate(columns):
+        if values.dtype in (pl.Categorical, pl.Enum):
+            values = values.cast(pl.String)
         if values.dtype == pl.String and contract.type in ("number", "integer"):
             # Without its name, which a method of the series would take for a pattern, too.
-            texts = values.alias(str(at)).str.strip_chars()
+            texts = values.alias(str(number)).str.strip_chars()
             texts = texts.replace([*data.gaps, *contract.gaps], None)
-            table = table.with_columns(texts, _plain(texts, data.decimal).alias(f"plain {at}"))
-        came, read = _typed(str(at), values.dtype, contract, data)
-        asked += [came.alias(f"came {at}"), read.alias(f"read {at}")]
+            table = table.with_columns(texts, _plain(texts, data.decimal).alias(f"plain {number}"))
+        raw, read = _typed(str(number), values.dtype, contract, data)
+        expressions += [raw.alias(f"raw {number}"), read.alias(f"read {number}")]
     try:
-        found = table.select(asked)
+        result = table.select(expressions)
     except pl.exceptions.ComputeError:
         named = ", ".join(
             f"columns.{s.name}.formats" for s, contract in columns if contract.formats
         )
         raise UsageError(f"{DATA}: {named}: one cannot be read") from None
-    return [(found[f"came {at}"], found[f"read {at}"]) for at in range(len(columns))]
+    return [(result[f"raw {number}"], result[f"read {number}"]) for number in range(len(columns))]
 
 
 def _typed(name: str, dtype: pl.DataType, contract: Column, data: Data) -> tuple[pl.Expr, pl.Expr]:

@@ -157,7 +157,7 @@ def profile(
     data: Data,
     holdout: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """Return what rows and predictions looked like, to tell drift by later.
+    """Return what rows and predictions looked like, so that drift can be recognised later.
 
     Returns:
         For each feature of the training rows, under `columns`, its share of `gaps`, and
@@ -169,12 +169,12 @@ def profile(
         have their `correlations` with the columns after them. Where the contract has a time, all
         have what is `usual` of windows of the training rows (`seasons.add_usual`).
     """
-    given = predictions["given"]
+    y_pred = predictions["given"]
     if data.task == "multiclass":
-        named = given.arr.arg_max().cast(pl.Int64)
-        given = named.replace_strict(dict(enumerate(data.classes)), return_dtype=pl.String)
+        likeliest = y_pred.arr.arg_max().cast(pl.Int64)
+        y_pred = likeliest.replace_strict(dict(enumerate(data.classes)), return_dtype=pl.String)
     elif data.task == "binary":
-        given = given.arr.last()
+        y_pred = y_pred.arr.last()
     columns = {}
     for column in inputs(train, data).get_columns():
         is_text = data.columns[column.name].type == "text"
@@ -187,15 +187,20 @@ def profile(
             seen["unlisted"] = share
             seen["unlisted_rows"] = round(train.height * weight)
     add_correlations(columns, inputs(train, data))
-    prediction = summary(given)
+    prediction = summary(y_pred)
     if data.time and data.time in train.columns:
         if data.time in columns:
             columns[data.time][CLOCK] = True
         frame = inputs(train, data)
         add_usual(columns, frame, train[data.time], train.height)
-        if holdout is not None and holdout.height == given.len():
+        if holdout is not None and holdout.height == y_pred.len():
             answers = {"prediction": prediction}
-            add_usual(answers, pl.DataFrame({"prediction": given}), holdout[data.time], given.len())
+            add_usual(
+                answers,
+                pl.DataFrame({"prediction": y_pred}),
+                holdout[data.time],
+                y_pred.len(),
+            )
     return {"rows": train.height, "columns": columns, "prediction": prediction}
 
 
@@ -216,17 +221,17 @@ def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:
         The share, of all n rows, gaps among them; and the part of these rows that would tell a
         share without such a correction as exactly.
     """
-    found = values.drop_nulls().alias("value").cast(pl.String).value_counts()
-    known = found["value"].is_in(listed)
-    outside = int(found["count"].filter(~known).sum())
+    frequencies = values.drop_nulls().alias("value").cast(pl.String).value_counts()
+    known = frequencies["value"].is_in(listed)
+    outside = int(frequencies["count"].filter(~known).sum())
     size = int(known.sum())
     if not size:
         return outside / max(1, len(values)), 1.0
-    counts = found["count"].sort(descending=True)
+    counts = frequencies["count"].sort(descending=True)
     least = int(counts[size - 1])
     # How far the list is that of the most frequent values: 1 if it is, 0 if it is no better than
     # any other of its length, and so was not chosen by these rows.
-    shared = int((found.filter(known)["count"] >= least).sum()) / size
+    shared = int((frequencies.filter(known)["count"] >= least).sum()) / size
     by_chance = size / len(counts)
     alike = 1.0
     if by_chance < 1:
@@ -251,10 +256,11 @@ def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:
 
 def summary(values: pl.Series) -> ColumnProfile:
     """Return the share of gaps, and percentiles or counts."""
-    gaps, known = values.null_count() / len(values), values.drop_nulls()
+    gaps = values.null_count() / len(values)
+    known = values.drop_nulls()
     if values.dtype in (pl.Enum, pl.Boolean, pl.String):
-        counts = dict(known.alias("of").cast(pl.String).value_counts(sort=True).iter_rows())
+        counts = dict(known.alias("value").cast(pl.String).value_counts(sort=True).iter_rows())
         return {"gaps": gaps, "counts": counts}
     numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
-    at = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
-    return {"gaps": gaps, "percentiles": numbers.sort()[at].to_list()}
+    index = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
+    return {"gaps": gaps, "percentiles": numbers.sort()[index].to_list()}

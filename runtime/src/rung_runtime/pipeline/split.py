@@ -1,7 +1,7 @@
 """Split: validated rows → train and holdout. Refuses a split that leaves a side without rows.
 
 The side of a row never depends on its target: it follows from time, from the row's group, or from
-which row it is (see `identity`). Rows of a group and rows of an instant are never parted.
+which row it is (see `identity`). Rows of a group, and rows of an instant, stay together.
 """
 
 from operator import itemgetter
@@ -56,7 +56,7 @@ def step(config: Config) -> str:
 def split(
     rows: pl.DataFrame, data: Data, identity: pl.Series | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Part the rows that have a target into train and holdout, each in the order of before.
+    """Divide the rows that have a target into train and holdout, each in its original order.
 
     Args:
         rows: (n, …) typed rows.
@@ -74,7 +74,8 @@ def sides(rows: pl.DataFrame, data: Data, identity: pl.Series | None = None) -> 
     known = rows[data.target].is_not_null()
     if identity is None:
         identity = identities(rows, identifying(data))
-    labelled, numbers = rows.filter(known), identity.filter(known)
+    labelled = rows.filter(known)
+    numbers = identity.filter(known)
     if data.split.by == "time":
         held = _newest(labelled[data.split.column or ""], data.split.holdout)
     elif data.split.by == "group":
@@ -154,7 +155,8 @@ def _lowest(numbers: Numbers, share: float) -> Side:
     """
     n = len(numbers)
     below = int((numbers < np.uint64(share * 2**64)).sum())
-    least, most = int(np.ceil(n * (share - SLACK))), int(n * (share + SLACK))
+    least = int(np.ceil(n * (share - SLACK)))
+    most = int(n * (share + SLACK))
     count = int(np.clip(below, max(1, least), max(1, most)))
     held = np.zeros(n, dtype=bool)
     held[np.argsort(numbers, kind="stable")[:count]] = True

@@ -10,6 +10,7 @@ import polars as pl
 
 from ..config import Data
 from ..pipeline.ingest import written_time
+from ..pipeline.validate import FailedRule
 from ..prediction_log.layout import json_text
 
 Row = dict[str, Any]
@@ -114,14 +115,14 @@ def _column_faults(index: int, row: Row, contract: Data) -> Iterator[Fault]:
             yield Fault(index, None, "unknown column", json_text(name[:MAX_NAME]))
 
 
-def faults_from_failures(failures: list[dict[str, Any]]) -> list[Fault]:
+def faults_from_failures(failures: list[FailedRule]) -> list[Fault]:
     """Return a fault for each row that `pipeline.validate.failures` names.
 
     The first one stands for the rows that are not named, too.
     """
     faults = []
     for failure in failures:
-        indices: list[int | None] = failure["rows"] or [None]
+        indices: list[int | None] = [*failure["rows"]] or [None]
         samples = failure["samples"] if failure["column"] else []
         for number, index in enumerate(indices):
             value = samples[number] if number < len(samples) else None
