@@ -1,6 +1,6 @@
 """Ingest: the source that `config/data.yaml` names → typed rows. Refuses a file it cannot read.
 
-A column with a value that is not of its type stays as it came, for `validate` to report.
+A column with a value that is not of its type is left as it is, for `validate` to report.
 """
 
 import re
@@ -94,9 +94,9 @@ def read(source: Path, separator: str) -> pl.DataFrame:
 
 
 def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
-    """Float64, Int64, Boolean, Datetime("us") in UTC and String columns, gaps as null.
+    """Return Float64, Int64, Boolean, Datetime("us") in UTC and String columns, gaps as null.
 
-    A column with a value that cannot be read stays as it came, for `validate` to report.
+    A column with a value that cannot be read is left as it is, for `validate` to report.
     """
     kept = {name: rows[name] for name in rows.columns if name not in data.left_out}
     names = [name for name in kept if name in data.columns]
@@ -109,7 +109,7 @@ def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
 
 
 def merged(target: pl.Series, rare_classes: Mapping[str, str | None]) -> pl.Series:
-    """A target whose rare classes are another one, or null, as `Data.rare_classes` says."""
+    """Return a target with its rare classes merged into others, or null: `Data.rare_classes`."""
     if target.dtype == pl.String:
         return target.replace(rare_classes)
     gone = [name for name, other in rare_classes.items() if other is None]
@@ -117,14 +117,14 @@ def merged(target: pl.Series, rare_classes: Mapping[str, str | None]) -> pl.Seri
 
 
 def unreadable(values: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
-    """The values that are not of the contract's type, and the rows that they are in."""
+    """Return the values that are not of the contract's type, and the index of their rows."""
     ((raw, read),) = _read([(values, contract)], data)
     bad = raw.is_not_null() & read.is_null()
     return raw.filter(bad), bad.arg_true()
 
 
 def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
-    """The features of typed rows, for `problem.features`; categories not listed become gaps."""
+    """Return the features of typed rows; categories that are not listed become gaps."""
     columns = {name: rows[name] for name in data.features}
     for name in columns:
         if data.columns[name].type == "category":
@@ -133,7 +133,7 @@ def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
 
 
 def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
-    """The target of typed rows, (n,): int64 places in `classes`, or float64 numbers."""
+    """Return the target of typed rows, (n,): int64 indices of `classes`, or float64 numbers."""
     if data.task == "regression":
         return rows[data.target].cast(pl.Float64).to_numpy()
     places = rows[data.target].cast(pl.String).cast(pl.Enum(data.classes)).to_physical()
@@ -141,7 +141,7 @@ def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
 
 
 def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.Series, pl.Series]]:
-    """Each column with its gaps as null, and the same typed: null where that cannot be done."""
+    """Return each column with gaps as null, and the same typed: null where that is impossible."""
     # By number: Polars takes a name such as * for a pattern. In one go: on a few rows, what a call
     # costs is all that counts, and the service has a few rows at a time.
     table = pl.DataFrame([values.alias(str(number)) for number, (values, _) in enumerate(columns)])
@@ -209,7 +209,7 @@ def _numbers(gaps: list[str]) -> bool:
 
 
 def _plain(texts: pl.Series, decimal: str) -> pl.Series:
-    """Texts that are numbers, as a cast reads them; all others as they came."""
+    """Return texts that are numbers as a cast reads them; all others are unchanged."""
     simple = texts.cast(pl.Float64, strict=False)
     if decimal == ",":  # 1.234 would be cast, and is 1234
         simple = simple.set(texts.str.contains(".", literal=True), None)
@@ -218,10 +218,10 @@ def _plain(texts: pl.Series, decimal: str) -> pl.Series:
 
 
 def plain_number(word: str, decimal: str = ".") -> str:
-    """A number without currency, percent and thousands signs, and with a decimal point.
+    """Return a number without currency, percent and thousands signs, and with a decimal point.
 
     A minus sign may stand before or after a currency, behind the number, or be a pair of
-    parentheses, as accountants write it. What is none of this is returned as it came.
+    parentheses, as accountants write it. Any other text is returned unchanged.
     """
     parts = WRITTEN.fullmatch(word.translate(SIGNS))
     if not parts or bool(parts["open"]) != bool(parts["shut"]):
@@ -257,7 +257,11 @@ def _quarters(text: pl.Expr) -> pl.Expr:
 
 
 def _counted(of_a_second: int) -> Callable[[pl.Expr], pl.Expr]:
-    """How to read what is counted since 1970, so many of it a second."""
+    """Return a reader of counts since 1970.
+
+    Args:
+        of_a_second: How many of them make a second.
+    """
 
     def read(text: pl.Expr) -> pl.Expr:
         count = text.str.extract(r"^(-?\d+)(?:\.0*)?$").cast(pl.Int64, strict=False)
@@ -275,13 +279,13 @@ OWN_FORMATS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
 
 
 def read_time(text: pl.Expr, form: str) -> pl.Expr:
-    """Texts of a format of the contract as datetimes, null where they are not of it."""
+    """Return texts of a format of the contract as datetimes; null where they do not match it."""
     read = OWN_FORMATS.get(form)
     return read(text) if read else text.str.to_datetime(form, strict=False)
 
 
 def written_time(when: pl.Expr, form: str) -> pl.Expr:
-    """Datetimes in UTC as texts that `read_time` reads back."""
+    """Return datetimes in UTC as texts that `read_time` reads back."""
     if form == QUARTER:
         return pl.concat_str(when.dt.year(), pl.lit(" Q"), when.dt.quarter())
     if form == YEAR:
