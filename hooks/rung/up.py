@@ -23,6 +23,7 @@ from .template import (
     render,
 )
 
+RUNTIME = "src/rung_runtime/"
 # What a level needs that no file provides.
 NEEDS = {
     1: (
@@ -82,12 +83,18 @@ def up(project: Path, options: list[str], *, yes: bool) -> None:
 
 def describe(changes: Preview, level: int) -> str:
     """Return what a level adds, changes, asks and needs, for a person to decide."""
+    machinery = [name for name in changes.added if name.startswith(RUNTIME)]
     lines = []
-    for folder, names in groupby(changes.added, parent_folder):
+    for folder, names in groupby(
+        sorted(set(changes.added) - set(machinery), key=by_folder), parent_folder
+    ):
         listed = ", ".join(PurePosixPath(name).name for name in names)
         lines.append(f"  {listed}" if folder == "." else f"  {folder}/: {listed}")
+    if machinery:
+        lines.append(f"  {RUNTIME}: {len(machinery)} files of the runtime")
     parts = ["\n".join([f"Level {level} adds {len(changes.added)} files:", *lines]) + "\n"]
-    parts.append(f"It changes {', '.join([*changes.changed, 'uv.lock'])}.")
+    changed = [name for name in changes.changed if not name.startswith(RUNTIME)]
+    parts.append(f"It changes {', '.join([*changed, 'uv.lock'])}.")
     if changes.new_answers:
         defaults = "".join(f"\n  {name}: {value}" for name, value in changes.new_answers.items())
         parts.append(f"\nNew settings, which --data NAME=VALUE changes:{defaults}")
@@ -120,10 +127,15 @@ def preview(template: Template, answers: dict[str, Any], data: dict[str, Any]) -
         ]
     seeds = seed_paths(template, str(answers["package_name"]))
     return Preview(
-        added=sorted(new_files - old_files, key=lambda name: (parent_folder(name), name)),
+        added=sorted(new_files - old_files, key=by_folder),
         changed=[name for name in changed if not name.startswith(seeds)],
         new_answers={name: value for name, value in new_answers.items() if name not in answers},
     )
+
+
+def by_folder(name: str) -> tuple[str, str]:
+    """Return a key that sorts the files of a folder together."""
+    return parent_folder(name), name
 
 
 def parent_folder(name: str) -> str:
