@@ -341,3 +341,20 @@ def test_an_estimator_that_the_projects_own_model_py_lacks_is_not_chosen(
     model, _, notes = module("contract.choose").first_gate(rows, data)
     assert model.estimator == "linear"
     assert "forest" not in notes["(estimator)"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "width", "most_trees"),
+    [(2, 300, 600), (3, 20, 1_800), (5, 300, 500), (26, 20, 2_600), (26, 300, 2_600)],
+)
+def test_the_trees_of_boosted_candidates_are_bounded_where_each_is_costly(
+    classes: int, width: int, most_trees: int, module: Module
+) -> None:
+    """A step takes a tree for each class, and a tree the longer the more inputs there are."""
+    names = [f"class {number}" for number in range(classes)]
+    data = verdicts.contract("binary" if classes == 2 else "multiclass", module)
+    data = data.model_copy(update={"classes": names})
+    recipes = module("contract.candidates").recipes(data, 5_000, width)
+    steps = [recipe.params["max_iter"] for recipe in recipes if recipe.estimator == "boosted"]
+    assert steps
+    assert sum(steps) * (1 if classes == 2 else classes) <= most_trees

@@ -34,9 +34,11 @@ SLOW_BOOSTING = {
     "l2_regularization": 1.0,
 }
 FAST_BOOSTING = {"max_iter": 300, "learning_rate": 0.1, "l2_regularization": 1.0}
-# Each step takes a tree for every class, so that many classes get fewer steps.
+# Each step takes a tree for every class, so that many classes get fewer steps; and so do a few, if
+# there are many inputs, such as the words of texts.
 SHORT_BOOSTING = {"max_iter": 100, "learning_rate": 0.1, "l2_regularization": 1.0}
 MANY_CLASSES = 6
+MANY_INPUTS = 100
 MIN_FAST_ROWS = 1_000  # with fewer rows, slow steps are better than fast ones
 # Of a tree of the forest. Both keep the model's file under 20 MB; each leaf stores a number for
 # every class.
@@ -70,9 +72,10 @@ class Candidate:
         return f"{self.model.estimator} (rate {rate:g})" if rate else self.model.estimator
 
 
-def recipes(data: Data, rows: int) -> list[Model]:
-    """Return the recipes to try on so many rows: linear, boosted trees and a forest."""
-    if len(data.classes) >= MANY_CLASSES:
+def recipes(data: Data, rows: int, width: int) -> list[Model]:
+    """Return the recipes to try on so many rows and inputs: linear, boosted trees and a forest."""
+    most_classes = MANY_CLASSES if width < MANY_INPUTS else 3
+    if len(data.classes) >= most_classes:
         boosting = [SHORT_BOOSTING]
     elif rows < MIN_FAST_ROWS:
         boosting = [SLOW_BOOSTING]

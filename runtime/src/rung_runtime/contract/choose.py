@@ -105,7 +105,7 @@ def first_gate(
     y_true = labels(sampled, data)[tested]
     require_judgeable(y_true, data, "the training part")  # before an estimator stumbles over it
     constant = _constant(y_true, data)
-    candidates = _try_recipes(sampled, parts, data, progress)
+    candidates = _try_recipes(sampled, width, parts, data, progress)
     best = select_best(candidates, sampled=train.height > sampled.height)
     if not np.isfinite(best.loss):
         raise UsageError(
@@ -189,10 +189,10 @@ def _constant(y_true: Floats, data: Data) -> Floats:
 
 
 def _try_recipes(
-    rows: pl.DataFrame, parts: list[Fold], data: Data, progress: Progress | None
+    rows: pl.DataFrame, width: int, parts: list[Fold], data: Data, progress: Progress | None
 ) -> list[Candidate]:
     """Cross-validate each recipe, and the best mean of them if it is worth it."""
-    models = recipes(data, rows.height)
+    models = recipes(data, rows.height, width)
     candidates: list[Candidate] = []
     for index, recipe in enumerate(models):
         show = _fold_progress(progress, recipe.estimator, index, len(models))
