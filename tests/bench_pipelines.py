@@ -10,7 +10,7 @@ from conftest import Project
 from hosts import Run
 from hosts.github import GitHub
 
-BUDGETS = {"github": 450, "gitlab": 400}
+BUDGETS = {"github": 750, "gitlab": 575}
 
 
 def pipelines(project: Project, here: Path) -> Measures:
