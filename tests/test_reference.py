@@ -170,8 +170,7 @@ def nested(annotation: Any) -> type[BaseModel] | None:
 
 @pytest.mark.parametrize("name", ["data", "model", "gate", "delivery", "drift"])
 def test_every_setting_is_in_the_reference_and_no_other(name: str, module: Module) -> None:
-    config = module("config")
-    model = getattr(config, name.capitalize())
+    model = getattr(module(f"config.{name}"), name.capitalize())
     text = section(f"config/{name}.yaml")
     expected = set(keys(model))
     for below in keys(model).values():
