@@ -320,7 +320,7 @@ def test_a_text_that_the_projects_own_features_do_not_read_is_left_out_and_told(
     assert "problem/features.py" in changed.left_out["review"]
     assert notes["review"].startswith("WARNING")
     alone = {"review": columns["review"], "y": columns["y"]}
-    with pytest.raises(config.UsageError, match="'review' is a text"):
+    with pytest.raises(module("exceptions").UsageError, match="'review' is a text"):
         choose.without_unread_texts(rows, data.model_copy(update={"columns": alone}))
 
 

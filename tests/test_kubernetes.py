@@ -157,7 +157,7 @@ def test_pods_are_asked_sized_and_given_time_to_end(
     assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
     assert "memory" in container["resources"]["limits"]
     paused = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    drains = kubernetes.settings.Service().drain_seconds
+    drains = kubernetes.load_delivery().service.drain_seconds
     assert pod["terminationGracePeriodSeconds"] > paused + drains
     assert found["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
