@@ -31,9 +31,9 @@ from .propose import infer
 
 # The first line of each file that is written.
 HEADINGS = {
-    config.DATA: "The contract: what must be true of the rows. All keys: class Data in config.py.",
+    config.DATA: "The contract: what must be true of the rows. All keys: rung_runtime.config.Data.",
     config.MODEL: "What problem/model.py is given to train with.",
-    config.GATE: "What a model must reach. All keys: class Gate in config.py.",
+    config.GATE: "What a model must reach. All keys: rung_runtime.config.Gate.",
 }
 # The first line of the example's files, followed by a digest of the rest.
 EXAMPLE = "# The example's own, which `ml data use` may replace as long as nobody edited it: "
