@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from rung.imports import renames, rewritten
+from rung.imports import renames, rewritten, rewritten_lines
 from rung.moves import Move
 
 MOVED = (
@@ -123,3 +123,16 @@ def test_line_ends_and_characters_are_kept() -> None:
 def test_a_relative_import_outside_of_src_is_left() -> None:
     text = "from .config import load\n"
     assert rewritten(text, "tests/test_own.py", KNOWN) == text
+
+
+def test_a_teams_line_in_a_file_that_moved_imports_from_where_its_old_place_did() -> None:
+    """It was merged without a conflict, and meant another package one folder further down."""
+    template = "from ..pipeline import gate\nfrom .data import app\n"
+    ours = "from .pipeline import gate, train  # ours\n"
+    ours += "<<<<<<< before updating\n    from . import config\n"
+    merged = rewritten_lines(template + ours, template, "src/flights/cli.py", KNOWN)
+    assert merged == template + (
+        "from rung_runtime.pipeline import gate, train  # ours\n"
+        "<<<<<<< before updating\n"
+        "    from rung_runtime import config\n"
+    )

@@ -94,6 +94,28 @@ def rewritten(text: str, path: str, known: Renames) -> str:
     return text
 
 
+def rewritten_lines(text: str, template: str, path: str, known: Renames) -> str:
+    """Return a file of the template in which a team's relative imports name the new places.
+
+    Only lines that the template does not have are the team's. The file may not parse: it can hold
+    the markers of a conflict.
+
+    Args:
+        text: The file, merged, at its new place.
+        template: The file as the template has it there.
+        path: Its old place, which the team's relative imports start from.
+        known: What moved.
+    """
+    of_template = set(template.splitlines())
+    lines = text.splitlines(keepends=True)
+    for index, line in enumerate(lines):
+        code = line.lstrip(" \t")
+        if code.startswith("from .") and line.rstrip("\r\n") not in of_template:
+            indent = line.removesuffix(code)
+            lines[index] = indent + rewritten(code, path, known)
+    return "".join(lines)
+
+
 def _end(statement: str, node: ast.ImportFrom) -> int:
     """Return the offset at which the code of a statement ends: a comment may follow."""
     before = statement.splitlines(keepends=True)[:-1]

@@ -154,7 +154,7 @@ def merge_version(
             lost |= overwritten_lines(project, old_render)
             redelete(project, old_render, base)
             moves.prune(project, base)
-            rewritten = rewrite_imports(project, old_render, moved, base)
+            rewritten = rewrite_imports(project, old_render, new_render, moved, base)
         if lost:
             raise UsageError(
                 f"the update would lose lines of yours:{bullets(map(summarize, lost.items()))}\n"
@@ -193,9 +193,12 @@ def render_answers(version: Template, destination: Path, answers: Mapping[str, A
 
 
 def rewrite_imports(
-    project: Path, old_render: Path, moved: list[moves.Move], head: str
+    project: Path, old_render: Path, new_render: Path, moved: list[moves.Move], head: str
 ) -> list[str]:
-    """Make the team's own Python files import moved modules from their new places.
+    """Make the team's own Python import moved modules from their new places.
+
+    In a file that moved, the team's are the lines that the template does not have; what they import
+    relatively is relative to the old place.
 
     Returns:
         The files that were changed.
@@ -210,6 +213,16 @@ def rewrite_imports(
     renames = imports.renames(moved, packages)
     machinery = {move.new for move in moved}
     changed = []
+    for move in moved:
+        path = project / move.new
+        if not move.new.endswith(".py") or not path.is_file():
+            continue
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        template = (new_render / move.new).read_text("utf-8")
+        new_text = imports.rewritten_lines(text, template, move.old, renames)
+        if new_text != text:
+            path.write_bytes(new_text.encode("utf-8", "surrogateescape"))
+            changed.append(move.new)
     for name in split_nul(git(project, "ls-tree", "-r", "-z", "--name-only", head)):
         path = project / name
         if not name.endswith(".py") or name in machinery:

@@ -88,12 +88,13 @@ def _record() -> str:
     gate = read_fields("gate")
     if gate["inputs"][str(DOCUMENTS["evaluate"])] != digest(DOCUMENTS["evaluate"]):
         raise ValueError("the gate has not judged the last model yet: run `ml run` again")
+    params = _params(config.load())  # before anything is created
     mlflow = client()
     tags = {name: str(gate[name]) for name in ("commit", "data_digest", "model_digest", "verdict")}
     experiment_id = experiment(mlflow, project.current().package)
     ended = gate["ended"][:19].replace(":", "")
     run: str = mlflow.create_run(experiment_id, tags=tags, run_name=ended).info.run_id
-    for name, value in _params(config.load()).items():
+    for name, value in params.items():
         mlflow.log_param(run, name, value)
     for name, number in _metrics(metrics).items():
         mlflow.log_metric(run, name, number)
