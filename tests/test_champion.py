@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -192,3 +193,15 @@ def test_the_rule_has_power_and_does_not_creep(module: Module) -> None:
     assert verdicts.accepted(module, better=0.02, holdout=360, trials=40) >= 0.8
     assert verdicts.accepted(module, better=-0.10, holdout=360, trials=80) <= 0.025
     assert verdicts.creep(module, rows=10_000, trials=3) >= -0.05
+
+
+@pytest.mark.parametrize("best", [{"version": "v0"}, {"version": "v0", "novel": 1}, "v0", ["v0"]])
+def test_a_best_champion_that_a_package_describes_badly_is_passed_over(
+    best: Any, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = module("pipeline.compare").FOLDER / "v1/gate.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"comparison": {"anchor": best}}))
+    champion = verdicts.champion_of(module, "v1")
+    assert module("pipeline.compare").anchor(champion) == champion

@@ -795,3 +795,11 @@ def test_five_years_are_enough_to_split_by_time(ml: Any) -> None:
     rows["x"] = [r.random() for _ in range(N)]
     split = ml.contract(pl.DataFrame(rows)).data.split
     assert (split.by, split.column) == ("time", "year")
+
+
+def test_numbers_of_fourteen_digits_that_are_not_all_times_are_left_out(ml: Any) -> None:
+    created = [str(20200101000000 + second) for second in range(N)]  # some end in 61 and more
+    for column in (created, [int(word) for word in created]):
+        made = ml.contract(table().with_columns(created=pl.Series(column)))
+        assert "created" in made.data.left_out
+        assert set(made.data.columns) >= {"x", "c"}

@@ -93,8 +93,8 @@ def _describe_times(known: pl.Series, column: Column) -> str:
         note += f"; WARNING: the last is in the future, {last}"
     # Of two formats that read all words, the one that begins with the day was taken.
     begins_with = {form[:2] for form in column.formats if "%d" in form and "%m" in form}
-    is_day_certain = bool((known.dt.day() > 12).any())
-    if "%d" in begins_with and ("%m" in begins_with or not is_day_certain):
+    # Asked last: only words that such a format reads are sure to be times here.
+    if "%d" in begins_with and ("%m" in begins_with or not (known.dt.day() > 12).any()):
         note += "; WARNING: day and month may be the other way round"
     return note
 

@@ -48,7 +48,7 @@ def draft(rows: pl.DataFrame, target: str, separator: str, time: str | None = No
         elif values.dtype in (pl.Date, pl.Datetime):
             columns[name] = Column(type="datetime")
         else:
-            left_out[name] = f"WARNING: no model here reads its type, {values.dtype}"
+            left_out[name] = f"WARNING: of a type that no model here reads, {values.dtype}"
     decimal, decimal_notes = vote_on_decimal_sign(counted, separator)
     file_gaps: list[str] = []  # filled below, once every column has been read
     result = Draft(

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from .. import UsageError, registry
 from ..artifacts import ARTIFACTS, HOLDOUT, MODEL, PREDICTIONS, SIDES, TRAIN, digest, step_record
@@ -209,7 +210,10 @@ def anchor(champion: Champion) -> Champion:
     gate = json.loads(path.read_text("utf-8")) if path.exists() else {}
     comparison = gate.get("comparison") or {}
     best = comparison.get("anchor")
-    return Champion(**best) if best else champion
+    try:
+        return Champion.model_validate(best) if best else champion
+    except ValidationError:  # what a package says is a claim; as if it were gone from the registry
+        return champion
 
 
 def evidence(comparison: Compared | BestComparison) -> Interval:
@@ -288,10 +292,13 @@ def compare(
     recipes: Recipes | None = None
     recipes_failed: str | None = None
     if is_undecided(skill, settings.tolerance):
+        all_rows = pl.concat([challenger.train, challenger.holdout])
         try:
-            recipes = compare_recipes(challenger, model, config, confidence)
+            out_of_fold_predictions = _both_recipes(challenger.recipe, model, all_rows, data)
         except Exception as error:  # of either's code, which was not made to be trained in this way
             recipes_failed = _error_line(error)
+        else:
+            recipes = compare_recipes(all_rows, *out_of_fold_predictions, config, confidence)
     return Compared(
         kind="compared",
         champion=rival.champion,
@@ -311,12 +318,24 @@ def compare(
 
 
 def compare_recipes(
-    challenger: Challenger, model: Model, config: Config, confidence: float
+    rows: pl.DataFrame,
+    y_true: NDArray[Any],
+    ours: Floats,
+    theirs: Floats,
+    config: Config,
+    confidence: float,
 ) -> Recipes:
-    """Return the skill of the challenger's recipe over that of a model, out of fold."""
+    """Return the skill of the challenger's recipe over that of a model, out of fold.
+
+    Args:
+        rows: All of them, (n,).
+        y_true: Of the (m,) rows that a fold predicts.
+        ours: What the challenger's recipe predicts for them.
+        theirs: What the other model's does.
+        config: The project's.
+        confidence: Of the interval.
+    """
     data = config.data
-    rows = pl.concat([challenger.train, challenger.holdout])
-    y_true, ours, theirs = _both_recipes(challenger.recipe, model, rows, data)
     groups = row_groups(cross_fitted(rows, data), data)
     resampler = Resampler(y_true, config.gate.metric, len(data.classes), config.gate, groups)
     skill = resampler.skill(ours, theirs).interval(confidence)
