@@ -175,7 +175,7 @@ FILES: dict[str, tuple[str, Break, list[str]]] = {
     "missing": (SOURCE, lambda p: (p / SOURCE).unlink(), ["missing"]),
     "empty": (SOURCE, write(SOURCE, b""), []),
     "a header only": (SOURCE, write(SOURCE, b"a;b;Rebsorte\n"), ["no rows"]),
-    "a folder": ("data/raw", lambda p: None, ["no file"]),
+    "a folder": ("data/raw", lambda p: None, ["not a file"]),
     "a row that is too long": (SOURCE, write(SOURCE, GOOD + b"1;2;Barolo;3\n"), ["line 101"]),
     "a row that is too short": (SOURCE, write(SOURCE, GOOD + b"1;2\n"), ["line 101"]),
     "a short row amid others": (SOURCE, write(SOURCE, GOOD + b"1\n" + GOOD[13:]), ["line 101"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -364,3 +365,43 @@ def test_a_service_that_is_not_ready_says_so_at_once(http: Any) -> None:
     with serving(lambda handler: send(handler, 503)) as server:
         assert http.http_json(server.url)[0] == 503
     assert len(server.requests) == 1
+
+
+def test_a_late_attempt_does_not_write_into_the_file_of_the_next(http: Any, client: Any) -> None:
+    """Each chunk allows more time, so that an abandoned attempt could go on writing."""
+    attempts = [0.0, 0.0]
+    late = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        attempts.pop()
+        if not attempts:
+            send(handler, body=b"B" * 10)
+            return
+        time.sleep(0.4)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "60000")
+        handler.end_headers()
+        handler.wfile.flush()
+        time.sleep(0.4)
+        handler.wfile.write(b"A" * 60_000)
+        late.set()
+
+    file = io.BytesIO()
+    with serving(answer) as server:
+        limits = http.Limits(response_s=0.5)
+        assert client.request("GET", server.url, limits=limits, to=file).status == 200
+        assert late.wait(5)
+        time.sleep(0.1)
+    assert file.getvalue() == b"B" * 10
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_socks_proxy_of_the_environment_is_used_or_named(
+    http: Any, monkeypatch: pytest.MonkeyPatch, is_installed: bool
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", unused_url().replace("http", "socks5h"))
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "socksio", None)
+    error, words = (http.NotConnected, None) if is_installed else (ValueError, "install socksio")
+    with pytest.raises(error, match=words):
+        http.Client(retries=http.NO_RETRIES).request("GET", "http://example.invalid/x")

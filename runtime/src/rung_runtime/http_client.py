@@ -309,6 +309,7 @@ class Client:
         key = self._session_key(url)
         start = monotonic()
         received = 0
+        is_given_up = False  # a thread that nobody waits for any more must not write
 
         def remaining() -> float:
             # A server says how long its response is: what counts is how much has arrived.
@@ -320,11 +321,13 @@ class Client:
             cut_at = bounds.max_error_bytes if is_error else None
             content = BytesIO()
             out = content if is_error or to is None else to
+            if is_given_up:
+                raise TimedOut("it is not done in time")
             out.seek(0)
             out.truncate()
             for chunk in response.iter_bytes():
                 received += len(chunk)
-                if remaining() < 0:
+                if is_given_up or remaining() < 0:
                     raise TimedOut("it is not done in time")
                 if cut_at is None and received > bounds.max_bytes:
                     raise ResponseTooLarge(f"its response has more than {bounds.max_bytes} bytes")
@@ -348,6 +351,7 @@ class Client:
         try:
             return _within(remaining, talk)
         except (TimedOut, ResponseTooLarge):
+            is_given_up = True
             self._sessions.pop(key, None)  # the rest of the response is not read
             raise
         except httpx.ConnectTimeout:
@@ -356,6 +360,8 @@ class Client:
             raise NotConnected(_reason(error)) from None
         except httpx.TimeoutException:
             raise TimedOut(f"no response within {bounds.response_s:.3g} s") from None
+        except ImportError:  # of HTTPX, from an environment without what its proxy needs
+            raise ValueError("it is to be reached by a SOCKS proxy: install socksio") from None
         except httpx.LocalProtocolError:  # its message has the header, which may be a token
             raise ValueError("a header has characters that cannot be sent") from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:

@@ -46,6 +46,7 @@ def call_api(method: str, url: str, headers: dict[str, str], body: Any = None) -
             max_error_bytes=MAX_ERROR_BYTES,
         ),
         retries=Retries(attempts=ATTEMPTS),
+        keep_alive=False,
     )
     subject = f"{method} {url.partition('?')[0]}: the API"
     try:

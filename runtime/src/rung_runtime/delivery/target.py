@@ -64,8 +64,8 @@ def open_target(name: str) -> Target:
     Raises:
         UsageError: The project does not have it.
     """
-    cluster = _cluster()
     if name in LOCAL_NAMES:
+        cluster = _cluster()
         name = f"{cluster}/{name}" if cluster else LOCAL_NAMES[name]
     if name == "local":
         from ..adapters.target_local import Local
@@ -76,6 +76,7 @@ def open_target(name: str) -> Target:
 
         return Staging()
     kind, _, overlay = name.partition("/")
+    cluster = _cluster()
     if cluster and kind == cluster:
         target: Target = adapters.load("target", kind).open_target(overlay or "production")
         return target

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from .base import Count, Digest, Document, NonNegative, Number
+from .base import Count, Digest, Document, NonNegative
 
 Stage = Literal["fetch", "shadow", "promote", "switch", "smoke", "watch", "done"]
 DeploymentVerdict = Literal["running", "deployed", "refused", "rolled_back", "repaired"]
 WatchVerdict = Literal["passed", "failed", "slow", "undecided", "not seen"]
-Total = Annotated[Number, Field(ge=0)]
+Total = Count | NonNegative
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
