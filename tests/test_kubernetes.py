@@ -146,7 +146,7 @@ def test_pods_may_do_nothing_but_serve(render: Render, overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_are_asked_sized_and_given_time_to_end(
-    render: Render, kubernetes: ModuleType, overlay: str
+    render: Render, module: Callable[[str], ModuleType], overlay: str
 ) -> None:
     found = drawn(render(level=1, deployment="kubernetes"), overlay)
     pod = found["Deployment"]["spec"]["template"]["spec"]
@@ -157,7 +157,7 @@ def test_pods_are_asked_sized_and_given_time_to_end(
     assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
     assert "memory" in container["resources"]["limits"]
     paused = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    drains = kubernetes.load_delivery().service.drain_seconds
+    drains = module("config.delivery").Service().drain_seconds
     assert pod["terminationGracePeriodSeconds"] > paused + drains
     assert found["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
