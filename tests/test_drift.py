@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, rankdata, spearmanr
 from verdicts_monitoring import category_shift
 
 Findings = dict[str, dict[str, Any]]
@@ -445,6 +445,61 @@ def test_a_change_of_a_correlation_is_a_sign_and_chance_is_not(
         found = bench.judge(draw(WINDOW, correlation), references)
         assert [name for name, f in found.items() if f["verdict"] == "drift"] == ["x0"]
         assert "correlation with x1 went from" in found["x0"]["reason"]
+
+
+@pytest.mark.parametrize("decimals", [0, 6])
+def test_correlations_of_a_window_are_those_of_scipy(
+    module: Callable[[str], ModuleType], decimals: int
+) -> None:
+    random = np.random.default_rng(SEED)
+    print(f"seed {SEED}")
+    values = (random.normal(size=(6_000, 3)) @ random.normal(size=(3, 3))).round(decimals)
+    values[random.random(values.shape) < 0.2] = np.nan
+    columns = ["a", "b", "c"]
+    rows = pl.DataFrame(values, schema=columns).fill_nan(None)
+    ranked = module("pipeline.correlations").RankableColumns(rows)
+    for begin, end in ((0, 6_000), (100, 400), (2_000, 5_500)):
+        matrix, count = ranked.correlations(begin, end)
+        window = values[begin:end]
+        # Ranks among all values of a column, those beside a gap of the other column as well.
+        ranks = rankdata(window, nan_policy="omit", axis=0)
+        centred = ranks - np.nanmean(ranks, axis=0)
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            both = ~np.isnan(window[:, [first, second]]).any(axis=1)
+            x, y = centred[both, first], centred[both, second]
+            assert count[first, second] == both.sum()
+            assert matrix[first, second] == pytest.approx(x @ y / np.sqrt(x @ x * (y @ y)))
+            near = spearmanr(window[both, first], window[both, second]).statistic
+            assert matrix[first, second] == pytest.approx(near, abs=0.02)
+
+
+@pytest.mark.parametrize("days", [7, 30])
+def test_what_is_usual_of_windows_is_the_largest_change_of_any(
+    module: Callable[[str], ModuleType], seasons: Year, days: int
+) -> None:
+    differences, same_season = module("pipeline.differences"), module("pipeline.same_season")
+    rows = seasons.live.with_columns(
+        temperature=pl.when(pl.col("wind") > 12).then(None).otherwise("temperature")
+    )
+    seen = seasons.references["temperature"].seen
+    values = differences.Values.from_series(rows["temperature"], categories=False)
+    parts = same_season.parts_of(rows["at"])
+    per_window = len(rows) * days // 365
+    windows = [(k, k + per_window) for k in range(0, len(rows) - per_window, per_window // 3)]
+
+    whole = differences.Reference(seen, 12_000, of_times=False)
+    codes = whole.codes(values)
+    usual = in_season = differences.Usual()
+    for begin, end in windows:
+        usual = usual.at_least(whole.change(codes[begin:end]))
+        for shift in (-1, 1):
+            local, count = same_season.same_season(seen, (parts[begin:end] + shift) % 24)
+            change = differences.compare(rows["temperature"][begin:end], local, count)
+            in_season = in_season.at_least(change)
+    assert whole.largest_change(codes, windows) == pytest.approx(usual)
+    together = same_season.usual_of_season(values, parts, windows, seen)
+    assert together == pytest.approx(in_season)
+    assert in_season.gap_change > 0.05 < usual.distance
 
 
 def test_nothing_is_said_of_nothing(bench: Bench) -> None:

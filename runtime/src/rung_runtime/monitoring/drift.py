@@ -14,7 +14,8 @@ from ..config.drift import Drift
 from ..pipeline.correlations import correlation_changes, standard_error
 from ..pipeline.differences import Change, Sizes, Usual, compare
 from ..pipeline.profiles import ColumnProfile
-from ..pipeline.seasons import CLOCK, hours_of, parts_of, same_season, usual, usual_correlation
+from ..pipeline.same_season import parts_of, same_season
+from ..pipeline.seasons import CLOCK, hours_of, usual, usual_correlation
 from ..records import Finding
 
 TESTS_PER_COLUMN = 2  # of its values, and of its gaps

@@ -4,6 +4,7 @@ Used when a package is made, to see how windows of the training rows differ amon
 monitoring, to compare windows of predictions with the training rows.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ Codes = NDArray[np.int64]
 MIN_CATEGORY_ROWS = 10  # of a category of the reference, for its share to mean something
 MIN_EXPECTED_ROWS = 5  # of a category in a chi-square test (Cochran, 1954)
 PERCENTILES = np.arange(101)
+TENTHS = np.arange(10, 100, 10)  # of the percentiles
 
 
 class Sizes(NamedTuple):
@@ -134,6 +136,66 @@ class Values(NamedTuple):
         )
 
 
+class Percentiles:
+    """References of numbers of which only percentiles 0 to 100 are known, one or several.
+
+    The distribution function of a reference is then only known to lie between bounds. The distance
+    of other values from it is the smallest that these allow: never more than that of the values
+    themselves, whatever their ties, and at most a hundredth less.
+    """
+
+    def __init__(self, places: NDArray[np.int64], n: NDArray[np.int64]) -> None:
+        """Prepare the bounds.
+
+        Args:
+            places: (r, 101) the place of each percentile among all values that percentiles have.
+            n: (r,) how many numbers each reference has.
+        """
+        size = np.maximum(n, 1)[:, np.newaxis]
+        ranks = np.round(PERCENTILES / 100 * (size - 1))
+        is_other = np.diff(places, axis=1) != 0  # than the percentile before
+        first = np.where(np.pad(is_other, ((0, 0), (1, 0))), PERCENTILES, 0)
+        first = np.maximum.accumulate(first, axis=1)  # of the percentiles equal to each
+        last = np.where(np.pad(is_other, ((0, 0), (0, 1))), PERCENTILES, len(PERCENTILES) - 1)
+        last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+        # Bounds of the shares of the reference that are at most, and that are below, each.
+        padded = np.concatenate([np.full_like(size, -1), ranks, size], axis=1)
+        before_first = np.take_along_axis(padded, first, axis=1)
+        after_last = np.take_along_axis(padded, last + 2, axis=1)
+        self._at_most = (np.take_along_axis(ranks, last, axis=1) + 1) / size, after_last / size
+        self._below = (before_first + 1) / size, np.take_along_axis(ranks, first, axis=1) / size
+        # Ranges between tenths; there is none between tenths that are equal.
+        is_range = np.diff(places[:, TENTHS], axis=1) != 0
+        self._is_range = np.pad(is_range, ((0, 0), (1, 1)), constant_values=True)
+        at_most_lower_bound, _ = self._at_most
+        self._by_tenth = _between(at_most_lower_bound[:, TENTHS]) * size
+        self._is_empty = n == 0
+
+    def sizes(self, below: Floats, at_most: Floats, m: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Return how far other numbers are from the references: PSI and distance, each (w,).
+
+        Args:
+            below: (w, 101) the share of the m numbers below each percentile, of as many windows as
+                there are references, or of any number of them if there is one.
+            at_most: (w, 101) the share of those that are at most as large.
+            m: (w,) how many numbers each window has; if none, nothing differs.
+        """
+        outside_bounds = [
+            np.maximum(low - share, share - high)
+            for share, (low, high) in ((at_most, self._at_most), (below, self._below))
+        ]
+        distance = np.max(outside_bounds, axis=(0, 2)).clip(0.0)
+        by_tenth = _between(at_most[:, TENTHS]) * m[:, np.newaxis]
+        psi = _population_stability(self._by_tenth, by_tenth, self._is_range)
+        is_compared = (m > 0) & ~self._is_empty
+        return np.where(is_compared, psi, 0.0), np.where(is_compared, distance, 0.0)
+
+
+def _between(shares: Floats) -> Floats:
+    """Return the shares of the ranges between values, from (w, k) shares at most as large."""
+    return np.diff(shares, axis=1, prepend=0, append=1)
+
+
 class Reference:
     """A column of a profile, made ready for windows to be compared with it.
 
@@ -166,19 +228,11 @@ class Reference:
         self._is_coarse = not of_times and len(np.unique(rounded)) == len(np.unique(edges))
         if self._is_coarse:
             edges = rounded
-        self._edges, first, ties = np.unique(edges, return_index=True, return_counts=True)
+        self._edges, places = np.unique(edges, return_inverse=True)
         self._codes = 2 * len(self._edges) + 1
-        if not self._n or not len(edges):
-            return
-        n = self._n
-        ranks = np.round(PERCENTILES / 100 * (n - 1))
-        last = first + ties - 1
-        # Bounds of the shares of the reference that are at most, and that are below, each edge.
-        self._at_most = (ranks[last] + 1) / n, np.append(ranks[last[:-1] + 1], n) / n
-        self._below = np.append(0, ranks[first[1:] - 1] + 1) / n, ranks[first] / n
-        self._tenths = np.searchsorted(self._edges, np.unique(edges[10:100:10]))
-        at_most_lower_bound, _ = self._at_most
-        self._by_tenth = np.diff(at_most_lower_bound[self._tenths], prepend=0, append=1) * n
+        self._places = places
+        if len(edges):
+            self._percentiles = Percentiles(places[np.newaxis], np.array([self._n]))
 
     def codes(self, values: Values) -> Codes:
         """Return a code for each value, (m,)."""
@@ -189,9 +243,7 @@ class Reference:
             codes = np.array([code_of.get(name, unknown) for name in values.names] or [gap])
             return np.where(values.gaps, gap, codes[values.categories])
         numbers = _to_single_precision(values.numbers) if self._is_coarse else values.numbers
-        below = np.searchsorted(self._edges, numbers, "left")
-        at_most = np.searchsorted(self._edges, numbers, "right")
-        return np.where(values.gaps, gap, below + at_most)
+        return codes_between(self._edges, numbers, values.gaps)
 
     def change(self, codes: Codes) -> Change:
         """Return how a window differs from the reference.
@@ -227,38 +279,86 @@ class Reference:
         lost = max(0.0, self._expected_gaps - gaps) * self._rows
         return _compare_categories(known, unknown, column["counts"], lost, outside)
 
+    def largest_change(self, codes: Codes, windows: Sequence[tuple[int, int]]) -> Usual:
+        """Return the largest change of any window against the reference.
+
+        Args:
+            codes: (n,) of all values.
+            windows: The index of the first value of each, and of the value after its last.
+        """
+        if self._has_categories:
+            largest = Usual()
+            for begin, end in windows:
+                largest = largest.at_least(self.change(codes[begin:end]))
+            return largest
+        counts = np.array(
+            [np.bincount(codes[begin:end], minlength=self._codes + 1) for begin, end in windows]
+        )
+        rows = counts.sum(axis=1)
+        known, psi, distance = self._number_sizes(counts[:, : self._codes])
+        gap_changes = 1 - known / np.maximum(rows, 1) - self._expected_gaps
+        return Usual(
+            psi=max(0.0, float(psi.max())),
+            distance=float(distance.max()),
+            gap_change=float(np.abs(gap_changes).max()),
+        )
+
     def _compare_numbers(self, counts: NDArray[np.int64]) -> Sizes:
         """Compare numbers with the percentiles of a reference.
 
-        Of the n values of the reference only percentiles are known, so its distribution function is
-        only known to lie between bounds. The distance is the smallest that these allow: never more
-        than that of the values themselves, whatever their ties, and at most a hundredth less. Its
-        p-value is the asymptotic one of two samples (Smirnov, 1948), which ties make larger, not
-        smaller.
+        The p-value is the asymptotic one of two samples (Smirnov, 1948), which ties make larger,
+        not smaller.
 
         Args:
             counts: (2 * edges + 1,) of each code.
         """
-        m = int(counts.sum())
+        known, psi, distance = self._number_sizes(counts[np.newaxis])
+        m = int(known[0])
         n = self._n
         if not m or not n:
             return Sizes(known=m, p=1.0, psi=0.0, distance=0.0)
-        shares = np.cumsum(counts) / m
-        at_most = shares[1::2]
-        below = shares[:-1:2]
-        outside_bounds = [
-            np.maximum(low - share, share - high)
-            for share, (low, high) in ((at_most, self._at_most), (below, self._below))
-        ]
-        distance = max(0.0, float(np.max(outside_bounds)))
-        by_tenth = np.diff(at_most[self._tenths], prepend=0, append=1) * m
+        weight = n * m / (n + m)
         return Sizes(
             known=m,
-            p=float(kolmogorov(distance * (n * m / (n + m)) ** 0.5)),
-            psi=_population_stability(self._by_tenth, by_tenth),
-            distance=distance,
-            weight=n * m / (n + m),
+            p=float(kolmogorov(float(distance[0]) * weight**0.5)),
+            psi=float(psi[0]),
+            distance=float(distance[0]),
+            weight=weight,
         )
+
+    def _number_sizes(self, counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats, Floats]:
+        """Return how far windows of numbers are from the percentiles of the reference.
+
+        Args:
+            counts: (w, 2 * edges + 1) of each code.
+
+        Returns:
+            For each window the number of its values, PSI and distance, each (w,).
+        """
+        known = counts.sum(axis=1)
+        if not self._n:
+            return known, np.zeros(len(known)), np.zeros(len(known))
+        shares = np.cumsum(counts, axis=1) / np.maximum(known, 1)[:, np.newaxis]
+        below = shares[:, 2 * self._places]
+        at_most = shares[:, 2 * self._places + 1]
+        psi, distance = self._percentiles.sizes(below, at_most, known)
+        return known, psi, distance
+
+
+def codes_between(edges: Floats, numbers: Floats, gaps: NDArray[np.bool_]) -> Codes:
+    """Return for each number between which edges it is, or on which; gaps have the last code.
+
+    Args:
+        edges: (k,) sorted, all different.
+        numbers: (m,) anything where there is a gap.
+        gaps: (m,) where there is none.
+
+    Returns:
+        (m,) twice the edges below it, and one more on an edge; 2 k + 1 for a gap.
+    """
+    below = np.searchsorted(edges, numbers, "left")
+    at_most = np.searchsorted(edges, numbers, "right")
+    return np.where(gaps, 2 * len(edges) + 1, below + at_most)
 
 
 def compare(values: pl.Series, column: ColumnProfile, rows: int) -> Change:
@@ -352,7 +452,7 @@ def _compare_categories(
     return Sizes(
         known=m,
         p=test.p,
-        psi=_population_stability(before, now),
+        psi=float(_population_stability(before, now)),
         cohens_w=float(excess**0.5),
         total_variation=float(moved),
         weight=weight,
@@ -361,16 +461,25 @@ def _compare_categories(
     )
 
 
-def _population_stability(before: ArrayLike, now: ArrayLike) -> float:
+def _population_stability(
+    before: ArrayLike, now: ArrayLike, is_counted: NDArray[np.bool_] | None = None
+) -> Floats:
     """Return the population stability index of counts, half a one added to each.
 
     N. Siddiqi, Credit Risk Scorecards, 2006, chapter 9; it is Jeffreys' divergence.
+
+    Args:
+        before: (..., k) of the reference.
+        now: (..., k) of what is compared with it.
+        is_counted: (..., k) whether each is there to be compared; all by default.
     """
-    p = np.asarray(before) + 0.5
-    q = np.asarray(now) + 0.5
-    p = p / p.sum()
-    q = q / q.sum()
-    return float(((q - p) * np.log(q / p)).sum())
+    p = np.asarray(before, dtype=np.float64) + 0.5
+    q = np.asarray(now, dtype=np.float64) + 0.5
+    counted = np.ones(p.shape, dtype=bool) if is_counted is None else is_counted
+    p = p / p.sum(axis=-1, keepdims=True, where=counted)
+    q = q / q.sum(axis=-1, keepdims=True, where=counted)
+    stability: Floats = ((q - p) * np.log(q / p)).sum(axis=-1, where=counted)
+    return stability
 
 
 class _ChiSquare(NamedTuple):

@@ -193,6 +193,9 @@ class Resampler:
         self._counts = np.zeros((0, self.draws), dtype=np.uint8)
         self._positions = np.full(len(y_true), -1)
         self._random = np.random.default_rng(0)
+        # Of the last rows that were asked for: a slice's metric and skill come one after the other.
+        self._last_part: Sample | None = None
+        self._last_weights: Floats = np.zeros((0, self.draws), dtype=np.float32)
 
     def counts(self, rows: Rows) -> NDArray[np.uint8]:
         """Return how often each of these rows is drawn, (rows, resamples): always the same."""
@@ -280,10 +283,13 @@ class Resampler:
         return np.concatenate([centre, part_metric(self._weights(part))])
 
     def _weights(self, part: Sample) -> Floats:
-        weights: Floats = np.multiply(
-            self.counts(part.rows), part.weights[:, None], dtype=np.float32
-        )
-        return weights
+        last = self._last_part
+        if last is None or not np.array_equal(last.rows, part.rows):
+            self._last_part = part
+            self._last_weights = np.multiply(
+                self.counts(part.rows), part.weights[:, None], dtype=np.float32
+            )
+        return self._last_weights
 
     def _select(self, y_pred: Floats, rows: Rows | None) -> tuple[Floats, Floats]:
         if rows is None:

@@ -12,23 +12,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .correlations import correlation_changes
+from .correlations import RankableColumns, fisher_transform
 from .differences import Reference, Usual, Values
-from .profiles import ColumnProfile, Columns, PartProfile, UsualChange, UsualOfLength
+from .profiles import ColumnProfile, Columns, UsualChange, UsualOfLength
+from .same_season import MIN_ROWS, MIN_YEAR_HOURS, Window, add_parts, parts_of, usual_of_season
 
 CLOCK: Final = "clock"  # marks the column that says when a row was created
 WINDOW_HOURS = [1, 6, 24, 72, 168, 336, 720, 2_160]  # an hour to a season
-MIN_ROWS = 50  # a window with fewer is not compared
 MIN_WINDOWS = 4  # of a length, to say what is usual
 MAX_WINDOWS = 400  # of a length that are compared
 SHIFTS = 6  # long windows are cut again, each time beginning this part of their length later
-MIN_YEAR_HOURS = 330 * 24  # from which on the time of the year is known
-PARTS = 24  # of a year
 WEEK_HOURS = 168  # a day is not a season
-PART_PERCENTILES = np.arange(0, 101, 2)  # that are kept of a part
 MICROSECONDS_PER_HOUR = 3.6e9
-
-Window = tuple[int, int]  # the index of its first row, and of the row after its last
 
 
 class _Prepared(NamedTuple):
@@ -95,14 +90,15 @@ def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int
         for column in columns.values():
             column["usual"] = []
         return
-    part_of_year = _part_of_year(known_times)
+    part_of_year = parts_of(known_times)
     total_hours = hours_of(known_times)
-    covers_a_year = total_hours >= MIN_YEAR_HOURS and _add_parts(columns, sorted_rows, part_of_year)
+    covers_a_year = total_hours >= MIN_YEAR_HOURS and add_parts(columns, sorted_rows, part_of_year)
     for column in columns.values():
         column["usual"] = []
     prepared = {
         name: _prepare(sorted_rows[name], column, count) for name, column in columns.items()
     }
+    correlations = _Correlations(sorted_rows, columns)
     for hours in WINDOW_HOURS:
         all_windows = windows(microseconds, hours)
         if not all_windows:
@@ -110,15 +106,14 @@ def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int
         evenly = np.unique(np.linspace(0, len(all_windows) - 1, MAX_WINDOWS).astype(int)).tolist()
         compared = [all_windows[index] for index in evenly]
         for name, column in columns.items():
-            item = _usual_of_length(
-                hours, len(all_windows), _usual_of_windows(prepared[name], compared)
-            )
+            made_ready = prepared[name]
+            usual_change = made_ready.reference.largest_change(made_ready.codes, compared)
+            item = _usual_of_length(hours, len(all_windows), usual_change)
             if covers_a_year and hours >= WEEK_HOURS:
-                values = prepared[name].values
-                season = _usual_of_season(values, part_of_year, compared, column)
+                season = usual_of_season(made_ready.values, part_of_year, compared, column)
                 item["same_season"] = _usual_change(season)
             column["usual"].append(item)
-        pairs = _usual_correlations(sorted_rows, compared, columns)
+        pairs = correlations.usual(compared)
         for name, column in columns.items():
             if "correlations" in column:
                 column["usual"][-1]["correlations"] = pairs[name]
@@ -154,144 +149,44 @@ def _usual_change(usual: Usual) -> UsualChange:
     }
 
 
-def _usual_of_windows(column: _Prepared, compared: list[Window]) -> Usual:
-    """Return the largest change of any window against all rows."""
-    largest = Usual()
-    for begin, end in compared:
-        largest = largest.at_least(column.reference.change(column.codes[begin:end]))
-    return largest
+class _Correlations:
+    """The correlations of all rows, made ready for those of many windows."""
 
-
-def _usual_correlations(
-    rows: pl.DataFrame, compared: list[Window], columns: Columns
-) -> dict[str, dict[str, float]]:
-    """Return the largest change of each correlation among windows, transformed."""
-    reference = {
-        name: column["correlations"] for name, column in columns.items() if "correlations" in column
-    }
-    largest = {name: dict.fromkeys(others, 0.0) for name, others in reference.items()}
-    if not reference:
-        return largest
-    for begin, end in compared:
-        for (first, second), pair in correlation_changes(rows[begin:end], reference).items():
-            largest[first][second] = max(largest[first][second], abs(pair.change))
-    return largest
-
-
-def _add_parts(columns: Columns, rows: pl.DataFrame, part_of_year: NDArray[np.int64]) -> bool:
-    """Add to each column what its values were in each part of the year.
-
-    Returns:
-        Whether each part has enough rows; else nothing is added.
-    """
-    if np.bincount(part_of_year, minlength=PARTS).min() < MIN_ROWS:
-        return False
-    for name, column in columns.items():
-        column["parts"] = []
-        for part in range(PARTS):
-            values = rows[name].filter(pl.Series(part_of_year == part))
-            known = values.drop_nulls()
-            item: PartProfile = {"rows": len(values), "gaps": 1 - len(known) / len(values)}
-            if "counts" in column:
-                counts = known.alias("value").cast(pl.String).value_counts(sort=True)
-                item["counts"] = dict(counts.iter_rows())
-            else:
-                item["percentiles"] = _percentiles(known)
-            column["parts"].append(item)
-    return True
-
-
-def _percentiles(known: pl.Series) -> list[float]:
-    """Return every second percentile: of a text's length, of a datetime's seconds since 1970."""
-    if not len(known):
-        return []
-    if known.dtype == pl.String:
-        known = known.str.len_chars()
-    elif known.dtype == pl.Datetime:
-        known = known.dt.epoch("s")
-    numbers = known.cast(pl.Float64)
-    ranks = (PART_PERCENTILES / 100 * (len(numbers) - 1)).round().astype(int)
-    return list(numbers.sort().to_numpy()[ranks].tolist())
-
-
-def _usual_of_season(
-    values: Values,
-    part_of_year: NDArray[np.int64],
-    compared: list[Window],
-    column: ColumnProfile,
-) -> Usual:
-    """Return how far windows are from the parts of the year beside theirs.
-
-    Another year differs from this one, and only one year is known: as much as half a month does.
-    """
-    largest = Usual()
-    for begin, end in compared:
-        window = values.window(begin, end)
-        for shift in (-1, 1):
-            local, rows = same_season(column, (part_of_year[begin:end] + shift) % PARTS)
-            reference = Reference(local, rows, of_times=values.is_time)
-            largest = largest.at_least(reference.change(reference.codes(window)))
-    return largest
-
-
-def same_season(
-    column: ColumnProfile, part_of_year: NDArray[np.int64]
-) -> tuple[ColumnProfile, int]:
-    """Return what is known of a column at the time of the year of some rows.
-
-    Args:
-        column: As `profile.json` has it, with `parts`.
-        part_of_year: (m,) of each row.
-
-    Returns:
-        A column as `profile.json` has it, mixed from its parts in the shares that the rows have;
-        and the number of its rows.
-    """
-    counts = np.bincount(part_of_year, minlength=PARTS)
-    shares = counts / counts.sum()
-    parts = [(float(shares[part]), column["parts"][part]) for part in np.flatnonzero(counts)]
-    rows = sum(item["rows"] for _, item in parts)
-    gaps = sum(share * item["gaps"] for share, item in parts)
-    if "counts" in column:
-        unlisted = column.get("missing", 0) + column.get("unlisted", 0) - column["gaps"]
-        local: ColumnProfile = {
-            "gaps": gaps,
-            "missing": gaps,
-            "unlisted": max(0.0, unlisted),
-            "unlisted_rows": rows,
-            "counts": _mix_counts(parts, rows),
+    def __init__(self, rows: pl.DataFrame, columns: Columns) -> None:
+        self._reference = {
+            name: column["correlations"]
+            for name, column in columns.items()
+            if "correlations" in column
         }
-        return local, rows
-    values = np.concatenate([np.array(item["percentiles"], dtype=float) for _, item in parts])
-    weights = np.concatenate(
-        [np.full(len(item["percentiles"]), share * (1 - item["gaps"])) for share, item in parts]
-    )
-    if not weights.sum():
-        return {"gaps": 1.0, "percentiles": []}, rows
-    order = np.argsort(values, kind="stable")
-    cumulative = np.cumsum(weights[order])
-    middle = (cumulative - weights[order] / 2) / cumulative[-1]
-    index = np.searchsorted(middle, np.arange(101) / 100).clip(0, len(values) - 1)
-    return {"gaps": gaps, "percentiles": values[order][index].tolist()}, rows
+        self._names = list(self._reference)
+        if self._reference:
+            self._ranked = RankableColumns(rows.select(self._names))
 
+    def usual(self, compared: list[Window]) -> dict[str, dict[str, float]]:
+        """Return the largest change of each correlation among windows, transformed."""
+        usual = {name: dict.fromkeys(others, 0.0) for name, others in self._reference.items()}
+        if not usual:
+            return usual
+        before = fisher_transform(self._matrix())
+        largest = np.zeros_like(before)
+        for begin, end in compared:
+            matrix, _ = self._ranked.correlations(begin, end)
+            # Where a window has no correlation, it is NaN, and the other number is taken.
+            largest = np.fmax(largest, np.abs(fisher_transform(matrix) - before))
+        place = {name: index for index, name in enumerate(self._names)}
+        for first, others in usual.items():
+            for second in others:
+                others[second] = float(largest[place[first], place[second]])
+        return usual
 
-def _mix_counts(parts: list[tuple[float, PartProfile]], rows: int) -> dict[str, int]:
-    mixed: dict[str, float] = {}
-    for share, item in parts:
-        weight = share * rows * (1 - item["gaps"]) / max(1, sum(item["counts"].values()))
-        for name, count in item["counts"].items():
-            mixed[name] = mixed.get(name, 0.0) + weight * count
-    return {name: round(count) for name, count in mixed.items()}
-
-
-def _part_of_year(times: pl.Series) -> NDArray[np.int64]:
-    days = times.dt.ordinal_day().to_numpy().astype(np.int64) - 1
-    return days * PARTS // 366
-
-
-def parts_of(times: pl.Series) -> NDArray[np.int64]:
-    """Return the part of the year of each time that is not null, (m,) of 0 to 23."""
-    return _part_of_year(times.drop_nulls())
+    def _matrix(self) -> NDArray[np.float64]:
+        """Return the correlations of all rows, (k, k), NaN where none is kept."""
+        return np.array(
+            [
+                [self._reference[first].get(second, np.nan) for second in self._names]
+                for first in self._names
+            ]
+        )
 
 
 def hours_of(times: pl.Series) -> float:

@@ -5,6 +5,7 @@ Without MLFLOW_TRACKING_URI in the environment, that is `mlflow.db`, a file of t
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 TRACKED = ARTIFACTS / "tracked"  # the digest of the gate's document that was recorded last
 DATABASE = Path("mlflow.db")
 FILES = Path("mlartifacts")
+# The limits of MLflow's API for `runs/log-batch`.
+MAX_PARAMS_PER_REQUEST = 100
+MAX_METRICS_PER_REQUEST = 1000
 # A server that does not answer is waited for half a minute at most.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -94,15 +98,27 @@ def _record() -> str:
     experiment_id = experiment(mlflow, project.current().package)
     ended = gate["ended"][:19].replace(":", "")
     run: str = mlflow.create_run(experiment_id, tags=tags, run_name=ended).info.run_id
-    for name, value in params.items():
-        mlflow.log_param(run, name, value)
-    for name, number in _metrics(metrics).items():
-        mlflow.log_metric(run, name, number)
+    _log(mlflow, run, params, _metrics(metrics))
     for document, *_ in STEPS.values():
         if document.exists():
             mlflow.log_artifact(run, str(document), "documents")
     mlflow.set_terminated(run)
     return run
+
+
+def _log(
+    mlflow: "MlflowClient", run: str, params: dict[str, Any], metrics: dict[str, float]
+) -> None:
+    """Log parameters and metrics, as many in a request as MLflow's API allows."""
+    from mlflow.entities import Metric, Param
+
+    now = round(time.time() * 1000)
+    every_param = [Param(name, str(value)) for name, value in params.items()]
+    every_metric = [Metric(name, number, now, 0) for name, number in metrics.items()]
+    for first in range(0, len(every_param), MAX_PARAMS_PER_REQUEST):
+        mlflow.log_batch(run, params=every_param[first : first + MAX_PARAMS_PER_REQUEST])
+    for first in range(0, len(every_metric), MAX_METRICS_PER_REQUEST):
+        mlflow.log_batch(run, metrics=every_metric[first : first + MAX_METRICS_PER_REQUEST])
 
 
 def _params(settings: config.Config) -> dict[str, Any]:
