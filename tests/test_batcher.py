@@ -1,14 +1,28 @@
-"""The thread that predicts, apart from any model."""
+"""The thread that predicts."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
+from conftest import ROOT
+from packages import package
+
+Module = Callable[[str], ModuleType]
+FLIGHTS = ROOT / "template/data/raw/flights.csv"
+
+
+@pytest.fixture(scope="module")
+def example(module: Module, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The example's model, loaded."""
+    folder = package(module, tmp_path_factory.mktemp("package") / "model")
+    return module("serving.loaded_model").load(folder)
 
 
 def test_a_batcher_that_is_stopped_answers_those_who_wait_and_ends(
@@ -39,3 +53,45 @@ def test_a_batcher_that_is_stopped_answers_those_who_wait_and_ends(
     batcher.thread.join(20)
     assert not batcher.thread.is_alive()
     assert batcher.waiting_rows == 0
+
+
+def flight(**changes: Any) -> dict[str, Any]:
+    """A row of the example, with other values."""
+    return pl.read_csv(FLIGHTS, n_rows=1).drop("delayed").to_dicts()[0] | changes
+
+
+TWO_FAULTS = {
+    "an unknown column": ({"colour": "red", "seats": 801}, (None, "unknown column")),
+    "a missing column": ({"origin": ..., "seats": 801}, ("origin", "missing column")),
+    "a nested value": ({"origin": ["JFK"], "seats": 801}, ("origin", "not a single value")),
+}
+
+
+@pytest.mark.parametrize(("changes", "first"), TWO_FAULTS.values(), ids=TWO_FAULTS)
+def test_a_fault_of_shape_hides_no_other_fault_of_a_request(
+    module: Module, example: Any, changes: dict[str, Any], first: tuple[str | None, str]
+) -> None:
+    parts = module("serving.batcher")
+    crooked = {name: value for name, value in flight(**changes).items() if value is not ...}
+    rows = [flight(), crooked, flight(flight="many"), flight()]
+    request = parts.PendingRequest("id", rows, None)
+    batcher = parts.Batcher(example, log=None, max_waiting_rows=10, batch_rows=10)
+    (outcome,) = batcher._outcomes([request], example)
+    faults = [(fault.row, fault.column, fault.rule) for fault in outcome.result.faults]
+    others = [(2, "flight", "not of type integer"), (1, "seats", "above 800")]
+    assert faults == [(1, *first), *others]
+
+
+def test_a_rule_of_problem_that_fails_without_a_column_leaves_the_fault_of_shape(
+    module: Module, example: Any
+) -> None:
+    parts = module("serving.batcher")
+
+    def rules(columns: Any) -> Any:
+        raise KeyError("origin")
+
+    model = dataclasses.replace(example.model, rules=rules)
+    row = flight()
+    del row["origin"]
+    (fault,) = parts.shape_faults([row], model.request_contract)
+    assert parts._value_faults([row], [fault], model) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_documents import metrics_document
@@ -239,16 +242,73 @@ def test_a_worthless_model_is_worth_nothing(module: Module) -> None:
 def test_a_run_ends_with_the_failure_of_its_step_and_not_with_dvcs(module: Module) -> None:
     failure = module("adapters.pipeline_dvc")._failure
     package = module("exceptions")
-    ended = "ERROR: failed to reproduce 'gate': failed to run: ml gate, exited with {}\n"
+    ended = "failed to reproduce 'gate': failed to run: ml gate, exited with {}"
     found = failure(ended.format(1), "the gate refused this model:\n  rmse: 2 is not ≤ 1")
     assert type(found) is package.RefusedError
     assert str(found).endswith("rmse: 2 is not ≤ 1")
     assert type(failure(ended.format(2), "rows.csv is missing")) is package.UsageError
     assert failure(ended.format(70), "").code == 70
     assert failure(ended.format(-9), "").code == -9
-    found = failure("ERROR: unable to lock dvc.lock\n", "")
+    found = failure("unable to lock dvc.lock", "")
     assert type(found) is package.UsageError
     assert str(found) == "DVC cannot run the pipeline: unable to lock dvc.lock"
+
+
+STAGES = """
+stages:
+  first:
+    cmd: sh step "first is done" && echo 1 > a
+    outs: [a]
+  second:
+    cmd: sh step "second is done" && %s
+    deps: [a]
+"""
+
+
+@pytest.fixture
+def pipeline(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what runs a pipeline of two steps, of which the second ends as it is told to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "runtime/src"))
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    Path("step").write_text('echo "$1"\necho "ERROR: $1, with a warning" >&2\n')
+
+    def run(end: str) -> None:
+        Path("dvc.yaml").write_text(STAGES % end)
+        module("adapters.pipeline_dvc").run({})
+
+    return run
+
+
+def test_a_run_says_each_step_once_and_nothing_of_dvcs_own(
+    pipeline: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline("true")
+    out, err = capfd.readouterr()
+    assert out == "first is done\nsecond is done\n"
+    assert err == "ERROR: first is done, with a warning\nERROR: second is done, with a warning\n"
+    pipeline("true")
+    assert capfd.readouterr().out.count("first") == 1  # that it is unchanged
+
+
+def test_a_step_that_fails_is_the_only_one_to_say_so(
+    module: Module, pipeline: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("refuse").write_text("echo ml: the gate refused this model >&2; exit 1")
+    with pytest.raises(module("exceptions").RefusedError) as refusal:
+        pipeline("sh refuse")
+    assert str(refusal.value) == "the gate refused this model"
+    out, err = capfd.readouterr()
+    assert out == "first is done\nsecond is done\n"
+    assert err == "ERROR: first is done, with a warning\nERROR: second is done, with a warning\n"
+    Path("dvc.yaml").write_text("stages: [")
+    with pytest.raises(
+        module("exceptions").UsageError,
+        match=r"cannot run the pipeline: unable to read: .dvc\.yaml",
+    ):
+        module("adapters.pipeline_dvc").run({})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_conflict_in_dvcs_lock_is_told_as_that(

@@ -311,6 +311,17 @@ def test_the_champion_goes_forward_and_back(
 
 
 @kinds
+def test_a_registry_without_models_says_so_and_lists_nothing(
+    place: New, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = place(kind)
+    at.registry.print_versions()
+    listed, told = capsys.readouterr()
+    assert listed == ""
+    assert "ml register" in told
+
+
+@kinds
 def test_a_promotion_that_was_cut_off_is_not_history(place: New, kind: str) -> None:
     at = place(kind)
     registry, a = at.registry, at.push(1)

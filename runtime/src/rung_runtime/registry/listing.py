@@ -8,7 +8,7 @@ from ..escaping import visible
 from .champion import CHAMPION
 from .interface import Version
 from .references import open_registry
-from .resolve import NEWEST
+from .resolve import EMPTY, NEWEST
 
 PACKAGE_NAME = re.compile(r"[\d-]{16}[\da-f]{8}", re.ASCII)  # the names that `ml package` gives
 
@@ -25,6 +25,8 @@ def print_versions() -> None:
     if champion and champion not in versions and (version := registry.version(champion)):
         versions[champion] = version
     names = {name for name in registry.names() if PACKAGE_NAME.fullmatch(name)}
+    if not names and not versions:
+        typer.echo(EMPTY, err=True)  # not for the program that reads the list
     for name in sorted(names | set(versions)):
         mark = CHAMPION if name == champion else ""
         line = f"{name}  {mark:{len(CHAMPION)}}"

@@ -18,10 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ..model_package import Prediction
+from ..model_package import Model, Prediction
+from ..pipeline.ingest import typed
+from ..pipeline.validate import failures
 from ..prediction_log.writer import ANY_ERROR, PredictionLog
 from .loaded_model import LoadedModel
 from .rows import (
+    MAX_FAULTS,
+    Fault,
     RequestError,
     Row,
     faults_from_failures,
@@ -165,6 +169,7 @@ class Batcher:
         for request in batch:
             faults = shape_faults(request.rows, loaded.model.request_contract)
             if faults:
+                faults += _value_faults(request.rows, faults, loaded.model)
                 outcomes.append(Outcome(request, RequestError(faults)))
             else:
                 well_formed.append(request)
@@ -200,6 +205,39 @@ class Batcher:
             return [Outcome(batch[0], RequestError(faults_from_failures(failures)))]
         half = len(batch) // 2
         return self._predict(batch[:half], loaded) + self._predict(batch[half:], loaded)
+
+
+def _value_faults(rows: list[Row], faults: list[Fault], model: Model) -> list[Fault]:
+    """Return which values break the contract in a request whose shape does, too.
+
+    Args:
+        rows: The rows of the request.
+        faults: What is wrong with their shape; those columns of a row are not judged.
+        model: The model, whose contract holds.
+    """
+    if len(faults) >= MAX_FAULTS:
+        return []
+    all_columns = model.request_contract.columns
+    misshapen: dict[int | None, set[str | None]] = {}
+    for fault in faults:
+        misshapen.setdefault(fault.row, set()).add(fault.column)
+    alike: dict[frozenset[str], list[int]] = {}  # rows of which the same columns can be judged
+    for index in range(len(rows)):
+        usable = frozenset(all_columns.keys() - misshapen.get(index, set()))
+        alike.setdefault(usable, []).append(index)
+    more: list[Fault] = []
+    for names, indices in alike.items():
+        columns = {name: column for name, column in all_columns.items() if name in names}
+        contract = model.request_contract.model_copy(update={"columns": columns})
+        try:
+            frame = frame_from_rows([rows[index] for index in indices], contract)
+            failed = failures(typed(frame, contract), contract, model.rules)
+        except ANY_ERROR:  # of problem/, whose author always had all columns
+            continue
+        for fault in faults_from_failures(failed):
+            row = None if fault.row is None else indices[fault.row]
+            more.append(fault._replace(row=row))
+    return more
 
 
 def _split(

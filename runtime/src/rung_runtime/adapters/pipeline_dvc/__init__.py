@@ -9,10 +9,11 @@ from pathlib import Path
 import typer
 
 from ... import RefusedError, UsageError
+from . import repro
 
 
 def run(variables: dict[str, str]) -> None:
-    """Run `dvc repro`, and end as the step that failed did: with its message, after DVC's output.
+    """Run `dvc repro`, and end as the step that failed did, with its message.
 
     Args:
         variables: What is added to the environment of the steps.
@@ -23,37 +24,37 @@ def run(variables: dict[str, str]) -> None:
     lock = Path("dvc.lock")
     if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
         raise UsageError(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
-    command = [sys.executable, "-m", "dvc", "repro"]
+    command = [sys.executable, "-c", f"from {repro.__name__} import main; main()"]
     # The stages call `ml`, which is on the PATH only where the environment is active.
     scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = os.environ | {"PATH": path} | variables
-    output = ""
+    dvc_error = ""
     message: list[str] = []  # lines of the step that failed
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stderr or ():
-            output += line
-            if line.startswith("ml: "):
+            if line.startswith(repro.ERROR_MARK):
+                dvc_error = line.removeprefix(repro.ERROR_MARK).rstrip()
+            elif line.startswith("ml: "):
                 message = [line.removeprefix("ml: ")]
             elif message and line.startswith("  "):
                 message.append(line)
             else:
                 sys.stderr.write(line)
     if process.returncode:
-        raise _failure(output, "".join(message).rstrip())
+        raise _failure(dvc_error, "".join(message).rstrip())
 
 
-def _failure(output: str, message: str) -> Exception | SystemExit:
+def _failure(dvc_error: str, message: str) -> Exception | SystemExit:
     """Return the error that a run of DVC ended with.
 
     Args:
-        output: What it and its steps wrote to stderr.
+        dvc_error: What DVC wrote at its end; "" if it was killed.
         message: The message of the step that failed, if one did.
     """
-    code = re.search(r"exited with (-?\d+)", output)
+    code = re.search(r"exited with (-?\d+)", dvc_error)
     if code is None:
-        errors = re.findall(r"^ERROR: (.*)$", output, re.MULTILINE)
-        return UsageError(f"DVC cannot run the pipeline: {errors[-1] if errors else 'see above'}")
+        return UsageError(f"DVC cannot run the pipeline: {dvc_error or 'see above'}")
     errors_by_code: dict[str, type[Exception]] = {"1": RefusedError, "2": UsageError}
     if code[1] in errors_by_code:
         return errors_by_code[code[1]](message or "a step failed, for the reason given above")

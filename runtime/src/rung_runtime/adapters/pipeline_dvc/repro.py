@@ -1,0 +1,40 @@
+"""`dvc repro` as `ml run` starts it: without what a step says itself, and without hints.
+
+DVC's errors are marked, so that they are told from what steps write to stderr.
+"""
+
+import logging
+import sys
+
+ERROR_MARK = "dvc: "
+# Their messages: which stage runs, with which command; that the lock file is written; what to do
+# with Git; blank lines.
+CHATTY = ("dvc.stage.run", "dvc.dvcfile", "dvc.repo.scm_context", "dvc.repo.reproduce")
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Check whether a message of DVC says something that no step says."""
+    return record.levelno > logging.INFO or record.name not in CHATTY
+
+
+def main() -> None:
+    """Run the stages that are stale; the exit code is 1 if one fails, or DVC does."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    for handler in logging.getLogger("dvc").handlers:
+        handler.addFilter(is_news)
+    try:
+        with Repo() as repo:
+            repo.reproduce()
+    except DvcException as error:
+        sys.stderr.write(f"{ERROR_MARK}{_with_causes(error)}\n")
+        sys.exit(1)
+
+
+def _with_causes(error: BaseException | None) -> str:
+    messages = []
+    while error is not None:
+        messages.append(" ".join(str(error).split()))
+        error = error.__cause__
+    return ": ".join(filter(None, messages))
