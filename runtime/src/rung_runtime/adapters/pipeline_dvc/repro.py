@@ -19,8 +19,8 @@ def is_news(record: logging.LogRecord) -> bool:
 
 def main() -> None:
     """Run the stages that are stale; the exit code is 1 if one fails, or DVC does."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.repo import Repo  # type: ignore[import-untyped]
 
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(is_news)
