@@ -263,10 +263,10 @@ def children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def resident(process: psutil.Process) -> int:
-    """Give resident bytes, 0 if it is gone."""
+    """Return its resident bytes, 0 if it is gone; pages that forks share are shared out."""
     try:
-        return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
 
 

@@ -60,14 +60,15 @@ def run(base: str | None = None) -> None:
         _load("registry").refresh_champion_pointer()  # a new champion makes the comparison stale
         _load("stamp").refresh()  # and another runtime every step
         _measure_again()
+        tracker = adapters.load("tracker", "mlflow")
         try:
-            adapters.load("pipeline", "dvc").run(variables)
+            adapters.load("pipeline", "dvc").run(variables, on_stage=tracker.prepare)
             if comparison:
                 controls.judge(comparison)
         finally:
             if comparison:
                 _report(comparison)
-            typer.echo(adapters.load("tracker", "mlflow").record())
+            typer.echo(tracker.record())
 
 
 def _report(comparison: Any) -> None:

@@ -191,6 +191,7 @@ class Resampler:
         self.whole = self._sample(np.arange(len(y_true)), MAX_HOLDOUT_ROWS)
         # A unit is a row or a group; what was drawn for it is stored at its position.
         self._counts = np.zeros((0, self.draws), dtype=np.uint8)
+        self._drawn = 0  # units
         self._positions = np.full(len(y_true), -1)
         self._random = np.random.default_rng(0)
         # Of the last rows that were asked for: a slice's metric and skill come one after the other.
@@ -204,9 +205,14 @@ class Resampler:
         if self.groups is not None:
             new = np.unique(new)
         if len(new):
-            self._positions[new] = len(self._counts) + np.arange(len(new))
-            drawn = self._random.poisson(1.0, (len(new), self.draws)).astype(np.uint8)
-            self._counts = np.concatenate([self._counts, drawn])
+            end = self._drawn + len(new)
+            if end > len(self._counts):  # twice as much, so that slices do not copy it each time
+                space = np.zeros((max(end, 2 * len(self._counts)), self.draws), dtype=np.uint8)
+                space[: self._drawn] = self._counts[: self._drawn]
+                self._counts = space
+            self._positions[new] = np.arange(self._drawn, end)
+            self._counts[self._drawn : end] = self._random.poisson(1.0, (len(new), self.draws))
+            self._drawn = end
         counts: NDArray[np.uint8] = self._counts[self._positions[units]]
         return counts
 

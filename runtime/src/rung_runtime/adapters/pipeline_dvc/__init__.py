@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -12,11 +13,12 @@ from ... import RefusedError, UsageError
 from . import repro
 
 
-def run(variables: dict[str, str]) -> None:
+def run(variables: dict[str, str], on_stage: Callable[[], None]) -> None:
     """Run `dvc repro`, and end as the step that failed did, with its message.
 
     Args:
         variables: What is added to the environment of the steps.
+        on_stage: Called when a stage begins, if any is stale.
 
     Raises:
         RefusedError, UsageError, SystemExit: As the step that failed, or DVC cannot run.
@@ -33,7 +35,9 @@ def run(variables: dict[str, str]) -> None:
     message: list[str] = []  # lines of the step that failed
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stderr or ():
-            if line.startswith(repro.ERROR_MARK):
+            if line.startswith(repro.STAGE_MARK):
+                on_stage()
+            elif line.startswith(repro.ERROR_MARK):
                 dvc_error = line.removeprefix(repro.ERROR_MARK).rstrip()
             elif line.startswith("ml: "):
                 message = [line.removeprefix("ml: ")]

@@ -7,6 +7,7 @@ import logging
 import sys
 
 ERROR_MARK = "dvc: "
+STAGE_MARK = "dvc stage: "  # a stage is about to run
 # Their messages: which stage runs, with which command; that the lock file is written; what to do
 # with Git; blank lines.
 CHATTY = ("dvc.stage.run", "dvc.dvcfile", "dvc.repo.scm_context", "dvc.repo.reproduce")
@@ -17,6 +18,14 @@ def is_news(record: logging.LogRecord) -> bool:
     return record.levelno > logging.INFO or record.name not in CHATTY
 
 
+class _Stages(logging.Handler):
+    """Marks on stderr that a stage is about to run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("Running stage"):
+            sys.stderr.write(f"{STAGE_MARK}{record.getMessage()}\n")
+
+
 def main() -> None:
     """Run the stages that are stale; the exit code is 1 if one fails, or DVC does."""
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
@@ -24,6 +33,7 @@ def main() -> None:
 
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(is_news)
+    logging.getLogger("dvc.stage.run").addHandler(_Stages())
     try:
         with Repo() as repo:
             repo.reproduce()

@@ -6,7 +6,11 @@ Without MLFLOW_TRACKING_URI in the environment, that is `mlflow.db`, a file of t
 import os
 import re
 import time
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ... import config, project
@@ -31,10 +35,28 @@ ENVIRONMENT = {
 }
 
 
-def client() -> "MlflowClient":
-    """Return a client of MLflow."""
+@cache
+def prepare() -> None:
+    """Import MLflow in a thread, as the pipeline begins: that takes longer than to record a run."""
+    _set_environment()
+    Thread(target=_import).start()
+
+
+def _set_environment() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def _import() -> None:
+    with suppress(Exception):  # `record` gives the reason
+        import_module("mlflow")
+        if tracking_uri().startswith("sqlite:"):
+            import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
+def client() -> "MlflowClient":
+    """Return a client of MLflow."""
+    _set_environment()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri(), tracking_uri())
