@@ -367,6 +367,8 @@ def test_without_a_log_the_commonest_row_is_asked(
 def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
     first, version = loop.serves, loop.made()
     said = loop.ml("deploy")
+    stages = [line.split()[1] for line in said.splitlines() if line.startswith("✓")]
+    assert stages == ["fetch", "shadow", "promote", "switch", "smoke", "watch"]
     assert loop.serves == loop.champion == version
     found = loop.deployment
     assert (found["verdict"], found["stage"], found["previous"]) == ("deployed", "done", first)

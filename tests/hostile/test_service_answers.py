@@ -93,7 +93,7 @@ def test_one_that_answers_as_its_package_does_passes(
     module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for ours in (NUMBER, CLASSES):
-        assert "1 rows" in compared(module, monkeypatch, ours, answered(ours))
+        assert "1 row:" in compared(module, monkeypatch, ours, answered(ours))
     # Of two classes that are as likely, either may be named.
     even = {"prediction": "late", "probabilities": {"late": 0.5, "on time": 0.5}}
     assert compared(module, monkeypatch, even, answered(even | {"prediction": "on time"}))

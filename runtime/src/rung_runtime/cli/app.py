@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from .. import STEP_RUNNER, RefusedError, UsageError, problem, project, runner_log
+from .. import STEP_RUNNER, RefusedError, UsageError, problem, progress, project, runner_log
 from ..escaping import visible
 
 # In the order of the pipeline.
@@ -46,17 +46,14 @@ app.add_typer(data_app, name="data")
 
 def perform(name: str) -> None:
     """Run one step, and print its outcome."""
-    from rich.console import Console
-    from rich.markup import escape
-
     from .. import config
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = progress.open_console(sys.stdout)
     start = time.monotonic()
     with console.status(f"{name} …"):
         outcome = import_module(f"..pipeline.{name}", __package__).step(config.load())
-    taken = f"[dim]{time.monotonic() - start:4.1f} s[/]"
-    console.print(f"[green]✓[/] {name:<9} {taken}  {escape(visible(outcome, keep=NEWLINE))}")
+    seconds = time.monotonic() - start
+    console.print(progress.stage_line("[green]✓[/]", name, seconds, outcome))
 
 
 def _command(name: str) -> Callable[[], None]:

@@ -42,6 +42,7 @@ MAX_CELLS = 1_000_000  # rows × inputs
 MIN_ROWS = 2_000  # however many inputs there are
 FOLDS = 4
 MIN_FITTED_SHARE = 0.5  # of the rows, before the first fold that is forward in time
+GATE_SHARE = 0.9  # of the progress that is shown: what comes before the gate is set
 RARE_CLASS_SHARE = 0.05  # a rarer positive class is judged by average precision
 OBSERVED_EXPECTED = Gate.model_fields["max_observed_expected"].default
 # Where the training rows do not show that there is anything to learn.
@@ -106,6 +107,8 @@ def first_gate(
     require_judgeable(y_true, data, "the training part")  # before an estimator stumbles over it
     constant = _constant(y_true, data)
     candidates = _try_recipes(sampled, width, parts, data, progress)
+    if progress:
+        progress("setting the thresholds of the gate", GATE_SHARE)
     best = select_best(candidates, sampled=train.height > sampled.height)
     if not np.isfinite(best.loss):
         raise UsageError(
@@ -209,7 +212,7 @@ def _fold_progress(
 
     def show(fold: int, fold_count: int) -> None:
         if progress:
-            share = (index + (fold - 1) / fold_count) / recipe_count
+            share = GATE_SHARE * (index + (fold - 1) / fold_count) / recipe_count
             progress(f"trying {name}, part {fold} of {fold_count}", share)
 
     return show

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import shutil
+import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -13,10 +14,9 @@ from typing import cast
 import polars as pl
 import yaml
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from .. import config
+from .. import config, progress
 from ..artifacts import atomic_write, digest
 from ..config import METRICS, Data, Strict, Task
 from ..exceptions import UsageError
@@ -72,12 +72,14 @@ def use(
     """
     _require_choice("task", task, METRICS)
     _require_choice("rare-classes", rare_classes, RARE_CLASSES)
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, force_terminal=sys.stdout.isatty())
     source = Path("data/raw") / file.name
-    with console.status(f"reading {file.name} …"):
+    with progress.stages():
+        progress.begin("read")
         separator = detect_delimiter(file)
         rows = read(file, separator)
-    with console.status(f"understanding {rows.height:,} rows of {rows.width} columns …"):
+        progress.report(f"{rows.height:,} rows of {rows.width} columns from {file.name}")
+        progress.begin("contract")
         data, notes = infer(
             rows,
             target,
@@ -92,11 +94,13 @@ def use(
         notes |= text_notes
         identity = identity_columns(rows, data)
         data = data.model_copy(update={"source": str(source), "identity": identity})
-    with console.status("checking the file against its contract …"):
+        progress.report(f"{data.task}, {len(data.features)} columns to learn from")
+        progress.begin("check")
         require_kept(rows, data)
+        progress.report("the rows satisfy the contract")
         notes |= example.warn_of_size(file, source)
-    model, gate, more_notes = _try_first_model(rows, data, console)
-    notes |= more_notes
+        model, gate, more_notes = _try_first_model(rows, data)
+        notes |= more_notes
     _print_decisions(console, data, rows.height, notes)
     _write(file, source, {config.DATA: data, config.MODEL: model, config.GATE: gate}, replace)
     for message in example.remove(source, data.target):
@@ -110,18 +114,21 @@ def _require_choice(option: str, value: str | None, choices: Collection[str]) ->
         raise UsageError(f"--{option} {value}: choose one of {', '.join(choices)}")
 
 
-def _try_first_model(rows: pl.DataFrame, data: Data, console: Console) -> FirstGate:
-    """Choose model and gate, with a progress bar."""
+def _try_first_model(rows: pl.DataFrame, data: Data) -> FirstGate:
+    """Choose model and gate."""
     frame = typed(rows, data)
-    with Progress(*Progress.get_default_columns(), console=console, transient=True) as bar:
-        task = bar.add_task("trying a first model", total=1.0)
 
-        def show(description: str, share: float) -> None:
-            bar.update(task, description=description, completed=share)
+    def show(description: str, share: float) -> None:
+        progress.report(f"{share:.0%}: {description}")
 
-        first = first_gate(frame, data, show, identities(rows, identifying(data)))
+    progress.begin("models")
+    first = first_gate(frame, data, show, identities(rows, identifying(data)))
+    progress.report(f"{first.model.estimator} is the best of those tried")
+    progress.begin("leaks")
     # Each has its WARNING in the table: from now on a person knows of these, and of no others.
     telltales = features_that_predict_alone(frame, data)
+    named = ", ".join(telltales) or "none"
+    progress.report(f"columns that predict the target alone: {named}")
     return first._replace(gate=first.gate.model_copy(update={"predicts_alone": telltales}))
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from .. import UsageError
+from .. import UsageError, progress
 from .journal import JOURNAL, Deployment, deployment_journal, exclusive_deployment
 from .service_folder import load_version
 from .shadow import shadow
@@ -53,6 +53,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
         with deployment_journal(new, previous, store, place) as deployment:
             deployment.enter("fetch")
             loaded = load_version(new)
+            progress.report(new.version)
             _check_private_columns(loaded.model.data.columns.keys() | loaded.model.data.left_out)
             # One that was promoted by hand is judged beside what serves until now.
             rival = previous if is_champion else champion
@@ -64,6 +65,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
             if place.promotes and not is_champion:
                 deployment.enter("promote")
                 registry.promote(new.version)
+                progress.report(f"{new} is champion")
             warning = _serve(loaded, place, deployment)
     if place.name == "local" and (platform := rehearsal_platform()):
         platform.notice(
@@ -90,9 +92,11 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
         with deployment_journal(new, previous, store, place) as deployment:
             deployment.enter("fetch")
             loaded = load_version(new)
+            progress.report(new.version)
             if place.promotes:
                 deployment.enter("promote")
                 registry.rollback(new.reference)
+                progress.report(f"{new} is champion again")
             warning = _serve(loaded, place, deployment)
     outcome = "serves again" if place.promotes else f"passed {place.name}"
     return _with_warning(f"{new} {outcome}, after {last}", warning)
@@ -103,10 +107,12 @@ def _serve(loaded: "LoadedModel", target: Target, deployment: Deployment) -> str
     from ..config.delivery import load_delivery
 
     deployment.enter("switch")
+    progress.report(target.name)
     target.switch(loaded.model.version, loaded.model.manifest["package_digest"])
     deployment.enter("smoke")
     with target.serving_url() as url:
         smoke = smoke_test(loaded, url)
+        progress.report(smoke["parity"])
         totals = scrape_request_totals(url)
         deployment.enter("watch")
         deployment.smoke = smoke

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from .. import RefusedError, UsageError
+from .. import RefusedError, UsageError, progress
 from .service_folder import SERVICE, load_version, read_json, remove_leftovers
 from .smoke import smoke_test
 from .target import Target, open_target
@@ -58,7 +58,8 @@ class Deployment:
         return cls(**{field.name: document[field.name] for field in fields(cls)})
 
     def enter(self, stage: "Stage") -> None:
-        """Write that a stage begins."""
+        """Write that a stage begins, and show it."""
+        progress.begin(stage)
         self.stage = stage
         self.verdict = "running"
         self.write()
@@ -142,10 +143,14 @@ def deployment_journal(
         inputs={str(DELIVERY): digest(DELIVERY)},
     )
     try:
-        yield deployment
+        with progress.stages():
+            yield deployment
     except Exception as error:  # one that is a bug of ours, too
         is_early = deployment.stage in BEFORE_THE_SWITCH
-        restore_previous(deployment, store, target)
+        with progress.stages():
+            progress.begin("restore")
+            restore_previous(deployment, store, target)
+            progress.report(f"{previous or 'no model'} serves")
         deployment.end("refused" if is_early else "rolled_back", str(error))
         if is_early or not isinstance(error, UsageError | RefusedError):
             raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from .. import RefusedError
+from .. import RefusedError, progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +79,7 @@ def shadow(
 
     if old is None:
         result["note"] = "the first model has no champion beside it"
+        progress.report(result["note"])
         return
     limits = settings.shadow
     errors, replay = _replay(new, old, _requests(old, new, settings, result))
@@ -118,7 +119,8 @@ def _replay(
     candidate_parts: list[Floats] = []
     champion_parts: list[Floats] = []
     hashes: list[NDArray[np.uint64]] = []
-    for rows in requests:
+    for number, rows in enumerate(requests, 1):
+        progress.report(f"{number} of {len(requests)} requests, answered by both models")
         tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(repeats)]
         candidate, champion = (reply.predictions for reply in tries[0])
         if champion is None:

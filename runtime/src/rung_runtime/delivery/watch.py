@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import RefusedError
+from .. import RefusedError, progress
 
 if TYPE_CHECKING:
     from ..config.delivery import Watch
@@ -190,6 +190,10 @@ def watch(url: str, limits: "Watch", before: Totals, result: "WatchResult") -> N
         result["seconds"] = time.monotonic() - start
         mean_ms = latency.mean_ms or 1e3 * all_seconds / max(failures.requests, 1)
         _record(result, failures, mean_ms)
+        progress.report(
+            f"{result['seconds']:.0f} of {limits.seconds:.0f} s, {failures.requests:.0f} requests, "
+            f"{failures.errors:.0f} failed"
+        )
         is_over = result["seconds"] >= limits.seconds
         if failures.verdict == "failed":
             raise RefusedError(

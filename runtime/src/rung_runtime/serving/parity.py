@@ -55,7 +55,7 @@ def check_parity(url: str, rows: pl.DataFrame, model: Model) -> str:
                     f"row {start + index}: {url} answers {answer}, the model here {ours}"
                 )
             greatest = max(greatest, difference)
-    count = f"{len(requests):,} rows"
+    count = "1 row" if len(requests) == 1 else f"{len(requests):,} rows"
     return f"{count}: {url} answers what the model does here, at most {greatest:.1g} apart"
 
 

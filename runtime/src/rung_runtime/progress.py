@@ -1,0 +1,119 @@
+"""What a long command is doing, for the person who waits for it.
+
+On a terminal, the present stage is a line that moves, with how far it is and how long it takes.
+Everywhere else, as in the log of a CI job or in a pipe, a stage is one line once it has ended,
+without control characters. All of it goes to stderr: what a command answers stays alone on stdout.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+_present: ContextVar["Stages | None"] = ContextVar("stages", default=None)
+
+
+def open_console(stream: TextIO) -> "Console":
+    """Return a console that takes a stream for a terminal only if it is one.
+
+    Variables such as FORCE_COLOR would have a line move in a log, too.
+    """
+    from rich.console import Console
+
+    return Console(file=stream, force_terminal=stream.isatty(), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def stages() -> Iterator[None]:
+    """Show the stages that begin in this context; within another one, it goes on there."""
+    if _present.get():
+        yield
+        return
+    present = Stages()
+    token = _present.set(present)
+    try:
+        yield
+    except BaseException:
+        present.end(mark="[red]✗[/]")
+        raise
+    finally:
+        present.end()
+        _present.reset(token)
+
+
+def begin(name: str) -> None:
+    """End the present stage, and begin one."""
+    if present := _present.get():
+        present.begin(name)
+
+
+def report(detail: str) -> None:
+    """Show how far the present stage is, or what came of it."""
+    if present := _present.get():
+        present.report(detail)
+
+
+class Stages:
+    """The stages of a command, one after the other."""
+
+    def __init__(self) -> None:
+        self.console = open_console(sys.stderr)
+        self.name = ""  # of the present stage; "": there is none
+        self.detail = ""
+        self.started = 0.0
+        self.line: Progress | None = None
+
+    def begin(self, name: str) -> None:
+        self.end()
+        self.name = name
+        self.detail = ""
+        self.started = time.monotonic()
+        if self.console.is_interactive:
+            self.line = self._moving_line()
+            self.line.start()
+
+    def report(self, detail: str) -> None:
+        self.detail = detail
+        if self.line:
+            self.line.update(self.line.task_ids[0], detail=detail)
+
+    def end(self, mark: str = "[green]✓[/]") -> None:
+        if not self.name:
+            return
+        if self.line:
+            self.line.stop()
+            self.line = None
+        self.console.print(
+            stage_line(mark, self.name, time.monotonic() - self.started, self.detail)
+        )
+        self.name = ""
+
+    def _moving_line(self) -> "Progress":
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        line = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<9}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=self.console,
+            transient=True,
+        )
+        line.add_task(self.name, total=None, detail=self.detail)
+        return line
+
+
+def stage_line(mark: str, name: str, seconds: float, outcome: str) -> str:
+    """Return the line of a stage that has ended, in rich's markup."""
+    from rich.markup import escape
+
+    from .escaping import visible
+
+    text = escape(visible(outcome, keep="\n"))
+    return f"{mark} {name:<9} [dim]{seconds:4.1f} s[/]  {text}".rstrip()

@@ -1,0 +1,114 @@
+"""Progress: a line that moves on a terminal, and a line for each stage everywhere else."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import ROOT
+from test_watch import Watched, service_watch, steadily, watched
+
+Module = Callable[[str], ModuleType]
+Log = Callable[[], list[str]]
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+__all__ = ["service_watch", "watched"]  # fixtures
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Log:
+    """Return what reads the lines of stderr, without times: the log of a job that likes colours."""
+    for name in ("CI", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.setenv(name, "1")
+
+    def log() -> list[str]:
+        out, err = capsys.readouterr()
+        assert not CONTROL.search(out + err)
+        return [re.sub(r" +-?\d+\.\d s", "", line) for line in err.splitlines()]
+
+    return log
+
+
+def test_in_a_log_a_stage_is_one_line_without_control_characters(module: Module, log: Log) -> None:
+    progress = module("progress")
+    with suppress(ArithmeticError), progress.stages():
+        progress.begin("fetch")
+        progress.report("1 of 2 [files]")
+        progress.report("2 of 2 [files]")
+        with progress.stages():  # of what a command calls, which is part of it
+            progress.begin("watch")
+            raise ArithmeticError
+    assert log() == ["✓ fetch  2 of 2 [files]", "✗ watch"]
+
+
+def test_without_a_stage_nothing_is_shown(module: Module, log: Log) -> None:
+    progress = module("progress")
+    progress.begin("fetch")
+    progress.report("1 of 2")
+    with progress.stages():
+        pass
+    assert log() == []
+
+
+def test_on_a_terminal_the_stage_is_a_line_that_moves_and_says_how_far_it_is(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = module("progress")
+    monkeypatch.setenv("TERM", "xterm")
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", 0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        shown = b""
+        with progress.stages():
+            progress.begin("watch")
+            for seconds in (3, 4):
+                progress.report(f"{seconds} of 6 s")
+                while f"{seconds} of 6 s".encode() not in shown:
+                    shown += screen.read(1_000)
+        assert "✓".encode() not in shown
+        while "✓".encode() not in shown:
+            shown += screen.read(1_000)
+    assert b"\x1b[2K" in shown  # a line that is cleared, and drawn again
+
+
+def test_the_watch_of_a_deployment_says_how_far_it_is(
+    module: Module, log: Log, watched: Watched
+) -> None:
+    progress = module("progress")
+    with progress.stages():
+        progress.begin("watch")
+        watched(steadily(2, 0), seconds=5)
+    assert log() == ["✓ watch  5 of 5 s, 10 requests, 0 failed"]
+
+
+def test_ml_data_use_says_what_it_does_and_how_far_it_is(
+    module: Module, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = module("progress")
+    reports: list[str] = []
+    report = progress.report
+    monkeypatch.setattr(progress, "report", lambda detail: (reports.append(detail), report(detail)))
+    project = tmp_path / "project"
+    (project / "config").mkdir(parents=True)
+    (project / "data/raw").mkdir(parents=True)
+    monkeypatch.chdir(project)
+    file = tmp_path / "kinds.csv"
+    lines = [f"{n % 7},{n * 7919 % 1000},{'abcdefg'[n % 7]}" for n in range(700)]
+    file.write_text("\n".join(["a,b,kind", *lines]))
+    module("contract.onboard").use(file, "kind", replace=False)
+    stages = [line.split()[1] for line in log()]
+    assert stages == ["read", "contract", "check", "models", "leaks"]
+    shares = [int(detail.partition("%")[0]) for detail in reports if "%" in detail]
+    assert len(shares) > 8
+    assert shares == sorted(shares)
+    assert any("part 2 of 4" in detail for detail in reports)
+
+
+def test_progress_of_the_runtime_is_in_a_project_of_each_level() -> None:
+    assert (ROOT / "template/src/rung_runtime/progress.py").is_file()
