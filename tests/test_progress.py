@@ -92,8 +92,13 @@ def test_ml_data_use_says_what_it_does_and_how_far_it_is(
 ) -> None:
     progress = module("progress")
     reports: list[str] = []
-    report = progress.report
-    monkeypatch.setattr(progress, "report", lambda detail: (reports.append(detail), report(detail)))
+    show = progress.report
+
+    def report(detail: str) -> None:
+        reports.append(detail)
+        show(detail)
+
+    monkeypatch.setattr(progress, "report", report)
     project = tmp_path / "project"
     (project / "config").mkdir(parents=True)
     (project / "data/raw").mkdir(parents=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,6 +63,7 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     output: Output = "captured",
+    report: Callable[[str], None] | None = None,
 ) -> CompletedCommand:
     """Run a command to its end.
 
@@ -76,6 +77,7 @@ def run(
         stdin: What the command reads; of one whose output is shown, the terminal.
         output: "captured" keeps standard output and error apart, "merged" puts both into `stdout`
             in their order, "shown" sends both to the terminal.
+        report: Called with each line of "merged" output once it is printed.
 
     Raises:
         UsageError: The program is not on the PATH.
@@ -97,6 +99,13 @@ def run(
         stderr=STDERR[output],
     )
     try:
+        if report and process.stdout:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                report(line.decode("utf-8", "replace"))
+            process.wait()
+            return CompletedCommand(process.returncode, b"".join(lines))
         stdout, stderr = process.communicate(None if shown else stdin)
     except BaseException:
         process.send_signal(signal.SIGINT)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..console import echo
 from ..git import NO_HOOKS, git, git_succeeds
 from ..process import run
+from ..progress import run_with_progress
 from .plan import Adoption
 from .report import TO_DO, data_use_command
 from .repository import Repository
@@ -29,8 +30,7 @@ def onboard_data(repository: Repository, adoption: Adoption) -> str | None:
     command = data_use_command(adoption.data_file, adoption.target)
     if not repository.in_git and "pyproject.toml" not in adoption.files.added:
         return "pyproject.toml is yours: merge pyproject.toml.rung into it, then run uv sync"
-    echo("Environment …")
-    if not run(["uv", "sync", "--locked", "--quiet"], folder, output="shown").succeeded:
+    if not run_with_progress(["uv", "sync", "--locked"], folder, "Environment").succeeded:
         return f"uv sync failed (see above); once it works: {command}"
     if not (adoption.data_file and adoption.target):
         return None
