@@ -31,7 +31,7 @@ def open_console(stream: TextIO) -> "Console":
 
 @contextmanager
 def stages() -> Iterator[None]:
-    """Show the stages that begin in this context; within another one, it goes on there."""
+    """Show the stages that begin in this context; inside another one, they are shown there."""
     if _present.get():
         yield
         return
