@@ -125,8 +125,8 @@ def compare(
     taken = {*data.features}
     if by == "group" and column in (*table.maybe, table.subject):
         taken.add(column)
-    for name in {*data.columns, *data.left_out} - taken - allowed:
-        result.lost[name] = data.left_out.get(name, f"{by} {column}, no feature")
+    for name in {*data.columns, *data.ignored} - taken - allowed:
+        result.lost[name] = data.ignored.get(name, f"{by} {column}, no feature")
     result.ids_kept = sorted(taken & set(table.ids))
     noticed = {data.time, column if by == "time" else None}
     if table.time and not noticed & set(table.time):

@@ -99,7 +99,7 @@ def test_a_number_is_read_however_it_is_written(module: Module, word: str, value
 )
 def test_what_is_no_number_stays_as_it_came(module: Module, word: str) -> None:
     ingest = module("pipeline.ingest")
-    data = module("config").Data.model_construct(gaps=[""], decimal=".", left_out={})
+    data = module("config").Data.model_construct(missing_values=[""], decimal=".", ignored={})
     number = module("config").Column(type="number")
     bad, _ = ingest.unreadable(pl.Series([word, "1"]), number, data)
     assert bad.to_list() == [word]
@@ -152,8 +152,8 @@ def test_currencies_that_are_mixed_are_pointed_out(use: Use) -> None:
 )  # naniar#67, owid/etl#6565
 def test_a_word_that_holds_digits_is_never_a_gap(use: Use, odd: str) -> None:
     found = use(text(lab=lambda r: odd if r.random() < 0.01 else f"{r.uniform(1, 90):.2f}"))
-    assert found.data.gaps == [""]
-    assert all(not column.gaps for column in found.data.columns.values())
+    assert found.data.missing_values == [""]
+    assert all(not column.missing_values for column in found.data.columns.values())
     assert "WARNING: looks like numbers" in found.notes["lab"]
     assert repr(odd) in found.notes["lab"]
 
@@ -174,8 +174,8 @@ def test_na_is_a_country_and_a_gap(use: Use) -> None:  # pandas#10647
     assert "NA" in found.data.columns["country"].categories
     assert not found.data.columns["country"].nullable
     assert found.data.columns["income"].type == "integer"
-    assert found.data.columns["income"].gaps == ["NA"]
-    assert "NA" not in found.data.gaps
+    assert found.data.columns["income"].missing_values == ["NA"]
+    assert "NA" not in found.data.missing_values
 
 
 def test_na_is_a_region_among_longer_codes(use: Use) -> None:
@@ -200,7 +200,7 @@ def test_categories_that_differ_in_capitals_alone_are_pointed_out(use: Use) -> N
 
 def test_na_among_words_is_a_gap_everywhere(use: Use) -> None:
     found = use(text(colour=lambda r: r.choice(["NA", "red", "green"])))
-    assert "NA" in found.data.gaps
+    assert "NA" in found.data.missing_values
     assert found.data.columns["colour"].nullable
 
 
@@ -212,7 +212,7 @@ def test_a_dash_is_a_rhesus_factor_and_a_gap(use: Use) -> None:  # qsv#4175
         )
     )
     assert found.data.columns["rh"].categories == ["+", "-"]
-    assert found.data.columns["crp"].gaps == ["-"]
+    assert found.data.columns["crp"].missing_values == ["-"]
 
 
 def test_none_as_a_number_of_drinks_is_pointed_out(use: Use) -> None:
@@ -446,7 +446,7 @@ def test_the_service_writes_a_time_as_it_reads_it(
     config, ingest = module("config"), module("pipeline.ingest")
     column = config.Column(type="datetime", formats=[form])
     data = config.Data.model_construct(
-        columns={"when": column}, gaps=[""], decimal=".", left_out={}, rare_classes={}
+        columns={"when": column}, missing_values=[""], decimal=".", ignored={}, rare_classes={}
     )
     times = ingest.typed(pl.DataFrame({"when": texts}), data)
     assert times["when"].null_count() == 0
@@ -459,11 +459,11 @@ def test_the_service_takes_texts_and_gaps_of_one_column(module: Module) -> None:
     config, ingest = module("config"), module("pipeline.ingest")
     columns = {
         "note": config.Column(type="text", nullable=True),
-        "temp": config.Column(type="integer", nullable=True, gaps=["-999"]),
+        "temp": config.Column(type="integer", nullable=True, missing_values=["-999"]),
         "code": config.Column(type="integer"),
     }
     data = config.Data.model_construct(
-        columns=columns, gaps=[""], decimal=".", left_out={}, rare_classes={}
+        columns=columns, missing_values=[""], decimal=".", ignored={}, rare_classes={}
     )
     rows = [
         {"note": "all is well", "temp": -999, "code": -999},
@@ -518,7 +518,7 @@ def test_an_identifier_stays_one_with_a_gap_or_one_that_is_there_twice(use: Use,
     """As a feature it would have a range, and no new one would be in it."""
     numbers = [100_000 + 7 * n for n in range(N)]
     gaps = ["" if n % 80 == 0 else form.format(number) for n, number in enumerate(numbers)]
-    assert "order_id" in use(lines(order_id=gaps)).data.left_out
+    assert "order_id" in use(lines(order_id=gaps)).data.ignored
     numbers[5] = numbers[4]
     found = use(lines(order_id=[form.format(number) for number in numbers]))
     assert "WARNING: an identifier by its name, which 1 row repeat" in found.notes["order_id"]

@@ -32,7 +32,7 @@ def contract(module: Module, by: str, column: str | None = None) -> Any:
     data = verdicts.contract("binary", module)
     columns = data.columns | {
         "day": config.Column(type="datetime"),
-        "shop": config.Column(type="category", open=True),
+        "shop": config.Column(type="category", allow_unknown=True),
     }
     return data.model_copy(update={"columns": columns, "split": config.Split(by=by, column=column)})
 
@@ -317,7 +317,7 @@ def test_a_text_that_the_projects_own_features_do_not_read_is_left_out_and_told(
     monkeypatch.setattr(choose, "features", lambda rows: rows)  # as before 0.3
     changed, notes = choose.without_unread_texts(rows, data)
     assert "review" not in changed.columns
-    assert "problem/features.py" in changed.left_out["review"]
+    assert "problem/features.py" in changed.ignored["review"]
     assert notes["review"].startswith("WARNING")
     alone = {"review": columns["review"], "y": columns["y"]}
     with pytest.raises(module("exceptions").UsageError, match="'review' is a text"):

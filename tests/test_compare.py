@@ -92,14 +92,14 @@ def test_a_champion_that_cannot_read_the_new_data_is_said_and_replaced_by_name_o
         copy.ml("promote", exits=0)
     data = yaml.safe_load((copy.path / "config/data.yaml").read_text("utf-8"))
     del data["columns"]["seats"]
-    edit(copy.path / "config/data.yaml", columns=data["columns"], left_out={"seats": "gone"})
+    edit(copy.path / "config/data.yaml", columns=data["columns"], ignored={"seats": "gone"})
     copy.ml("run", exits=1)
     found = copy.read("compare")["comparison"]
     version = found["champion"]["version"]
     assert (found["kind"], found["reason"]) == ("unreadable", "column seats: missing column")
-    edit(copy.path / "config/delivery.yaml", replaces="20130101-000000-00000000")
+    edit(copy.path / "config/delivery.yaml", accept_incomparable="20130101-000000-00000000")
     copy.ml("run", exits=1)
-    edit(copy.path / "config/delivery.yaml", replaces=version)
+    edit(copy.path / "config/delivery.yaml", accept_incomparable=version)
     copy.ml("run", exits=0)
 
 

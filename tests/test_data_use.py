@@ -40,7 +40,7 @@ def test_a_table_as_people_have_it_is_learned_at_once(
     contract = yaml.safe_load((copy.path / "config/data.yaml").read_text())
     assert contract["task"] == table.task
     assert contract["source"] == f"data/raw/{table.file.name}"
-    assert table.left_out <= set(contract.get("left_out", {}))
+    assert table.left_out <= set(contract.get("ignored", {}))
     assert all(name in said for name in table.left_out)
     if "--group" in table.options:
         assert contract["split"] == {"by": "group", "column": table.options[-1]}

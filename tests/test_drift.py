@@ -189,7 +189,7 @@ def contract(module: Callable[[str], ModuleType], listed: list[str]) -> Any:
             "classes": ["no", "yes"],
             "split": {"by": "stratified"},
             "columns": {
-                "shop": {"type": "category", "categories": listed, "open": True},
+                "shop": {"type": "category", "categories": listed, "allow_unknown": True},
                 "y": {"type": "category", "categories": ["no", "yes"]},
             },
         }

@@ -64,13 +64,13 @@ def keeps(frame: pl.DataFrame, data: Any) -> None:
         values = values.drop_nulls()
         assert column.min is None or values.min() >= column.min, name
         assert column.max is None or values.max() <= column.max, name
-        if column.type == "category" and not column.open:
+        if column.type == "category" and not column.allow_unknown:
             assert set(values) <= set(column.categories), name
         assert len(column.categories) <= 200 or name == data.target
     for key in data.keys:
         assert frame[key].is_unique().all()
     assert frame.height >= data.min_rows
-    assert not set(data.columns) & set(data.left_out)
+    assert not set(data.columns) & set(data.ignored)
 
 
 def table(seed: int = 0, n: int = N, **columns: Any) -> pl.DataFrame:
@@ -181,7 +181,7 @@ def test_thousands_currency_and_percent_signs_are_read(ml: Any) -> None:
 
 
 def test_a_decimal_point_is_never_read_as_thousands(ml: Any) -> None:
-    data = ml.config.Data.model_construct(gaps=[""], decimal=",")
+    data = ml.config.Data.model_construct(missing_values=[""], decimal=",")
     column, contract = (
         pl.Series("v", ["1,5", "1.5", "1.234", "12.34"]),
         ml.config.Column(type="number"),
@@ -253,17 +253,22 @@ def test_a_few_odd_words_among_numbers_become_gaps(ml: Any) -> None:
     found = ml.contract(table(age=mixed))
     assert found.data.columns["age"].type == "integer"
     assert found.frame["age"].null_count() == 4
-    assert {"n.a.", "refused", "-", "NaN"} <= {*found.data.gaps, *found.data.columns["age"].gaps}
+    assert {"n.a.", "refused", "-", "NaN"} <= {
+        *found.data.missing_values,
+        *found.data.columns["age"].missing_values,
+    }
     assert "WARNING: 'refused' (1 row)" in found.notes["age"]
 
 
 def test_a_gap_word_of_one_column_is_a_value_in_another(ml: Any) -> None:
     columns = {
         "country": ml.config.Column(type="category"),
-        "income": ml.config.Column(type="integer", gaps=["NA", "-999"]),
-        "note": ml.config.Column(type="text", gaps=["-"]),
+        "income": ml.config.Column(type="integer", missing_values=["NA", "-999"]),
+        "note": ml.config.Column(type="text", missing_values=["-"]),
     }
-    data = ml.config.Data.model_construct(columns=columns, gaps=[""], decimal=".", left_out={})
+    data = ml.config.Data.model_construct(
+        columns=columns, missing_values=[""], decimal=".", ignored={}
+    )
     rows = pl.DataFrame({"country": ["NA", ""], "income": ["NA", "7"], "note": ["NA", " - "]})
     frame = ml.frames.typed(rows, data)
     assert frame.rows() == [("NA", None, "NA"), (None, 7, None)]
@@ -275,8 +280,8 @@ def test_a_word_that_is_a_value_elsewhere_is_a_gap_of_one_column(ml: Any) -> Non
     mixed = [str(i % 50) for i in range(N)]
     mixed[3] = "red"
     found = ml.contract(table(age=mixed))
-    assert "red" not in found.data.gaps
-    assert found.data.columns["age"].gaps == ["red"]
+    assert "red" not in found.data.missing_values
+    assert found.data.columns["age"].missing_values == ["red"]
     assert "WARNING: 'red' (1 row) is read as a gap" in found.notes["age"]
     assert not found.data.columns["c"].nullable
 
@@ -285,7 +290,7 @@ def test_more_than_a_few_odd_words_keep_a_column_text(ml: Any) -> None:
     words = ["low", "middle", "high"]
     found = ml.contract(table(dose=[words[i % 3] if i % 9 == 0 else str(i % 50) for i in range(N)]))
     assert found.data.columns["dose"].type == "category"
-    assert found.data.gaps == [""]
+    assert found.data.missing_values == [""]
     words = ["unknown", "-"]
     found = ml.contract(table(dose=[words[i % 2] if i % 9 == 0 else str(i % 50) for i in range(N)]))
     assert found.data.columns["dose"].type == "integer"
@@ -293,13 +298,13 @@ def test_more_than_a_few_odd_words_keep_a_column_text(ml: Any) -> None:
 
 def test_many_different_odd_words_are_no_gaps(ml: Any) -> None:
     mixed = [f"w{i}" if i < 8 else str(i % 50) for i in range(N)]
-    assert ml.contract(table(dose=mixed)).data.gaps == [""]
+    assert ml.contract(table(dose=mixed)).data.missing_values == [""]
 
 
 def test_a_number_among_dates_never_becomes_a_gap(ml: Any) -> None:
     mixed = ["0" if i < 3 else f"2020-01-{i % 28 + 1:02}" for i in range(N)]
     found = ml.contract(table(paid=mixed, flag=lambda r: r.choice("01")))
-    assert found.data.gaps == [""]
+    assert found.data.missing_values == [""]
     assert not found.data.columns["flag"].nullable
 
 
@@ -309,7 +314,7 @@ def test_a_class_named_none_stays_a_class(ml: Any) -> None:
     mixed[3] = "None"
     found = ml.contract(table(y=lambda r: r.choice(classes), age=mixed))
     assert found.data.classes == sorted(classes)
-    assert "None" not in found.data.gaps
+    assert "None" not in found.data.missing_values
 
 
 def test_half_text_columns_stay_text(ml: Any) -> None:
@@ -332,7 +337,7 @@ def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
             copy=table()["y"].to_list(),
         )
     )
-    left = found.data.left_out
+    left = found.data.ignored
     assert set(left) == {"constant", "empty", "mail", "entry", "town", "copy"}
     assert "same in every row" in left["constant"]
     assert "without a value" in left["empty"]
@@ -351,20 +356,20 @@ def test_one_identifier_by_name_becomes_the_key(ml: Any) -> None:
     assert found.data.keys == ["CustomerId"]
     assert "CustomerId" not in found.data.features
     assert found.data.columns["CustomerId"].categories == []
-    assert "identifier" in found.data.left_out["order_id"]
+    assert "identifier" in found.data.ignored["order_id"]
 
 
 def test_many_categories_keep_the_two_hundred_most_frequent(ml: Any) -> None:
     found = ml.contract(table(n=5000, town=lambda r: f"t{int(r.paretovariate(0.6)) % 900}"))
     town = found.data.columns["town"]
     assert len(town.categories) == 200
-    assert town.open
+    assert town.allow_unknown
     assert found.inputs["town"].null_count() > 0
 
 
 def test_categories_that_cover_too_few_rows_are_left_out(ml: Any) -> None:
     found = ml.contract(table(n=5000, town=lambda r: f"t{r.randint(1, 1500)}"))
-    assert "the top 200 cover" in found.data.left_out["town"]
+    assert "the top 200 cover" in found.data.ignored["town"]
 
 
 def test_numbers_at_the_edge_of_what_floats_hold_are_in_their_range(ml: Any) -> None:
@@ -418,7 +423,7 @@ def test_the_target_suggests_the_task(
 def test_a_target_of_many_classes_lists_them_all(ml: Any) -> None:
     found = ml.contract(table(n=5000, y=[f"k{i % 230}" for i in range(5000)]))
     assert len(found.data.classes) == 230
-    assert not found.data.columns["y"].open
+    assert not found.data.columns["y"].allow_unknown
 
 
 def test_a_continuous_target_may_differ_in_every_row(ml: Any) -> None:
@@ -596,7 +601,7 @@ def test_parquet_keeps_its_types_and_times_become_utc(ml: Any, tmp_path: Path) -
         "y": "boolean", "when": "datetime", "day": "datetime", "f": "number", "u": "integer",
         "d": "number", "c": "category",
     }  # fmt: skip
-    assert set(found.data.left_out) == {"list", "struct", "bytes", "null"}
+    assert set(found.data.ignored) == {"list", "struct", "bytes", "null"}
     assert found.frame["when"][5] == datetime(2022, 3, 1, 5)
     assert found.data.columns["f"].nullable
     assert found.data.split.column == "when"
@@ -619,7 +624,7 @@ def test_a_value_of_the_wrong_type_is_reported_and_never_lost(ml: Any) -> None:
 
 
 def test_infinity_and_lists_are_no_numbers(ml: Any) -> None:
-    data = ml.config.Data.model_construct(gaps=[""], decimal=".")
+    data = ml.config.Data.model_construct(missing_values=[""], decimal=".")
     for values in (pl.Series("v", ["inf", "", "NaN"]), pl.Series("v", [[1], None, [2, 3]])):
         bad, _ = ml.frames.unreadable(values, ml.config.Column(type="number"), data)
         assert bad.to_list() == values.gather([0, 2]).to_list()
@@ -801,5 +806,5 @@ def test_numbers_of_fourteen_digits_that_are_not_all_times_are_left_out(ml: Any)
     created = [str(20200101000000 + second) for second in range(N)]  # some end in 61 and more
     for column in (created, [int(word) for word in created]):
         made = ml.contract(table().with_columns(created=pl.Series(column)))
-        assert "created" in made.data.left_out
+        assert "created" in made.data.ignored
         assert set(made.data.columns) >= {"x", "c"}

@@ -316,7 +316,7 @@ def test_refused_rows_are_for_a_person_and_no_training(place: Place) -> None:
     assert said.startswith("no training: the caller sent 9.1% of rows that break the contract")
     assert said.endswith("which a person has to look at")
     (alarm,) = place.document()["alarms"]
-    assert (alarm["kind"], alarm["status"]) == ("violations", "told")
+    assert (alarm["kind"], alarm["status"]) == ("violations", "needs_attention")
     assert place.retrain(lambda: pytest.fail("it trained")).startswith("nothing to do")
 
 

@@ -99,7 +99,7 @@ def test_rows_in_place_keep_their_side_when_others_are_appended(module: Module) 
 
 CHANGES: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
     "a column is added": ({"a": "number", "b": "number", "new": "number"}, {}),
-    "a column is left out": ({"a": "number"}, {"left_out": {"b": "as asked"}}),
+    "a column is left out": ({"a": "number"}, {"ignored": {"b": "as asked"}}),
     "a column is another type": ({"a": "category", "b": "number"}, {}),
 }
 

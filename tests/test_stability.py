@@ -20,7 +20,7 @@ import releases
 import yaml
 from conftest import ROOT
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 
 Module = Callable[[str], ModuleType]
 RELEASE = releases.newest()
@@ -67,11 +67,39 @@ def test_no_key_of_config_goes_and_none_is_asked_for_that_was_not(
     now = settings(*map(module, CONFIG[name]))
     for kind, model in settings(last[0](name)).items():
         fields = now[kind].model_fields
-        assert set(model.model_fields) <= set(fields)
-        added = {key: field for key, field in fields.items() if key not in model.model_fields}
-        assert not [key for key, field in added.items() if field.is_required()]
+        names = read_names(now[kind])
+        assert set(model.model_fields) <= set(names)
+        known = {names[key] for key in model.model_fields}
+        assert not [key for key in set(fields) - known if fields[key].is_required()]
         for key, field in model.model_fields.items():
-            assert fields[key].is_required() <= field.is_required(), f"{kind}.{key}"
+            assert fields[names[key]].is_required() <= field.is_required(), f"{kind}.{key}"
+
+
+def read_names(record: type[BaseModel]) -> dict[str, str]:
+    """Return each name that a key of a record is read by, and its name now."""
+    names = {name: name for name in record.model_fields}
+    for name, field in record.model_fields.items():
+        if isinstance(field.validation_alias, AliasChoices):
+            names |= {str(choice): name for choice in field.validation_alias.choices}
+    return names
+
+
+def test_each_earlier_name_of_a_key_is_in_the_table_of_names_that_changed(module: Module) -> None:
+    page = (ROOT / "docs/stability.md").read_text("utf-8")
+    table = page.partition("## Names that changed")[2].partition("## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `config/")]
+    count = 0
+    for file in {file for files in CONFIG.values() for file in files}:
+        for record in settings(module(file)).values():
+            for earlier, name in read_names(record).items():
+                if earlier != name:
+                    count += 1
+                    stem = file.partition(".")[2]
+                    cells = [row for row in rows if f"`config/{stem}.yaml`" in row[1]]
+                    assert [
+                        row for row in cells if f"`{earlier}" in row[2] and f"`{name}" in row[3]
+                    ]
+    assert count >= len(rows)
 
 
 def test_files_in_config_of_the_last_release_are_read(
@@ -88,7 +116,42 @@ def test_files_in_config_of_the_last_release_are_read(
     ):
         given = yaml.safe_load((folder / path).read_text("utf-8"))
         read = config.read(folder / path, kind).model_dump()
-        assert {key: read[key] for key in given}.keys() == given.keys()
+        names = read_names(kind)
+        assert {names[key] for key in given} <= read.keys()
+
+
+def test_a_contract_of_the_last_release_means_the_same(
+    module: Module, last: tuple[Module, Path]
+) -> None:
+    """As a package has it: every key, under the name that it had then."""
+    config = last[0]("config")
+    columns = {
+        "x": config.Column(type="category", categories=["a"], open=True),
+        "y": config.Column(type="number", nullable=True),
+    }
+    before = config.Data(
+        source="data/raw/x.csv",
+        gaps=["", "NA"],
+        target="y",
+        task="regression",
+        split=config.Split(by="stratified"),
+        columns=columns,
+        left_out={"z": "constant"},
+    )
+    for read in (
+        module("config").Data.model_validate_json(before.model_dump_json()),
+        module("config").Data.model_validate(before.model_dump()),
+    ):
+        assert read.missing_values == ["", "NA"]
+        assert read.ignored == {"z": "constant"}
+        assert read.columns["x"].allow_unknown
+        assert not read.columns["y"].allow_unknown
+        names = read_names(type(read))
+        assert all(
+            getattr(read, names[key]) == getattr(before, key)
+            for key in type(before).model_fields
+            if key not in ("columns", "split")
+        )
 
 
 def parameters(app: Any) -> dict[str, set[str]]:

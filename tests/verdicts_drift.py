@@ -80,7 +80,7 @@ def equal_shops(module: Import, rows: int, trials: int, seed: int) -> float:
                 "classes": ["no", "yes"],
                 "split": {"by": "stratified"},
                 "columns": {
-                    "shop": {"type": "category", "categories": listed, "open": True},
+                    "shop": {"type": "category", "categories": listed, "allow_unknown": True},
                     "y": {"type": "category", "categories": ["no", "yes"]},
                 },
             }

@@ -311,7 +311,7 @@ def equal_shops(module: Any, shops: int, trials: int, seed: int) -> float:
                 "classes": ["no", "yes"],
                 "split": {"by": "stratified"},
                 "columns": {
-                    "store": {"type": "category", "categories": listed, "open": True},
+                    "store": {"type": "category", "categories": listed, "allow_unknown": True},
                     "y": {"type": "category", "categories": ["no", "yes"]},
                 },
             }

@@ -222,7 +222,7 @@ def written(
             documents["gate"] = documents["gate"].model_copy(update={"inputs": inputs})
         names = [attack] * 3
         data = {"target": attack, "task": "multiclass", "classes": names, "source": attack}
-        data |= {"features": names, "left_out": names}
+        data |= {"features": names, "ignored": names}
         config = SimpleNamespace(data=SimpleNamespace(**data), gate=SimpleNamespace(confidence=0.9))
         return str(report.render("report.md", config))
 

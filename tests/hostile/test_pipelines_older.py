@@ -66,15 +66,15 @@ def test_the_refusal_says_both_commits_and_how_to_do_it_all_the_same(
 ) -> None:
     promotion = module("registry.promotion")
     old, champion = version("v1", "a" * 40, OLD), version("v2", "b" * 40, NEW)
-    settings = SimpleNamespace(replaces=None)
+    settings = SimpleNamespace(accept_incomparable=None)
     monkeypatch.setattr(promotion, "load_delivery", lambda: settings)
     with pytest.raises(RefusedError) as caught:
         promotion._require_newer(old, champion)
     message = str(caught.value)
     assert re.search(r"aaaaaaaa \(2026-01-01.*older than bbbbbbbb \(2026-02-01", message)
-    assert "replaces of config/delivery.yaml" in message
+    assert "accept_incomparable of config/delivery.yaml" in message
     promotion._require_newer(champion, old)
-    settings.replaces = "v2"  # said, so it is done
+    settings.accept_incomparable = "v2"  # said, so it is done
     promotion._require_newer(old, champion)
 
 
@@ -123,10 +123,14 @@ def test_promote_asks(
     for name in ("champion", "promotion", "resolve"):
         monkeypatch.setattr(module(f"registry.{name}"), "open_registry", lambda: store)
     promotion = module("registry.promotion")
-    monkeypatch.setattr(promotion, "load_delivery", lambda: SimpleNamespace(replaces=None))
+    monkeypatch.setattr(
+        promotion, "load_delivery", lambda: SimpleNamespace(accept_incomparable=None)
+    )
     with pytest.raises(RefusedError, match="older than"):
         registry.promote("v1")
     assert store.alias("champion") == "v2"
-    monkeypatch.setattr(promotion, "load_delivery", lambda: SimpleNamespace(replaces="v2"))
+    monkeypatch.setattr(
+        promotion, "load_delivery", lambda: SimpleNamespace(accept_incomparable="v2")
+    )
     registry.promote("v1")
     assert store.alias("champion") == "v1"

@@ -54,20 +54,26 @@ def test_settings_that_mean_the_same_are_no_change(controls: ModuleType) -> None
     change("gate.yaml", min_skill=0.0, resamples=200)  # the defaults
     change("delivery.yaml", service={"port": 9000})  # decides on no model
     assert keys(controls) == {}
+    change("gate.yaml", judge="worse_end")  # as 0.2 read it
+    git(Path(), "commit", "-qam", "the worse end")
+    change("gate.yaml", judge=None, compare="pessimistic")
+    assert keys(controls, "HEAD") == {}
     assert controls.table([]) == ""
 
 
 def test_each_change_is_shown_before_and_after(controls: ModuleType) -> None:
     before = yaml.safe_load(Path("config/gate.yaml").read_text())["thresholds"]
     metric, value = next(iter(before.items()))
-    change("gate.yaml", thresholds={metric: 0.01, "accuracy": 0.5}, judge="value", slice_rows=10**6)
-    change("delivery.yaml", tolerance=99.0, replaces="20260101-000000-00000000")
+    change(
+        "gate.yaml", thresholds={metric: 0.01, "accuracy": 0.5}, compare="value", slice_rows=10**6
+    )
+    change("delivery.yaml", tolerance=99.0, accept_incomparable="20260101-000000-00000000")
     found = keys(controls)
     assert found[f"thresholds.{metric}"] == (str(value), "0.01")
     assert found["thresholds.accuracy"] == (str(before.get("accuracy", controls.ABSENT)), "0.5")
     assert found["slice_rows"] == ("100", "1000000")
     assert found["tolerance"] == ("0.05", "99.0")
-    assert found["replaces"] == ("None", "20260101-000000-00000000")
+    assert found["accept_incomparable"] == ("None", "20260101-000000-00000000")
     table = controls.table(controls.compared("main").changes)
     assert "`0.01` ⚠ asks for less" in table
     assert table.count("\n") == len(found) + 1

@@ -406,6 +406,9 @@ def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
     good = [{}, {"d": {}}, {"d": {"drift": alarm}}, {"d": {"drift": alarm | started}}]
     for known in good:
         assert monitoring.parse_note(json.dumps(known)) == known
+    old = {"d": {"violations": alarm | {"status": "told"}}}  # as 0.2 wrote it
+    (read,) = monitoring.parse_note(json.dumps(old))["d"].values()
+    assert read["status"] == "needs_attention"
     odd: list[Any] = [
         alarm | {"id": 7},
         {},

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from .files import Strict
 
@@ -24,13 +24,17 @@ class Column(Strict):
 
     type: ColumnType
     nullable: bool = False
-    gaps: list[str] = Field(
-        default=[]
-    )  # texts that mean "no value" in this column, besides Data.gaps
+    # Texts that mean "no value" in this column, besides those of Data.
+    missing_values: list[str] = Field(
+        default=[], validation_alias=AliasChoices("missing_values", "gaps")
+    )
     min: float | None = None
     max: float | None = None
     categories: list[str] = Field(default=[])
-    open: bool = False  # categories that are not listed are allowed, and read as a missing value
+    # Categories that are not listed are allowed, and read as a missing value.
+    allow_unknown: bool = Field(
+        default=False, validation_alias=AliasChoices("allow_unknown", "open")
+    )
     formats: list[str] = Field(default=[])  # of a datetime, tried in this order
 
 
@@ -49,7 +53,10 @@ class Data(Strict):
     source: str
     separator: str = Field(default=",", min_length=1, max_length=1)
     decimal: Literal[".", ","] = "."
-    gaps: list[str] = Field(default=[""])  # texts that mean "no value", in any column
+    # Texts that mean "no value", in any column.
+    missing_values: list[str] = Field(
+        default=[""], validation_alias=AliasChoices("missing_values", "gaps")
+    )
     target: str
     task: Task
     classes: list[str] = Field(default=[])  # of a binary task: the negative one, the positive one
@@ -62,7 +69,10 @@ class Data(Strict):
     max_age_days: float | None = Field(default=None, gt=0)  # of the newest row, by `time`
     min_rows: int = Field(default=100, ge=1)
     columns: dict[str, Column]
-    left_out: dict[str, str] = Field(default={})  # column: the reason
+    # Columns that are dropped when rows are read, each with the reason.
+    ignored: dict[str, str] = Field(
+        default={}, validation_alias=AliasChoices("ignored", "left_out")
+    )
 
     @property
     def features(self) -> list[str]:
@@ -77,7 +87,7 @@ class Data(Strict):
         return self.model_copy(
             update={
                 "columns": kept,
-                "left_out": self.left_out | dropped,
+                "ignored": self.ignored | dropped,
                 "keys": [],
                 "min_rows": 1,
                 "max_age_days": None,

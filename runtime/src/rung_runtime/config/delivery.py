@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from .. import UsageError
 from .files import Strict, parse_yaml, read, validate
@@ -56,7 +56,10 @@ class Delivery(Strict):
     registry: str = Field(default="registry", min_length=1)
     tolerance: float = Field(default=0.05, ge=0)  # skill that may be lost against the champion
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    replaces: str | None = None  # a champion that cannot be compared with, to be replaced even so
+    # The version of a champion that cannot be compared with, to be replaced even so.
+    accept_incomparable: str | None = Field(
+        default=None, validation_alias=AliasChoices("accept_incomparable", "replaces")
+    )
     image: str = ""  # for kubernetes: NAME@sha256:DIGEST with the model in it; ML_IMAGE overrides
     signed_by: str = ""  # a public key, PEM, that each version must be signed with: `ml sign`
     images: str = ""  # HOST/NAME where `ml image --push` puts them; on a runner the platform's own

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from .files import Strict, read
 
@@ -21,8 +21,13 @@ class Drift(Strict):
     """When new data counts as different from the data that the champion was trained on."""
 
     window: Window = Window()
-    windows: int = Field(default=5, ge=1)  # the newest ones, of which
-    alarms: int = Field(default=2, ge=1)  # so many must hold, the newest among them
+    # Of the newest windows, so many must have a sign, the newest among them.
+    recent_windows: int = Field(
+        default=5, ge=1, validation_alias=AliasChoices("recent_windows", "windows")
+    )
+    min_windows_in_alarm: int = Field(
+        default=2, ge=1, validation_alias=AliasChoices("min_windows_in_alarm", "alarms")
+    )
     significance: float = Field(default=0.01, gt=0, lt=1)  # of a window, all columns together
     min_psi: float = Field(default=0.2, gt=0)
     min_distance: float = Field(default=0.1, gt=0)  # Kolmogorov-Smirnov
@@ -37,8 +42,11 @@ class Drift(Strict):
 
     @model_validator(mode="after")
     def _can_alarm(self) -> Self:
-        if self.alarms > self.windows:
-            raise ValueError(f"alarms: {self.alarms} of {self.windows} windows can never alarm")
+        if self.min_windows_in_alarm > self.recent_windows:
+            raise ValueError(
+                f"min_windows_in_alarm: {self.min_windows_in_alarm} of {self.recent_windows} "
+                "recent_windows can never alarm"
+            )
         return self
 
 

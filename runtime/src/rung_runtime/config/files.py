@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, ValidationError, model_validator
 
 from .. import UsageError
 
@@ -19,9 +19,26 @@ WRITTEN_BY_ONBOARDING = ("data.yaml", "model.yaml", "gate.yaml")
 
 
 class Strict(BaseModel):
-    """A record that takes no unknown key, and no value of another type."""
+    """A record that takes no unknown key, and no value of another type.
+
+    A key that was renamed keeps its earlier name, as the second of its `AliasChoices`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_name_of_each_key(cls, content: Any) -> Any:
+        if isinstance(content, dict):
+            for field in cls.model_fields.values():
+                if not isinstance(field.validation_alias, AliasChoices):
+                    continue
+                name, earlier = map(str, field.validation_alias.choices)
+                if name in content and earlier in content:
+                    raise ValueError(
+                        f"{earlier} is the earlier name of {name}, and both are there: keep {name}"
+                    )
+        return content
 
 
 Record = TypeVar("Record", bound=Strict)

@@ -1,13 +1,18 @@
 """`config/gate.yaml`: what a model must reach."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from .files import Strict
 
 GATE = Path("config/gate.yaml")
+EARLIER_VALUES = {"worse_end": "pessimistic"}  # of `compare`, which was `judge` before 0.3
+
+
+def _value_of_now(value: object) -> object:
+    return EARLIER_VALUES.get(value, value) if isinstance(value, str) else value
 
 
 class Costs(Strict):
@@ -22,7 +27,10 @@ class Gate(Strict):
 
     metric: str  # of baselines, slices and importance
     thresholds: dict[str, float] = Field(min_length=1)  # minimum, or maximum of an error metric
-    judge: Literal["value", "worse_end"] = "value"  # of the confidence interval
+    # What meets a threshold: the value, or the worse end of its confidence interval.
+    compare: Annotated[Literal["value", "pessimistic"], BeforeValidator(_value_of_now)] = Field(
+        default="value", validation_alias=AliasChoices("compare", "judge")
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=200, ge=50)
     min_skill: float = Field(default=0.0, ge=0, lt=1)  # over a constant, with confidence

@@ -166,9 +166,9 @@ def without_unread_texts(rows: pl.DataFrame, data: Data) -> tuple[Data, dict[str
     if unread and set(unread) == set(data.features):
         raise UsageError(f"{unread[0]!r} is {reason}, and no other column is left to learn from")
     columns = {name: column for name, column in data.columns.items() if name not in unread}
-    left_out = data.left_out | dict.fromkeys(unread, reason)
+    ignored = data.ignored | dict.fromkeys(unread, reason)
     notes = dict.fromkeys(unread, f"WARNING: left out: {reason}")
-    return data.model_copy(update={"columns": columns, "left_out": left_out}), notes
+    return data.model_copy(update={"columns": columns, "ignored": ignored}), notes
 
 
 def gate_metrics(y_true: Floats, data: Data) -> list[str]:

@@ -37,7 +37,7 @@ def limit_column(
         return column, f"{note}; WARNING: read as text: hashed TF-IDF of its words"
     if column.type == "category":
         if any_value:
-            return column.model_copy(update={"categories": [], "open": True}), note
+            return column.model_copy(update={"categories": [], "allow_unknown": True}), note
         column, limits = _limit_categories(known, column)
         return column, note + limits
     if known.dtype.is_numeric() and len(known) and not any_value:
@@ -59,7 +59,7 @@ def _limit_categories(known: pl.Series, column: Column) -> tuple[Column, str]:
     elif is_open:
         reason = "there are many" if are_many else "some are rare"
         note = f"; new ones are fine, as {reason}"
-    column = column.model_copy(update={"categories": categories, "open": is_open})
+    column = column.model_copy(update={"categories": categories, "allow_unknown": is_open})
     return column, note + _warn_of_capitals(known)
 
 
@@ -134,8 +134,8 @@ def _warn_of_sentinels(known: pl.Series) -> str:
         return ""
     listed = ", ".join(f"{value} ({(numbers == value).sum():,} rows)" for value in far)
     return (
-        f"; WARNING: {listed} looks like a gap: if it means no value, list it under gaps of the "
-        "column in config/data.yaml"
+        f"; WARNING: {listed} looks like a gap: if it means no value, list it under "
+        "missing_values of the column in config/data.yaml"
     )
 
 

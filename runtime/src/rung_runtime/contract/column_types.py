@@ -35,7 +35,7 @@ def draft(rows: pl.DataFrame, target: str, separator: str, time: str | None = No
         time: A column that a person says is a time, whatever its name.
     """
     columns: dict[str, Column] = {}
-    left_out: dict[str, str] = {}
+    ignored: dict[str, str] = {}
     counted: dict[str, pl.DataFrame] = {}
     for values in rows.get_columns():
         name = values.name
@@ -48,11 +48,13 @@ def draft(rows: pl.DataFrame, target: str, separator: str, time: str | None = No
         elif values.dtype in (pl.Date, pl.Datetime):
             columns[name] = Column(type="datetime")
         else:
-            left_out[name] = f"WARNING: of a type that no model here reads, {values.dtype}"
+            ignored[name] = f"WARNING: of a type that no model here reads, {values.dtype}"
     decimal, decimal_notes = vote_on_decimal_sign(counted, separator)
     file_gaps: list[str] = []  # filled below, once every column has been read
     result = Draft(
-        Data.model_construct(columns=columns, gaps=file_gaps, decimal=decimal, left_out=left_out),
+        Data.model_construct(
+            columns=columns, missing_values=file_gaps, decimal=decimal, ignored=ignored
+        ),
         notes={name: [note] for name, note in decimal_notes.items()},
     )
     gaps_everywhere: set[str] = set()
@@ -75,7 +77,7 @@ def draft(rows: pl.DataFrame, target: str, separator: str, time: str | None = No
         gaps_everywhere -= set(counts["word"]) - gaps_of_column[name]
     for name, gaps in gaps_of_column.items():
         if gaps_here_only := sorted(gaps - gaps_everywhere - {""}):
-            columns[name] = columns[name].model_copy(update={"gaps": gaps_here_only})
+            columns[name] = columns[name].model_copy(update={"missing_values": gaps_here_only})
     file_gaps.extend(sorted({"", *gaps_everywhere}))
     return result
 

@@ -68,7 +68,7 @@ def infer(
     group = find_column(rows, group, source) if group and not no_group else None
     draft = column_types.draft(rows, target, separator, time)
     columns = draft.data.columns
-    left_out = draft.data.left_out
+    ignored = draft.data.ignored
     _require_readable(draft, target, time, group, source)
     frame = typed(rows, draft.data)
     # Without their names: Polars takes one such as * or ^a$ for a pattern, in a series as well.
@@ -85,13 +85,13 @@ def infer(
         group = subject.column
     described = _describe_columns(values, len(rows), draft, target, time, group)
     notes = described.notes
-    notes |= {name: f"left out: {reason}" for name, reason in left_out.items()}
-    not_features = {target, group, *described.keys, *left_out}
+    notes |= {name: f"left out: {reason}" for name, reason in ignored.items()}
+    not_features = {target, group, *described.keys, *ignored}
     features = [name for name in values if name not in not_features]
     if not features:
-        raise UsageError(f"{source}: no column is left to learn from: {left_out}")
+        raise UsageError(f"{source}: no column is left to learn from: {ignored}")
     if columns[target].type == "category":
-        complete = {"categories": sorted(labels.classes), "open": False}
+        complete = {"categories": sorted(labels.classes), "allow_unknown": False}
         columns[target] = columns[target].model_copy(update=complete)
     notes[target] += _rows_set_aside(rows, frame, labels)
     choice = choose_split(known, target, labels.classes, features, time, parting)
@@ -121,7 +121,7 @@ def infer(
         source=source,
         separator=separator,
         decimal=draft.data.decimal,
-        gaps=draft.data.gaps,
+        missing_values=draft.data.missing_values,
         target=target,
         task=labels.task,
         classes=labels.classes,
@@ -130,8 +130,8 @@ def infer(
         keys=described.keys,
         time=choice.time,
         min_rows=max(MIN_ROWS, len(rows) // 2),
-        columns={name: columns[name] for name in rows.columns if name not in left_out},
-        left_out=left_out,
+        columns={name: columns[name] for name in rows.columns if name not in ignored},
+        ignored=ignored,
     )
     return contract, notes
 
@@ -145,7 +145,7 @@ def _require_readable(
         UsageError: One cannot.
     """
     for name in filter(None, (target, time, group)):
-        reason = draft.data.left_out.get(name)
+        reason = draft.data.ignored.get(name)
         if reason is None and name == time and draft.data.columns[name].type != "datetime":
             unread = draft.unread.get(name)
             reason = unread.message if unread else "not a datetime"
@@ -189,7 +189,7 @@ def _describe_columns(
         )
         described.notes[name] = "; ".join([note, *draft.notes.get(name, [])])
         if reason:
-            draft.data.left_out[name] = reason
+            draft.data.ignored[name] = reason
     return described
 
 
@@ -226,9 +226,9 @@ def _rows_set_aside(rows: pl.DataFrame, frame: pl.DataFrame, labels: Target) -> 
 
 def _describe_gaps(draft: Draft) -> str:
     of_columns = [
-        f"{quote_all(column.gaps)} in {name!r}"
+        f"{quote_all(column.missing_values)} in {name!r}"
         for name, column in draft.data.columns.items()
-        if column.gaps
+        if column.missing_values
     ]
-    meaning = "; ".join([f"{quote_all(draft.data.gaps)} mean no value", *of_columns])
+    meaning = "; ".join([f"{quote_all(draft.data.missing_values)} mean no value", *of_columns])
     return f"{meaning}; decimal sign {draft.data.decimal!r}"

@@ -61,7 +61,7 @@ def describe_unread(column: ColumnWords, draft: Draft) -> Unread | None:
     example = column.example(odd if with_unit.is_empty() else with_unit)
     return Unread(
         f"WARNING: looks like numbers, but {example} cannot be read: read it in problem/data.py, "
-        "or list it under gaps of the column if it means no value"
+        "or list it under missing_values of the column if it means no value"
     )
 
 

@@ -54,7 +54,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
             deployment.enter("fetch")
             loaded = load_version(new)
             progress.report(new.version)
-            _check_private_columns(loaded.model.data.columns.keys() | loaded.model.data.left_out)
+            _check_private_columns(loaded.model.data.columns.keys() | loaded.model.data.ignored)
             # One that was promoted by hand is judged beside what serves until now.
             rival = previous if is_champion else champion
             if not is_champion or rival not in (None, new.version):

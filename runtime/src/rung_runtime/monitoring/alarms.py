@@ -1,7 +1,7 @@
 """Alarms of a champion: raised by signs in several windows, cleared by windows without any.
 
     decided → started → cleared      a training answers it: `ml retrain`, once
-    told → cleared                   a person has to look
+    needs_attention → cleared        a person has to look
 
 They are kept in the registry, in one note for all champions, so that a decision is made once
 wherever the monitor runs.
@@ -28,7 +28,8 @@ IS_ANSWERED_BY_TRAINING = {
     "age": True,
 }
 
-Status = Literal["decided", "told", "started", "cleared"]
+Status = Literal["decided", "needs_attention", "started", "cleared"]
+EARLIER_STATUS = {"told": "needs_attention"}  # as notes have it that were written before 0.3
 Judged = Any  # a window or a batch of labels, as monitor.json has it
 
 
@@ -75,9 +76,10 @@ class Alarms:
     ) -> "Alarms":
         """Return the alarms after what the champion's windows and its labels show.
 
-        A sign alarms that is in `alarms` of the last `windows` windows, the newest among them. An
-        alarm is cleared by as many windows without any sign of its kind; only later ones can raise
-        it again. Performance is judged by batches of labels instead; later means arrived later.
+        A sign alarms that is in `min_windows_in_alarm` of the last `recent_windows`, the newest
+        among them. An alarm is cleared by as many windows without any sign of its kind; only later
+        ones can raise it again. Performance is judged by batches of labels instead; later means
+        arrived later.
         """
         by_kind = dict(self.by_kind)
         for kind in IS_ANSWERED_BY_TRAINING:
@@ -150,11 +152,11 @@ class _History:
             return [f"the champion is {age_days:.0f} days old, and may be {limit}"]
         signs = self.signs(since)
         if self.kind != "performance":
-            return self._reasons_of_last(signs[-settings.windows :], settings)
+            return self._reasons_of_last(signs[-settings.recent_windows :], settings)
         # A file of labels may bring many batches at once: none of them is passed over.
         reasons: list[str] = []
         for count in range(1, len(signs) + 1):
-            last = signs[max(0, count - settings.windows) : count]
+            last = signs[max(0, count - settings.recent_windows) : count]
             if now_reasons := self._reasons_of_last(last, settings):
                 reasons = now_reasons
             elif _are_silent(last, settings):
@@ -163,7 +165,7 @@ class _History:
 
     def is_silent(self, settings: Drift) -> bool:
         """Check whether the last items clear an alarm."""
-        return _are_silent(self.signs("")[-settings.windows :], settings)
+        return _are_silent(self.signs("")[-settings.recent_windows :], settings)
 
     def end(self) -> str:
         """Return when the last item ended."""
@@ -177,14 +179,16 @@ class _History:
         reasons = []
         for name, reason in last[-1].items():
             count = sum(name in signs for signs in last)
-            if count >= settings.alarms:
+            if count >= settings.min_windows_in_alarm:
                 reasons.append(f"{name} {reason}, in {count} of the last {len(last)} {self.unit}")
         return reasons
 
 
 def _are_silent(last: list[dict[str, str]], settings: Drift) -> bool:
     """Check whether there are enough items, and none of the newest ones has a sign."""
-    return len(last) >= settings.alarms and not any(last[-settings.alarms :])
+    return len(last) >= settings.min_windows_in_alarm and not any(
+        last[-settings.min_windows_in_alarm :]
+    )
 
 
 def _raised(kind: str, reasons: list[str]) -> Alarm:
@@ -192,7 +196,7 @@ def _raised(kind: str, reasons: list[str]) -> Alarm:
         "id": f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}",
         "kind": kind,
         "raised": now(),
-        "status": "decided" if IS_ANSWERED_BY_TRAINING[kind] else "told",
+        "status": "decided" if IS_ANSWERED_BY_TRAINING[kind] else "needs_attention",
         "reason": "; ".join(reasons),
     }
 
@@ -244,6 +248,9 @@ def parse_note(text: str) -> dict[str, dict[str, Alarm]]:
         noted = None
     if not isinstance(noted, dict) or not all(map(_are_alarms, noted.values())):
         raise UsageError(f"the registry is damaged: its note {NOTE!r} is not a list of alarms")
+    for alarms in noted.values():
+        for alarm in alarms.values():
+            alarm["status"] = EARLIER_STATUS.get(alarm["status"], alarm["status"])
     return noted
 
 

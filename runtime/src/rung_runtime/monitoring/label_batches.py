@@ -57,7 +57,7 @@ def batches(rows: pl.DataFrame, settings: Drift) -> list[Batch]:
         span = (times[begin:end].max() - times[begin:end].min()) / 3.6e9
         parts = round((end - begin) / settings.window.rows)
         if span > 1.5 * settings.window.hours:
-            parts = max(parts, settings.alarms)
+            parts = max(parts, settings.min_windows_in_alarm)
         parts = max(1, min(parts, (end - begin) // MIN_LABELS))
         cuts = np.linspace(begin, end, parts + 1).round().astype(int).tolist()
         result += [

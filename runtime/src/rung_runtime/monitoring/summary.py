@@ -20,7 +20,9 @@ def summarize(alarms: list[Alarm], windows: int, waiting: int, settings: Drift) 
     """
     parts = [f"{a['id']}: {a['reason']}" for a in alarms if a["status"] == "decided"]
     parts += [
-        f"{a['reason']}, which a person has to look at" for a in alarms if a["status"] == "told"
+        f"{a['reason']}, which a person has to look at"
+        for a in alarms
+        if a["status"] == "needs_attention"
     ]
     if trainings := describe_trainings(alarms):
         parts.append(trainings)
@@ -69,7 +71,7 @@ def headline(alarms: list[Alarm], windows: int) -> str:
     by_status = {alarm["status"]: alarm for alarm in alarms}
     if "decided" in by_status:
         return "Train again"
-    if "told" in by_status:
+    if "needs_attention" in by_status:
         return "A person has to look"
     if started := by_status.get("started"):
         outcome = started["outcome"]

@@ -46,7 +46,7 @@ def comparison_text(comparison: Comparison, quote: Callable[[object], str] = str
         return f"The champion, {version}, cannot predict this data: {reason}."
     return (
         f"The champion, {version}, cannot be compared with: {reason}. Bring"
-        " rows that are new to it, or name it in replaces of config/delivery.yaml."
+        " rows that are new to it, or name it in accept_incomparable of config/delivery.yaml."
     )
 
 

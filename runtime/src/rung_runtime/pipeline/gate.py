@@ -112,7 +112,7 @@ def threshold_checks(metrics: MetricsDocument, gate: Gate) -> list[Check]:
         higher_is_better = name in HIGHER_IS_BETTER
         interval = metrics.metrics[name]
         value = interval.value
-        if gate.judge == "worse_end":
+        if gate.compare == "pessimistic":
             value = interval.low if higher_is_better else interval.high
         rule: Rule = "≥" if higher_is_better else "≤"
         checks.append(judge_value(f"threshold {name}", name, value, rule, threshold))
@@ -201,7 +201,7 @@ def champion_checks(comparison: Comparison | None) -> list[Check]:
     """Judge whether a model is no worse than the champion, and than the best champion so far."""
     if isinstance(comparison, Incomparable):
         accepted = float(comparison.replaces == comparison.champion.version)
-        name = "champion that cannot be compared with is named in replaces"
+        name = "champion that cannot be compared with is named in accept_incomparable"
         return [judge_value("incomparable champion", name, accepted, "≥", 1)]
     if not isinstance(comparison, Compared):
         return []

@@ -98,7 +98,7 @@ def typed(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
 
     A column with a value that cannot be read is left as it is, for `validate` to report.
     """
-    kept = {name: rows[name] for name in rows.columns if name not in data.left_out}
+    kept = {name: rows[name] for name in rows.columns if name not in data.ignored}
     names = [name for name in kept if name in data.columns]
     columns = _read([(kept[name], data.columns[name]) for name in names], data)
     for name, (raw, read) in zip(names, columns, strict=True):
@@ -152,7 +152,7 @@ def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.
         if values.dtype == pl.String and contract.type in ("number", "integer"):
             # Without its name, which a method of the series would take for a pattern, too.
             texts = values.alias(str(number)).str.strip_chars()
-            texts = texts.replace([*data.gaps, *contract.gaps], None)
+            texts = texts.replace([*data.missing_values, *contract.missing_values], None)
             table = table.with_columns(texts, _plain(texts, data.decimal).alias(f"plain {number}"))
         raw, read = _typed(str(number), values.dtype, contract, data)
         expressions += [raw.alias(f"raw {number}"), read.alias(f"read {number}")]
@@ -175,7 +175,7 @@ def _typed(name: str, dtype: pl.DataType, contract: Column, data: Data) -> tuple
         value = pl.when(value.is_finite()).then(value)
     if kind == "datetime" and dtype in (pl.Date, pl.Datetime):
         return value, _utc(value, dtype)
-    gaps = [*data.gaps, *contract.gaps]
+    gaps = [*data.missing_values, *contract.missing_values]
     if dtype.is_float():  # -999 is written -999.0 here
         gaps += [f"{gap}.0" for gap in gaps if gap.lstrip("-").isdigit()]
     if dtype.is_numeric() and kind in ("number", "integer") and not _numbers(gaps):

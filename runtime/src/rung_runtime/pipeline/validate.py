@@ -162,7 +162,7 @@ def rules(data: Data, names: Collection[str], more: Rules) -> list[Rule]:
             result.append(Rule(name, f"below {column.min:g}", value >= column.min))
         if column.max is not None:
             result.append(Rule(name, f"above {column.max:g}", value <= column.max))
-        if column.categories and not column.open:
+        if column.categories and not column.allow_unknown:
             result.append(Rule(name, "new category", value.is_in(column.categories)))
     return result + [Rule(None, name, holds) for name, holds in more(names).items()]
 

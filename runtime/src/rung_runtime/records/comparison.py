@@ -50,7 +50,7 @@ class Incomparable(Record):
     kind: Literal["unreadable", "unrecognised", "seen"]
     champion: Champion
     tolerance: NonNegative
-    replaces: str | None
+    replaces: str | None = Field(description="accept_incomparable of config/delivery.yaml.")
     unseen: Omittable[Count] = None
     rows: Omittable[Count] = None
     reason: str
@@ -62,7 +62,7 @@ class Compared(Record):
     kind: Literal["compared"]
     champion: Champion
     tolerance: NonNegative
-    replaces: str | None
+    replaces: str | None = Field(description="accept_incomparable of config/delivery.yaml.")
     unseen: Omittable[Count] = Field(
         default=None,
         description="Of the rows, those that the champion was not trained on: all that is "

@@ -126,8 +126,11 @@ class AlarmRecord(TypedDict):
     kind: AlarmKind
     raised: Timestamp
     status: Annotated[
-        Literal["decided", "started", "told"],
-        Field(description="told: no training answers it, a person has to look."),
+        Literal["decided", "started", "needs_attention", "told"],
+        Field(
+            description="needs_attention: no training answers it, a person has to look. It was "
+            "told before 0.3."
+        ),
     ]
     reason: str
     started: NotRequired[Timestamp]

@@ -73,7 +73,8 @@ def _require_newer(new: Version, champion: Version) -> None:
     """Check that no older commit replaces a newer one, as when a job is run again.
 
     Raises:
-        RefusedError: It would, and `replaces` of config/delivery.yaml does not name the champion.
+        RefusedError: It would, and `accept_incomparable` of config/delivery.yaml does not name
+            the champion.
     """
     commit = new.facts.get("commit", "none")
     committed = new.facts.get("committed", "unknown")
@@ -81,13 +82,13 @@ def _require_newer(new: Version, champion: Version) -> None:
     champion_committed = champion.facts.get("committed", "unknown")
     if not checkout.is_older(commit, committed, champion_commit, champion_committed):
         return
-    if load_delivery().replaces == champion.version:
+    if load_delivery().accept_incomparable == champion.version:
         return
     raise RefusedError(
         f"{new} is of commit {commit:.8} ({committed}), which is older than {champion_commit:.8}"
         f" ({champion_committed}) of the champion {champion}: `ml rollback` returns to an earlier"
-        f" champion; if {new} is to take its place all the same, name {champion} in replaces of"
-        " config/delivery.yaml"
+        f" champion; if {new} is to take its place all the same, name {champion} in"
+        " accept_incomparable of config/delivery.yaml"
     )
 
 

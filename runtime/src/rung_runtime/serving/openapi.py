@@ -72,7 +72,7 @@ def row_schema(loaded: LoadedModel) -> Schema:
     """Return the schema of a row."""
     contract = loaded.model.request_contract
     properties = {name: column_schema(column) for name, column in contract.columns.items()}
-    for name in contract.left_out:
+    for name in contract.ignored:
         properties[name] = {"description": "not used"}
     return {
         "type": "object",
@@ -88,7 +88,7 @@ def column_schema(column: Column) -> Schema:
     schema: Schema = {"type": column.type}
     if column.type == "category":
         schema = {"type": "string"}
-        schema["examples" if column.open else "enum"] = column.categories
+        schema["examples" if column.allow_unknown else "enum"] = column.categories
     elif column.type == "text":
         schema = {"type": "string"}
     elif column.type == "datetime":

@@ -93,7 +93,7 @@ def parse_rows(body: bytes) -> list[Row]:
 def shape_faults(rows: list[Row], contract: Data) -> list[Fault]:
     """Return the faults that the contract has no rule for: of columns, and of nested values."""
     required = contract.columns.keys()
-    accepted = required | contract.left_out.keys()
+    accepted = required | contract.ignored.keys()
     faults: list[Fault] = []
     for index, row in enumerate(rows):
         if row.keys() != required:
@@ -111,7 +111,7 @@ def _column_faults(index: int, row: Row, contract: Data) -> Iterator[Fault]:
         if name not in row:
             yield Fault(index, name, "missing column")
     for name in row:
-        if name not in contract.columns and name not in contract.left_out:
+        if name not in contract.columns and name not in contract.ignored:
             yield Fault(index, None, "unknown column", json_text(name[:MAX_NAME]))
 
 
@@ -135,7 +135,7 @@ def frame_from_rows(rows: list[Row], contract: Data) -> pl.DataFrame:
     """Return the feature columns of JSON rows as a table that `Model.read` accepts."""
     columns = {}
     for name, column in contract.columns.items():
-        gaps = (*contract.gaps, *column.gaps)
+        gaps = (*contract.missing_values, *column.missing_values)
         has_numeric_gap = any(character.isdigit() for gap in gaps for character in gap)  # like 999
         values = [row[name] for row in rows]
         dtype, native = JSON_TYPES[column.type]

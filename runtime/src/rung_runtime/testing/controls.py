@@ -374,9 +374,9 @@ def a_threshold_is_met() -> Scores:
     )
 
 
-@pytest.mark.parametrize("judged", ["value", "worse_end"])
+@pytest.mark.parametrize("judged", ["value", "pessimistic"])
 def test_a_threshold_is_read_and_may_be_judged_by_the_worse_end(judged: str) -> None:
-    settings = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.7}, "judge": judged}
+    settings = {"metric": "roc_auc", "thresholds": {"roc_auc": 0.7}, "compare": judged}
     first, *_ = decide(metrics_document(a_threshold_is_met()), Gate.model_validate(settings))
     assert first.verdict == ("passed" if judged == "value" else "refused")
 
