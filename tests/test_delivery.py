@@ -377,8 +377,8 @@ def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
     assert found["shadow"]["shift"] == 0
     assert found["smoke"]["package_digest"] == loop.answers()["package_digest"]
     assert version in said
-    assert "serves already" in loop.ml("deploy")
-    assert "answers what the model does" in loop.ml("smoke")
+    assert "is serving already" in loop.ml("deploy")
+    assert "answers as the model does" in loop.ml("smoke")
     assert first in loop.ml("rollback")
     assert loop.serves == loop.champion == first
 
@@ -477,7 +477,7 @@ def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> Non
     finally:
         trouble.unlink(missing_ok=True)
         (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
-    assert "was taken back" in ended.stderr
+    assert "was rolled back" in ended.stderr
     assert loop.deployment["verdict"] == "rolled_back"
     assert 2 <= loop.deployment["watch"]["errors"] <= 5
     assert loop.deployment["watch"]["verdict"] == "failed"
@@ -493,7 +493,7 @@ def test_smoke_tells_another_model_from_the_champion(loop: Loop) -> None:
     assert other in loop.ml("status")  # which says what to do
     loop.ml("rollback", exits=None)
     assert loop.serves == loop.champion == serving
-    assert "answers what the model does" in loop.ml("smoke")
+    assert "answers as the model does" in loop.ml("smoke")
 
 
 # The service may die with the deployer at each stage, too: make test has two of these.

@@ -296,7 +296,7 @@ def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_n
         assert loop.deployment["verdict"] == "deployed"
         assert loop.deployment["target"] == "kubernetes/production"
         assert [line.split()[0] for line in cluster.asked] == ["apply", "rollout", "port-forward"]
-        assert "serves already" in loop.ml("deploy", first, "--target", "kubernetes")
+        assert "is serving already" in loop.ml("deploy", first, "--target", "kubernetes")
 
         other = loop.made()  # which the local service does not serve
         said = loop.ml("deploy", other, "--target", "kubernetes", exits=1)

@@ -418,7 +418,7 @@ def test_an_old_champion_alarms_at_once(place: Place, packed: Path, tmp_path: Pa
     place.champion(old)
     said = place.monitor()
     assert "retrain: age-" in said
-    assert "the champion is 91 days old, and may be 90" in said
+    assert "the champion is 91 days old; the limit is 90" in said
 
 
 def test_a_private_column_is_left_out(place: Place) -> None:

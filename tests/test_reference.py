@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 Module = Callable[[str], ModuleType]
 
@@ -66,6 +67,16 @@ def commands_of_ml(module: Module) -> dict[str, set[str]]:
                 options = [option for parameter in command.params for option in parameter.opts]
                 commands[prefix + name] = {o for o in options if o.startswith("--")} - {"--help"}
     return commands
+
+
+def test_the_summary_of_each_command_fits_on_its_line(module: Module) -> None:
+    app = module("cli.app").app
+    for group in ((), ("data",), ("labels",)):
+        result = CliRunner().invoke(app, [*group, "--help"], terminal_width=80)
+        assert result.exit_code == 0
+        _usage, *lines = result.output.splitlines()
+        cut = [line for line in lines if line.endswith("...")]
+        assert not cut, "\n".join(cut)
 
 
 def commands_of_rung() -> dict[str, set[str]]:

@@ -107,7 +107,9 @@ def test_the_plots_are_there_with_every_point_inside(ran: Ran, tmp_path: Path, t
     copy = ran(0, task)
     page = opened(copy.path / "artifacts/report.html", tmp_path)
     said = " ".join(page.words)
-    titles = [f["aria-label"] for f in page.all("svg")] + ["Confusion"] * ("true \\ given" in said)
+    titles = [f["aria-label"] for f in page.all("svg")] + ["Confusion"] * (
+        "true \\ predicted" in said
+    )
     assert [t for t in PLOTS[task] if not any(title.startswith(t) for title in titles)] == []
     assert len(titles) == len(PLOTS[task])
     box = {svg["viewbox"] for svg in page.all("svg")}

@@ -438,7 +438,7 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
         run = world.host.push()
     assert run.jobs["staging"] == "success", told(run)
     assert run.jobs["production"] == "failure", told(run)
-    assert "was taken back" in run.log
+    assert "was rolled back" in run.log
     assert len(world.models()[0]) == len(before) + 1
     assert world.models()[1] == champion == world.serves()
     world.edit("config/delivery.yaml", "seconds: 5, max_latency_ms: 0.000001}", "seconds: 1}")

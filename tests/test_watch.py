@@ -104,9 +104,9 @@ def test_what_the_watch_could_not_find_out_is_said(
     module: Module, watched: Watched, service_watch: ModuleType
 ) -> None:
     limits = module("config.delivery").Watch()
-    assert "no request came in the 30 s" in service_watch.caution(watched([])[0], limits)
+    assert "no request came during the 30 s" in service_watch.caution(watched([])[0], limits)
     said = service_watch.caution(watched([(12, 0, 0.1)])[0], limits)
-    assert "0 of 12 requests failed in the 30 s of its watch, too few to tell" in said
+    assert "0 of 12 requests failed during the 30 s of the watch, too few requests to tell" in said
     assert "at most 1.00% fail" in said
     assert service_watch.caution(watched(steadily(100, 0))[0], limits) is None
     old = {"seconds": 30.0, "requests": 0.0, "errors": 0.0, "error_share": 0.0, "mean_ms": 0.0}
@@ -139,7 +139,7 @@ def test_a_service_that_was_restarted_goes_on_counting(watched: Watched) -> None
 def test_a_slow_service_is_taken_back_and_one_slow_second_is_not(watched: Watched) -> None:
     document, refused = watched(steadily(20, 0, seconds=0.9))
     assert document["verdict"] == "slow"
-    assert refused == "requests take 900 ms since the switch"
+    assert refused == "requests have taken 900 ms on average since the switch"
     assert document["seconds"] < 10
     stalled = [(20 * n, 0, 0.2 * n + (400 if n > 5 else 0)) for n in range(1, 31)]
     document, refused = watched(stalled)
@@ -150,7 +150,7 @@ def test_a_slow_service_is_taken_back_and_one_slow_second_is_not(watched: Watche
 def test_a_service_that_answers_nobody_is_not_one_that_nobody_asks(watched: Watched) -> None:
     document, refused = watched([(0, 0, 0, 8)] * 30)
     assert document["verdict"] == "slow"
-    assert refused == "requests wait, and none was answered for 6 s"
+    assert refused == "requests are waiting, and none was answered for 6 s"
     now_and_then = [(n // 4, 0, 0.01, 8 * (n % 4 > 0)) for n in range(30)]
     document, refused = watched(now_and_then)
     assert (document["verdict"], refused) == ("undecided", None)

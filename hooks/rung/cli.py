@@ -40,7 +40,11 @@ class AnswersCommand(cli.Application):
     """A command that takes answers to the template's questions."""
 
     data: ClassVar[Any] = cli.SwitchAttr(
-        "--data", str, list=True, argname="NAME=VALUE", help="An answer; repeat for more"
+        "--data",
+        str,
+        list=True,
+        argname="NAME=VALUE",
+        help="An answer to a question of the template",
     )
 
 
@@ -172,7 +176,7 @@ class Up(AnswersCommand):
 class Add(cli.Application):
     """Add another registry, target or CI provider to a project."""
 
-    DESCRIPTION = "Add the adapter of a slot to a project: rung add SLOT NAME [FOLDER]"
+    DESCRIPTION = "Add an adapter to a project, for example: rung add registry mlflow"
 
     def main(self, slot: str, name: str, folder: str = ".") -> int:
         """Add NAME for SLOT to the project in FOLDER, by default the current one."""

@@ -23,11 +23,11 @@ STEPS = {
     "ingest": "Read the source of config/data.yaml into typed rows.",
     "validate": "Check the rows against the contract in config/data.yaml.",
     "split": "Set the holdout aside.",
-    "train": "Train the estimator of problem/model.py.",
+    "train": "Train the estimator from problem/model.py.",
     "evaluate": "Score the model on the holdout.",
     "compare": "Score the champion on the same holdout.",
-    "gate": "Judge the model by config/gate.yaml.",
-    "package": "Bundle the model that passed, with all that serving it needs.",
+    "gate": "Check the model against config/gate.yaml.",
+    "package": "Bundle the accepted model with everything serving needs.",
 }
 # Which commands there are depends on the project; what is wrong with it is said by `main`. Outside
 # of one, a copy for level 0 has no more than the pipeline.
@@ -39,7 +39,13 @@ if not HAS_LOOP:
 START = Path.cwd()
 NEWLINE = "\n"
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Train, judge and serve the model of this project.",
+    epilog="Exit codes: 0 done, 1 a check refused, 2 bad usage or input, 70 a bug of ml.",
+)
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring your own data.")
 app.add_typer(data_app, name="data")
 
@@ -68,7 +74,7 @@ for _name, _about in STEPS.items():
 def run(
     base: Annotated[
         str | None,
-        Option(envvar="ML_BASE", help="A commit whose gate must pass the model, too (level 1)."),
+        Option(envvar="ML_BASE", help="A commit whose gate the model must pass as well (level 1)."),
     ] = None,
 ) -> None:
     """Run the whole pipeline; from level 1, only what is stale."""
@@ -90,10 +96,14 @@ def report() -> None:
 
 @app.command()
 def predict(
-    file: Annotated[Path | None, Argument(help="CSV or Parquet, as the training data.")] = None,
-    rows: Annotated[str | None, Option("--json", help="A row, or a list of rows.")] = None,
+    file: Annotated[
+        Path | None, Argument(help="CSV or Parquet, with the columns of the data.")
+    ] = None,
+    rows: Annotated[
+        str | None, Option("--json", help="One row as a JSON object, or a list of them.")
+    ] = None,
 ) -> None:
-    """Predict rows with the packaged model: a JSON object for each."""
+    """Predict rows with the packaged model, one JSON object per row."""
     import polars as pl
 
     from .. import model_package
@@ -125,18 +135,24 @@ def predict(
 def use(
     file: Annotated[Path, Argument(help="CSV with any delimiter, plain or gzipped, or Parquet.")],
     target: Annotated[str, Option(help="The column to predict.")],
-    time: Annotated[str | None, Option(help="The column that says when a row came to be.")] = None,
+    time: Annotated[str | None, Option(help="The column that says when a row was created.")] = None,
     group: Annotated[
-        str | None, Option(help="Keep rows with the same value of it together; none: nobody's.")
+        str | None,
+        Option(help="Keep rows with the same value in this column together; none: do not."),
     ] = None,
     task: Annotated[str | None, Option(help="binary, multiclass or regression.")] = None,
     rare_classes: Annotated[
         str | None,
-        Option(help="Classes of fewer than 10 rows: drop their rows, or merge them into other."),
+        Option(help="Classes with fewer than 10 rows: drop their rows, or merge into other."),
     ] = None,
-    replace: Annotated[bool, Option("--replace", help="Replace what is in the way.")] = False,
+    replace: Annotated[
+        bool, Option("--replace", help="Replace files of yours that are in the way.")
+    ] = False,
 ) -> None:
-    """Learn contract, task, split and gate from a file of yours, and say why."""
+    """Infer contract, task, split and gate from your file.
+
+    It explains what it decides, and writes config/ and a copy of the file in data/raw/.
+    """
     from ..contract.onboard import use
 
     options = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}

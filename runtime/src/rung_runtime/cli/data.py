@@ -16,9 +16,9 @@ START = Path.cwd()
 
 
 def add_data(
-    file: Annotated[Path, Argument(help="More rows, as the source has them.")],
+    file: Annotated[Path, Argument(help="Rows with the columns of the source.")],
 ) -> None:
-    """Append rows to the source, if they keep the contract and are not there yet."""
+    """Append new rows to the source, if they satisfy the contract."""
     import polars as pl
 
     from ..artifacts import ARTIFACTS

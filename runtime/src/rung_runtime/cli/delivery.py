@@ -14,10 +14,12 @@ from .. import UsageError, adapters, project
 from .data import add_data
 
 START = Path.cwd()
-labels_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What really happened.")
+labels_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Record what really happened."
+)
 Version = Annotated[
     str | None,
-    Argument(help="A version, a part of one that only it has, or VERSION@sha256:DIGEST."),
+    Argument(help="A version, a unique part of one, or VERSION@sha256:DIGEST."),
 ]
 
 Target = Annotated[
@@ -90,7 +92,10 @@ def show_controls(
         str | None, Option(envvar="ML_HEAD", help="Another commit, instead of this checkout.")
     ] = None,
 ) -> None:
-    """Print how gate and delivery settings differ from those of another commit, as Markdown."""
+    """Print how gate and delivery settings differ from a commit's.
+
+    The output is a Markdown table.
+    """
     controls = _load("controls")
     if table := controls.table(controls.compared(base, head or None).changes):
         typer.echo(table)
@@ -112,14 +117,14 @@ def _measure_again() -> None:
 
 
 def track() -> None:
-    """Record the last run with MLflow, if it is not yet."""
+    """Record the last run in MLflow, unless it is there already."""
     typer.echo(adapters.load("tracker", "mlflow").record())
 
 
 def register(
     pinned: Annotated[bool, Option("--pinned", help="Print VERSION@sha256:DIGEST.")] = False,
 ) -> None:
-    """Put the package that passed into the registry, and print its version."""
+    """Add the accepted package to the registry; print its version."""
     version = _load("registry").register()
     typer.echo(version.reference if pinned else version.version)
 
@@ -132,7 +137,7 @@ def resolve(
         bool, Option("--optional", help="Where there is no champion yet, print nothing.")
     ] = False,
 ) -> None:
-    """Print VERSION@sha256:DIGEST, which means the same package in each later command."""
+    """Print VERSION@sha256:DIGEST, which names one exact package."""
     registry = _load("registry")
     if version == registry.CHAMPION and registry.current_champion() is None:
         if optional:
@@ -142,7 +147,7 @@ def resolve(
 
 
 def models() -> None:
-    """List the versions in the registry, with metrics, lineage and aliases."""
+    """List registered versions: metrics, lineage, the champion."""
     _load("registry").print_versions()
 
 
@@ -150,9 +155,9 @@ def fetch(
     version: Annotated[
         str, Argument(help="A version, a part of one, champion, or VERSION@sha256:DIGEST.")
     ],
-    to: Annotated[Path, Option(help="The folder to bring it to: none, or one with a package.")],
+    to: Annotated[Path, Option(help="Where to put it: a new folder, or one that has a package.")],
 ) -> None:
-    """Bring a package from the registry, found whole."""
+    """Download a package from the registry, and verify it."""
     registry = _load("registry")
     folder = START / to
     empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
@@ -163,12 +168,12 @@ def fetch(
 
 def image(
     version: Version = None,
-    push: Annotated[bool, Option("--push", help="Bring it to the registry of images.")] = False,
+    push: Annotated[bool, Option("--push", help="Push it to the image registry.")] = False,
     noted: Annotated[
-        bool, Option("--noted", help="Print the image that it has, and build none.")
+        bool, Option("--noted", help="Print the image that the version has; build none.")
     ] = False,
 ) -> None:
-    """Build the image of a version, once, and see that it answers as its package does."""
+    """Build the image of a version, once, and check its answers."""
     images = _load("delivery.image")
     if not noted:
         typer.echo(images.image(version, push))
@@ -181,14 +186,14 @@ def image(
 def sign(
     version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
     key: Annotated[
-        Path | None, Option(help="A private key, PEM; ML_SIGNING_PASSWORD opens a locked one.")
+        Path | None, Option(help="A private key, PEM; ML_SIGNING_PASSWORD unlocks it.")
     ] = None,
     bundle: Annotated[Path | None, Option(help="A signature that was made elsewhere.")] = None,
     unsigned: Annotated[
         Path | None, Option(help="Sign nothing: write what is to be signed to this folder.")
     ] = None,
 ) -> None:
-    """Sign a registered version, in the format of OpenSSF Model Signing."""
+    """Sign a registered version, as OpenSSF Model Signing does."""
     signature = _load("registry.signature")
     if sum(option is not None for option in (key, bundle, unsigned)) != 1:
         raise UsageError("name one of --key, --bundle and --unsigned")
@@ -201,50 +206,57 @@ def sign(
 def verify(
     version: Annotated[str, Argument(help="A version, a part of one, or champion.")],
     key: Annotated[
-        Path | None, Option(help="A public key, PEM; else signed_by of delivery.yaml.")
+        Path | None,
+        Option(help="A public key, PEM; by default, signed_by in config/delivery.yaml."),
     ] = None,
 ) -> None:
-    """See that a registered version is what was signed, and by whom."""
+    """Check that a registered version is what was signed."""
     typer.echo(_load("registry.signature").verify(version, key and START / key))
 
 
 def sbom(version: Version = None) -> None:
-    """Write artifacts/sbom.json: requirements, model and data of the service, as CycloneDX 1.6."""
+    """Write artifacts/sbom.json, a CycloneDX bill of materials."""
     typer.echo(_load("delivery.sbom").sbom(version))
 
 
 def promote(version: Version = None) -> None:
-    """Make a version, the newest if none is named, the champion."""
+    """Make a version, by default the newest, the champion."""
     typer.echo(_load("registry").promote(version))
 
 
 def rollback(
     to: Annotated[
-        str | None, Option(help="A champion of before, or its VERSION@sha256:DIGEST.")
+        str | None, Option(help="An earlier champion, or its VERSION@sha256:DIGEST.")
     ] = None,
     target: Target = None,
 ) -> None:
-    """Return to the champion before, in the registry and in the service."""
+    """Return to the previous champion, in registry and service."""
     typer.echo(_load("delivery").rollback(to, target))
 
 
 def serve(
-    package: Annotated[Path | None, Option(help="Another package than artifacts/model.")] = None,
+    package: Annotated[Path | None, Option(help="A package other than artifacts/model.")] = None,
     port: Annotated[
-        int | None, Option(min=0, max=65_535, help="Another port than that of delivery.yaml.")
+        int | None,
+        Option(min=0, max=65_535, help="A port other than that in config/delivery.yaml."),
     ] = None,
 ) -> None:
-    """Serve a package in this terminal; `ml deploy` serves the champion in the background."""
+    """Serve a package in this terminal, until Ctrl-C.
+
+    `ml deploy` serves the champion in the background.
+    """
     settings = _load("config.delivery").load_delivery().service
     changed = settings if port is None else settings.model_copy(update={"port": port})
     _load("serving").serve(START / package if package else _load("artifacts").PACKAGE, changed)
 
 
 def parity(
-    file: Annotated[Path | None, Argument(help="Rows; without it, those of the holdout.")] = None,
-    url: Annotated[str | None, Option(help="Of the service; else the local one.")] = None,
+    file: Annotated[Path | None, Argument(help="Rows to send; by default, the holdout.")] = None,
+    url: Annotated[
+        str | None, Option(help="The address of the service; by default, the local one.")
+    ] = None,
 ) -> None:
-    """Ask the service, and see that it answers what the champion's package answers here."""
+    """Check that the service answers as the champion does here."""
     import polars as pl
 
     from .. import artifacts, model_package, registry, serving
@@ -255,7 +267,7 @@ def parity(
     champion = registry.current_champion()
     service = load_delivery().service
     if champion is None:
-        raise UsageError("there is no champion: run `ml deploy` first")
+        raise UsageError("there is no champion yet: `ml deploy` makes one")
     registry.require_expected(champion)
     folder = artifacts.ARTIFACTS / "champion" / champion.version
     model = model_package.load_package(registry.fetch_version(champion, folder), champion.digest)
@@ -276,43 +288,53 @@ def deploy(
         str | None, Option(help="local, or kubernetes if the project has it.")
     ] = None,
 ) -> None:
-    """Bring a version, the newest if none is named, into service: shadow, switch, smoke, watch."""
+    """Deploy a version, by default the newest.
+
+    The stages are fetch, shadow, promote, switch, smoke and watch. If one fails, the previous
+    model serves again.
+    """
     typer.echo(_load("delivery").deploy(version, target))
 
 
 def smoke(
-    version: Annotated[str | None, Argument(help="Another version than the champion.")] = None,
-    url: Annotated[str | None, Option(help="Of the service.")] = None,
+    version: Annotated[str | None, Argument(help="A version other than the champion.")] = None,
+    url: Annotated[str | None, Option(help="The address of the service.")] = None,
 ) -> None:
-    """See that the champion answers, and answers right."""
+    """Check that the service answers as its model does."""
     typer.echo(_load("delivery").smoke(url, version))
 
 
 def status(target: Target = None) -> None:
-    """Say what serves, and finish or undo what a killed deployment left."""
+    """Show what serves; finish or undo a killed deployment."""
     typer.echo(_load("delivery").status(target))
 
 
 def stop() -> None:
-    """Stop the local service; what it was asked is answered first."""
+    """Stop the local service, after the requests that it has."""
     typer.echo(_load("delivery").stop())
 
 
 def monitor() -> None:
-    """Judge the newest predictions: drift, violations, performance, age. Decide on a training."""
+    """Check recent predictions, and decide whether to retrain.
+
+    Judged are drift, violations of the contract, performance, and the age of the champion.
+    """
     if not _unserved():
         typer.echo(_load("monitoring").monitor())
 
 
 def retrain(
     again: Annotated[
-        str | None, Option(help="An alarm whose training was killed, or failed.")
+        str | None, Option(help="An alarm whose training was killed or failed.")
     ] = None,
     dispatch: Annotated[
         bool, Option("--dispatch", help="On a runner: have the platform start the pipeline.")
     ] = False,
 ) -> None:
-    """Run, register and deploy if a monitor decided so: once for each of its alarms."""
+    """Run, register and deploy, if the monitor decided to.
+
+    Each alarm leads to one training.
+    """
     if dispatch and _unserved():
         return
     train = _train
@@ -337,7 +359,7 @@ def _unserved() -> bool:
 
 
 def comment() -> None:
-    """Write the report as the one comment of the pull request that this job is for."""
+    """Write or update the report comment on a pull request."""
     from ..config import load
     from ..escaping import cell, code
     from ..pipeline import report
@@ -376,12 +398,12 @@ def _train() -> None:
     champion = registry.current_champion()
     new = registry.register()
     if champion == new:
-        typer.echo(f"{new} came out again: `ml data add` brings more rows to learn from")
+        typer.echo(f"the run produced {new} again: `ml data add` brings more rows to learn from")
     typer.echo(_load("delivery").deploy(new.reference, None))
 
 
 def add_labels(
     file: Annotated[Path, Argument(help="CSV or Parquet: request_id or the keys, and the target.")],
 ) -> None:
-    """Tell what really happened, for `ml monitor` to compare with what was predicted."""
+    """Record what really happened, for `ml monitor` to compare."""
     typer.echo(_load("prediction_log").add_labels(START / file))

@@ -46,7 +46,7 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
         place.check(store.get(f"image-{new.version}"))
         is_champion = champion == new.version
         if place.is_serving(new.version, new.digest) and (is_champion or not place.promotes):
-            return f"{new} serves already"
+            return f"{new} is serving already"
         # A champion that does not serve yet was promoted by hand: restored is what serves.
         if place.promotes and not is_champion:
             previous = champion

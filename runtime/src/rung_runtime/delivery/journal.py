@@ -150,12 +150,12 @@ def deployment_journal(
         with progress.stages():
             progress.begin("restore")
             restore_previous(deployment, store, target)
-            progress.report(f"{previous or 'no model'} serves")
+            progress.report(f"{previous} serves again" if previous else "no model serves")
         deployment.end("refused" if is_early else "rolled_back", str(error))
         if is_early or not isinstance(error, UsageError | RefusedError):
             raise
-        serving = f"{previous} serves" if previous else "there was no model before it"
-        raise RefusedError(f"{new} was taken back, {serving}: {error}") from None
+        serving = f"{previous} serves again" if previous else "no model served before it"
+        raise RefusedError(f"{new} was rolled back, and {serving}: {error}") from None
     deployment.stage = "done"
     deployment.end("deployed")
 
@@ -179,7 +179,7 @@ def recover(store: "Registry", target: Target) -> str | None:
     is_promoted = champion == version or not target.promotes
     try:
         if not is_promoted or (serving != version and not is_first):
-            raise RefusedError("it did not serve yet")
+            raise RefusedError("it was not serving yet")
         target.switch(version, deployment.package_digest)
         with target.serving_url() as url:
             new = registry.find(f"{version}@{deployment.package_digest}")
@@ -188,9 +188,7 @@ def recover(store: "Registry", target: Target) -> str | None:
     except RefusedError as error:
         restore_previous(deployment, store, target)
         outcome = f"undone: {error}"
-    sentence = (
-        f"the deployment of {version} that was killed in its stage {deployment.stage} is {outcome}"
-    )
+    sentence = f"the deployment of {version}, killed in its stage {deployment.stage}, was {outcome}"
     deployment.end("repaired", sentence)
     return sentence
 

@@ -27,7 +27,9 @@ def _serving(session: Session) -> list[str]:
 
     champion = session.store.alias("champion")
     if session.target.desired_version() is None:
-        return [f"nothing is deployed; the champion is {champion or 'none yet'}"]
+        if champion:
+            return [f"nothing is deployed: `ml deploy {champion}` has the champion serve"]
+        return ["nothing is deployed, and there is no champion yet: `ml deploy` makes one"]
     with session.target.serving_url() as url:
         try:
             _, serving = http_json(f"{url}/version")
@@ -37,7 +39,7 @@ def _serving(session: Session) -> list[str]:
         raise RefusedError(f"{url} is not a prediction service: which program listens there?")
     lines = [f"{serving['version']} serves at {url} since {serving['since']}"]
     if champion != serving["version"]:
-        lines.append(f"the champion is {champion}: `ml deploy {champion}` brings it there")
+        lines.append(f"the champion is {champion}: `ml deploy {champion}` has it serve")
     return lines
 
 
@@ -50,7 +52,7 @@ def _last_deployment() -> list[str]:
     if verdict in ("refused", "rolled_back"):
         return [f"the last deployment, of {document['version']}, failed: {document['reason']}"]
     if verdict == "deployed" and (warning := caution(document["watch"], load_delivery().watch)):
-        return [f"the last deployment, of {document['version']}, is {warning}"]
+        return [f"WARNING about the last deployment, of {document['version']}: {warning}"]
     return []
 
 

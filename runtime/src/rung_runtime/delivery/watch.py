@@ -202,10 +202,10 @@ def watch(url: str, limits: "Watch", before: Totals, result: "WatchResult") -> N
         stuck_looks = stuck_looks + 1 if increase.waiting and not increase.requests else 0
         if stuck_looks >= EARLY_LOOKS and stuck_looks * 1e3 > STUCK * limits.max_latency_ms:
             result["verdict"] = "slow"
-            raise RefusedError(f"requests wait, and none was answered for {stuck_looks} s")
+            raise RefusedError(f"requests are waiting, and none was answered for {stuck_looks} s")
         if latency.is_slow(ENOUGH_LOOKS if is_over else EARLY_LOOKS):
             result["verdict"] = "slow"
-            raise RefusedError(f"requests take {mean_ms:.0f} ms since the switch")
+            raise RefusedError(f"requests have taken {mean_ms:.0f} ms on average since the switch")
 
 
 def caution(result: "WatchResult | None", limits: "Watch") -> str | None:
@@ -218,14 +218,14 @@ def caution(result: "WatchResult | None", limits: "Watch") -> str | None:
     seconds = f"{result['seconds']:.0f} s"
     if verdict == "not seen":
         return (
-            f"not seen: no request came in the {seconds} of its watch, so nobody knows yet whether "
-            "it serves its callers; watch.seconds of config/delivery.yaml sets how long to wait"
+            f"no request came during the {seconds} of the watch, so it is not known whether "
+            "callers are served; watch.seconds in config/delivery.yaml sets how long to wait"
         )
     needed = FailureTest(limits.max_error_share).needed
     return (
-        f"undecided: {result['errors']:.0f} of {result['requests']:.0f} requests failed in the "
-        f"{seconds} of its watch, too few to tell whether at most {limits.max_error_share:.2%} "
-        f"fail: it takes {needed:,} or more"
+        f"{result['errors']:.0f} of {result['requests']:.0f} requests failed during the {seconds} "
+        f"of the watch, too few requests to tell whether at most {limits.max_error_share:.2%} fail:"
+        f" that takes {needed:,} or more"
     )
 
 

@@ -149,7 +149,7 @@ class _History:
         """Return why an alarm is to be raised; empty if it is not."""
         if self.kind == "age" and age_days > settings.max_age_days:
             limit = f"{settings.max_age_days:g}"
-            return [f"the champion is {age_days:.0f} days old, and may be {limit}"]
+            return [f"the champion is {age_days:.0f} days old; the limit is {limit}"]
         signs = self.signs(since)
         if self.kind != "performance":
             return self._reasons_of_last(signs[-settings.recent_windows :], settings)

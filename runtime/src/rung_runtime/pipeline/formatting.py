@@ -55,16 +55,16 @@ def _compared_text(comparison: Compared, quote: Callable[[object], str]) -> str:
     rows = "rows" if comparison.unseen is None else f"{comparison.unseen:,} rows"
     text = (
         f"On the {rows} that neither was trained on, {quote(comparison.metric)}"
-        f" is {ends(comparison.challenger)}, and that of the champion, {version},"
-        f" {ends(comparison.own)}: a skill of {ends(comparison.skill)} over it."
+        f" is {ends(comparison.challenger)}; that of the champion, {version}, is"
+        f" {ends(comparison.own)}. The skill over the champion is {ends(comparison.skill)}."
     )
     if recipes := comparison.recipes:
         text += (
-            f" These rows leave it open; trained anew on folds of {recipes.rows:,} rows, this"
+            f" These rows do not decide it: trained again on folds of {recipes.rows:,} rows, this"
             f" recipe has a skill of {ends(recipes.skill)} over the champion's."
         )
     if best := comparison.best:
         skill = best.recipes.skill if best.recipes else best.skill
         name = quote(best.champion.version)
-        text += f" Over {name}, the best champion so far: {ends(skill)}."
+        text += f" Over {name}, the best champion so far, it is {ends(skill)}."
     return text

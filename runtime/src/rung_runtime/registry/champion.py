@@ -147,8 +147,11 @@ def earlier_champion(to: str | None = None) -> Version:
         for index, version in enumerate(earlier)
         if version == name or (not digest and name in version)
     ]
+    if not last:
+        raise RefusedError("there is no champion yet: `ml deploy` makes one")
     if not matches:
-        raise RefusedError(f"the registry records no champion {name} before {last or 'this one'}")
+        wanted = f"no champion {name}" if name else "no champion"
+        raise RefusedError(f"the registry records {wanted} before {last}")
     if to and digest:  # the caller has verified it
         return find_reference(to)
     since = entries[matches[-1] :]

@@ -56,7 +56,7 @@ def check_parity(url: str, rows: pl.DataFrame, model: Model) -> str:
                 )
             greatest = max(greatest, difference)
     count = "1 row" if len(requests) == 1 else f"{len(requests):,} rows"
-    return f"{count}: {url} answers what the model does here, at most {greatest:.1g} apart"
+    return f"{count}: {url} answers as the model does here, to within {greatest:.1g}"
 
 
 def _ask(opener: OpenerDirector, url: str, rows: list[Row], model: Model) -> list[Any]:
