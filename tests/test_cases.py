@@ -806,3 +806,22 @@ def test_rare_classes_that_are_whole_numbers_are_known_too(use: Use, how: str) -
 def test_every_message_of_a_note_is_one_line(use: Use) -> None:
     found = use(text(lab=lambda r: "<0.1" if r.random() < 0.1 else f"{r.random():.2f}"))
     assert not any(re.search(r"[\n\r]", note) for note in found.notes.values())
+
+
+FAILURES = {
+    "origin: new category in 2 rows, such as ZZ, XX": ("origin", "new category", 2, "ZZ XX", [0]),
+    "seats: above 800 in 1 row, such as 801.0": ("seats", "above 800", 1, "801.0", [4]),
+    "flight: null in 1,200 rows": ("flight", "null", 1_200, "None", [0]),
+    "seats: missing column": ("seats", "missing column", 1, "seats", []),
+    "day: stale newest row (2019-01-01)": ("day", "stale newest row", 1, "2019-01-01", []),
+    "table: too few rows (7 of 200)": (None, "too few rows", 1, "7_of_200", []),
+    "table: not true in 3 rows: it goes elsewhere": (None, "it goes elsewhere", 3, "false", [1]),
+}
+
+
+@pytest.mark.parametrize(("line", "failure"), FAILURES.items(), ids=FAILURES)
+def test_a_refusal_of_rows_reads_as_a_sentence(module: Module, line: str, failure: Any) -> None:
+    column, rule, count, samples, rows = failure
+    texts = [text.replace("_", " ") for text in samples.split()]
+    failed = {"column": column, "rule": rule, "count": count, "samples": texts, "rows": rows}
+    assert module("pipeline.validate").describe([failed]) == [line]

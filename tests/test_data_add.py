@@ -1,4 +1,4 @@
-"""`ml data add`: rows that keep the contract come in once, and nothing that was there changes."""
+"""`ml data add`: rows that satisfy the contract come in once, and no row that was there changes."""
 
 from __future__ import annotations
 

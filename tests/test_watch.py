@@ -75,7 +75,7 @@ def test_a_service_that_fails_always_is_found_at_once(watched: Watched) -> None:
     document, refused = watched(steadily(2, 2))
     assert document["verdict"] == "failed"
     assert document["requests"] == 2
-    assert refused == "2 of 2 requests failed since the switch"
+    assert refused == "2 of 2 requests failed since the switch, and watch.max_error_share is 0.01"
 
 
 def test_a_failure_among_the_first_requests_rolls_nothing_back(watched: Watched) -> None:
@@ -139,7 +139,8 @@ def test_a_service_that_was_restarted_goes_on_counting(watched: Watched) -> None
 def test_a_slow_service_is_taken_back_and_one_slow_second_is_not(watched: Watched) -> None:
     document, refused = watched(steadily(20, 0, seconds=0.9))
     assert document["verdict"] == "slow"
-    assert refused == "requests have taken 900 ms on average since the switch"
+    average = "requests have taken 900 ms on average since the switch"
+    assert refused == f"{average}, and watch.max_latency_ms is 500"
     assert document["seconds"] < 10
     stalled = [(20 * n, 0, 0.2 * n + (400 if n > 5 else 0)) for n in range(1, 31)]
     document, refused = watched(stalled)

@@ -197,7 +197,8 @@ def watch(url: str, limits: "Watch", before: Totals, result: "WatchResult") -> N
         is_over = result["seconds"] >= limits.seconds
         if failures.verdict == "failed":
             raise RefusedError(
-                f"{failures.errors:.0f} of {failures.requests:.0f} requests failed since the switch"
+                f"{failures.errors:.0f} of {failures.requests:.0f} requests failed since the "
+                f"switch, and watch.max_error_share is {limits.max_error_share:g}"
             )
         stuck_looks = stuck_looks + 1 if increase.waiting and not increase.requests else 0
         if stuck_looks >= EARLY_LOOKS and stuck_looks * 1e3 > STUCK * limits.max_latency_ms:
@@ -205,7 +206,10 @@ def watch(url: str, limits: "Watch", before: Totals, result: "WatchResult") -> N
             raise RefusedError(f"requests are waiting, and none was answered for {stuck_looks} s")
         if latency.is_slow(ENOUGH_LOOKS if is_over else EARLY_LOOKS):
             result["verdict"] = "slow"
-            raise RefusedError(f"requests have taken {mean_ms:.0f} ms on average since the switch")
+            raise RefusedError(
+                f"requests have taken {mean_ms:.0f} ms on average since the switch, and "
+                f"watch.max_latency_ms is {limits.max_latency_ms:g}"
+            )
 
 
 def caution(result: "WatchResult | None", limits: "Watch") -> str | None:

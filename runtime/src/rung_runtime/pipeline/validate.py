@@ -59,7 +59,7 @@ def step(config: Config) -> str:
     if failed := verdict["failures"]:
         raise RefusedError("\n  ".join(["the rows break config/data.yaml:", *describe(failed)]))
     columns = len(verdict["columns"])
-    return f"{rows.height:,} rows keep the contract, {columns} columns checked"
+    return f"{rows.height:,} rows satisfy the contract, {columns} columns checked"
 
 
 def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[str, Any]:
@@ -184,12 +184,21 @@ def failures(rows: pl.DataFrame, data: Data, more: Rules) -> list[FailedRule]:
 
 def describe(failed: list[FailedRule]) -> list[str]:
     """Return one line for each failure, whatever characters the data hold."""
-    lines = []
-    for failure in failed:
-        samples = ", ".join(failure["samples"])
-        column = failure["column"] or "table"
-        lines.append(visible(f"{column}: {failure['rule']}, {failure['count']:,} × ({samples})"))
-    return lines
+    return [visible(_describe(failure)) for failure in failed]
+
+
+def _describe(failure: FailedRule) -> str:
+    column = failure["column"]
+    rule = failure["rule"]
+    count = "1 row" if failure["count"] == 1 else f"{failure['count']:,} rows"
+    samples = ", ".join(sample for sample in failure["samples"] if sample != column)
+    if not failure["rows"]:  # it is of the whole table: a column is missing, or rows are few
+        return f"{column or 'table'}: {rule}" + (f" ({samples})" if samples else "")
+    if column is None:  # a rule of problem/schema.py, whose name says what is true of good rows
+        return f"table: not true in {count}: {rule}"
+    if rule == "null":
+        return f"{column}: null in {count}"
+    return f"{column}: {rule} in {count}, such as {samples}"
 
 
 def _failed_rule(
