@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -14,6 +15,9 @@ from .. import UsageError, adapters, project
 from .data import add_data
 
 START = Path.cwd()
+export_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Take a model to another system."
+)
 labels_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Record what really happened."
 )
@@ -38,6 +42,8 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     if project.current().level >= 2:
         app.command()(image)
     labels_app.command("add")(add_labels)
+    export_app.command("onnx")(export_onnx)
+    app.add_typer(export_app, name="export")
     app.add_typer(labels_app, name="labels")
     data_app.command("add")(add_data)
 
@@ -164,6 +170,23 @@ def fetch(
     if not empty and not (folder / "manifest.json").is_file():
         raise UsageError(f"{folder} is not a package, and would be replaced: name another folder")
     typer.echo(registry.fetch_version(registry.find(version), folder))
+
+
+def export_onnx(
+    to: Annotated[Path, Option(help="A folder, new or empty.")],
+    version: Annotated[
+        str | None, Argument(help="A version in the registry; without it the last `ml run`'s.")
+    ] = None,
+) -> None:
+    """Write a compiled model, and what it takes and returns, for any runtime of ONNX."""
+    export = _load("compiled.export").export
+    if version is None:
+        typer.echo(export(_load("artifacts").PACKAGE, START / to))
+        return
+    registry = _load("registry")
+    with TemporaryDirectory(prefix="ml-export-") as folder:
+        package = registry.fetch_version(registry.find(version), Path(folder, "package"))
+        typer.echo(export(package, START / to))
 
 
 def image(

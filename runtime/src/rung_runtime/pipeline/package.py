@@ -32,8 +32,9 @@ from ..config import MODEL as CONFIG
 from ..model_package import MANIFEST, OLD, package_digest, predict, repair
 from ..problem import features
 from ..problem import folder as problem_folder
-from ..records import Document, GateDocument, MetricsDocument, PackageDocument
+from ..records import Compiled, Document, GateDocument, MetricsDocument, PackageDocument
 from . import identity
+from .compile import compile_package
 from .correlations import add_correlations
 from .gate import decide
 from .ingest import inputs
@@ -57,7 +58,7 @@ def step(config: Config) -> str:
         if gate.checks != decide(read(MetricsDocument), config.gate, gate.comparison):
             raise UsageError("artifacts/gate.json is not what the gate says: run `ml gate` again")
         steps = {name: read_step(name) for name in STEPS if name != "package"}
-        build(NEW, config, steps, gate.model_digest)
+        compiled = build(NEW, config, steps, gate.model_digest)
         files = {
             path.relative_to(NEW).as_posix(): digest(path)
             for path in sorted(NEW.rglob("*"))
@@ -71,15 +72,18 @@ def step(config: Config) -> str:
             model_digest=gate.model_digest,
             files=files,
             refit_digest=files[MODEL.name] if config.model.refit else None,
+            compiled=compiled,
         )
         record.document = document
         manifest = {"created": steps["train"].ended, **document.content()}
         (NEW / MANIFEST).write_text(json.dumps(manifest, indent=2), "utf-8")
         replace_package()
     message = f"{PACKAGE}/, {len(files) + 1} files, version {document.version}"
-    if document.refit_digest is None:
-        return message
-    return f"{message}, trained once more on all rows, which nothing has measured"
+    if document.refit_digest is not None:
+        message += ", trained once more on all rows, which nothing has measured"
+    if not compiled.is_compiled:
+        message += f"\n  answered by the estimator, as {compiled.reason}"
+    return message
 
 
 def replace_package() -> None:
@@ -91,7 +95,7 @@ def replace_package() -> None:
     repair()
 
 
-def build(folder: Path, config: Config, steps: dict[str, Document], model_digest: str) -> None:
+def build(folder: Path, config: Config, steps: dict[str, Document], model_digest: str) -> Compiled:
     """Write a package but for its manifest.
 
     Args:
@@ -99,6 +103,9 @@ def build(folder: Path, config: Config, steps: dict[str, Document], model_digest
         config: Of the project.
         steps: The document of each step.
         model_digest: Of the model that the gate passed.
+
+    Returns:
+        Whether it has a compiled model.
 
     Raises:
         UsageError: As `refit`.
@@ -111,11 +118,13 @@ def build(folder: Path, config: Config, steps: dict[str, Document], model_digest
         refit(folder / MODEL.name, config)
     for path in problem_folder().glob("*.py"):
         shutil.copy(path, folder / "problem")
-    write(folder, config, steps)
+    compiled = compile_package(folder, pl.read_parquet(HOLDOUT), config)
+    write(folder, config, steps, compiled)
     sides = pl.read_parquet(SIDES)
     is_trained_on = ~pl.col("held") | config.model.refit
     trained_on = sides.filter(is_trained_on)["identity"]
     identity.write(folder, identity.identifying(config.data), trained_on, model_digest)
+    return compiled
 
 
 def refit(path: Path, config: Config) -> None:
@@ -133,7 +142,7 @@ def refit(path: Path, config: Config) -> None:
     save(fitted, path)
 
 
-def write(folder: Path, config: Config, steps: dict[str, Document]) -> None:
+def write(folder: Path, config: Config, steps: dict[str, Document], compiled: Compiled) -> None:
     """Write what describes a model: contract, signature, profile, lineage and card."""
     data = config.data
     columns = {name: data.columns[name].model_dump(exclude_defaults=True) for name in data.features}
@@ -148,7 +157,7 @@ def write(folder: Path, config: Config, steps: dict[str, Document]) -> None:
     for name, content in files.items():
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / f"{name}.json").write_text(text, "utf-8")
-    (folder / "MODEL_CARD.md").write_text(render("report.md", config), "utf-8")
+    (folder / "MODEL_CARD.md").write_text(render("report.md", config, compiled), "utf-8")
 
 
 def profile(

@@ -15,14 +15,27 @@ from ..artifacts import (
 )
 from ..config import Config
 from ..escaping import cell, code, listed
-from ..records import Comparison, ControlsDocument, Document, GateDocument, MetricsDocument
+from ..records import (
+    Comparison,
+    Compiled,
+    ControlsDocument,
+    Document,
+    GateDocument,
+    MetricsDocument,
+    PackageDocument,
+)
 from .formatting import comparison_text, ends, short
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-def render(template: str, config: Config) -> str:
+def render(template: str, config: Config, compiled: Compiled | None = None) -> str:
     """Return one of `templates/`, filled in from the documents that are present.
+
+    Args:
+        template: Its name.
+        config: Of the project.
+        compiled: Whether the package has a compiled model, if there is a package.
 
     Raises:
         UsageError: A document is invalid or was edited.
@@ -48,7 +61,9 @@ def render(template: str, config: Config) -> str:
     gate = steps.get("gate")
     judged = gate.model_digest if isinstance(gate, GateDocument) else None
     controls = current_controls(judged)
-    return environment.get_template(template).render(steps=steps, config=config, controls=controls)
+    return environment.get_template(template).render(
+        steps=steps, config=config, controls=controls, compiled=compiled
+    )
 
 
 def _quoted_comparison(comparison: Comparison) -> str:
@@ -75,12 +90,21 @@ def current_controls(model_digest: str | None) -> ControlsDocument | None:
     return controls if controls.model_digest == model_digest else None
 
 
+def current_compiled() -> Compiled | None:
+    """Return how the package of the current model answers; None if there is no package."""
+    if not (DOCUMENTS["package"].exists() and DOCUMENTS["evaluate"].exists()):
+        return None
+    package = read(PackageDocument)
+    is_current = package.model_digest == read(MetricsDocument).model.digest
+    return package.compiled if is_current else None
+
+
 def write(config: Config) -> str:
     """Write `artifacts/report.md`, and return it.
 
     Once there is a model to show, `report.html` too, and `metrics.txt`: OpenMetrics, for platforms.
     """
-    text = render("report.md", config)
+    text = render("report.md", config, current_compiled())
     files = {}
     if DOCUMENTS["evaluate"].exists():
         files["report.html"] = render("report.html", config)

@@ -91,7 +91,7 @@ from .monitoring import (
     WindowPerformance,
     WindowSummary,
 )
-from .package import PackageDocument
+from .package import Compiled, PackageDocument
 
 __all__ = [
     "DOCUMENTS",
@@ -110,6 +110,7 @@ __all__ = [
     "ComparedSlice",
     "Comparison",
     "ComparisonDocument",
+    "Compiled",
     "ControlsDocument",
     "CostPerRow",
     "Count",

@@ -4,7 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Digest, Digests, Document, Omittable
+from .base import Count, Digest, Digests, Document, NonNegative, Omittable, Record
+
+
+class Compiled(Record):
+    """Whether the package holds a compiled model, which then answers instead of the estimator."""
+
+    is_compiled: bool
+    largest_difference: Omittable[NonNegative] = Field(
+        default=None,
+        description="From what the estimator predicts: of probabilities, or relative to a value.",
+    )
+    rows: Omittable[Count] = Field(default=None, description="That were compared.")
+    reason: Omittable[str] = Field(default=None, description="Why there is none.")
 
 
 class PackageDocument(Document):
@@ -23,3 +35,4 @@ class PackageDocument(Document):
         default=None,
         description="Of the model in the package, if it was trained once more, on all rows.",
     )
+    compiled: Omittable[Compiled] = None

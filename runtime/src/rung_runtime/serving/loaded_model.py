@@ -45,7 +45,7 @@ def load(folder: Path, package_digest: str | None = None) -> LoadedModel:
     Raises:
         UsageError: It is missing, damaged or another one. None of its code has run then.
     """
-    model = load_package(folder, package_digest)
+    model = load_package(folder, package_digest, threads=1)  # others serve callers
     profile: Profile = json.loads((folder / "profile.json").read_text("utf-8"))
     loaded = LoadedModel(model, profile, Distributions(profile, model.data))
     with suppress(Exception):  # of problem/, for a row that nobody has sent

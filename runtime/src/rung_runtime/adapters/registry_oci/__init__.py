@@ -44,6 +44,7 @@ FILEPATH = "org.cncf.model.filepath"
 REF_NAME = "org.opencontainers.image.ref.name"
 NOTES = "note-"
 CARD = "MODEL_CARD.md"
+WEIGHTS = (".skops", ".onnx")  # files that hold a model
 README = "README.md"  # what a ModelPack calls its card
 NOTE = {"architecture": "unknown", "os": "unknown", "rootfs": {"type": "layers", "diff_ids": []}}
 MAX_LAYERS = 1_000
@@ -452,7 +453,7 @@ def _bytes(value: dict[str, Any]) -> bytes:
 def _layer_type(path: str) -> str:
     """The type of a file of a package in a ModelPack."""
     part = "weight.config"
-    if path == MODEL.name:
+    if path.endswith(WEIGHTS):
         part = "weight"
     elif path.endswith(".py"):
         part = "code"

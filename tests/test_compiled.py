@@ -1,0 +1,314 @@
+"""A compiled model predicts as its estimator does, for each estimator that a project comes with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import ROOT
+from numpy.typing import NDArray
+from rung_runtime import UsageError, compiled
+from rung_runtime.artifacts import digest
+from rung_runtime.compiled import convert
+from rung_runtime.compiled.export import export
+from rung_runtime.config import Data
+from rung_runtime.model_package import package_digest
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+SEED = 7
+ROWS = 1_500
+CITIES = [f"city {number}" for number in range(60)]
+Predict = Callable[[pl.DataFrame], NDArray[np.float64]]
+
+
+@pytest.fixture(scope="module")
+def problem_model() -> ModuleType:
+    """Import the `problem/model.py` that a project comes with."""
+    (file,) = (ROOT / "template/src").glob("*/problem/model.py")
+    spec = importlib.util.spec_from_file_location("problem_model", file)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def frame(seed: int, *, words: bool = False) -> pl.DataFrame:
+    """Make rows as `features` returns them: numbers and categories with gaps, counts of words."""
+    print(f"seed {seed}")
+    random = np.random.default_rng(seed)
+    gap = pl.Series(random.random(ROWS) < 0.1)
+    rows = pl.DataFrame(
+        {
+            "wind": random.normal(size=ROWS),
+            "city": pl.Series(random.choice(CITIES[:50], ROWS), dtype=pl.Enum(CITIES)),
+            "distance": random.exponential(1_000, ROWS),
+            "stops": random.integers(0, 5, ROWS),
+            "class": pl.Series(random.choice(["a", "b"], ROWS), dtype=pl.Enum(["a", "b"])),
+            "late": pl.Series(random.integers(0, 2, ROWS), dtype=pl.UInt8),
+        }
+    ).with_columns(
+        pl.when(gap).then(None).otherwise(pl.col(name)).alias(name)
+        for name in ("wind", "city", "stops", "class")
+    )
+    if not words:
+        return rows
+    counts = {f"note word {word}": random.poisson(0.2, ROWS).astype("f4") for word in range(20)}
+    return rows.with_columns(**{name: pl.Series(values) for name, values in counts.items()})
+
+
+def target(rows: pl.DataFrame, task: str) -> NDArray[Any]:
+    random = np.random.default_rng(SEED)
+    is_busy = rows["city"].cast(pl.String).is_in(CITIES[20:30]).fill_null(False).to_numpy()
+    signal = rows["wind"].fill_null(1.0).to_numpy() + 2 * is_busy + random.normal(size=len(rows))
+    if task == "binary":
+        return np.asarray(signal > 0, dtype=int)
+    if task == "multiclass":
+        return np.asarray(np.digitize(signal, [-1.0, 0.5, 2.0]))
+    return np.asarray(1_000 * signal)
+
+
+def predictor(fitted: Any) -> Predict:
+    if hasattr(fitted, "predict_proba"):
+        predict: Predict = fitted.predict_proba
+        return predict
+    return lambda rows: np.asarray(fitted.predict(rows)).reshape(-1, 1)
+
+
+def largest_difference(fitted: Any, rows: pl.DataFrame, classes: int) -> float:
+    graph = compiled.CompiledModel(convert.compile_estimator(fitted, rows, classes))
+    return compiled.check_parity(graph, predictor(fitted), rows).largest_difference
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["numbers", "words"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("boosted", {"max_iter": 30}),
+        ("forest", {"n_estimators": 10}),
+        ("linear", {}),
+        ("mean", {"boosted": {"max_iter": 10}, "linear": {}, "forest": {"n_estimators": 4}}),
+    ],
+)
+def test_each_estimator_of_a_project_is_compiled_and_predicts_the_same(
+    problem_model: ModuleType, name: str, params: dict[str, Any], task: str, words: bool
+) -> None:
+    trained = frame(SEED, words=words)
+    y_true = target(trained, task)
+    fitted = problem_model.estimator(name, task, trained, 0, params).fit(trained, y_true)
+    classes = 0 if task == "regression" else int(y_true.max()) + 1
+    # Other rows, with cities that training lacked.
+    rows = frame(SEED + 1, words=words).with_columns(
+        pl.Series("city", np.resize(CITIES, ROWS), dtype=pl.Enum(CITIES))
+    )
+    assert largest_difference(fitted, rows, classes) <= 1e-12
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson", "gamma", "absolute_error"])
+def test_losses_with_a_link_are_compiled_too(loss: str) -> None:
+    rows = frame(SEED)
+    y_true = np.exp(target(rows, "regression") / 2_000)
+    estimator = HistGradientBoostingRegressor(
+        loss=loss, max_iter=10, categorical_features="from_dtype"
+    )
+    assert largest_difference(estimator.fit(rows, y_true), rows, 0) <= 1e-12
+
+
+def test_trees_without_a_split_are_compiled() -> None:
+    rows = frame(SEED)
+    stumps = HistGradientBoostingClassifier(
+        max_iter=3, min_samples_leaf=ROWS, categorical_features="from_dtype"
+    )
+    assert largest_difference(stumps.fit(rows, target(rows, "binary")), rows, 2) <= 1e-12
+
+
+def test_a_class_that_training_lacked_has_probability_0() -> None:
+    rows = frame(SEED).drop("city", "class")
+    y_true = target(frame(SEED), "multiclass")
+    fitted = HistGradientBoostingClassifier(max_iter=5).fit(
+        rows.filter(pl.Series(y_true != 2)), y_true[y_true != 2]
+    )
+    graph = compiled.CompiledModel(convert.compile_estimator(fitted, rows, 4))
+    y_pred = graph.predict(rows)
+    assert y_pred.shape == (ROWS, 4)
+    assert not y_pred[:, 2].any()
+    assert y_pred[:, [0, 1, 3]] == pytest.approx(fitted.predict_proba(rows), abs=1e-12)
+
+
+def test_the_same_estimator_gives_the_same_bytes() -> None:
+    rows = frame(SEED)
+    fitted = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype")
+    fitted.fit(rows, target(rows, "binary"))
+    first, second = (convert.compile_estimator(fitted, rows, 2) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("estimator", "reason"),
+    [
+        (KNeighborsClassifier(), "KNeighborsClassifier has no compiled form"),
+        (
+            make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()),
+            "OneHotEncoder has no compiled form",
+        ),
+    ],
+    ids=["an estimator", "a transformer"],
+)
+def test_what_has_no_graph_is_said_by_name(estimator: Any, reason: str) -> None:
+    rows = frame(SEED).select("distance", "late")
+    fitted = estimator.fit(rows, target(frame(SEED), "binary"))
+    with pytest.raises(convert.CannotCompile, match=reason):
+        convert.compile_estimator(fitted, rows, 2)
+
+
+def test_a_graph_that_predicts_otherwise_has_no_parity() -> None:
+    rows = frame(SEED).drop("city", "class")
+    y_true = target(frame(SEED), "binary")
+    fitted, other = (
+        HistGradientBoostingClassifier(max_iter=iterations).fit(rows, y_true)
+        for iterations in (5, 6)
+    )
+    graph = compiled.CompiledModel(convert.compile_estimator(other, rows, 2))
+    assert not compiled.check_parity(graph, fitted.predict_proba, rows).holds
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.rename({"wind": "gale"}),
+        lambda rows: rows.select(reversed(rows.columns)),
+        lambda rows: rows.with_columns(pl.col("class").cast(pl.String).cast(pl.Enum(["b", "a"]))),
+        lambda rows: rows.with_columns(pl.col("class").cast(pl.String)),
+    ],
+    ids=["renamed", "reordered", "other categories", "text"],
+)
+def test_inputs_that_are_not_those_of_training_are_refused(
+    change: Callable[[pl.DataFrame], pl.DataFrame],
+) -> None:
+    rows = frame(SEED)
+    fitted = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
+    fitted.fit(rows, target(rows, "binary"))
+    graph = compiled.CompiledModel(convert.compile_estimator(fitted, rows, 2))
+    with pytest.raises(ValueError, match="features returned other"):
+        graph.predict(change(rows))
+
+
+def test_a_long_table_is_predicted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = frame(SEED)
+    fitted = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")
+    fitted.fit(rows, target(rows, "binary"))
+    graph = compiled.CompiledModel(convert.compile_estimator(fitted, rows, 2))
+    whole = graph.predict(rows)
+    monkeypatch.setattr("rung_runtime.compiled.model.BATCH_ROWS", 400)
+    assert np.array_equal(graph.predict(rows), whole)
+
+
+ALONE = """
+import json, sys
+import numpy, onnxruntime
+signature = json.load(open("signature.json"))
+rows = []
+for line in open("rows.jsonl"):
+    row = json.loads(line)
+    numbers = []
+    for column in signature["input"]["columns"]:
+        value = row[column["name"]]
+        if value is not None and "categories" in column:
+            value = column["categories"].index(value)
+        numbers.append(float("nan") if value is None else value)
+    rows.append(numbers)
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+inputs = {signature["input"]["name"]: numpy.array(rows, dtype=float)}
+(predictions,) = session.run([signature["output"]["name"]], inputs)
+assert not {"polars", "sklearn", "rung_runtime"} & set(sys.modules)
+print(json.dumps([signature["output"]["columns"], predictions.tolist()]))
+"""
+
+
+def test_an_exported_graph_predicts_with_onnxruntime_alone(tmp_path: Path) -> None:
+    rows = frame(SEED)
+    fitted = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype")
+    fitted.fit(rows, target(rows, "binary"))
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "model.skops").write_bytes(b"not read")
+    (package / "model.onnx").write_bytes(convert.compile_estimator(fitted, rows, 2))
+    (package / "contract.json").write_text(
+        json.dumps({"task": "binary", "classes": ["no", "yes"], "target": "late"})
+    )
+    files = {path.name: digest(path) for path in package.iterdir()}
+    manifest = {
+        "version": "20261127-000000-00000000",
+        "package_digest": package_digest(files),
+        "model_digest": files["model.skops"],
+        "files": files,
+    }
+    (package / "manifest.json").write_text(json.dumps(manifest))
+
+    exported = tmp_path / "exported"
+    export(package, exported)
+    (exported / "rows.jsonl").write_bytes(rows.head(20).write_ndjson().encode())
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE], cwd=exported, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    classes, predictions = json.loads(run.stdout)
+    assert classes == ["no", "yes"]
+    assert np.array(predictions) == pytest.approx(fitted.predict_proba(rows.head(20)), abs=1e-12)
+    with pytest.raises(UsageError, match="is not an empty folder"):
+        export(package, exported)
+
+
+def test_rows_at_the_edges_of_the_contract_keep_it() -> None:
+    columns = {
+        "at": {"type": "datetime"},
+        "note": {"type": "text", "nullable": True},
+        "city": {"type": "category", "categories": CITIES, "allow_unknown": True},
+        "wind": {"type": "number", "min": 0},
+        "stops": {"type": "integer", "min": 0, "max": 4},
+        "late": {"type": "boolean"},
+        "y": {"type": "boolean"},
+    }
+    data = Data.model_validate(
+        {
+            "source": "rows.csv",
+            "target": "y",
+            "task": "binary",
+            "classes": ["false", "true"],
+            "split": {"by": "stratified"},
+            "columns": columns,
+        }
+    )
+    rows = pl.DataFrame(
+        {
+            "at": [datetime(2024, 1, day) for day in (1, 2, 3)],
+            "note": ["some words", None, "others"],
+            "city": pl.Series(CITIES[:3], dtype=pl.Enum(CITIES)),
+            "wind": [0.5, 1.5, 20.0],
+            "stops": [1, 2, 3],
+            "late": [True, False, True],
+        }
+    )
+    edges = compiled.edge_rows(rows, data)
+    assert edges.schema == rows.schema
+    assert set(edges["city"].drop_nulls()) == set(CITIES)
+    assert edges["wind"].min() == 0
+    assert edges["wind"].max() == 20_000
+    assert (edges["stops"].min(), edges["stops"].max()) == (0, 4)
+    assert edges["note"].str.len_chars().max() == 1_000
+    assert edges.null_count().row(0) == (0, 2, 2, 0, 0, 0)
