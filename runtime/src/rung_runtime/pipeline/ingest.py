@@ -152,7 +152,7 @@ def _read(columns: list[tuple[pl.Series, Column]], data: Data) -> list[tuple[pl.
         if values.dtype == pl.String and contract.type in ("number", "integer"):
             # Without its name, which a method of the series would take for a pattern, too.
             texts = values.alias(str(number)).str.strip_chars()
-            texts = texts.replace([*data.missing_values, *contract.missing_values], None)
+            texts = texts.replace(_gaps(contract, data), None)
             table = table.with_columns(texts, _plain(texts, data.decimal).alias(f"plain {number}"))
         raw, read = _typed(str(number), values.dtype, contract, data)
         expressions += [raw.alias(f"raw {number}"), read.alias(f"read {number}")]
@@ -175,9 +175,10 @@ def _typed(name: str, dtype: pl.DataType, contract: Column, data: Data) -> tuple
         value = pl.when(value.is_finite()).then(value)
     if kind == "datetime" and dtype in (pl.Date, pl.Datetime):
         return value, _utc(value, dtype)
-    gaps = [*data.missing_values, *contract.missing_values]
+    gaps = _gaps(contract, data)
     if dtype.is_float():  # -999 is written -999.0 here
-        gaps += [f"{gap}.0" for gap in gaps if gap.lstrip("-").isdigit()]
+        written = [f"{gap}.0" for gap in gaps if gap.lstrip("-").isdigit()]
+        gaps = list(dict.fromkeys([*gaps, *written]))
     if dtype.is_numeric() and kind in ("number", "integer") and not _numbers(gaps):
         floats = value.cast(pl.Float64)  # as below, sooner
         if kind == "number":
@@ -202,6 +203,11 @@ def _typed(name: str, dtype: pl.DataType, contract: Column, data: Data) -> tuple
         return text, plain.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
     floats = plain.cast(pl.Float64, strict=False)
     return text, pl.when(floats.is_finite()).then(pl.when(floats == 0).then(0.0).otherwise(floats))
+
+
+def _gaps(contract: Column, data: Data) -> list[str]:
+    """Return the texts that mean "no value" in a column, each once, as Polars requires."""
+    return list(dict.fromkeys([*data.missing_values, *contract.missing_values]))
 
 
 def _numbers(gaps: list[str]) -> bool:
