@@ -38,6 +38,7 @@ if not HAS_LOOP:
     del STEPS["compare"]
 START = Path.cwd()
 NEWLINE = "\n"
+PREDICTED_AT_ONCE = 50_000  # rows, so that memory stays bounded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,8 +128,10 @@ def predict(
     if failures := model.failures(known):
         lines = ["the rows break the contract:", *validate.describe(failures)]
         raise RefusedError("\n  ".join(lines))
-    for answer in model.answers(model.predict(known)):
-        typer.echo(json.dumps(answer, ensure_ascii=False))
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    for start in range(0, known.height, PREDICTED_AT_ONCE):
+        answers = model.answers(model.predict(known[start : start + PREDICTED_AT_ONCE]))
+        typer.echo("\n".join(map(encode, answers)))
 
 
 @data_app.command()
