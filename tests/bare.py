@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 data = yaml.safe_load(Path("config/data.yaml").read_text())
 model = yaml.safe_load(Path("config/model.yaml").read_text())
-target, columns = data["target"], data["columns"]
+target = data["target"]
+columns = data["columns"]
 names = [name for name in columns if name not in {target, *data.get("keys", [])}]
 categories = [name for name in names if columns[name]["type"] == "category"]
 

@@ -24,22 +24,22 @@ def pipelines(project: Project, here: Path) -> Measures:
     store = test_image.Buildah(folder / "buildah", driver)
     store.folder.mkdir()
     test_image.base(store)
-    found: Measures = []
+    measures: Measures = []
     with GitHub(project.path, folder / "host") as host:
         host.more = {"STANDIN_BUILDAH": str(store.folder), "STANDIN_STORAGE": driver}
         say("checks")
         host.by_hand("checks")
         checks = host.by_hand("checks")
-        found.append(Measure("checks pipeline, s", passed(checks).seconds, 60))
+        measures.append(Measure("checks pipeline, s", passed(checks).seconds, 60))
         say("a pull request")
         for name in ("first", "second"):
             host.git("checkout", "-q", "-B", name, "main")
             host.git("rm", "-q", ".github/workflows/checks.yml")  # that was measured above
             host.commit(name)
             request = passed(host.propose(name))
-        found.append(Measure("pull-request pipeline, s", request.seconds, 240))
+        measures.append(Measure("pull-request pipeline, s", request.seconds, 240))
     store("umount", "--all")
-    return found
+    return measures
 
 
 def passed(run: Run) -> Run:
@@ -51,11 +51,11 @@ def passed(run: Run) -> Run:
 
 def lengths(project: Path) -> Measures:
     """Count the lines of a level-2 project's pipelines that are neither blank nor comments."""
-    found: Measures = []
+    measures: Measures = []
     for name, most in BUDGETS.items():
         own = [path for path in project.glob(f".{name}*") for path in [path, *path.rglob("*")]]
         texts = [path.read_text("utf-8") for path in own if path.is_file()]
         lines = [line.strip() for text in texts for line in text.splitlines()]
         count = len([line for line in lines if line and not line.startswith("#")])
-        found.append(Measure(f"lines of {name}'s files", count, most))
-    return found
+        measures.append(Measure(f"lines of {name}'s files", count, most))
+    return measures

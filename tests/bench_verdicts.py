@@ -50,8 +50,8 @@ class Line:
         simulation: Measures it.
         trials: So many that a value that is as good as it should be meets the target.
         most, least: The target.
-        cases: Of which the value is a share in each trial, for its binomial interval; 0: it is no
-            share.
+        cases: Of which the value is a share in each trial, for its binomial interval; 0: it is
+            not a share.
     """
 
     what: str
@@ -81,7 +81,8 @@ def _shadow(names: tuple[str, ...], worst: Callable[..., float]) -> Simulation:
     """Return the share of refusals of the worst of these candidates."""
 
     def simulation(module: Import, trials: int, seed: int) -> float:
-        shadow, limits = module("delivery.shadow"), module("config.delivery").Shadow()
+        shadow = module("delivery.shadow")
+        limits = module("config.delivery").Shadow()
         rates = verdicts_delivery.shadow_refusals(shadow, limits, trials, seed)
         return worst(rates[name] for name in names)
 
@@ -331,14 +332,14 @@ LINES = [
     Line(
         "shift of .3 sd in one column of numbers, 2 of 5 windows",
         "1.0",
-        lambda *at: verdicts_drift.number_shift(at[0], 0.3, *at[1:]),
+        lambda *arguments: verdicts_drift.number_shift(arguments[0], 0.3, *arguments[1:]),
         100,
         least=0.95,
     ),
     Line(
         "nothing changed in 12 columns of numbers, 2 of 5 windows",
         "0",
-        lambda *at: verdicts_drift.number_shift(at[0], 0.0, *at[1:]),
+        lambda *arguments: verdicts_drift.number_shift(arguments[0], 0.0, *arguments[1:]),
         100,
         0.02,
     ),
@@ -346,7 +347,7 @@ LINES = [
     Line(
         "300 equal shops, 1,500 rows: windows with a sign",
         ".93",
-        lambda *at: verdicts_drift.equal_shops(at[0], 1_500, *at[1:]),
+        lambda *arguments: verdicts_drift.equal_shops(arguments[0], 1_500, *arguments[1:]),
         40,
         1 / 40,
         cases=verdicts_drift.WINDOWS_OF_SHOPS,
@@ -354,7 +355,7 @@ LINES = [
     Line(
         "300 equal shops, 12,000 rows: windows with a sign",
         ".93",
-        lambda *at: verdicts_drift.equal_shops(at[0], 12_000, *at[1:]),
+        lambda *arguments: verdicts_drift.equal_shops(arguments[0], 12_000, *arguments[1:]),
         40,
         1 / 40,
         cases=verdicts_drift.WINDOWS_OF_SHOPS,
@@ -424,21 +425,21 @@ def measure_all(here: Path) -> Measures:
     print(f"{'what':<{width}} |   0.2.0 | target | measured (95 % interval), trials, seconds")
     for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS"):  # a process for each core
         os.environ[name] = "1"
-    found: dict[int, float] = {}
+    results: dict[int, float] = {}
     context = get_context("spawn")  # threads of numeric libraries do not survive a fork
     with ProcessPoolExecutor(_workers(), context, _prepare, (str(here / "verdicts"),)) as pool:
         futures = {pool.submit(measure, index, seed): index for index in chosen}
         for future in as_completed(futures):
             index = futures[future]
             line = LINES[index]
-            found[index], seconds = future.result()
+            results[index], seconds = future.result()
             print(
                 f"{line.what:<{width}} | {line.before:>7} | {line.target:>6} | "
-                f"{described(found[index], line)}, {trials(line)}, {seconds:.0f}",
+                f"{described(results[index], line)}, {trials(line)}, {seconds:.0f}",
                 flush=True,
             )
     return [
-        Measure(LINES[index].what, found[index], LINES[index].most, LINES[index].least)
+        Measure(LINES[index].what, results[index], LINES[index].most, LINES[index].least)
         for index in chosen
     ]
 

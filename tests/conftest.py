@@ -82,7 +82,8 @@ class Project:
 
         In a copy, the package is the copy's own: the environment knows the original's.
         """
-        programs, home = str(self.path / ".venv/bin"), self.path.parent / "home"
+        programs = str(self.path / ".venv/bin")
+        home = self.path.parent / "home"
         own = {"PYTHONPATH": str(cwd / "src")} if cwd else {}
         return run(*command, cwd=cwd or self.path, home=home, first=programs, **own, **more)
 
@@ -205,8 +206,8 @@ def need(*programs: str, root: bool = False) -> None:
         pytest.skip("needs root")
     if missing := [program for program in programs if not shutil.which(program)]:
         may_install = os.geteuid() == 0 and shutil.which("apt-get")
-        said = f"needs {', '.join(missing)}: run .ci/packages"
-        (pytest.fail if may_install else pytest.skip)(said)
+        message = f"needs {', '.join(missing)}: run .ci/packages"
+        (pytest.fail if may_install else pytest.skip)(message)
 
 
 class Chapters(LoadScopeScheduling):  # type: ignore[misc]

@@ -22,7 +22,7 @@ CLICK = "vars.ML_APPROVAL != 'click' || github.event_name == 'workflow_dispatch'
 # GitLab's words: its own `image` is a keyword, and all pipelines share one list of names.
 ALIASES = {
     "build": "image",
-    **{f"verify-{of}": "verify" for of in ("rollback", "drill", "monitor")},
+    **{f"verify-{subject}": "verify" for subject in ("rollback", "drill", "monitor")},
 }
 SCOPES = {"comment"}  # environments of GitLab's that only say which job sees a token
 # Of the branch, not of its name: a tag may have the same.
@@ -149,8 +149,8 @@ def scheduled(script: str) -> dict[str, tuple[str, str]]:
         for node in ast.walk(ast.parse(script))
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "WANTED"
     )
-    found: dict[str, tuple[str, str]] = ast.literal_eval(wanted)
-    return found
+    schedules: dict[str, tuple[str, str]] = ast.literal_eval(wanted)
+    return schedules
 
 
 # The table
@@ -169,7 +169,7 @@ class Line:
     deploys: bool
     gate: str
 
-    def at(self, level: int) -> bool:
+    def applies_to(self, level: int) -> bool:
         """Whether a project of a level has it."""
         return level == int(self.level[0]) if "only" in self.level else level >= int(self.level)
 
@@ -184,28 +184,28 @@ class Table:
 
     def graph(self, level: int) -> Graph:
         """Give the graph of a level, calls replaced by what they call."""
-        lines = [line for line in self.lines if line.at(level)]
+        lines = [line for line in self.lines if line.applies_to(level)]
         pipelines: dict[str, list[Line]] = {}
         for line in lines:
             pipelines.setdefault(line.pipeline, []).append(line)
-        found: Graph = []
-        for name, of in pipelines.items():
-            for trigger in sorted({t for line in of for t in line.triggers}):
+        entries: Graph = []
+        for name, pipeline_lines in pipelines.items():
+            for trigger in sorted({t for line in pipeline_lines for t in line.triggers}):
                 jobs: dict[str, Row] = {}
-                for line in of:
+                for line in pipeline_lines:
                     if trigger not in line.triggers:
                         continue
                     if line.job == name or line.job not in pipelines:
                         jobs[line.job] = Row(line.needs, line.environment, line.deploys, line.gate)
                         continue
-                    gate = next(one.job for one in of if one.gate == "runs it")
+                    gate = next(other.job for other in pipeline_lines if other.gate == "runs it")
                     for called in pipelines[line.job]:
                         needs = called.needs or line.needs
                         before = gate if called.deploys else called.gate
                         row = Row(needs, called.environment, called.deploys, before)
                         jobs[called.job] = row
-                found.append((name, trigger, jobs))
-        return found
+                entries.append((name, trigger, jobs))
+        return entries
 
 
 def table(text: str) -> Table:
@@ -213,40 +213,43 @@ def table(text: str) -> Table:
     lines = text.splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     start = cells.index(COLUMNS)
-    end = next(at for at in range(start, len(cells)) if not cells[at])
-    found = []
+    end = next(index for index in range(start, len(cells)) if not cells[index])
+    entries = []
     for pipeline, level, job, needs, triggers, environment, deploys, gate in cells[start + 2 : end]:
         some = frozenset(filter(None, needs.split(", ")))
         on = frozenset(triggers.split(", "))
-        found.append(Line(pipeline, level, job, some, on, environment, deploys == "yes", gate))
+        entries.append(Line(pipeline, level, job, some, on, environment, deploys == "yes", gate))
     change = next(line for line in lines if line.strip().startswith("- `change`:"))
     times = {cron: word for word, cron in re.findall(r"`(\w+)` \(`([\d* ]+)`\)", text)}
-    return Table(found, times, frozenset(re.findall(r"`([\w.]+)`", change)) - {"change"})
+    return Table(entries, times, frozenset(re.findall(r"`([\w.]+)`", change)) - {"change"})
 
 
 # The graph
 
 
-def differences(wanted: Graph, found: Graph) -> list[str]:
+def differences(wanted: Graph, actual: Graph) -> list[str]:
     """Say in what a provider's graph is not the table's."""
-    said = []
+    messages = []
     expected = {(pipeline, trigger): jobs for pipeline, trigger, jobs in wanted}
-    for pipeline, trigger in expected.keys() - {(p, t) for p, t, _ in found}:
-        said.append(f"{pipeline}: nothing is started by {trigger}")
-    for pipeline, trigger, jobs in found:
-        where, known = f"{pipeline}, by {trigger}", expected.get((pipeline, trigger))
+    for pipeline, trigger in expected.keys() - {(p, t) for p, t, _ in actual}:
+        messages.append(f"{pipeline}: nothing is started by {trigger}")
+    for pipeline, trigger, jobs in actual:
+        where = f"{pipeline}, by {trigger}"
+        known = expected.get((pipeline, trigger))
         if known is None:
-            said.append(f"{where}: the table has no such trigger")
+            messages.append(f"{where}: the table has no such trigger")
             continue
         for job in sorted(known.keys() | jobs.keys()):
             if job not in jobs or job not in known:
-                said.append(f"{where}: {job} is only in the {'files' if job in jobs else 'table'}")
+                messages.append(
+                    f"{where}: {job} is only in the {'files' if job in jobs else 'table'}"
+                )
                 continue
             for name, value in vars(known[job]).items():
                 if (is_ := getattr(jobs[job], name)) != value:
-                    told = sorted(is_) if isinstance(is_, frozenset) else is_
-                    said.append(f"{where}: {job} has {name} {told!r}")
-    return list(dict.fromkeys(said))
+                    shown = sorted(is_) if isinstance(is_, frozenset) else is_
+                    messages.append(f"{where}: {job} has {name} {shown!r}")
+    return list(dict.fromkeys(messages))
 
 
 def rows(tasks: Tasks) -> dict[str, Row]:
@@ -273,18 +276,18 @@ def before(name: str, tasks: Tasks, sure: bool = False) -> set[str]:
     Raises:
         ValueError: It comes after itself.
     """
-    found: set[str] = set()
+    earlier: set[str] = set()
     todo = [name]
     while todo:
         task = tasks.get(todo.pop(), Task())
         if sure and not task.waits:
             continue
         needs = {need for need in task.needs if not sure or tasks.get(need, Task()).fails}
-        todo += sorted(needs - found)
-        found |= needs
-    if name in found:
+        todo += sorted(needs - earlier)
+        earlier |= needs
+    if name in earlier:
         raise ValueError(f"{name} needs itself")
-    return found
+    return earlier
 
 
 def guard(name: str, tasks: Tasks) -> str:
@@ -297,10 +300,12 @@ def guard(name: str, tasks: Tasks) -> str:
     lines = [line for line in task.lines if DEPLOYS.search(line)]
     if not all(DELIVERS.search(line) for line in lines):
         return "nothing"
-    known = {one: tasks[one] for one in sorted(before(name, tasks, sure=True)) if one in tasks}
+    known = {
+        other: tasks[other] for other in sorted(before(name, tasks, sure=True)) if other in tasks
+    }
     for ok in (Task.gates, Task.verifies):
-        if found := [one for one in known if ok.__get__(known[one])]:
-            return found[0]
+        if guards := [other for other in known if ok.__get__(known[other])]:
+            return guards[0]
     if lines and all(re.search(r'\bml deploy "\$VERSION" ', line) for line in lines):
         return "registry"
     return "nothing"
@@ -316,19 +321,19 @@ def findings(provider: str, files: Files, wanted: Table, level: int) -> list[str
     read_ = {"github": github, "gitlab": gitlab}[provider]
     try:
         events = read_(files, wanted)
-        said = differences(wanted.graph(level), graph(events))
+        messages = differences(wanted.graph(level), graph(events))
     except (KeyError, TypeError, ValueError) as error:
         return [f"cannot be read: {error}"]
     for pipeline, _, tasks in events:
         for name, task in tasks.items():
-            first = [one for one in (name, *before(name, tasks, sure=True)) if one in tasks]
-            if pipeline in ("train", "deliver") and all(tasks[one].everywhere for one in first):
-                said.append(f"{pipeline}: {name} runs on any branch, by hand")
-            leads = [one for one in tasks if name in before(one, tasks)]
-            if not task.waits and any(tasks[one].deploys for one in [name, *leads]):
-                said.append(f"{pipeline}: {name} does not wait, and leads to a deployment")
+            first = [other for other in (name, *before(name, tasks, sure=True)) if other in tasks]
+            if pipeline in ("train", "deliver") and all(tasks[other].everywhere for other in first):
+                messages.append(f"{pipeline}: {name} runs on any branch, by hand")
+            leads = [other for other in tasks if name in before(other, tasks)]
+            if not task.waits and any(tasks[other].deploys for other in [name, *leads]):
+                messages.append(f"{pipeline}: {name} does not wait, and leads to a deployment")
     by = {"github": github_bypasses, "gitlab": gitlab_bypasses}[provider]
-    return list(dict.fromkeys([*said, *by(files)]))
+    return list(dict.fromkeys([*messages, *by(files)]))
 
 
 # GitHub
@@ -345,15 +350,15 @@ def workflows(files: Files) -> dict[str, dict[Any, Any]]:
 
 def github(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
     """Give what each trigger starts, on GitHub."""
-    found = []
+    starts = []
     for name, flow in workflows(files).items():
         jobs = list(flow["jobs"].values())
         # A workflow that does nothing but start another is one more trigger of that one.
         alone = (_called(jobs[0]) or _asked(jobs[0])) if len(jobs) == 1 else None
         tasks = _expanded(alone or name, files)
         triggers = dict.fromkeys(_triggers(flow, wanted))
-        found += [(alone or name, trigger, tasks) for trigger in triggers]
-    return found
+        starts += [(alone or name, trigger, tasks) for trigger in triggers]
+    return starts
 
 
 def _asked(job: Mapping[str, Any]) -> str | None:
@@ -387,14 +392,15 @@ def _expanded(name: str, files: Files) -> Tasks:
         for need in listed(about.get("needs", [])):
             # What needs a call needs the last of what it calls.
             within = inner.get(need, {})
-            needed = {one for task in within.values() for one in task.needs}
+            needed = {required for task in within.values() for required in task.needs}
             needs |= set(within) - needed if within else {need}
         condition = str(about.get("if", ""))
         waits = not STATUS.search(condition)
         fails = not any(key == "continue-on-error" for key, _ in walk(about))
         if job in inner:
             for task in inner[job].values():
-                task.waits, task.fails = task.waits and waits, task.fails and fails
+                task.waits = task.waits and waits
+                task.fails = task.fails and fails
                 task.needs = task.needs or set(needs)
                 task.everywhere = task.everywhere and condition != DEFAULT
             tasks |= inner[job]
@@ -454,25 +460,27 @@ def _triggers(flow: Mapping[Any, Any], wanted: Table) -> Iterator[str]:
 
 def github_bypasses(files: Files) -> list[str]:
     """Find what walks around a gate, in GitHub's files."""
-    said = []
+    bypasses = []
     for path, content in files.items():
-        said += [f"{path}: {key}" for key, value in walk(content) if key == "continue-on-error"]
+        bypasses += [f"{path}: {key}" for key, value in walk(content) if key == "continue-on-error"]
         jobs = content.get("jobs") or {"": content.get("runs") or {}}
         for name, job in jobs.items():
             for step in job.get("steps", []):
                 lines = step.get("run", "").splitlines()
-                said += [f"{path}: {name}: {found}" for found in swallowed(lines)]
-                said += [f"{path}: {name}: a pipe: {line}" for line in lines if PIPE.search(line)]
+                bypasses += [f"{path}: {name}: {reason}" for reason in swallowed(lines)]
+                bypasses += [
+                    f"{path}: {name}: a pipe: {line}" for line in lines if PIPE.search(line)
+                ]
                 if STATUS.search(str(step.get("if", ""))) and DECIDES.search(step.get("run", "")):
-                    said.append(f"{path}: {name}: {step['if']} at {lines[0]}")
+                    bypasses.append(f"{path}: {name}: {step['if']} at {lines[0]}")
                 if step.get("shell", "bash") != "bash":
-                    said.append(f"{path}: {name}: the shell is {step['shell']}")
-        said += [
+                    bypasses.append(f"{path}: {name}: the shell is {step['shell']}")
+        bypasses += [
             f"{path}: the shell is {value}"
             for key, value in walk(content)
             if key == "shell" and value != "bash"
         ]
-    return said
+    return bypasses
 
 
 # GitLab
@@ -509,7 +517,7 @@ def gitlab(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
         events.append((wanted.times.get(cron, cron), push | chosen, ""))
     named = push | {"CI_PIPELINE_SOURCE": "web", "inputs.pipeline": "checks"}
     checks = set(_started(files, named, "")[1])
-    found: list[tuple[str, str, Tasks]] = []
+    starts: list[tuple[str, str, Tasks]] = []
     started: dict[str, list[set[str]]] = {}  # trigger -> the pipelines of each of its events
     for trigger, known, touched in events:
         pipeline, tasks = _started(files, known, touched)
@@ -519,13 +527,17 @@ def gitlab(files: Files, wanted: Table) -> list[tuple[str, str, Tasks]]:
             ("checks", on, {name: task for name, task in tasks.items() if name in checks}),
             (pipeline, trigger, {name: task for name, task in tasks.items() if name not in checks}),
         ]
-        found += [part for part in parts if part[2]]
+        starts += [part for part in parts if part[2]]
         started.setdefault(trigger, []).append({part[0] for part in parts if part[2]})
     for trigger in ("change", "event", "push"):
         # Whatever is touched, and whoever calls, the same must start.
         every = set().union(*started[trigger])
-        found += [(one, trigger, {}) for some in started[trigger] for one in sorted(every - some)]
-    return found
+        starts += [
+            (pipeline_name, trigger, {})
+            for some in started[trigger]
+            for pipeline_name in sorted(every - some)
+        ]
+    return starts
 
 
 def _started(files: Files, known: Mapping[str, str], touched: str) -> tuple[str, Tasks]:
@@ -563,9 +575,10 @@ def _started(files: Files, known: Mapping[str, str], touched: str) -> tuple[str,
             if isinstance(need, str) or not need.get("optional") or need["job"] in there
         }
         if "needs" not in job:
-            at = stages.index(job["stage"])
-            needs = {other for other in there if stages.index(there[other]["stage"]) < at}
-        when, where = job.get("when", "on_success"), job.get("environment", "")
+            stage_index = stages.index(job["stage"])
+            needs = {other for other in there if stages.index(there[other]["stage"]) < stage_index}
+        when = job.get("when", "on_success")
+        where = job.get("environment", "")
         where = where["name"] if isinstance(where, dict) else where
         where = "" if where in SCOPES else where
         lines = flat(job.get("before_script", []), all_) + flat(job["script"], all_)
@@ -595,16 +608,17 @@ def jobs_of(files: Files) -> dict[str, dict[str, Any]]:
         raw = merged(raw, {key: value for key, value in content.items() if key not in SPECIAL})
 
     def whole(name: str) -> dict[str, Any]:
-        job, base = dict(raw[name]), dict[str, Any]()
+        job = dict(raw[name])
+        base = dict[str, Any]()
         for parent in listed(job.pop("extends", [])):
             base = merged(base, whole(parent))
         return merged(base, job)
 
-    found = {name: main["default"] | whole(name) for name in raw}
-    for job in found.values():
+    jobs = {name: main["default"] | whole(name) for name in raw}
+    for job in jobs.values():
         if "rules" in job:
-            job["rules"] = list(_rules(job["rules"], found))
-    return found
+            job["rules"] = list(_rules(job["rules"], jobs))
+    return jobs
 
 
 def _rules(rules: Iterable[Any], jobs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -644,8 +658,8 @@ def _first(
         if changes and not any(_matches(pattern, touched) for pattern in changes):
             continue
         if "if" not in rule or holds(rule["if"], variables):
-            found: dict[str, Any] = rule
-            return found
+            matching: dict[str, Any] = rule
+            return matching
     return None
 
 
@@ -665,13 +679,14 @@ def holds(expression: str, variables: Mapping[str, str]) -> bool:
     Raises:
         ValueError: It has something that is not known here.
     """
-    tokens, at = [], 0
-    while expression[at:].strip():
-        found = TOKEN.match(expression, at)
-        if not found:
-            raise ValueError(f"{expression} is not understood at {expression[at:]}")
-        tokens.append(found[1])
-        at = found.end()
+    tokens = []
+    position = 0
+    while expression[position:].strip():
+        match = TOKEN.match(expression, position)
+        if not match:
+            raise ValueError(f"{expression} is not understood at {expression[position:]}")
+        tokens.append(match[1])
+        position = match.end()
 
     def value() -> str | None:
         token = tokens.pop(0)
@@ -688,7 +703,8 @@ def holds(expression: str, variables: Mapping[str, str]) -> bool:
         left = value()
         if not tokens or tokens[0] in ("&&", "||", ")"):
             return bool(left)
-        how, right = tokens.pop(0), value()
+        how = tokens.pop(0)
+        right = value()
         if how in ("==", "!="):
             return (left == right) is (how == "==")
         return bool(left is not None and re.search(right or "", left)) is (how == "=~")
@@ -712,24 +728,24 @@ def holds(expression: str, variables: Mapping[str, str]) -> bool:
 
 def gitlab_bypasses(files: Files) -> list[str]:
     """Find what walks around a gate, in GitLab's files."""
-    said = []
+    bypasses = []
     for path, content in files.items():
         if path.endswith(".yml"):
             for key, value in walk(content):
-                said += [f"{path}: {key}: {value}"] if key == "allow_failure" and value else []
+                bypasses += [f"{path}: {key}: {value}"] if key == "allow_failure" and value else []
                 if key == "retry" and value != {"max": 1, "when": "runner_system_failure"}:
-                    said.append(f"{path}: retry: {value}")
+                    bypasses.append(f"{path}: retry: {value}")
     all_ = jobs_of(files)
     for name, job in all_.items():
         if job.get("when", "on_success") != "on_success":
-            said.append(f"{name}: when: {job['when']} outside of rules")
+            bypasses.append(f"{name}: when: {job['when']} outside of rules")
         lines = [line for key in ("before_script", "script") for line in own(job.get(key, []))]
-        said += [f"{name}: {found}" for found in swallowed(lines)]
+        bypasses += [f"{name}: {reason}" for reason in swallowed(lines)]
         if name not in MAY_END and any(re.search(r"\bexit 0\b", line) for line in lines):
-            said.append(f"{name}: exit 0")
+            bypasses.append(f"{name}: exit 0")
         after = own(job.get("after_script", []))
-        said += [f"{name}: after_script: {line}" for line in after if DECIDES.search(line)]
-    return said
+        bypasses += [f"{name}: after_script: {line}" for line in after if DECIDES.search(line)]
+    return bypasses
 
 
 def own(script: Any) -> list[str]:

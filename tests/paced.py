@@ -27,7 +27,9 @@ class Connections:
 
     def __init__(self, host: str, port: int) -> None:
         """Open none yet."""
-        self.host, self.port, self.most = host, port, asyncio.Semaphore(MOST)
+        self.host = host
+        self.port = port
+        self.most = asyncio.Semaphore(MOST)
         self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, request: bytes) -> int:
@@ -54,33 +56,41 @@ class Connections:
 
 async def send(url: str, bodies: list[bytes], rate: float, seconds: float) -> dict[str, object]:
     """Send `rate` requests a second for so many seconds, or until SIGTERM."""
-    at = urlsplit(url)
-    head = f"POST {at.path} HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Type: application/json\r\n"
+    address = urlsplit(url)
+    head = (
+        f"POST {address.path} HTTP/1.1\r\n"
+        f"Host: {address.netloc}\r\n"
+        "Content-Type: application/json\r\n"
+    )
     requests = [f"{head}Content-Length: {len(b)}\r\n\r\n".encode() + b for b in bodies]
-    connections = Connections(str(at.hostname), at.port or 80)
-    loop, took, said = asyncio.get_running_loop(), [], Counter[str]()
+    connections = Connections(str(address.hostname), address.port or 80)
+    loop = asyncio.get_running_loop()
+    took = []
+    statuses = Counter[str]()
 
-    async def one(request: bytes, due: float) -> None:
+    async def send_one(request: bytes, due: float) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
                 status = await connections.ask(request)
-            said[str(status)] += 1
+            statuses[str(status)] += 1
         except (OSError, EOFError, TimeoutError, ValueError) as error:
-            said[type(error).__name__] += 1
+            statuses[type(error).__name__] += 1
         took.append(loop.time() - due)
 
-    began, asked, sent = loop.time(), set(), 0
+    began = loop.time()
+    tasks = set()
+    sent = 0
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     while (due := began + sent / rate) < began + seconds and not stop.is_set():
         if (early := due - loop.time()) > 0:
             await asyncio.sleep(early)
-        asked.add(task := loop.create_task(one(requests[sent % len(requests)], due)))
-        task.add_done_callback(asked.discard)
+        tasks.add(task := loop.create_task(send_one(requests[sent % len(requests)], due)))
+        task.add_done_callback(tasks.discard)
         sent += 1
-    await asyncio.gather(*asked)
+    await asyncio.gather(*tasks)
     took.sort()
-    failed = {name: count for name, count in said.items() if name != "200"}
+    failed = {name: count for name, count in statuses.items() if name != "200"}
     p50, p99 = (1000 * took[min(int(q * sent), sent - 1)] for q in (0.5, 0.99))
     return {
         "sent": sent,
@@ -93,7 +103,9 @@ async def send(url: str, bodies: list[bytes], rate: float, seconds: float) -> di
 
 def main() -> None:
     """Send what standard input holds."""
-    url, rate, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+    url = sys.argv[1]
+    rate = float(sys.argv[2])
+    seconds = float(sys.argv[3])
     bodies = sys.stdin.buffer.read().splitlines()
     print(json.dumps(asyncio.run(send(url, bodies, rate, seconds))))
 

@@ -27,7 +27,8 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
     config, ingest, train, inference = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "model_package")
     )
-    problem, project = module("problem").folder(), ROOT / "template"
+    problem = module("problem").folder()
+    project = ROOT / "template"
     data = config.read(project / config.DATA, config.Data).model_copy(update=contract)
     source = ingest.read(project / data.source, data.separator).head(ROWS)
     rows = ingest.typed(source, data)
@@ -37,9 +38,9 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
     train.save(fitted, to / "model.skops")
     shutil.copytree(problem, to / "problem", ignore=shutil.ignore_patterns("__pycache__"))
     features = module("problem.features").features
-    given = inference.predict(fitted, rows, data, features)
-    dtype = pl.Array(pl.Float64, given.shape[1]) if given.ndim == 2 else pl.Float64
-    predictions = pl.DataFrame({"given": pl.Series(given.tolist(), dtype=dtype)})
+    y_pred = inference.predict(fitted, rows, data, features)
+    dtype = pl.Array(pl.Float64, y_pred.shape[1]) if y_pred.ndim == 2 else pl.Float64
+    predictions = pl.DataFrame({"given": pl.Series(y_pred.tolist(), dtype=dtype)})
     profile = module("pipeline.package").profile(rows, predictions, data)
     for name, content in (("contract", data.model_dump()), ("profile", profile)):
         (to / f"{name}.json").write_text(json.dumps(content))
@@ -49,7 +50,8 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
         for path in sorted(to.rglob("*"))
         if path.is_file()
     }
-    whole, now = inference.package_digest(files), datetime.now(UTC)
+    whole = inference.package_digest(files)
+    now = datetime.now(UTC)
     manifest = {
         "version": f"{now:%Y%m%d-%H%M%S}-{whole[7:15]}",
         "created": now.isoformat(),
@@ -106,7 +108,8 @@ class Server:
     ) -> None:
         """Start it, and wait until it is ready or has ended."""
         self.folder = folder
-        self.cwd, self.log = cwd, str(cwd / "predictions")
+        self.cwd = cwd
+        self.log = str(cwd / "predictions")
         # The model is called like the project's package.
         cwd.mkdir(parents=True, exist_ok=True)
         (cwd / "pyproject.toml").write_text('[tool.rung]\npackage = "flight_delays"\n')
@@ -123,10 +126,10 @@ class Server:
             "serving.serve(None if folder == 'None' else Path(folder), settings, *ours)\n"
         )
         cwd.mkdir(parents=True, exist_ok=True)
-        self.said = (cwd / "said.log").open("w")
+        self.output = (cwd / "said.log").open("w")
         command = [sys.executable, "-c", code]
         self.process = subprocess.Popen(
-            command, cwd=cwd, stdout=self.said, stderr=self.said, pass_fds=fds
+            command, cwd=cwd, stdout=self.output, stderr=self.output, pass_fds=fds
         )
         for _ in range(600):
             if self.process.poll() is not None or self.ready():
@@ -144,5 +147,5 @@ class Server:
         """End it with SIGTERM."""
         self.process.terminate()
         code = self.process.wait(timeout=60)
-        self.said.close()
+        self.output.close()
         return code

@@ -81,7 +81,9 @@ def words_of(facts: dict[str, str]) -> dict[str, Any]:
     return {k: v if k == "subject" else tuple(v.split()) for k, v in facts.items()}
 
 
-BINARY, MULTI, NUMBER = "binary", "multiclass", "regression"
+BINARY = "binary"
+MULTI = "multiclass"
+NUMBER = "regression"
 TABLES = [
     # Two classes.
     r("AER/HMDA", "deny", BINARY),
@@ -307,7 +309,8 @@ def write(to: Path, tables: list[Public]) -> None:
 def export(to: Path) -> Path:
     """Install the packages in an environment of their own, and write all tables once."""
     to.mkdir(parents=True, exist_ok=True)
-    ready, digest = to / "ready", hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    ready = to / "ready"
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if not ready.exists() or ready.read_text() != digest:
         venv = to / "venv"
         uv = shutil.which("uv") or str(Path(__file__).parents[1] / ".tools/bin/uv")

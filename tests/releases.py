@@ -53,11 +53,11 @@ def need(version: str, commit: str) -> None:
     """See that a release is in this clone; leave tests out if the clone has no history at all."""
     if git_succeeds(ROOT, "cat-file", "-e", f"{commit}^{{commit}}"):
         return
-    said = f"this clone lacks {commit}, release {version}: git fetch --unshallow"
+    message = f"this clone lacks {commit}, release {version}: git fetch --unshallow"
     shallow = git(ROOT, "rev-parse", "--is-shallow-repository") == "true"
     if shallow or git(ROOT, "rev-list", "--count", "HEAD") == "1":
-        pytest.skip(said, allow_module_level=True)
-    pytest.fail(said)
+        pytest.skip(message, allow_module_level=True)
+    pytest.fail(message)
 
 
 def commit_of(version: str) -> str:

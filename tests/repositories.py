@@ -1,6 +1,7 @@
 """Repositories as people write them, before they know of Rung: each built into a folder.
 
-Their data is small, made by a seeded generator, and tells of the target, so that a gate accepts.
+Their data is small and made by a seeded generator, and predicts the target well enough for a gate
+to accept the model.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def wines(r: random.Random) -> str:
     """Some wines, and whether people liked them."""
     rows = []
     for _ in range(900):
-        acid, sugar, alcohol = r.gauss(6, 1.2), abs(r.gauss(4, 3)), r.uniform(8, 15)
+        acid = r.gauss(6, 1.2)
+        sugar = abs(r.gauss(4, 3))
+        alcohol = r.uniform(8, 15)
         kind = r.choice(["red", "white", "rosé"])
         liking = 0.9 * (alcohol - 11) - 0.8 * (acid - 6) + (kind == "red") + r.gauss(0, 1)
         good = "yes" if liking > 0 else "no"
@@ -146,8 +149,10 @@ def churn(r: random.Random) -> str:
     """Some customers, and whether they left."""
     rows = []
     for number in range(1200):
-        months, plan = r.randint(1, 60), r.choice(["basic", "plus", "family"])
-        calls, price = r.randint(0, 6), round(r.uniform(9, 60), 2)
+        months = r.randint(1, 60)
+        plan = r.choice(["basic", "plus", "family"])
+        calls = r.randint(0, 6)
+        price = round(r.uniform(9, 60), 2)
         risk = 1.4 - 0.07 * months + 0.6 * calls + 0.8 * (plan == "basic") - 0.5
         left = int(r.random() < 1 / (1 + math.exp(-risk)))
         gap = "" if r.random() < 0.02 else months
@@ -219,7 +224,9 @@ def houses(r: random.Random) -> str:
     """Some houses, and what they were sold for."""
     rows = []
     for _ in range(1000):
-        size, rooms, built = r.randint(35, 240), r.randint(1, 7), r.randint(1900, 2022)
+        size = r.randint(35, 240)
+        rooms = r.randint(1, 7)
+        built = r.randint(1900, 2022)
         district = r.choice(["north", "south", "harbour", "old town"])
         worth = 2200 * size + 9000 * rooms + 400 * (built - 1900) + 60_000 * (district == "harbour")
         sold = round(worth * r.gauss(1, 0.06))
@@ -360,7 +367,9 @@ def energy(r: random.Random) -> str:
     """Some offices, and the energy that they used."""
     rows = []
     for _ in range(700):
-        staff, area, cold = r.randint(3, 80), r.randint(60, 900), r.uniform(-8, 24)
+        staff = r.randint(3, 80)
+        area = r.randint(60, 900)
+        cold = r.uniform(-8, 24)
         heating = r.choice(["gas", "heat pump", "oil"])
         used = 3 * staff + 0.4 * area + 6 * (24 - cold) + 40 * (heating == "oil") + r.gauss(0, 14)
         rows.append([staff, area, f"{cold:.1f}", heating, f"{used:.1f}"])
@@ -410,7 +419,9 @@ def bikes(r: random.Random) -> str:
     """Some hours, and how many bikes were rented."""
     rows = []
     for _ in range(1000):
-        hour, warm, rain = r.randint(0, 23), r.uniform(-5, 32), r.random() < 0.2
+        hour = r.randint(0, 23)
+        warm = r.uniform(-5, 32)
+        rain = r.random() < 0.2
         rented = 40 + 9 * warm - 120 * rain + 130 * (hour in (8, 9, 17, 18)) + r.gauss(0, 25)
         rows.append([hour, f"{warm:.1f}", "yes" if rain else "no", max(0, round(rented))])
     return table(["hour", "temperature", "rain", "rented"], rows, "\n")

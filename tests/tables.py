@@ -49,7 +49,8 @@ def wine(to: Path) -> Table:
     """Three cultivars, German notation, names with units and slashes, gaps by dash."""
     from sklearn.datasets import load_wine  # slow to import
 
-    data, r = load_wine(), random.Random(1)
+    data = load_wine()
+    r = random.Random(1)
     cultivars = ["Barolo", "Grignolino", "Barbera"]
     names = ["Alkohol (% vol.)" if n == "alcohol" else n for n in data.feature_names]
     rows = [
@@ -68,7 +69,8 @@ def diabetes(to: Path) -> Table:
     """A number to predict from ten, one of them a sex as letters; the visits have ids."""
     from sklearn.datasets import load_diabetes
 
-    data, r = load_diabetes(scaled=False), random.Random(2)
+    data = load_diabetes(scaled=False)
+    r = random.Random(2)
     rows = [
         [
             f"P{1000 + n}",
@@ -98,7 +100,8 @@ def churn(to: Path) -> Table:
     header += ["Paperless billing", "Country", "<b>Region</b>", "Churn"]
     rows = []
     for n in range(1500):
-        tenure, plan = r.randint(0, 72), r.choice(["Basic", "Plus", "Família"])
+        tenure = r.randint(0, 72)
+        plan = r.choice(["Basic", "Plus", "Família"])
         charge = 20 + 30 * r.random() + 15 * (plan == "Plus")
         leaves = r.random() < (0.6 if tenure < 12 else 0.12) + 0.15 * (plan == "Plus")
         total = " " if tenure == 0 else f"{tenure * charge:.2f}"
@@ -117,7 +120,9 @@ def houses(to: Path) -> Table:
     streets = [f"{r.choice('ABCDEFG')}{k} Street" for k in range(2500)]
     rows = []
     for _ in range(3000):
-        size, rooms, built = r.randint(30, 250), r.randint(1, 7), r.randint(1880, 2020)
+        size = r.randint(30, 250)
+        rooms = r.randint(1, 7)
+        built = r.randint(1880, 2020)
         price = 50_000 + 2500 * size + 400 * (built - 1880) + r.gauss(0, 20_000)
         row = [r.choice(streets), size, rooms, built, f"{round(price, -2):.0f}"]
         rows.append([*row[:4], r.choice(["garden", "balcony", ""]), row[4]])
@@ -128,7 +133,9 @@ def houses(to: Path) -> Table:
 
 def sensors(to: Path) -> Table:
     """Readings every ten minutes with gaps and an outage; predict the next hour's temperature."""
-    r, when, heat = random.Random(5), datetime(2024, 2, 1), 20.0
+    r = random.Random(5)
+    when = datetime(2024, 2, 1)
+    heat = 20.0
     rows = []
     for n in range(3000):
         when += timedelta(minutes=10 if n != 1500 else 3 * 24 * 60)
@@ -148,7 +155,8 @@ def clinic(to: Path) -> Table:
     r = random.Random(6)
     rows = []
     for patient in range(500):
-        age, smoker = r.randint(20, 90), r.random() < 0.3
+        age = r.randint(20, 90)
+        smoker = r.random() < 0.3
         for _ in range(r.randint(1, 4)):
             seen = datetime(2022, 1, 1) + timedelta(days=r.randint(0, 700))
             pressure = r.gauss(110 + 0.4 * age, 12)
@@ -164,11 +172,13 @@ def clinic(to: Path) -> Table:
 
 def german(to: Path) -> Table:
     """An export of a German ERP: semicolons, decimal commas, points for thousands, dd.mm.yyyy."""
-    r, header = random.Random(7), ["Auftrag-Nr.", "Datum", "Größe", "Menge", "Umsatz", "Storno"]
+    r = random.Random(7)
+    header = ["Auftrag-Nr.", "Datum", "Größe", "Menge", "Umsatz", "Storno"]
     rows = []
     for n in range(1200):
         day = datetime(2023, 1, 1) + timedelta(days=n // 4)
-        size, amount = r.choice(["S", "M", "L", "XL"]), r.randint(1, 40)
+        size = r.choice(["S", "M", "L", "XL"])
+        amount = r.randint(1, 40)
         sales = f"{amount * r.uniform(30, 90):,.2f}".translate(str.maketrans(",.", ".,"))
         back = r.random() < (0.5 if size == "XL" else 0.08)
         row = [f"A-{50000 + n}", f"{day:%d.%m.%Y}", size, amount, sales, "ja" if back else "nein"]
@@ -202,9 +212,9 @@ def survey(to: Path) -> Table:
     for n in range(900):
         mood = [min(4, max(0, round(r.gauss(2.2, 1.2)))) for _ in range(4)]
         comes = sum(mood) + r.gauss(0, 1.5) > 9
-        said = ["N/A" if r.random() < 0.04 else likert[m] for m in mood]
+        answers = ["N/A" if r.random() < 0.04 else likert[m] for m in mood]
         free = " ".join(r.choices(words, k=r.randint(6, 12)))
-        rows.append([n + 1, *said, r.choice(["yes", "no", ""]), free, "yes" if comes else "no"])
+        rows.append([n + 1, *answers, r.choice(["yes", "no", ""]), free, "yes" if comes else "no"])
     questions = ["I felt welcome", "The food, I liked", "It's worth it", "Überraschend gut"]
     header = ["respondent", *questions, "first time?", "anything else?", "would come again"]
     (to / "survey.csv").write_text(text(header, rows), "utf-8")
@@ -231,7 +241,8 @@ def fraud(to: Path) -> Table:
 
 def tickets(to: Path) -> Table:
     """Support tickets: ids, a subject as text, dates in several formats, numbers gone wrong."""
-    r, teams = random.Random(10), ["billing", "network", "hardware"]
+    r = random.Random(10)
+    teams = ["billing", "network", "hardware"]
     verbs = [
         "please",
         "help",

@@ -30,9 +30,9 @@ def commands(page: Path) -> list[str]:
 def test_a_project_tells_agents_the_same_at_every_level(render: Render) -> None:
     shown = [(render(level=level) / "AGENTS.md").read_bytes() for level in (0, 1, 2)]
     assert len(set(shown)) == 1
-    found = commands(ROOT / "template/AGENTS.md")
-    assert [command for command in found if command in ELSEWHERE] == ELSEWHERE
-    assert [command for command in found if command in LATER] == LATER
+    documented = commands(ROOT / "template/AGENTS.md")
+    assert [command for command in documented if command in ELSEWHERE] == ELSEWHERE
+    assert [command for command in documented if command in LATER] == LATER
 
 
 @pytest.mark.slow
@@ -81,9 +81,9 @@ def test_every_path_that_is_named_for_contributors_exists(page: str) -> None:
 @pytest.mark.parametrize("page", OURS)
 def test_every_command_for_contributors_is_one(page: str) -> None:
     """`make -n` says what a target would do; pytest collects what it would run."""
-    found = commands(ROOT / page)
-    assert {"make quick", "make lint", "make test"} <= set(found)
-    for command in found:
+    documented = commands(ROOT / page)
+    assert {"make quick", "make lint", "make test"} <= set(documented)
+    for command in documented:
         first, *rest = shlex.split(command)
         if first == "make":
             done = subprocess.run(["make", "-n", *rest], cwd=ROOT, capture_output=True, check=False)

@@ -51,10 +51,10 @@ def refuses(copy: Copy, *args: str, names: list[str], exits: int = 2) -> None:
     done = copy.ml(*args)
     assert done.returncode == exits, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    said = done.stderr.strip().splitlines()
-    assert len(said) == 1, done.stderr
-    assert said[0].startswith("ml: ")
-    assert not [name for name in names if name not in said[0]], said[0]
+    errors = done.stderr.strip().splitlines()
+    assert len(errors) == 1, done.stderr
+    assert errors[0].startswith("ml: ")
+    assert not [name for name in names if name not in errors[0]], errors[0]
     assert state(copy.path) == before
 
 
@@ -108,7 +108,7 @@ CONFIG: dict[str, tuple[Break, list[str]]] = {
         edit("gate", thresholds={"log_loss": True}),
         [GATE, "thresholds.log_loss"],
     ),
-    "a threshold that is no number": (
+    "a threshold that is not a number": (
         edit("gate", thresholds={"log_loss": float("nan")}),
         [GATE, "thresholds.log_loss"],
     ),
@@ -122,7 +122,7 @@ CONFIG: dict[str, tuple[Break, list[str]]] = {
         edit("data", split={"by": "group", "column": "nope"}),
         [DATA, "'nope'"],
     ),
-    "a time that is no time": (edit("data", time="hue"), [DATA, "time", "datetime"]),
+    "a time that is not a time": (edit("data", time="hue"), [DATA, "time", "datetime"]),
     "a split without a column": (edit("data", split={"by": "time"}), [DATA, "split"]),
     "a holdout of everything": (
         edit("data", split={"by": "stratified", "holdout": 1.0}),
@@ -234,11 +234,11 @@ def replace(path: str, old: str, new: str) -> Break:
     return change
 
 
-def swap(one: str, other: str) -> Break:
+def swap(first: str, second: str) -> Break:
     def change(project: Path) -> None:
-        (project / one).rename(project / "kept")
-        (project / other).rename(project / one)
-        (project / "kept").rename(project / other)
+        (project / first).rename(project / "kept")
+        (project / second).rename(project / first)
+        (project / "kept").rename(project / second)
 
     return change
 
@@ -304,10 +304,10 @@ def test_rows_off_the_contract_are_refused_by_name(wine: Copy) -> None:
     rows = pl.read_csv(wine.path / SOURCE, separator=";", infer_schema=False)
     row = rows.drop("Rebsorte", "ash").with_columns(hue=pl.lit("deep"), flavanoids=pl.lit("-99"))
     done = wine.ml("predict", "--json", json.dumps(row.head(1).to_dicts()), exits=1)
-    said = done.stderr.splitlines()
-    assert said[0].startswith("ml: the rows break the contract")
+    errors = done.stderr.splitlines()
+    assert errors[0].startswith("ml: the rows break the contract")
     for name, rule in {"ash": "missing", "hue": "number", "flavanoids": "below"}.items():
-        assert [line for line in said if name in line and rule in line]
+        assert [line for line in errors if name in line and rule in line]
 
 
 @pytest.mark.parametrize("name", ["model.skops", "contract.json"])
@@ -368,9 +368,9 @@ def test_an_impossible_threshold_refuses_the_model_and_keeps_the_last_package(
     copy = ran(level, "multiclass").again(tmp_path / "copy")
     package = state(copy.path / "artifacts/model")
     edit("gate", thresholds={"log_loss": 1e-9})(copy.path)
-    said = copy.ml("run", exits=1)
-    assert "log_loss" in said.stderr
-    assert "Traceback" not in said.stdout + said.stderr
+    done = copy.ml("run", exits=1)
+    assert "log_loss" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
     gate = copy.read("gate")
     assert gate["verdict"] == "refused"
     assert [c["check"] for c in gate["checks"] if c["verdict"] == "refused"] == ["log_loss"]
@@ -392,19 +392,19 @@ def test_refused_rows_are_named_with_their_counts(ran: Ran, tmp_path: Path, leve
         Rebsorte=pl.when(odd).then(pl.lit("Merlot")).otherwise("Rebsorte"),
         proline=pl.when(odd).then(pl.lit("-5")).otherwise("proline"),
     ).drop("ash").write_csv(path, separator=";")
-    said = copy.ml("run", exits=1).stderr
+    stderr = copy.ml("run", exits=1).stderr
     document = copy.read("validate")
     assert document["verdict"] == "refused"
-    found = {f["column"]: (f["rule"], f["count"]) for f in document["failures"]}
-    assert found["hue"][1] == 7
-    assert "number" in found["hue"][0]
-    assert found["Rebsorte"] == ("new category", 7)
-    assert found["proline"] == ("below 0", 7)
-    assert found["ash"] == ("missing column", 1)
-    for name in found:
-        assert [line for line in said.splitlines() if name in line]
+    failures = {f["column"]: (f["rule"], f["count"]) for f in document["failures"]}
+    assert failures["hue"][1] == 7
+    assert "number" in failures["hue"][0]
+    assert failures["Rebsorte"] == ("new category", 7)
+    assert failures["proline"] == ("below 0", 7)
+    assert failures["ash"] == ("missing column", 1)
+    for name in failures:
+        assert [line for line in stderr.splitlines() if name in line]
     refused = {name for name, verdict in document["columns"].items() if verdict == "refused"}
-    assert refused == set(found)
+    assert refused == set(failures)
     assert copy.ml("split").returncode in (1, 2)
 
 
@@ -463,7 +463,8 @@ def package_is_whole(copy: Copy) -> None:
 
 
 def test_packaging_killed_at_any_moment_leaves_a_whole_package(ran: Ran, tmp_path: Path) -> None:
-    copy, survived = ran(0, "regression").again(tmp_path / "copy"), 0
+    copy = ran(0, "regression").again(tmp_path / "copy")
+    survived = 0
     for moment in [1, 2, 3, 5, 8, *range(11, 60)]:
         code = f"import os; os.environ['KILL_AT'] = '{moment}'\n{KILLER}"
         done = copy.project.python(code, "ml", cwd=copy.path)
@@ -490,7 +491,8 @@ def test_a_killed_run_leaves_whole_documents_and_the_next_one_goes_on(
     kills = {0: 5 if nightly else 2, 1: 2 if nightly else 1}
     seed = random.randrange(10**6)
     print("seed", seed)
-    r, took = random.Random(seed), 8 if level == 0 else 20
+    r = random.Random(seed)
+    took = 8 if level == 0 else 20
     for _ in range(kills[level]):
         edit("model", seed=r.randrange(10**6))(copy.path)
         ends_early(copy, r.uniform(0.3, took))
@@ -523,9 +525,9 @@ def ends_early(copy: Copy, after: float) -> None:
 
 def members(group: int) -> list[psutil.Process]:
     """Find the processes of a group."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError):
             if os.getpgid(process.pid) == group:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes

@@ -62,9 +62,9 @@ def text(separator: str = ",", end: str = "\n", n: int = N, **columns: Any) -> s
     return end.join([separator.join(base), *(separator.join(map(str, row)) for row in made), ""])
 
 
-def warned(found: SimpleNamespace, column: str) -> bool:
+def warned(proposal: SimpleNamespace, column: str) -> bool:
     """Whether a person is warned about a column."""
-    return "WARNING" in found.notes[column]
+    return "WARNING" in proposal.notes[column]
 
 
 # --- numbers ---------------------------------------------------------------------------------
@@ -111,17 +111,17 @@ def test_losses_in_an_account_are_negative(use: Use, wrap: str) -> None:
         value = r.uniform(1, 900)
         return wrap.format(value) if r.random() < 0.4 else f"${value:.2f}"
 
-    found = use(text(amount=amount))
-    assert found.data.columns["amount"].type == "number"
-    assert (found.frame["amount"] < 0).mean() == pytest.approx(0.4, abs=0.1)
+    proposal = use(text(amount=amount))
+    assert proposal.data.columns["amount"].type == "number"
+    assert (proposal.frame["amount"] < 0).mean() == pytest.approx(0.4, abs=0.1)
 
 
 def test_european_thousands_with_decimals_are_read(use: Use) -> None:  # polars#18797
-    found = use(
+    proposal = use(
         text(";", preis=lambda r: f"{r.randint(1, 9)}.{r.randint(0, 999):03},{r.randint(10, 99)}")
     )
-    assert found.data.decimal == ","
-    assert found.frame["preis"].min() > 1000
+    assert proposal.data.decimal == ","
+    assert proposal.frame["preis"].min() > 1000
 
 
 def test_three_digits_after_a_point_beside_shorter_numbers_are_thousands(use: Use) -> None:
@@ -130,18 +130,18 @@ def test_three_digits_after_a_point_beside_shorter_numbers_are_thousands(use: Us
         return f"{value:,}".replace(",", ".")
 
     lines = [f"{sales(r)};{'ab'[n % 2]}" for r in [random.Random(3)] for n in range(N)]
-    found = use("\n".join(["umsatz;y", *lines, ""]))
-    assert found.frame["umsatz"].max() > 5000
-    assert warned(found, "umsatz")
+    proposal = use("\n".join(["umsatz;y", *lines, ""]))
+    assert proposal.frame["umsatz"].max() > 5000
+    assert warned(proposal, "umsatz")
     commas = use("\n".join(["sales,y", *(line.replace(";", ",") for line in lines), ""]))
     assert commas.frame["sales"].min() < 10  # with commas between columns a point is a point
     assert warned(commas, "sales")
 
 
 def test_currencies_that_are_mixed_are_pointed_out(use: Use) -> None:
-    found = use(text(cost=lambda r: f"{r.choice('$€')}{r.randint(1, 900)}.5"))
-    assert found.data.columns["cost"].type == "number"
-    assert "signs are mixed" in found.notes["cost"]
+    proposal = use(text(cost=lambda r: f"{r.choice('$€')}{r.randint(1, 900)}.5"))
+    assert proposal.data.columns["cost"].type == "number"
+    assert "signs are mixed" in proposal.notes["cost"]
 
 
 # --- gaps ------------------------------------------------------------------------------------
@@ -151,96 +151,96 @@ def test_currencies_that_are_mixed_are_pointed_out(use: Use) -> None:
     "odd", ["<0.1", ">90", "1O5", "84 kg", "6.56M", "12+", "3-5"]
 )  # naniar#67, owid/etl#6565
 def test_a_word_that_holds_digits_is_never_a_gap(use: Use, odd: str) -> None:
-    found = use(text(lab=lambda r: odd if r.random() < 0.01 else f"{r.uniform(1, 90):.2f}"))
-    assert found.data.missing_values == [""]
-    assert all(not column.missing_values for column in found.data.columns.values())
-    assert "WARNING: looks like numbers" in found.notes["lab"]
-    assert repr(odd) in found.notes["lab"]
+    proposal = use(text(lab=lambda r: odd if r.random() < 0.01 else f"{r.uniform(1, 90):.2f}"))
+    assert proposal.data.missing_values == [""]
+    assert all(not column.missing_values for column in proposal.data.columns.values())
+    assert "WARNING: looks like numbers" in proposal.notes["lab"]
+    assert repr(odd) in proposal.notes["lab"]
 
 
 def test_a_unit_behind_every_number_is_pointed_out(use: Use) -> None:
-    found = use(text(weight=lambda r: f"{r.uniform(40, 120):.1f} kg"))
-    assert "WARNING: looks like numbers" in found.notes["weight"]
-    assert "identifier" not in found.notes["weight"]
+    proposal = use(text(weight=lambda r: f"{r.uniform(40, 120):.1f} kg"))
+    assert "WARNING: looks like numbers" in proposal.notes["weight"]
+    assert "identifier" not in proposal.notes["weight"]
 
 
 def test_na_is_a_country_and_a_gap(use: Use) -> None:  # pandas#10647
-    found = use(
+    proposal = use(
         text(
             country=lambda r: r.choice(["NA", "ZA", "BW", "NE", "NC"]),
             income=lambda r: "NA" if r.random() < 0.1 else r.randint(100, 900),
         )
     )
-    assert "NA" in found.data.columns["country"].categories
-    assert not found.data.columns["country"].nullable
-    assert found.data.columns["income"].type == "integer"
-    assert found.data.columns["income"].missing_values == ["NA"]
-    assert "NA" not in found.data.missing_values
+    assert "NA" in proposal.data.columns["country"].categories
+    assert not proposal.data.columns["country"].nullable
+    assert proposal.data.columns["income"].type == "integer"
+    assert proposal.data.columns["income"].missing_values == ["NA"]
+    assert "NA" not in proposal.data.missing_values
 
 
 def test_na_is_a_region_among_longer_codes(use: Use) -> None:
-    found = use(text(region=lambda r: r.choice(["EU", "NA", "APAC", "LATAM"])))
-    assert "NA" in found.data.columns["region"].categories
-    assert warned(found, "region")
+    proposal = use(text(region=lambda r: r.choice(["EU", "NA", "APAC", "LATAM"])))
+    assert "NA" in proposal.data.columns["region"].categories
+    assert warned(proposal, "region")
 
 
 @pytest.mark.parametrize("error", ["#DIV/0!", "#VALUE!", "#REF!", "#N/A"])
 def test_what_a_spreadsheet_could_not_compute_is_a_gap(use: Use, error: str) -> None:
-    """These words mean nothing else, although one holds a digit; and a person is told of it."""
-    found = use(text(share=lambda r: error if r.random() < 0.1 else f"{r.random():.2f}"))
-    assert found.data.columns["share"].type == "number"
-    assert error == "#N/A" or warned(found, "share")
+    """These words mean nothing else, although one holds a digit; and a note warns of them."""
+    proposal = use(text(share=lambda r: error if r.random() < 0.1 else f"{r.random():.2f}"))
+    assert proposal.data.columns["share"].type == "number"
+    assert error == "#N/A" or warned(proposal, "share")
 
 
 def test_categories_that_differ_in_capitals_alone_are_pointed_out(use: Use) -> None:
-    found = use(text(channel=lambda r: r.choice(["Web", "web ", "Shop"])))
-    assert "'Web' and 'web' differ in capitals alone" in found.notes["channel"]
-    assert not warned(found, "z")
+    proposal = use(text(channel=lambda r: r.choice(["Web", "web ", "Shop"])))
+    assert "'Web' and 'web' differ in capitals alone" in proposal.notes["channel"]
+    assert not warned(proposal, "z")
 
 
 def test_na_among_words_is_a_gap_everywhere(use: Use) -> None:
-    found = use(text(colour=lambda r: r.choice(["NA", "red", "green"])))
-    assert "NA" in found.data.missing_values
-    assert found.data.columns["colour"].nullable
+    proposal = use(text(colour=lambda r: r.choice(["NA", "red", "green"])))
+    assert "NA" in proposal.data.missing_values
+    assert proposal.data.columns["colour"].nullable
 
 
 def test_a_dash_is_a_rhesus_factor_and_a_gap(use: Use) -> None:  # qsv#4175
-    found = use(
+    proposal = use(
         text(
             rh=lambda r: r.choice("+--"),
             crp=lambda r: "-" if r.random() < 0.1 else f"{r.uniform(0, 9):.1f}",
         )
     )
-    assert found.data.columns["rh"].categories == ["+", "-"]
-    assert found.data.columns["crp"].missing_values == ["-"]
+    assert proposal.data.columns["rh"].categories == ["+", "-"]
+    assert proposal.data.columns["crp"].missing_values == ["-"]
 
 
 def test_none_as_a_number_of_drinks_is_pointed_out(use: Use) -> None:
-    found = use(text(drinks=lambda r: r.choice(["None", "1", "2", "3", "4"])))
-    assert "WARNING: 'None'" in found.notes["drinks"]
-    assert "if it means 0" in found.notes["drinks"]
+    proposal = use(text(drinks=lambda r: r.choice(["None", "1", "2", "3", "4"])))
+    assert "WARNING: 'None'" in proposal.notes["drinks"]
+    assert "if it means 0" in proposal.notes["drinks"]
     kinds = use(text(drink=lambda r: r.choice(["None", "Beer", "Wine"])))
     assert "None" in kinds.data.columns["drink"].categories
 
 
 def test_numbers_that_stand_for_gaps_are_pointed_out(use: Use) -> None:  # bad-data-guide#14
-    found = use(
+    proposal = use(
         text(
             temp=lambda r: -999 if r.random() < 0.1 else f"{r.gauss(14, 4):.1f}",
             years=lambda r: 9999 if r.random() < 0.1 else r.randint(0, 60),
             sales=lambda r: r.randint(0, 9999),
         )
     )
-    assert "WARNING: -999" in found.notes["temp"]
-    assert "WARNING: 9999" in found.notes["years"]
-    assert not warned(found, "sales")
+    assert "WARNING: -999" in proposal.notes["temp"]
+    assert "WARNING: 9999" in proposal.notes["years"]
+    assert not warned(proposal, "sales")
 
 
 # --- times -----------------------------------------------------------------------------------
 
 
 def test_versions_ratios_and_pressures_are_no_dates(use: Use) -> None:  # evidence#467, datalib#95
-    found = use(
+    proposal = use(
         text(
             build=lambda r: f"{r.randint(1, 20)}.{r.randint(1, 12)}.{r.randint(0, 99)}",
             ratio=lambda r: f"{r.randint(1, 9)}/{r.randint(1, 9)}",
@@ -250,21 +250,21 @@ def test_versions_ratios_and_pressures_are_no_dates(use: Use) -> None:  # eviden
             lifetime_value=lambda r: f"{r.randint(1, 28)}.{r.randint(1, 12)}.{r.randint(10, 20)}",
         )
     )
-    assert all(column.type != "datetime" for column in found.data.columns.values())
-    assert found.data.split.by == "stratified"
-    assert {found.data.columns[name].type for name in ("build", "ratio", "bp")} == {"category"}
+    assert all(column.type != "datetime" for column in proposal.data.columns.values())
+    assert proposal.data.split.by == "stratified"
+    assert {proposal.data.columns[name].type for name in ("build", "ratio", "bp")} == {"category"}
     for name in ("build", "bp", "code", "size", "lifetime_value"):
-        assert "like numbers" not in found.notes[name]
-        assert "an identifier by its name" not in found.notes[name]
-    assert "holds two values" in found.notes["bp"]
+        assert "like numbers" not in proposal.notes[name]
+        assert "an identifier by its name" not in proposal.notes[name]
+    assert "holds two values" in proposal.notes["bp"]
 
 
 def test_dates_of_two_digit_years_need_a_name_and_bring_a_warning(use: Use) -> None:
     days = [f"{START + timedelta(days=n):%d.%m.%y}" for n in range(N)]
-    found = use(lines(order_date=days))
-    assert found.data.columns["order_date"].type == "datetime"
-    assert found.data.split.column == "order_date"
-    assert "WARNING" in found.notes["(split)"]
+    proposal = use(lines(order_date=days))
+    assert proposal.data.columns["order_date"].type == "datetime"
+    assert proposal.data.split.column == "order_date"
+    assert "WARNING" in proposal.notes["(split)"]
     unnamed = use(lines(build=days))
     assert unnamed.data.columns["build"].type == "category"
     assert "only under a name" in unnamed.notes["build"]
@@ -272,9 +272,9 @@ def test_dates_of_two_digit_years_need_a_name_and_bring_a_warning(use: Use) -> N
 
 def test_two_digit_years_are_never_in_the_future(use: Use) -> None:
     days = [f"{n % 28 + 1}-{n % 12 + 1}-{40 + n % 20}" for n in range(N)]
-    found = use(lines(due_date=days))
-    assert "WARNING: looks like times" in found.notes["due_date"]
-    assert "WARNING: 'due_date' looks like a time" in found.notes["(split)"]
+    proposal = use(lines(due_date=days))
+    assert "WARNING: looks like times" in proposal.notes["due_date"]
+    assert "WARNING: 'due_date' looks like a time" in proposal.notes["(split)"]
 
 
 def lines(**columns: Iterable[object]) -> str:
@@ -301,39 +301,39 @@ def lines(**columns: Iterable[object]) -> str:
 )
 def test_the_dates_of_mails_and_logs_are_read(use: Use, form: str) -> None:  # pandas#24987
     days = [f'"{START + timedelta(hours=7 * n):{form}}"' for n in range(N)]
-    found = use(lines(created=days))
-    assert found.data.columns["created"].type == "datetime"
-    assert found.data.split.column == "created"
+    proposal = use(lines(created=days))
+    assert proposal.data.columns["created"].type == "datetime"
+    assert proposal.data.split.column == "created"
 
 
 @pytest.mark.parametrize("style", ["{}", "{}.0"])
 def test_years_are_a_time(use: Use, style: str) -> None:
-    found = use(lines(year=[style.format(1980 + n // 20) for n in range(N)]))
-    assert found.data.columns["year"].formats == ["%Y"]
-    assert found.data.split.column == "year"
-    assert found.frame["year"].max() == datetime(1999, 1, 1)
+    proposal = use(lines(year=[style.format(1980 + n // 20) for n in range(N)]))
+    assert proposal.data.columns["year"].formats == ["%Y"]
+    assert proposal.data.split.column == "year"
+    assert proposal.frame["year"].max() == datetime(1999, 1, 1)
 
 
 def test_seconds_since_1970_are_a_time(use: Use) -> None:
-    found = use(lines(timestamp=[1_500_000_000 + 3600 * n for n in range(N)]))
-    assert found.frame["timestamp"][0] == datetime(2017, 7, 14, 2, 40)
-    assert found.data.split.column == "timestamp"
+    proposal = use(lines(timestamp=[1_500_000_000 + 3600 * n for n in range(N)]))
+    assert proposal.frame["timestamp"][0] == datetime(2017, 7, 14, 2, 40)
+    assert proposal.data.split.column == "timestamp"
 
 
 def test_numbers_under_a_name_of_time_are_pointed_out(use: Use) -> None:
-    found = use(
+    proposal = use(
         lines(date=[16_695 + n * 7 % 900 for n in range(N)], day=[n % 28 for n in range(N)])
     )
-    assert "WARNING: numbers under a name of time" in found.notes["date"]  # days since 1960
-    assert not warned(found, "day")
+    assert "WARNING: numbers under a name of time" in proposal.notes["date"]  # days since 1960
+    assert not warned(proposal, "day")
 
 
 @pytest.mark.parametrize("form", ["%y%m%d", "%Y%m%d", "%b %Y", "%Y %b", "%Y-%m"])
 def test_compact_dates_under_a_name_of_time_are_read(use: Use, form: str) -> None:
     days = [START - timedelta(days=40 * n) for n in range(N)]
-    found = use(lines(date=[f"{day:{form}}" for day in days]))
-    assert found.data.columns["date"].type == "datetime"
-    assert found.frame["date"].dt.year()[0] == START.year
+    proposal = use(lines(date=[f"{day:{form}}" for day in days]))
+    assert proposal.data.columns["date"].type == "datetime"
+    assert proposal.frame["date"].dt.year()[0] == START.year
 
 
 def test_decimal_years_quarters_and_years_of_a_century_are_times(use: Use) -> None:
@@ -353,15 +353,15 @@ def test_decimal_years_quarters_and_years_of_a_century_are_times(use: Use) -> No
 
 @pytest.mark.parametrize("name", ["year", "Year"])
 def test_the_years_of_a_study_are_no_calendar_years(use: Use, name: str) -> None:
-    found = use(lines(**{name: [1 + n % 15 for n in range(N)]}))
-    assert found.data.columns[name].type == "integer"
+    proposal = use(lines(**{name: [1 + n % 15 for n in range(N)]}))
+    assert proposal.data.columns[name].type == "integer"
 
 
 @pytest.mark.parametrize("name", ["Year_Built", "construction_year", "yearVeh", "birth_year"])
 def test_a_year_that_is_a_property_stays_a_number(use: Use, name: str) -> None:
-    found = use(lines(**{name: [1950 + n * 7 % 60 for n in range(N)]}))
-    assert found.data.columns[name].type == "integer"
-    assert found.data.split.by == "stratified"
+    proposal = use(lines(**{name: [1950 + n * 7 % 60 for n in range(N)]}))
+    assert proposal.data.columns[name].type == "integer"
+    assert proposal.data.split.by == "stratified"
 
 
 @pytest.mark.parametrize(
@@ -369,12 +369,12 @@ def test_a_year_that_is_a_property_stays_a_number(use: Use, name: str) -> None:
 )
 def test_times_that_cannot_be_read_are_pointed_out_and_what_that_costs(use: Use, form: str) -> None:
     when = [form.format(n=n % 52, h=n % 24, m=n % 60, s=n * 7 % 60) for n in range(N)]
-    found = use(lines(time=when))
-    assert "WARNING: looks like times" in found.notes["time"]
+    proposal = use(lines(time=when))
+    assert "WARNING: looks like times" in proposal.notes["time"]
     # A time of day says nothing of before and after.
-    clock = "has no day" in found.notes["time"]
-    assert clock or "WARNING: 'time' looks like a time" in found.notes["(split)"]
-    assert "identifier" not in found.notes["time"]
+    clock = "has no day" in proposal.notes["time"]
+    assert clock or "WARNING: 'time' looks like a time" in proposal.notes["(split)"]
+    assert "identifier" not in proposal.notes["time"]
 
 
 @pytest.mark.parametrize(
@@ -391,17 +391,17 @@ def test_a_name_of_time_over_words_with_years_is_never_silent(
     use: Use, name: str, form: str
 ) -> None:
     when = [(START + timedelta(days=n)).strftime(form.format(d=1 + n % 28)) for n in range(N)]
-    found = use(lines(**{name: when}))
-    assert "WARNING: looks like times" in found.notes[name]
-    assert f"WARNING: '{name}' looks like a time" in found.notes["(split)"]
+    proposal = use(lines(**{name: when}))
+    assert "WARNING: looks like times" in proposal.notes[name]
+    assert f"WARNING: '{name}' looks like a time" in proposal.notes["(split)"]
 
 
 @pytest.mark.parametrize(
     "word", ["u{}@mail.com", "market {}", "mayor no. {}", "junk {}", "{} decor"]
 )
 def test_words_that_begin_as_a_month_does_are_no_times(use: Use, word: str) -> None:
-    found = use(lines(place=[word.format(n % 40) for n in range(N)]))
-    assert "times" not in found.notes["place"] + found.notes["(split)"]
+    proposal = use(lines(place=[word.format(n % 40) for n in range(N)]))
+    assert "times" not in proposal.notes["place"] + proposal.notes["(split)"]
 
 
 @pytest.mark.parametrize(
@@ -411,23 +411,23 @@ def test_words_that_begin_as_a_month_does_are_no_times(use: Use, word: str) -> N
 def test_what_a_clock_counts_is_a_time(
     use: Use, module: Module, tmp_path: Path, form: str, factor: int, kind: str
 ) -> None:
-    at = [START + timedelta(hours=7 * n) for n in range(N)]
+    times = [START + timedelta(hours=7 * n) for n in range(N)]
     count = [
         int((t - datetime(1970, 1, 1)).total_seconds()) * factor or int(f"{t:%Y%m%d%H%M%S}")
-        for t in at
+        for t in times
     ]
     if kind == "csv":
-        found = use(lines(event_time=count))
+        proposal = use(lines(event_time=count))
     else:
         y = ["yes", "no"] * (N // 2)
         file = tmp_path / "t.parquet"
         pl.DataFrame(
             {"event_time": count, "x": [n * 7 % 13 for n in range(N)], "y": y}
         ).write_parquet(file)
-        found = used(module, file)
-    assert found.data.columns["event_time"].formats == [form]
-    assert found.data.split.by == "time"
-    assert found.frame["event_time"].to_list() == at
+        proposal = used(module, file)
+    assert proposal.data.columns["event_time"].formats == [form]
+    assert proposal.data.split.by == "time"
+    assert proposal.frame["event_time"].to_list() == times
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,8 @@ def test_what_a_clock_counts_is_a_time(
 def test_the_service_writes_a_time_as_it_reads_it(
     module: Module, form: str, texts: list[str]
 ) -> None:
-    config, ingest = module("config"), module("pipeline.ingest")
+    config = module("config")
+    ingest = module("pipeline.ingest")
     column = config.Column(type="datetime", formats=[form])
     data = config.Data.model_construct(
         columns={"when": column}, missing_values=[""], decimal=".", ignored={}, rare_classes={}
@@ -456,7 +457,8 @@ def test_the_service_writes_a_time_as_it_reads_it(
 
 
 def test_the_service_takes_texts_and_gaps_of_one_column(module: Module) -> None:
-    config, ingest = module("config"), module("pipeline.ingest")
+    config = module("config")
+    ingest = module("pipeline.ingest")
     columns = {
         "note": config.Column(type="text", nullable=True),
         "temp": config.Column(type="integer", nullable=True, missing_values=["-999"]),
@@ -479,9 +481,9 @@ def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module
     remarks = [
         " ".join(r.choices(["secret", "of", "ours", "here"], k=6)) + f" {n}" for n in range(N)
     ]
-    found = use(lines(remark=remarks))
-    given = pl.DataFrame({"given": pl.Series([[0.5, 0.5]] * N, dtype=pl.Array(pl.Float64, 2))})
-    profile = module("pipeline.package").profile(found.frame, given, found.data)
+    proposal = use(lines(remark=remarks))
+    y_pred = pl.DataFrame({"given": pl.Series([[0.5, 0.5]] * N, dtype=pl.Array(pl.Float64, 2))})
+    profile = module("pipeline.package").profile(proposal.frame, y_pred, proposal.data)
     assert "secret" not in str(profile)
     assert profile["columns"]["remark"]["percentiles"][100] < 60
 
@@ -489,8 +491,10 @@ def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module
 def test_the_example_of_a_time_that_is_not_read_is_one_that_is_not(use: Use) -> None:
     days = [f"{START + timedelta(days=n):%Y-%m-%d}" for n in range(N)]
     days[40:90] = [f"{day} - {day}" for day in days[40:90]]
-    found = use(lines(visit_date=days))
-    assert "'2017-02-10 - 2017-02-10' (50 rows like it) cannot be read" in found.notes["visit_date"]
+    proposal = use(lines(visit_date=days))
+    assert (
+        "'2017-02-10 - 2017-02-10' (50 rows like it) cannot be read" in proposal.notes["visit_date"]
+    )
 
 
 def test_a_datetime_that_does_not_split_is_named_with_the_reason(use: Use) -> None:
@@ -504,10 +508,10 @@ def test_a_datetime_that_does_not_split_is_named_with_the_reason(use: Use) -> No
 
 def test_a_time_with_a_gap_does_not_split_and_that_is_said_loudly(use: Use) -> None:
     seen = ["" if n == 9 else START + timedelta(days=n) for n in range(N)]
-    for asked in ({}, {"time": "seen"}):
-        found = use(lines(seen=seen), **asked)
-        assert "'seen' has gaps in 1 row" in found.notes["(split)"]
-        assert "WARNING: so old and new rows mix" in found.notes["(split)"]
+    for options in ({}, {"time": "seen"}):
+        proposal = use(lines(seen=seen), **options)
+        assert "'seen' has gaps in 1 row" in proposal.notes["(split)"]
+        assert "WARNING: so old and new rows mix" in proposal.notes["(split)"]
 
 
 # --- identifiers -----------------------------------------------------------------------------
@@ -520,15 +524,15 @@ def test_an_identifier_stays_one_with_a_gap_or_one_that_is_there_twice(use: Use,
     gaps = ["" if n % 80 == 0 else form.format(number) for n, number in enumerate(numbers)]
     assert "order_id" in use(lines(order_id=gaps)).data.ignored
     numbers[5] = numbers[4]
-    found = use(lines(order_id=[form.format(number) for number in numbers]))
-    assert "WARNING: an identifier by its name, which 1 row repeat" in found.notes["order_id"]
+    proposal = use(lines(order_id=[form.format(number) for number in numbers]))
+    assert "WARNING: an identifier by its name, which 1 row repeat" in proposal.notes["order_id"]
 
 
 def test_an_identifier_too_long_for_64_bits_is_a_key(use: Use) -> None:  # readr#976
     ids = [2**63 + 7919 * n for n in range(N)]
-    found = use(lines(user_id=ids))
-    assert found.data.keys == ["user_id"]
-    assert found.frame["user_id"].n_unique() == N
+    proposal = use(lines(user_id=ids))
+    assert proposal.data.keys == ["user_id"]
+    assert proposal.frame["user_id"].n_unique() == N
 
 
 @pytest.mark.parametrize("dtype", [pl.UInt64, pl.Int32, pl.Float64])
@@ -545,8 +549,8 @@ def test_an_identifier_of_parquet_is_a_key(
         }
     )
     rows.write_parquet(tmp_path / "t.PARQUET")
-    found = used(module, tmp_path / "t.PARQUET")
-    assert found.data.keys == ["user_id"]
+    proposal = used(module, tmp_path / "t.PARQUET")
+    assert proposal.data.keys == ["user_id"]
 
 
 def test_categories_of_parquet_are_read_as_the_words_they_are(
@@ -566,20 +570,20 @@ def test_categories_of_parquet_are_read_as_the_words_they_are(
 
 @pytest.mark.parametrize("name", ["", "Unnamed: 0", "rownames", "obs", "count"])
 def test_row_numbers_are_no_feature(use: Use, name: str) -> None:
-    found = use(lines(**{name: range(1, N + 1)}))
-    assert name not in found.data.features
+    proposal = use(lines(**{name: range(1, N + 1)}))
+    assert name not in proposal.data.features
 
 
 def test_a_useful_whole_number_that_happens_to_be_sorted_stays(use: Use) -> None:
-    found = use(lines(population=[1000 + 37 * n + n * n for n in range(N)]))
-    assert "population" in found.data.features
+    proposal = use(lines(population=[1000 + 37 * n + n * n for n in range(N)]))
+    assert "population" in proposal.data.features
 
 
 # --- ranges ----------------------------------------------------------------------------------
 
 
 def test_ranges_end_where_the_thing_ends(use: Use) -> None:
-    found = use(
+    proposal = use(
         text(
             month=lambda r: r.randint(2, 11),
             day=lambda r: r.randint(2, 27),
@@ -590,14 +594,14 @@ def test_ranges_end_where_the_thing_ends(use: Use) -> None:
             smoker=lambda r: r.randint(0, 1),
         )
     )
-    ends = {name: (column.min, column.max) for name, column in found.data.columns.items()}
+    ends = {name: (column.min, column.max) for name, column in proposal.data.columns.items()}
     assert ends["month"] == (1, 12)
     assert ends["day"] == (1, 31)
     assert ends["hour"] == (0, 24)
     assert ends["lat"] == (-90, 90)
     assert ends["longitude"] == (-180, 180)
     assert ends["percent"] == (0, 100)
-    assert found.data.columns["smoker"].type == "boolean"
+    assert proposal.data.columns["smoker"].type == "boolean"
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -609,8 +613,8 @@ def test_two_columns_of_one_name_are_refused(use: Use, module: Module) -> None: 
 
 
 def test_quotes_in_the_middle_of_a_field_are_read(use: Use) -> None:  # polars#14929
-    found = use(text(size=lambda r: f'{r.randint(1, 9)}" pipe'))
-    assert '5" pipe' in found.data.columns["size"].categories
+    proposal = use(text(size=lambda r: f'{r.randint(1, 9)}" pipe'))
+    assert '5" pipe' in proposal.data.columns["size"].categories
 
 
 def test_lines_that_end_with_cr_alone_are_read(use: Use) -> None:
@@ -641,13 +645,13 @@ def test_suffixes_in_capitals_are_the_same(use: Use, name: str) -> None:
 
 
 def test_separators_at_the_end_of_each_line_are_no_columns(use: Use) -> None:
-    found = use("".join(f"{line},,,\n" for line in text().splitlines()))
-    assert set(found.data.columns) == {"x", "z", "y"}
+    proposal = use("".join(f"{line},,,\n" for line in text().splitlines()))
+    assert set(proposal.data.columns) == {"x", "z", "y"}
 
 
 def test_spaces_around_names_need_not_be_typed(use: Use) -> None:
-    found = use(text().replace("x,z,y", "x , z, y ", 1))
-    assert found.data.target == " y "
+    proposal = use(text().replace("x,z,y", "x , z, y ", 1))
+    assert proposal.data.target == " y "
 
 
 @pytest.mark.parametrize(
@@ -746,14 +750,14 @@ def test_a_target_is_refused_for_the_reason_that_it_has(
 
 
 def test_yes_and_no_written_in_several_ways_are_two_classes(use: Use) -> None:
-    found = use(lines(y=[["TRUE", "0", "1", "False"][n % 4] for n in range(N)]))
-    assert found.data.classes == ["false", "true"]
-    assert warned(found, "y")
+    proposal = use(lines(y=[["TRUE", "0", "1", "False"][n % 4] for n in range(N)]))
+    assert proposal.data.classes == ["false", "true"]
+    assert warned(proposal, "y")
 
 
 def test_a_class_that_was_written_as_a_gap_is_named(use: Use) -> None:
-    found = use(lines(y=[["EU", "APAC", "NA"][n % 3] for n in range(N)]))
-    assert "rows without one ('NA') are set aside" in found.notes["y"]
+    proposal = use(lines(y=[["EU", "APAC", "NA"][n % 3] for n in range(N)]))
+    assert "rows without one ('NA') are set aside" in proposal.notes["y"]
 
 
 def test_the_target_is_no_group(use: Use, module: Module) -> None:
@@ -769,43 +773,44 @@ def test_rare_classes_are_refused_with_the_way_out(use: Use, module: Module) -> 
 
 
 def test_rare_classes_are_set_aside_on_request(use: Use, module: Module) -> None:
-    found = use(species(), target="kind", rare_classes="drop")
-    assert found.data.classes == ["ash", "elm", "oak"]
-    assert found.data.rare_classes == {"box": None, "fir": None, "yew": None}
-    assert found.frame["kind"].null_count() == 10
-    train, holdout = module("pipeline.split").split(found.frame, found.data)
+    proposal = use(species(), target="kind", rare_classes="drop")
+    assert proposal.data.classes == ["ash", "elm", "oak"]
+    assert proposal.data.rare_classes == {"box": None, "fir": None, "yew": None}
+    assert proposal.frame["kind"].null_count() == 10
+    train, holdout = module("pipeline.split").split(proposal.frame, proposal.data)
     assert train.height + holdout.height == N - 10
-    assert "WARNING: 3 rare classes in 10 rows are set aside" in found.notes["kind"]
+    assert "WARNING: 3 rare classes in 10 rows are set aside" in proposal.notes["kind"]
 
 
 def test_rare_classes_are_merged_on_request(use: Use, module: Module) -> None:
-    found = use(species(), target="kind", rare_classes="other")
-    assert found.data.classes == ["ash", "elm", "oak", "other"]
-    assert (found.frame["kind"] == "other").sum() == 10
-    assert len(set(module("pipeline.ingest").labels(found.frame, found.data))) == 4
+    proposal = use(species(), target="kind", rare_classes="other")
+    assert proposal.data.classes == ["ash", "elm", "oak", "other"]
+    assert (proposal.frame["kind"] == "other").sum() == 10
+    assert len(set(module("pipeline.ingest").labels(proposal.frame, proposal.data))) == 4
 
 
 def test_a_class_that_nobody_has_seen_is_still_refused(use: Use, module: Module) -> None:
-    found = use(species(), target="kind", rare_classes="drop")
+    proposal = use(species(), target="kind", rare_classes="drop")
     later = pl.DataFrame({"kind": ["gum"] * N, "x": ["0.5"] * N, "y": ["a"] * N})
-    ingest, validate = module("pipeline.ingest"), module("pipeline.validate")
-    failures = validate.check(ingest.typed(later, found.data), found.data)["failures"]
+    ingest = module("pipeline.ingest")
+    validate = module("pipeline.validate")
+    failures = validate.check(ingest.typed(later, proposal.data), proposal.data)["failures"]
     assert [failure["rule"] for failure in failures] == ["new category"]
 
 
 @pytest.mark.parametrize("how", ["drop", "other"])
 def test_rare_classes_that_are_whole_numbers_are_known_too(use: Use, how: str) -> None:
     grades = [str(n % 3) for n in range(N - 12)] + ["7"] * 7 + ["9"] * 5
-    found = use(lines(grade=grades), target="grade", rare_classes=how)
-    assert found.data.classes == ["0", "1", "2", *(["other"] if how == "other" else [])]
+    proposal = use(lines(grade=grades), target="grade", rare_classes=how)
+    assert proposal.data.classes == ["0", "1", "2", *(["other"] if how == "other" else [])]
 
 
 # --- speed and the example -------------------------------------------------------------------
 
 
 def test_every_message_of_a_note_is_one_line(use: Use) -> None:
-    found = use(text(lab=lambda r: "<0.1" if r.random() < 0.1 else f"{r.random():.2f}"))
-    assert not any(re.search(r"[\n\r]", note) for note in found.notes.values())
+    proposal = use(text(lab=lambda r: "<0.1" if r.random() < 0.1 else f"{r.random():.2f}"))
+    assert not any(re.search(r"[\n\r]", note) for note in proposal.notes.values())
 
 
 FAILURES = {

@@ -14,20 +14,21 @@ import pytest
 import verdicts_champion as verdicts
 
 Module = Callable[[str], ModuleType]
-N, HELD = 1_500, 300
+N = 1_500
+HELD = 300
 
 
 def rival(module: Module, unseen: Any, noise: float = 0.0, seed: int = 0) -> tuple[Any, Any, Any]:
     """Return a challenger, a champion that has not seen such rows of its holdout, and config."""
-    config, inference, compare = (
-        module("config"),
-        module("model_package"),
-        module("pipeline.compare"),
-    )
+    config = module("config")
+    inference = module("model_package")
+    compare = module("pipeline.compare")
     data = verdicts._data(module)
     draw = np.random.default_rng(seed)
-    train, held = verdicts._rows(draw, N - HELD), verdicts._rows(draw, HELD)
-    plain, noisy = verdicts._features(0.0), verdicts._features(noise)
+    train = verdicts._rows(draw, N - HELD)
+    held = verdicts._rows(draw, HELD)
+    plain = verdicts._features(0.0)
+    noisy = verdicts._features(noise)
     fitted = verdicts._fitted(module, train, 0.0)
     y_pred = inference.predict(fitted, held, data, plain)
     recipe = module("pipeline.recipes").Recipe(fitted, plain, data)
@@ -53,12 +54,14 @@ def compared(module: Module, unseen: Any, noise: float = 0.0) -> Any:
 
 def test_only_rows_that_the_champion_has_not_seen_are_compared(module: Module) -> None:
     unseen = np.arange(HELD) % 3 == 0
-    found = compared(module, unseen)
-    assert (found.kind, found.unseen, found.rows) == ("compared", 100, HELD)
+    comparison = compared(module, unseen)
+    assert (comparison.kind, comparison.unseen, comparison.rows) == ("compared", 100, HELD)
     challenger, _, config = rival(module, unseen)
     labels = module("pipeline.ingest").labels(challenger.holdout, config.data)
     score = module("pipeline.metrics").SCORES["roc_auc"]
-    assert found.challenger.value == pytest.approx(score(labels[unseen], challenger.y_pred[unseen]))
+    assert comparison.challenger.value == pytest.approx(
+        score(labels[unseen], challenger.y_pred[unseen])
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,21 +71,24 @@ def test_only_rows_that_the_champion_has_not_seen_are_compared(module: Module) -
 def test_a_champion_that_has_seen_the_rows_is_a_verdict_of_its_own(
     module: Module, unseen: Any, kind: str
 ) -> None:
-    found = compared(module, unseen)
-    assert found.kind == kind
-    gate, versus = module("pipeline.gate"), module("pipeline.formatting").comparison_text
-    assert verdicts._refused(module, found)
-    assert not verdicts._refused(module, found.model_copy(update={"replaces": "v7"}))
-    (check,) = gate.champion_checks(found)
+    comparison = compared(module, unseen)
+    assert comparison.kind == kind
+    gate = module("pipeline.gate")
+    versus = module("pipeline.formatting").comparison_text
+    assert verdicts._refused(module, comparison)
+    assert not verdicts._refused(module, comparison.model_copy(update={"replaces": "v7"}))
+    (check,) = gate.champion_checks(comparison)
     assert "accept_incomparable" in check.check
-    assert "or name it in accept_incomparable" in versus(found)
+    assert "or name it in accept_incomparable" in versus(comparison)
 
 
 def test_what_the_holdout_leaves_open_is_decided_by_recipes_out_of_fold(module: Module) -> None:
-    found = compared(module, np.ones(HELD, bool), noise=0.3)
-    assert found.skill.low < -0.05 <= found.skill.high
-    assert found.recipes.rows == N
-    own, recipes = (interval.high - interval.low for interval in (found.skill, found.recipes.skill))
+    comparison = compared(module, np.ones(HELD, bool), noise=0.3)
+    assert comparison.skill.low < -0.05 <= comparison.skill.high
+    assert comparison.recipes.rows == N
+    own, recipes = (
+        interval.high - interval.low for interval in (comparison.skill, comparison.recipes.skill)
+    )
     assert recipes < 0.7 * own
     # Equal recipes are equally good, whatever the rows.
     same = compared(module, np.ones(HELD, bool), noise=0.0)
@@ -98,7 +104,8 @@ def test_a_far_better_and_a_far_worse_one_need_no_recipes(module: Module) -> Non
 def test_each_row_is_predicted_once_by_models_that_had_not_seen_it(
     module: Module, kind: str, task: str
 ) -> None:
-    recipes, config = module("pipeline.recipes"), module("config")
+    recipes = module("pipeline.recipes")
+    config = module("config")
     draw = np.random.default_rng(1)
     when = pl.datetime(2024, 1, 1) + pl.duration(days=pl.int_range(600) // 7)
     rows = pl.DataFrame({"who": draw.integers(0, 40, 600).astype(str)}).with_columns(when=when)
@@ -135,7 +142,8 @@ SPLITS = [{"by": "stratified"}, {"by": "stratified", "seed": 7}]
 def test_no_row_that_the_champion_was_trained_on_is_among_those_it_is_judged_on_when(
     module: Module, tmp_path: Path, change: str, split: dict[str, Any]
 ) -> None:
-    identity, splits = module("pipeline.identity"), module("pipeline.split")
+    identity = module("pipeline.identity")
+    splits = module("pipeline.split")
     draw = np.random.default_rng(5)
     before = pl.DataFrame({"a": [f"{v:.9f}" for v in draw.normal(size=1_000)]})
     before = before.with_columns(

@@ -106,7 +106,8 @@ def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_col
     refused = np.zeros(2)
     for random in np.random.default_rng(3).spawn(trials):
         rows = verdicts.draw_rows("binary", 1500, random)
-        train, holdout = rows[:1200], rows[1200:]
+        train = rows[:1200]
+        holdout = rows[1200:]
         y_true, y_pred, tested = out_of_fold(train, data, module)
         constant = np.tile([1 - y_true.mean(), y_true.mean()], (len(y_true), 1))
         sample = thresholds.holdout_sampler(tested, [300] * 4, 300, data)
@@ -114,9 +115,11 @@ def test_thresholds_refuse_one_in_fifty_good_models_and_most_that_lost_three_col
         y = module("pipeline.ingest").labels
         for case, columns in enumerate([verdicts.COLUMNS, verdicts.COLUMNS[3:]]):
             model = LogisticRegression().fit(train.select(columns), y(train, data))
-            given = model.predict_proba(holdout.select(columns))
-            found = {name: scores[name](y(holdout, data), given) for name in bounds}
-            met = found["roc_auc"] >= bounds["roc_auc"] and found["log_loss"] <= bounds["log_loss"]
+            predicted = model.predict_proba(holdout.select(columns))
+            values = {name: scores[name](y(holdout, data), predicted) for name in bounds}
+            met = (
+                values["roc_auc"] >= bounds["roc_auc"] and values["log_loss"] <= bounds["log_loss"]
+            )
             refused[case] += not met
     good, destroyed = refused / trials
     assert good <= 0.05
@@ -205,7 +208,7 @@ def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
 
     def estimator(name: str, *arguments: Any) -> Any:
         if name == "mean" and not knows_mean:
-            raise ValueError("'mean' is no estimator of problem/model.py")
+            raise ValueError("unknown estimator 'mean'")
         return known(name, *arguments)
 
     monkeypatch.setattr(train, "estimator", estimator)
@@ -220,7 +223,7 @@ def test_a_mean_is_chosen_where_it_gains_and_problem_model_py_knows_it(
     # It predicts the mean of its parts.
     features = module("problem.features").features
     make = module("config").Model
-    recipes = [make(estimator=part, params=of) for part, of in model.params.items()]
+    recipes = [make(estimator=part, params=params) for part, params in model.params.items()]
     whole, *parts = (
         module("model_package").predict(train.fit(rows, data, recipe), rows, data, features)
         for recipe in (model, *recipes)
@@ -268,7 +271,8 @@ def test_a_forest_and_a_mean_come_back_from_their_file_as_they_were(
 def reviews(rows: int) -> pl.DataFrame:
     """Make texts of ten words, of which one in a good and another in a bad review says so."""
     random = np.random.default_rng(0)
-    texts, stars = [], []
+    texts = []
+    stars = []
     for number in range(rows):
         words = random.choice(["fast", "refund", "size", "colour", "delivery", "works"], 10)
         words[random.integers(10)] = ["bad", "superb"][number % 2]
@@ -283,7 +287,8 @@ def reviews(rows: int) -> pl.DataFrame:
 def test_the_words_of_a_text_are_learned_and_saved(
     module: Module, tmp_path: Path, estimator: str
 ) -> None:
-    config, features = module("config"), module("problem.features").features
+    config = module("config")
+    features = module("problem.features").features
     data = verdicts.contract("binary", module)
     columns = {"review": config.Column(type="text", nullable=True), "y": data.columns["y"]}
     data = data.model_copy(update={"columns": columns})
@@ -307,7 +312,8 @@ def test_the_words_of_a_text_are_learned_and_saved(
 def test_a_text_that_the_projects_own_features_do_not_read_is_left_out_and_told(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choose, config = module("contract.choose"), module("config")
+    choose = module("contract.choose")
+    config = module("config")
     data = verdicts.contract("binary", module)
     columns = data.columns | {"review": config.Column(type="text", nullable=True)}
     data = data.model_copy(update={"columns": columns})
@@ -332,7 +338,7 @@ def test_an_estimator_that_the_projects_own_model_py_lacks_is_not_chosen(
 
     def old(name: str, *arguments: Any) -> Any:
         if name != "linear":
-            raise ValueError(f"'{name}' is no estimator of problem/model.py")
+            raise ValueError(f"unknown estimator '{name}'")
         return known(name, *arguments)
 
     monkeypatch.setattr(train, "estimator", old)

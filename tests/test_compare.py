@@ -20,8 +20,8 @@ FLIGHTS = ROOT / "template/data/raw/flights.csv"
 
 
 def edit(path: Path, **changes: Any) -> None:
-    found = yaml.safe_load(path.read_text("utf-8")) | changes
-    path.write_text(yaml.safe_dump(found, sort_keys=False), "utf-8")
+    content = yaml.safe_load(path.read_text("utf-8")) | changes
+    path.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +49,24 @@ def test_a_better_challenger_is_accepted_a_degraded_one_refused_and_none_meets_i
     project: Copy,
 ) -> None:
     # The first: said to be that, and there is nothing to compare with.
-    found, _ = trained(project, 0, **WEAK)
-    assert found == {"kind": "first", "champion": None}
+    comparison, _ = trained(project, 0, **WEAK)
+    assert comparison == {"kind": "first", "champion": None}
     first = project.ml("register", exits=0).stdout.split()[-1]
     project.ml("promote", exits=0)
 
     # A better one.
-    found, checks = trained(project, 0, **GOOD)
-    assert (found["kind"], found["champion"]["version"]) == ("compared", first)
-    assert found["skill"]["low"] > 0
-    assert found["challenger"]["value"] > found["own"]["value"]
+    comparison, checks = trained(project, 0, **GOOD)
+    assert (comparison["kind"], comparison["champion"]["version"]) == ("compared", first)
+    assert comparison["skill"]["low"] > 0
+    assert comparison["challenger"]["value"] > comparison["own"]["value"]
     assert checks["skill over the champion, lower end"] == "passed"
     better = project.ml("register", exits=0).stdout.split()[-1]
     project.ml("promote", exits=0)
     assert better in project.ml("models", exits=0).stdout
 
     # A degraded one is refused by the champion alone, and is not registered.
-    found, checks = trained(project, 1, **WEAK)
-    assert found["champion"]["version"] == better
+    comparison, checks = trained(project, 1, **WEAK)
+    assert comparison["champion"]["version"] == better
     refused = {name for name, verdict in checks.items() if verdict == "refused"}
     assert refused
     assert all("champion" in name for name in refused)
@@ -75,9 +75,9 @@ def test_a_better_challenger_is_accepted_a_degraded_one_refused_and_none_meets_i
     assert "was champion before" in project.ml("promote", first, exits=1).stderr
 
     # The champion, trained again, is not compared with itself.
-    found, checks = trained(project, 0, **GOOD)
-    assert found["kind"] == "same"
-    assert "skill" not in found
+    comparison, checks = trained(project, 0, **GOOD)
+    assert comparison["kind"] == "same"
+    assert "skill" not in comparison
     assert not any("champion" in name for name in checks)
 
 
@@ -94,9 +94,12 @@ def test_a_champion_that_cannot_read_the_new_data_is_said_and_replaced_by_name_o
     del data["columns"]["seats"]
     edit(copy.path / "config/data.yaml", columns=data["columns"], ignored={"seats": "gone"})
     copy.ml("run", exits=1)
-    found = copy.read("compare")["comparison"]
-    version = found["champion"]["version"]
-    assert (found["kind"], found["reason"]) == ("unreadable", "column seats: missing column")
+    comparison = copy.read("compare")["comparison"]
+    version = comparison["champion"]["version"]
+    assert (comparison["kind"], comparison["reason"]) == (
+        "unreadable",
+        "column seats: missing column",
+    )
     edit(copy.path / "config/delivery.yaml", accept_incomparable="20130101-000000-00000000")
     copy.ml("run", exits=1)
     edit(copy.path / "config/delivery.yaml", accept_incomparable=version)
@@ -108,27 +111,29 @@ def test_rows_are_judged_alike_one_by_one_and_as_a_table(
     module: Callable[[str], ModuleType],
 ) -> None:
     """What training refuses by pandera, serving refuses by itself, and says the same of it."""
-    validate, ingest = module("pipeline.validate"), module("pipeline.ingest")
+    validate = module("pipeline.validate")
+    ingest = module("pipeline.ingest")
     rules = module("problem.schema").rules
     raw = yaml.safe_load((ROOT / "template/config/data.yaml").read_text("utf-8"))
     data = module("config").Data.model_validate(raw).for_predicting()
     seed = int(os.environ.get("SEED", random.randrange(1_000_000)))
     print(f"SEED={seed}")
-    draw, whole = random.Random(seed), pl.read_csv(FLIGHTS, infer_schema=False).head(200)
+    draw = random.Random(seed)
+    whole = pl.read_csv(FLIGHTS, infer_schema=False).head(200)
     broken = 0
     for _ in range(60):
         rows = {name: whole[name].to_list() for name in whole.columns}
         for name in draw.sample(sorted(data.columns), draw.randrange(4)):
-            for at in draw.sample(range(200), draw.randrange(1, 4)):
-                rows[name][at] = draw.choice(["", "-1", "999999", "new", "EWR"])
+            for index in draw.sample(range(200), draw.randrange(1, 4)):
+                rows[name][index] = draw.choice(["", "-1", "999999", "new", "EWR"])
         if draw.random() < 0.2:
             del rows[draw.choice(sorted(data.columns))]
         typed = ingest.typed(pl.DataFrame(rows), data)
         table = validate.check(typed, data)["failures"]
         alone = validate.failures(typed, data, rules)
-        said = [
+        verdicts = [
             {(f["column"], f["rule"], f["count"]) for f in failures} for failures in (table, alone)
         ]
-        assert said[0] == said[1]
+        assert verdicts[0] == verdicts[1]
         broken += bool(alone)
     assert 10 < broken < 60

@@ -30,7 +30,7 @@ def loop(
     return module("cli.data")
 
 
-def came(*lines: str, name: str = "new.csv") -> Path:
+def new_file(*lines: str, name: str = "new.csv") -> Path:
     path = Path(name).absolute()
     path.write_text("".join([JULY[0], *lines]))
     return path
@@ -51,27 +51,28 @@ def test_what_is_new_is_appended_and_what_is_there_is_not_added_again(
     loop: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = source().read_bytes()
-    loop.add_data(came(*JULY[1:11]))
+    loop.add_data(new_file(*JULY[1:11]))
     assert source().read_bytes() == before + "".join(JULY[1:11]).encode()
-    loop.add_data(came(*JULY[6:21]))
+    loop.add_data(new_file(*JULY[6:21]))
     assert source().read_bytes() == before + "".join(JULY[1:21]).encode()
     assert "10 rows added to data/raw/flights.csv (5 were there already)" in capsys.readouterr().out
     with pytest.raises(loop.RefusedError, match="already"):
-        loop.add_data(came(*JULY[1:21]))
+        loop.add_data(new_file(*JULY[1:21]))
     assert source().read_bytes() == before + "".join(JULY[1:21]).encode()
 
 
 def test_a_last_line_without_an_end_is_ended_first(loop: ModuleType) -> None:
     before = source().read_bytes().rstrip(b"\n")
     source().write_bytes(before)
-    loop.add_data(came(JULY[1]))
+    loop.add_data(new_file(JULY[1]))
     assert source().read_bytes() == before + b"\n" + JULY[1].encode()
 
 
 def test_a_gzipped_source_stays_one(loop: ModuleType, module: Module) -> None:
-    before, packed = source().read_bytes(), sourced("flights.csv.gz")
+    before = source().read_bytes()
+    packed = sourced("flights.csv.gz")
     packed.write_bytes(gzip.compress(before))
-    loop.add_data(came(*JULY[1:5]))
+    loop.add_data(new_file(*JULY[1:5]))
     assert gzip.decompress(packed.read_bytes()) == before + "".join(JULY[1:5]).encode()
     assert module("pipeline.ingest").read(packed, ",").height == before.count(b"\n") + 3
 
@@ -81,7 +82,7 @@ def test_a_row_that_breaks_the_contract_adds_nothing(loop: ModuleType) -> None:
     fields = JULY[2].split(",")
     fields[JULY[0].split(",").index("seats")] = "-5"
     with pytest.raises(loop.RefusedError, match=r"(?s)nothing was added.*seats: below 0"):
-        loop.add_data(came(JULY[1], ",".join(fields)))
+        loop.add_data(new_file(JULY[1], ",".join(fields)))
     assert source().read_bytes() == before
 
 
@@ -91,7 +92,7 @@ def test_types_that_are_not_those_of_the_source_are_told(loop: ModuleType) -> No
     table.write_parquet(parquet)
     before = parquet.read_bytes()
     with pytest.raises(loop.UsageError, match="column flight is String, and Int64 in"):
-        loop.add_data(came(*JULY[1:5]))
+        loop.add_data(new_file(*JULY[1:5]))
     assert parquet.read_bytes() == before
     more = table.head(3).with_columns(pl.col("flight") + 1)
     more.write_parquet("new.parquet")
@@ -107,7 +108,7 @@ def test_of_two_who_add_at_once_neither_loses_its_rows(loop: ModuleType, module:
     code = f"import sys; sys.path[:0] = {sources!r}\n"
     code += "from pathlib import Path; from rung_runtime.cli import data\n"
     code += "data.add_data(Path(sys.argv[1]).absolute())"
-    files = [came(*JULY[1 + 100 * n : 101 + 100 * n], name=f"new-{n}.csv") for n in range(4)]
+    files = [new_file(*JULY[1 + 100 * n : 101 + 100 * n], name=f"new-{n}.csv") for n in range(4)]
     running = [subprocess.Popen([sys.executable, "-c", code, str(file)]) for file in files]
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
     assert source().read_text().count("\n") == before + 400

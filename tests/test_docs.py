@@ -74,8 +74,8 @@ def tests(run_folder: Path) -> dict[str, bool]:
     def write(path: Path) -> None:
         path.write_text(json.dumps(collect("--tier=nightly")))
 
-    found: dict[str, bool] = json.loads(once(run_folder / "collected", write).read_text())
-    return found
+    collected: dict[str, bool] = json.loads(once(run_folder / "collected", write).read_text())
+    return collected
 
 
 @pytest.fixture(scope="module")

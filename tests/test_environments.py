@@ -40,7 +40,8 @@ def test_the_groups_are_those_that_uv_would_install(command: str, groups: str | 
 
 
 def test_a_job_is_given_the_environment_that_another_one_has_made(tmp_path: Path) -> None:
-    store, made = tmp_path / "store", []
+    store = tmp_path / "store"
+    made = []
     settings = {
         "STANDIN_ENVIRONMENTS": str(store),
         "STANDIN_PYTHON": sys.executable,

@@ -130,9 +130,9 @@ def test_a_training_is_started_by_the_platform(
 ) -> None:
     runner(name)
     forge.require_platform().train()
-    (asked,) = api.dispatched
+    (event,) = api.dispatched
     if name == "github":
-        assert asked["kind"] == "train"
+        assert event["kind"] == "train"
 
 
 def test_github_tells_how_jobs_ended(runner: Callable[..., None], forge: ModuleType) -> None:
@@ -146,19 +146,20 @@ def test_the_default_registry_is_the_platforms_own_and_any_other_is_used_as_it_i
     tmp_path: Path,
 ) -> None:  # fmt: skip
     runner(name)
-    settings, registry = module("config.delivery"), module("registry")
+    settings = module("config.delivery")
+    registry = module("registry")
     references = module("registry.references")
-    asked: list[str] = []
+    opened: list[str] = []
     adapter = module("adapters.registry_oci")
-    monkeypatch.setattr(adapter, "open_registry", asked.append)
+    monkeypatch.setattr(adapter, "open_registry", opened.append)
     for wanted in ("registry", "oci://harbor.example/team", "elsewhere"):
-        found = settings.Delivery(registry=wanted)
-        monkeypatch.setattr(references, "load_delivery", lambda found=found: found)
+        delivery = settings.Delivery(registry=wanted)
+        monkeypatch.setattr(references, "load_delivery", lambda delivery=delivery: delivery)
         registry.open_registry()
     monkeypatch.setenv("ML_REGISTRY", "rehearsal")
     registry.open_registry()
     own = "oci://ghcr.io/team/project/models"
-    assert asked == [own, "oci://harbor.example/team", "elsewhere", "rehearsal"]
+    assert opened == [own, "oci://harbor.example/team", "elsewhere", "rehearsal"]
 
 
 @names

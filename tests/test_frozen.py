@@ -20,8 +20,8 @@ BEFORE: dict[str, dict[str, Any]] = {
 
 def choices(question: dict[str, Any]) -> list[object]:
     """Give the values that answers keep; what a person reads beside them may change."""
-    given = question.get("choices", {})
-    return [*given.values()] if isinstance(given, dict) else given
+    values = question.get("choices", {})
+    return [*values.values()] if isinstance(values, dict) else values
 
 
 def rows(text: str) -> dict[str, dict[str, Any]]:
@@ -30,7 +30,8 @@ def rows(text: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_question_keeps_its_name_its_type_and_its_choices(name: str) -> None:
-    before, now = BEFORE[name], QUESTIONS[name]
+    before = BEFORE[name]
+    now = QUESTIONS[name]
     assert now["type"] == before["type"]
     assert now.get("multiselect") == before.get("multiselect")
     # Of a question that has no choices yet, any would refuse an answer that some project has.
@@ -50,7 +51,8 @@ def moved(path: str, package: str = "{{ package_name }}") -> str:
 @pytest.mark.parametrize("name", rows(last("copier/paths.yml")))
 def test_a_path_stays_or_moves_by_the_table_and_is_whose_it_was(name: str) -> None:
     before = rows(last("copier/paths.yml"))[name]
-    table, place = rows((ROOT / "copier/paths.yml").read_text()), f"/{moved(name[1:])}"
+    table = rows((ROOT / "copier/paths.yml").read_text())
+    place = f"/{moved(name[1:])}"
     folders = [path for path in table if place == path or place.startswith(f"{path}/")]
     now = table[name if name in table else max(folders, key=len)]
     may_become = {"owned": {"owned", "seed", "retired"}, "seed": {"seed", "retired"}}
@@ -86,9 +88,9 @@ def test_no_file_of_a_project_is_taken_away_or_moves_without_an_entry_in_the_tab
 def test_every_question_has_a_valid_default(render: Render, level: int) -> None:
     project = render(level=level)
     answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
-    said = {name: value for name, value in answers.items() if name in QUESTIONS}
+    explicit = {name: value for name, value in answers.items() if name in QUESTIONS}
     hidden = {name for name in QUESTIONS if "when" in QUESTIONS[name]} if not level else set()
-    assert set(QUESTIONS) - hidden <= set(said)
-    again = render(**said)  # given, not by default, an answer is validated
+    assert set(QUESTIONS) - hidden <= set(explicit)
+    again = render(**explicit)  # given, not by default, an answer is validated
     assert files(again) == files(project)
     assert all((again / f).read_bytes() == (project / f).read_bytes() for f in files(project))

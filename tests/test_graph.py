@@ -110,7 +110,7 @@ def rename(jobs: Callable[[Files], dict[str, Any]], old: str, new: str) -> Calla
 
 def step(job: dict[str, Any], says: str) -> Any:
     """Give the step of a job that runs something."""
-    return next(one for one in job["steps"] if says in one.get("run", ""))
+    return next(candidate for candidate in job["steps"] if says in candidate.get("run", ""))
 
 
 def script(old: str, new: str) -> Callable[[Any], None]:
@@ -118,8 +118,8 @@ def script(old: str, new: str) -> Callable[[Any], None]:
 
     def change(job: dict[str, Any]) -> None:
         if "steps" in job:
-            one = step(job, old)
-            one["run"] = one["run"].replace(old, new)
+            running = step(job, old)
+            running["run"] = running["run"].replace(old, new)
             return
         for key in ("before_script", "script"):
             lines = graph.listed(job.get(key, []))
@@ -356,7 +356,7 @@ MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
         gitlab("train", "train", script("ml run", "ml run &")),
         "ml whose exit code nobody sees",
     ),
-    "github: a shell that goes on": (
+    "github: a shell that continues after a failure": (
         github("train", "train", lambda job: job["steps"][3].update(shell="bash {0}")),
         "the shell is bash {0}",
     ),
@@ -392,7 +392,7 @@ MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
         gitlab("train", "verify", script("sh .gitlab/verify", "echo")),
         "deliver, by hand: staging has gate 'registry'",
     ),
-    "github: production is no environment": (
+    "github: production is not an environment": (
         github("deliver", "production", lambda job: job.pop("environment")),
         "production has environment",
     ),
@@ -450,11 +450,11 @@ MUTATIONS: dict[str, tuple[Callable[[Files], object], str]] = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_every_change_for_the_worse_is_found(files: Read, wanted: Table, name: str) -> None:
     provider = name.partition(":")[0]
-    mutate, said = MUTATIONS[name]
+    mutate, expected = MUTATIONS[name]
     changed = copy.deepcopy(files(provider, 2))
     mutate(changed)
-    found = graph.findings(provider, changed, wanted, 2)
-    assert any(said in one for one in found), found
+    findings = graph.findings(provider, changed, wanted, 2)
+    assert any(expected in finding for finding in findings), findings
 
 
 def test_what_hides_an_exit_code_is_told_from_what_does_not() -> None:
@@ -520,8 +520,8 @@ def scripts(files: Files, provider: str) -> Iterator[tuple[str, list[str]]]:
     for path, content in files.items():
         if provider == "github":
             for job in [*content.get("jobs", {}).values(), content.get("runs", {})]:
-                for one in job.get("steps", []):
-                    yield f"{path}: {one.get('name', '')}", one.get("run", "").splitlines()
+                for entry in job.get("steps", []):
+                    yield f"{path}: {entry.get('name', '')}", entry.get("run", "").splitlines()
         elif path.endswith(".yml"):
             for name, job in (content[1] if isinstance(content, list) else content).items():
                 for key in ("before_script", "script", "after_script"):
@@ -532,9 +532,9 @@ def scripts(files: Files, provider: str) -> Iterator[tuple[str, list[str]]]:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_no_step_has_more_than_three_lines_of_shell(files: Read, provider: str, level: int) -> None:
-    found = dict(scripts(files(provider, level), provider))
-    assert len(found) > 2
-    assert {name: lines for name, lines in found.items() if len(lines) > 3} == {}
+    shell = dict(scripts(files(provider, level), provider))
+    assert len(shell) > 2
+    assert {name: lines for name, lines in shell.items() if len(lines) > 3} == {}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -564,7 +564,7 @@ def test_a_providers_files_are_few_lines(
 
 
 def test_every_action_is_pinned_by_the_commit_of_its_tag(project: Callable[[int], Path]) -> None:
-    found = 0
+    pins = 0
     for path, text in texts(project(2), "github").items():
         for line in text.splitlines():
             if (uses := re.search(r"\buses: (\S+)(.*)", line)) is None or uses[1][:2] == "./":
@@ -573,8 +573,8 @@ def test_every_action_is_pinned_by_the_commit_of_its_tag(project: Callable[[int]
             pin = PINS[name]
             assert re.fullmatch(r"[0-9a-f]{40}", commit), f"{path}: {line}"
             assert (commit, uses[2].strip()) == (pin["commit"], f"# {pin['tag']}"), path
-            found += 1
-    assert found > 20
+            pins += 1
+    assert pins > 20
 
 
 def test_what_gitlab_fetches_has_a_version_and_uv_is_the_same(
@@ -603,14 +603,14 @@ def test_a_workflow_may_nothing_that_its_jobs_do_not_ask_for(files: Read, level:
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_checkout_leaves_a_token_behind(files: Read, level: int) -> None:
     checkouts = [
-        one
+        entry
         for workflow in graph.workflows(files("github", level)).values()
         for job in workflow["jobs"].values()
-        for one in job.get("steps", [])
-        if one.get("uses", "").startswith("actions/checkout@")
+        for entry in job.get("steps", [])
+        if entry.get("uses", "").startswith("actions/checkout@")
     ]
     assert checkouts
-    assert all(one["with"]["persist-credentials"] is False for one in checkouts)
+    assert all(entry["with"]["persist-credentials"] is False for entry in checkouts)
 
 
 def test_no_request_fills_a_cache_that_others_read(files: Read, wanted: Table) -> None:
@@ -662,17 +662,17 @@ def test_a_plan_without_provenance_is_told_so_and_no_other_goes_unverified(files
     condition = step(verify, "gh attestation verify")["if"]
     # Without a version there is nothing to ask about; one a person may vouch for, by its digest.
     assert condition == f"{known} != '' && {known} != env.ML_UNATTESTED && {public}"
-    told = step(verify, "limited by your plan")
-    assert told["if"] == private
-    assert "::warning::" in told["run"]
+    warning = step(verify, "limited by your plan")
+    assert warning["if"] == private
+    assert "::warning::" in warning["run"]
     for name, workflow in graph.workflows(files("github", 2)).items():
         if "./.github/actions/verify" in str(workflow):
             assert set(workflow["env"]) == {"ML_PROVENANCE", "ML_UNATTESTED"}, name
     public = "(github.event.repository.visibility != 'private' || vars.ML_PROVENANCE == 'on')"
     (attest,) = graph.workflows(files("github", 2))["attest"]["jobs"].values()
-    for one in attest["steps"]:
-        if "actions/attest@" in one.get("uses", "") or "gh attestation" in one.get("run", ""):
-            assert one["if"].endswith(f" && {public}")
+    for entry in attest["steps"]:
+        if "actions/attest@" in entry.get("uses", "") or "gh attestation" in entry.get("run", ""):
+            assert entry["if"].endswith(f" && {public}")
 
 
 @pytest.mark.parametrize("where", ["staging", "production"])

@@ -218,11 +218,11 @@ def test_a_push_runs_every_job_in_a_checkout_of_its_own(toy: Toy, platform: str)
     assert run.ok
     assert run.jobs.get("deliver", "success") == "success"
     assert "## Version 7" in run.summary.splitlines()
-    found = run.logs["verify"]
-    assert "./look.sh" in found, "the checkout"
-    assert "/model" in found, "the artifact"
-    assert "./left" not in found, "what train left in its own workspace"
-    assert "./ignored" not in found
+    log = run.logs["verify"]
+    assert "./look.sh" in log, "the checkout"
+    assert "/model" in log, "the artifact"
+    assert "./left" not in log, "what train left in its own workspace"
+    assert "./ignored" not in log
     if platform == "github":
         assert run.logs.get("production", "") == "", "nothing where nothing was checked out"
 
@@ -234,11 +234,11 @@ def test_jobs_find_nothing_of_the_environment_that_tests_run_in(
     monkeypatch.setenv("ML_REGISTRY", "somewhere")
     monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)
     host = toy(platform)
-    found = host.push().logs["verify"]
-    assert f"HOME={host.home}\n" in found
-    assert f"{sys.prefix}/bin" not in found
-    assert "ML_REGISTRY" not in found
-    assert "VIRTUAL_ENV" not in found
+    log = host.push().logs["verify"]
+    assert f"HOME={host.home}\n" in log
+    assert f"{sys.prefix}/bin" not in log
+    assert "ML_REGISTRY" not in log
+    assert "VIRTUAL_ENV" not in log
 
 
 @both
@@ -313,8 +313,8 @@ def test_a_proposal_gets_a_comment_and_one_from_a_fork_may_not(toy: Toy, platfor
 def test_what_nobody_attested_is_refused(toy: Toy, platform: str) -> None:
     run = toy(platform, {"tamper.sh": 'echo more >>"$1"\n'}).push()
     assert results(run) == ["success", "failure", "skipped"]
-    said = {"github": "no attestation has digest sha256:", "gitlab": "digest is sha256:"}
-    assert said[platform] in run.log
+    reasons = {"github": "no attestation has digest sha256:", "gitlab": "digest is sha256:"}
+    assert reasons[platform] in run.log
 
 
 def test_github_attests_only_where_the_job_may(toy: Toy) -> None:
@@ -364,13 +364,19 @@ def test_what_a_job_leaves_running_ends_with_it(toy: Toy, platform: str) -> None
     def left(wanted: list[str]) -> list[str]:
         """What is left of both, when what is killed has had its time to end."""
         for _ in range(50):
-            of = [p.info for p in psutil.process_iter(["environ", "cmdline"]) if p.info["environ"]]
-            here = [one for one in of if one["environ"].get("STANDIN_HOST") == str(host.folder)]
-            found = [one["cmdline"][-1] for one in here if "sleep" in one["cmdline"]]
-            if found == wanted:
+            processes = [
+                p.info for p in psutil.process_iter(["environ", "cmdline"]) if p.info["environ"]
+            ]
+            here = [
+                process
+                for process in processes
+                if process["environ"].get("STANDIN_HOST") == str(host.folder)
+            ]
+            commands = [process["cmdline"][-1] for process in here if "sleep" in process["cmdline"]]
+            if commands == wanted:
                 break
             time.sleep(0.1)
-        return found
+        return commands
 
     run = host.push()
     assert run.ok, run.log
@@ -391,9 +397,9 @@ def test_only_the_key_that_act_does_not_know_is_taken_out() -> None:
     }.items():
         rest = "on: push\njobs:\n  a:\n    %ssteps: [{run: 'queue: max'}]\n"
         for form in ("%s" + rest % "", rest.replace("%s", "%s    ")):
-            given = form % before.replace("\n  ", "\n      " if form[0] == "o" else "\n  ")
+            workflow = form % before.replace("\n  ", "\n      " if form[0] == "o" else "\n  ")
             wanted = form % after.replace("\n  ", "\n      " if form[0] == "o" else "\n  ")
-            assert adapted(given, lambda name, job: False) == wanted
+            assert adapted(workflow, lambda name, job: False) == wanted
 
 
 @pytest.mark.parametrize("job", ["{runs-on: a, steps: []}", "\n    if: >-\n      x\n    steps: []"])
@@ -504,9 +510,9 @@ source = { registry = "https://example.invalid/simple" }
     clean = audit()
     assert clean.returncode == 0, clean.stderr
     host.api.vulnerable["six"] = "PYSEC-2026-1"
-    found = audit()
-    assert found.returncode == 1, found.stderr
-    assert "PYSEC-2026-1" in found.stdout + found.stderr
+    report = audit()
+    assert report.returncode == 1, report.stderr
+    assert "PYSEC-2026-1" in report.stdout + report.stderr
 
 
 def ask(host: Host, method: str, path: str, body: dict[str, Any], **headers: str) -> int:
@@ -529,15 +535,16 @@ def test_the_apis_answer_only_who_may_ask(toy: Toy) -> None:
     host.api.may_write = False
     assert ask(host, "POST", dispatches, event, Authorization=f"Bearer {TOKEN}") == 403
     notes = "/api/v4/projects/1/merge_requests/1/notes"
-    job, project = {"JOB-TOKEN": TOKEN}, {"PRIVATE-TOKEN": ACCESS}
+    job = {"JOB-TOKEN": TOKEN}
+    project = {"PRIVATE-TOKEN": ACCESS}
     assert ask(host, "POST", notes, {"body": "x"}, **job) == 401, "GitLab's jobs may not"
     assert ask(host, "POST", notes, {"body": "x"}, **project) == 201
     assert ask(host, "PUT", f"{notes}/1", {"body": "y"}, **project) == 200
     assert (host.comments, host.api.notes[0].edits) == (["y"], 1)
     trigger = "/api/v4/projects/1/trigger/pipeline"
-    asked: dict[str, Any] = {"ref": "main", "variables": {"EVENT": "new-data"}}
-    assert ask(host, "POST", trigger, asked | {"token": "no"}) == 404
-    assert ask(host, "POST", trigger, asked | {"token": TRIGGER}) == 201
+    body: dict[str, Any] = {"ref": "main", "variables": {"EVENT": "new-data"}}
+    assert ask(host, "POST", trigger, body | {"token": "no"}) == 404
+    assert ask(host, "POST", trigger, body | {"token": TRIGGER}) == 201
     assert host.dispatched[1]["kind"] == "new-data"
     packages = "/api/v4/projects/1/packages/generic/model/1/a.json"
     assert ask(host, "PUT", packages, {"a": 1}, **job) == 201

@@ -129,14 +129,16 @@ def base(buildah: Buildah) -> None:
     (root / "tmp").chmod(0o1777)
     shutil.copytree("/etc/ssl/certs", root / "etc/ssl/certs", dirs_exist_ok=True)
     # Debian's pip asks for this, which the official images do without.
-    said = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PIP_BREAK_SYSTEM_PACKAGES": "1"}
-    said |= {k: v for k, v in os.environ.items() if CONFIGURED.fullmatch(k.upper())}
-    environment = [word for name, value in said.items() for word in ("--env", f"{name}={value}")]
+    variables = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PIP_BREAK_SYSTEM_PACKAGES": "1"}
+    variables |= {k: v for k, v in os.environ.items() if CONFIGURED.fullmatch(k.upper())}
+    environment = [
+        word for name, value in variables.items() for word in ("--env", f"{name}={value}")
+    ]
     buildah("config", *environment, container)
     buildah("commit", "--rm", container, "localhost/python")
 
 
-def closure(asked: list[str]) -> set[str]:
+def closure(packages: list[str]) -> set[str]:
     """Name installed packages with all that they depend on."""
     shown = "${Package}\t${Depends}, ${Pre-Depends}\t${Provides}\n"
     listed = subprocess.run(
@@ -147,20 +149,20 @@ def closure(asked: list[str]) -> set[str]:
     for package, needs, provides in (line.split("\t") for line in listed.splitlines()):
         depends[package] = [names(choice.split("|")) for choice in needs.split(",")]
         provided |= dict.fromkeys(names(provides.split(",")), package)
-    found: set[str] = set()
-    todo = list(asked)
+    closed: set[str] = set()
+    todo = list(packages)
     while todo:
         package = todo.pop()
-        if package in depends and package not in found:
-            found.add(package)
+        if package in depends and package not in closed:
+            closed.add(package)
             for choice in depends[package]:
                 known = (n if n in depends else provided.get(n) for n in choice)
                 todo += list(filter(None, known))[:1]
-    return found
+    return closed
 
 
-def names(said: list[str]) -> list[str]:
-    return [re.split(r"[:(\[ ]", one.strip())[0] for one in said]
+def names(requirements: list[str]) -> list[str]:
+    return [re.split(r"[:(\[ ]", requirement.strip())[0] for requirement in requirements]
 
 
 @contextmanager
@@ -201,8 +203,8 @@ def ready(url: str) -> bool:
 
 def described(buildah: Buildah) -> dict[str, Any]:
     """Give the configuration that a container runtime would start the image with."""
-    found = json.loads(buildah("inspect", "--type", "image", "localhost/service"))
-    config: dict[str, Any] = found["Docker"]["config"]
+    image = json.loads(buildah("inspect", "--type", "image", "localhost/service"))
+    config: dict[str, Any] = image["Docker"]["config"]
     return config
 
 
@@ -219,8 +221,10 @@ def test_the_image_serves_its_model_as_nobody_and_ends_when_told(
     with running(buildah, container) as (process, service, url):
         assert service.uids().real == service.uids().effective == 10001
         body = json.dumps({"rows": [row]}).encode()
-        asked = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(asked, timeout=30) as answered:
+        request = urllib.request.Request(
+            f"{url}/predict", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answered:
             answer = json.load(answered)
         manifest = json.loads((copy.path / "artifacts/model/manifest.json").read_text())
         offline = json.loads(copy.ml("predict", "--json", json.dumps(row), exits=0).stdout)
@@ -237,16 +241,16 @@ def test_the_service_writes_nothing_outside_its_volume(image: tuple[Buildah, str
     with running(buildah, container) as (process, service, _):
         service.send_signal(signal.SIGTERM)
         process.wait(30)
-    found = ["find", str(root), "-xdev", "-newer", str(marker), "-type", "f"]
-    written = subprocess.run(found, capture_output=True, text=True, check=True).stdout
+    find = ["find", str(root), "-xdev", "-newer", str(marker), "-type", "f"]
+    written = subprocess.run(find, capture_output=True, text=True, check=True).stdout
     assert not written
 
 
 def test_the_image_has_no_dependency_of_training(image: tuple[Buildah, str]) -> None:
     buildah, container = image
     ask = "import importlib.util as of; print([n for n in {} if of.find_spec(n)])"
-    found = python(buildah, container, ask.format([*TRAINING, "sklearn", "fastapi"]))
-    assert found == "['sklearn', 'fastapi']"
+    importable = python(buildah, container, ask.format([*TRAINING, "sklearn", "fastapi"]))
+    assert importable == "['sklearn', 'fastapi']"
 
 
 def test_the_image_says_what_it_is(image: tuple[Buildah, str]) -> None:
@@ -279,7 +283,8 @@ def test_a_runtime_that_is_a_package_serves_in_an_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """From an index, which is a folder here, by the same Dockerfile."""
-    wheels, project = tmp_path / "wheels", tmp_path / "project"
+    wheels = tmp_path / "wheels"
+    project = tmp_path / "project"
     command = ["uv", "build", "--quiet", "--wheel", "--out-dir", str(wheels), "runtime"]
     assert run(*command, cwd=ROOT, home=tmp_path / "home").returncode == 0
     shutil.copytree(ran(1, "binary").path, project, ignore=shutil.ignore_patterns(".venv"))

@@ -136,7 +136,8 @@ OF_TRAINING = {
 
 def test_a_service_starts_without_the_libraries_of_training() -> None:
     """What its modules import at their top, types apart: the image has no other library."""
-    known, todo = set[Path](), {RUNTIME / "serving/__init__.py", RUNTIME / "model_package.py"}
+    known = set[Path]()
+    todo = {RUNTIME / "serving/__init__.py", RUNTIME / "model_package.py"}
     while todo:
         known |= todo
         imported = set[Path]()

@@ -106,7 +106,7 @@ def test_what_moved_is_imported_from_its_new_place(before: str, after: str) -> N
         "import flights",
         "x = flights.configuration",
         "from flights.own import config",
-        "this is no Python: from flights.config import load",
+        "this is not Python: from flights.config import load",
         "from ... import config",  # beyond the top
     ],
 )

@@ -29,7 +29,8 @@ N = 400
 @pytest.fixture(scope="session")
 def ml(module: Callable[[str], ModuleType]) -> Any:
     """What infers a contract, and what reads rows by one."""
-    frames, infer = module("pipeline.ingest"), module("contract.propose")
+    frames = module("pipeline.ingest")
+    infer = module("contract.propose")
 
     def contract(rows: pl.DataFrame, target: str = "y", **options: Any) -> SimpleNamespace:
         options = {"source": "data/raw/t.csv", "separator": ","} | options
@@ -96,7 +97,7 @@ def written(folder: Path, ml: Any, text: str, separator: str = ",") -> pl.DataFr
 
 
 def test_each_type_is_told_from_text(ml: Any) -> None:
-    found = ml.contract(
+    proposal = ml.contract(
         table(
             i=lambda r: str(r.randint(-5, 90)),
             f=lambda r: r.choice(["1.5", "2", "-3e-2", ".5", ""]),
@@ -105,7 +106,7 @@ def test_each_type_is_told_from_text(ml: Any) -> None:
             seen=lambda r: f"{r.randint(1, 28)}.{r.randint(1, 12)}.2021",
         )
     )
-    kinds = {name: column.type for name, column in found.data.columns.items()}
+    kinds = {name: column.type for name, column in proposal.data.columns.items()}
     assert kinds == {
         "y": "category",
         "x": "number",
@@ -116,9 +117,9 @@ def test_each_type_is_told_from_text(ml: Any) -> None:
         "zip": "category",
         "seen": "datetime",
     }
-    assert found.data.columns["f"].nullable
-    assert not found.data.columns["i"].nullable
-    assert found.inputs.height == N
+    assert proposal.data.columns["f"].nullable
+    assert not proposal.data.columns["i"].nullable
+    assert proposal.inputs.height == N
 
 
 def test_names_are_taken_as_they_are(ml: Any) -> None:
@@ -136,16 +137,16 @@ def test_names_are_taken_as_they_are(ml: Any) -> None:
     r = random.Random(1)
     columns = {name: [f"{r.random():.4f}" for _ in range(N)] for name in names}
     columns["y"] = [r.choice("01") for _ in range(N)]
-    found = ml.contract(pl.DataFrame(columns))
-    assert [*found.data.columns] == [*names, "y"]
-    assert found.data.features == names
-    assert found.inputs.columns == names
+    proposal = ml.contract(pl.DataFrame(columns))
+    assert [*proposal.data.columns] == [*names, "y"]
+    assert proposal.data.features == names
+    assert proposal.inputs.columns == names
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(ml: Any, tmp_path: Path) -> None:
     body = "".join(f"{'ab'[i % 2]},{i * 7 % 11}\n" for i in range(N))
-    found = ml.contract(written(tmp_path, ml, f"\ufeffy,x\r\n{body}"))
-    assert [*found.data.columns] == ["y", "x"]
+    proposal = ml.contract(written(tmp_path, ml, f"\ufeffy,x\r\n{body}"))
+    assert [*proposal.data.columns] == ["y", "x"]
 
 
 def test_semicolons_with_decimal_commas_are_numbers(ml: Any, tmp_path: Path) -> None:
@@ -155,37 +156,35 @@ def test_semicolons_with_decimal_commas_are_numbers(ml: Any, tmp_path: Path) -> 
         for c in "ab" * (N // 2)
     ]
     text = "\n".join(["preis;umsatz;y", *lines, ""])
-    found = ml.contract(written(tmp_path, ml, text, ";"), separator=";")
-    assert found.data.decimal == ","
-    assert found.data.columns["preis"].type == "number"
-    assert found.data.columns["umsatz"].type == "number"
-    assert found.frame["preis"].max() < 9.1
-    assert found.frame["umsatz"].min() > 1000
+    proposal = ml.contract(written(tmp_path, ml, text, ";"), separator=";")
+    assert proposal.data.decimal == ","
+    assert proposal.data.columns["preis"].type == "number"
+    assert proposal.data.columns["umsatz"].type == "number"
+    assert proposal.frame["preis"].max() < 9.1
+    assert proposal.frame["umsatz"].min() > 1000
 
 
 def test_thousands_currency_and_percent_signs_are_read(ml: Any) -> None:
-    found = ml.contract(
+    proposal = ml.contract(
         table(
             money=lambda r: f"${r.randint(1, 3)},{r.randint(100, 999)}.5{r.randint(0, 9)}",
             share=lambda r: f"{r.random() * 100:.1f} %",
             big=lambda r: f"{r.randint(1, 3)},000,{r.randint(100, 999)}",
         )
     )
-    assert [found.data.columns[n].type for n in ("money", "share", "big")] == [
+    assert [proposal.data.columns[n].type for n in ("money", "share", "big")] == [
         "number",
         "number",
         "integer",
     ]
-    assert found.frame["big"].min() >= 1_000_100
-    assert found.frame["money"].min() > 1000
+    assert proposal.frame["big"].min() >= 1_000_100
+    assert proposal.frame["money"].min() > 1000
 
 
 def test_a_decimal_point_is_never_read_as_thousands(ml: Any) -> None:
     data = ml.config.Data.model_construct(missing_values=[""], decimal=",")
-    column, contract = (
-        pl.Series("v", ["1,5", "1.5", "1.234", "12.34"]),
-        ml.config.Column(type="number"),
-    )
+    column = pl.Series("v", ["1,5", "1.5", "1.234", "12.34"])
+    contract = ml.config.Column(type="number")
     assert [part.to_list() for part in ml.frames.unreadable(column, contract, data)] == [
         ["1.5", "12.34"],
         [1, 3],
@@ -211,35 +210,37 @@ def test_a_decimal_point_is_never_read_as_thousands(ml: Any) -> None:
 def test_dates_are_read_in_the_format_they_have(ml: Any, style: str, formats: list[str]) -> None:
     start = datetime(2019, 1, 3, 4, 5, 6, 7000)
     truth = [start + timedelta(hours=31 * i) for i in range(N)]
-    found = ml.contract(table(order_date=[when.strftime(style) for when in truth]))
-    assert found.data.columns["order_date"].formats == formats
+    proposal = ml.contract(table(order_date=[when.strftime(style) for when in truth]))
+    assert proposal.data.columns["order_date"].formats == formats
     assert (
-        found.frame["order_date"].dt.date()[5]
+        proposal.frame["order_date"].dt.date()[5]
         == (truth[5] - timedelta(hours=2 * ("+02" in style))).date()
     )
-    assert "WARNING" not in found.notes["order_date"]
-    assert found.data.split.by == "time"
+    assert "WARNING" not in proposal.notes["order_date"]
+    assert proposal.data.split.by == "time"
 
 
 def test_several_date_formats_in_one_column_are_all_read(ml: Any) -> None:
     styles = ["%Y-%m-%d", "%d/%m/%Y", "%d/%m/%y", "%d %B %Y", "%Y-%m-%dT%H:%M:%S"]
     truth = [datetime(2019, 1, 1) + timedelta(days=i) for i in range(N)]
     texts = [when.strftime(styles[i % 5 if i % 7 else 0]) for i, when in enumerate(truth)]
-    found = ml.contract(table(when=texts))
-    assert found.frame["when"].to_list() == truth
+    proposal = ml.contract(table(when=texts))
+    assert proposal.frame["when"].to_list() == truth
 
 
 def test_a_rare_format_at_the_end_of_a_long_file_is_found(ml: Any) -> None:
     truth = [datetime(2019, 1, 1) + timedelta(hours=i) for i in range(20_000)]
     texts = [when.strftime("%Y-%m-%d %H:%M") for when in truth[:-1]] + ["31/12/2021"]
-    found = ml.contract(table(n=20_000, when=texts))
-    assert found.frame["when"][-1] == datetime(2021, 12, 31)
+    proposal = ml.contract(table(n=20_000, when=texts))
+    assert proposal.frame["when"][-1] == datetime(2021, 12, 31)
 
 
 def test_day_and_month_that_cannot_be_told_apart_are_pointed_out(ml: Any) -> None:
-    found = ml.contract(table(when=lambda r: f"{r.randint(1, 12):02}/{r.randint(1, 12):02}/2020"))
-    assert found.data.columns["when"].formats == ["%d/%m/%Y"]
-    assert "WARNING: day and month" in found.notes["when"]
+    proposal = ml.contract(
+        table(when=lambda r: f"{r.randint(1, 12):02}/{r.randint(1, 12):02}/2020")
+    )
+    assert proposal.data.columns["when"].formats == ["%d/%m/%Y"]
+    assert "WARNING: day and month" in proposal.notes["when"]
 
 
 def test_one_day_after_the_twelfth_decides_for_the_whole_column(ml: Any) -> None:
@@ -249,15 +250,18 @@ def test_one_day_after_the_twelfth_decides_for_the_whole_column(ml: Any) -> None
 
 def test_a_few_odd_words_among_numbers_become_gaps(ml: Any) -> None:
     mixed = [str(i % 50) for i in range(N)]
-    mixed[3], mixed[50], mixed[51], mixed[52] = "n.a.", "refused", "-", "NaN"
-    found = ml.contract(table(age=mixed))
-    assert found.data.columns["age"].type == "integer"
-    assert found.frame["age"].null_count() == 4
+    mixed[3] = "n.a."
+    mixed[50] = "refused"
+    mixed[51] = "-"
+    mixed[52] = "NaN"
+    proposal = ml.contract(table(age=mixed))
+    assert proposal.data.columns["age"].type == "integer"
+    assert proposal.frame["age"].null_count() == 4
     assert {"n.a.", "refused", "-", "NaN"} <= {
-        *found.data.missing_values,
-        *found.data.columns["age"].missing_values,
+        *proposal.data.missing_values,
+        *proposal.data.columns["age"].missing_values,
     }
-    assert "WARNING: 'refused' (1 row)" in found.notes["age"]
+    assert "WARNING: 'refused' (1 row)" in proposal.notes["age"]
 
 
 def test_a_gap_word_of_one_column_is_a_value_in_another(ml: Any) -> None:
@@ -279,21 +283,25 @@ def test_a_gap_word_of_one_column_is_a_value_in_another(ml: Any) -> None:
 def test_a_word_that_is_a_value_elsewhere_is_a_gap_of_one_column(ml: Any) -> None:
     mixed = [str(i % 50) for i in range(N)]
     mixed[3] = "red"
-    found = ml.contract(table(age=mixed))
-    assert "red" not in found.data.missing_values
-    assert found.data.columns["age"].missing_values == ["red"]
-    assert "WARNING: 'red' (1 row) is read as a gap" in found.notes["age"]
-    assert not found.data.columns["c"].nullable
+    proposal = ml.contract(table(age=mixed))
+    assert "red" not in proposal.data.missing_values
+    assert proposal.data.columns["age"].missing_values == ["red"]
+    assert "WARNING: 'red' (1 row) is read as a gap" in proposal.notes["age"]
+    assert not proposal.data.columns["c"].nullable
 
 
 def test_more_than_a_few_odd_words_keep_a_column_text(ml: Any) -> None:
     words = ["low", "middle", "high"]
-    found = ml.contract(table(dose=[words[i % 3] if i % 9 == 0 else str(i % 50) for i in range(N)]))
-    assert found.data.columns["dose"].type == "category"
-    assert found.data.missing_values == [""]
+    proposal = ml.contract(
+        table(dose=[words[i % 3] if i % 9 == 0 else str(i % 50) for i in range(N)])
+    )
+    assert proposal.data.columns["dose"].type == "category"
+    assert proposal.data.missing_values == [""]
     words = ["unknown", "-"]
-    found = ml.contract(table(dose=[words[i % 2] if i % 9 == 0 else str(i % 50) for i in range(N)]))
-    assert found.data.columns["dose"].type == "integer"
+    proposal = ml.contract(
+        table(dose=[words[i % 2] if i % 9 == 0 else str(i % 50) for i in range(N)])
+    )
+    assert proposal.data.columns["dose"].type == "integer"
 
 
 def test_many_different_odd_words_are_no_gaps(ml: Any) -> None:
@@ -303,30 +311,30 @@ def test_many_different_odd_words_are_no_gaps(ml: Any) -> None:
 
 def test_a_number_among_dates_never_becomes_a_gap(ml: Any) -> None:
     mixed = ["0" if i < 3 else f"2020-01-{i % 28 + 1:02}" for i in range(N)]
-    found = ml.contract(table(paid=mixed, flag=lambda r: r.choice("01")))
-    assert found.data.missing_values == [""]
-    assert not found.data.columns["flag"].nullable
+    proposal = ml.contract(table(paid=mixed, flag=lambda r: r.choice("01")))
+    assert proposal.data.missing_values == [""]
+    assert not proposal.data.columns["flag"].nullable
 
 
 def test_a_class_named_none_stays_a_class(ml: Any) -> None:
     classes = ["None", "Mild", "Severe"]
     mixed = [str(i % 50) for i in range(N)]
     mixed[3] = "None"
-    found = ml.contract(table(y=lambda r: r.choice(classes), age=mixed))
-    assert found.data.classes == sorted(classes)
-    assert "None" not in found.data.missing_values
+    proposal = ml.contract(table(y=lambda r: r.choice(classes), age=mixed))
+    assert proposal.data.classes == sorted(classes)
+    assert "None" not in proposal.data.missing_values
 
 
 def test_half_text_columns_stay_text(ml: Any) -> None:
-    found = ml.contract(
+    proposal = ml.contract(
         table(m=lambda r: r.choice(["1", "2", "3", "few", "many", "12a", "b4", "z", "5+"]))
     )
-    assert found.data.columns["m"].type == "category"
+    assert proposal.data.columns["m"].type == "category"
 
 
 def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
     words = ["lorem", "ipsum", "dolor", "sit", "amet"]
-    found = ml.contract(
+    proposal = ml.contract(
         table(
             constant=lambda r: "7",
             empty=lambda r: r.choice(["", "NA"]),
@@ -337,57 +345,58 @@ def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
             copy=table()["y"].to_list(),
         )
     )
-    left = found.data.ignored
+    left = proposal.data.ignored
     assert set(left) == {"constant", "empty", "mail", "entry", "town", "copy"}
     assert "same in every row" in left["constant"]
     assert "without a value" in left["empty"]
     assert "identifier" in left["mail"]
     assert "identifier" in left["entry"]
-    assert found.data.columns["remark"].type == "text"
-    assert "WARNING: read as text" in found.notes["remark"]
+    assert proposal.data.columns["remark"].type == "text"
+    assert "WARNING: read as text" in proposal.notes["remark"]
     assert "identifier" in left["town"] or "cover" in left["town"]
     assert "copy of the target" in left["copy"]
-    assert found.notes["mail"].startswith("left out: ")
+    assert proposal.notes["mail"].startswith("left out: ")
 
 
 def test_one_identifier_by_name_becomes_the_key(ml: Any) -> None:
     ids = [f"u-{i * 7919 % 4001}" for i in range(N)]
-    found = ml.contract(table(CustomerId=ids, order_id=[str(i * 17 % 8009) for i in range(N)]))
-    assert found.data.keys == ["CustomerId"]
-    assert "CustomerId" not in found.data.features
-    assert found.data.columns["CustomerId"].categories == []
-    assert "identifier" in found.data.ignored["order_id"]
+    proposal = ml.contract(table(CustomerId=ids, order_id=[str(i * 17 % 8009) for i in range(N)]))
+    assert proposal.data.keys == ["CustomerId"]
+    assert "CustomerId" not in proposal.data.features
+    assert proposal.data.columns["CustomerId"].categories == []
+    assert "identifier" in proposal.data.ignored["order_id"]
 
 
 def test_many_categories_keep_the_two_hundred_most_frequent(ml: Any) -> None:
-    found = ml.contract(table(n=5000, town=lambda r: f"t{int(r.paretovariate(0.6)) % 900}"))
-    town = found.data.columns["town"]
+    proposal = ml.contract(table(n=5000, town=lambda r: f"t{int(r.paretovariate(0.6)) % 900}"))
+    town = proposal.data.columns["town"]
     assert len(town.categories) == 200
     assert town.allow_unknown
-    assert found.inputs["town"].null_count() > 0
+    assert proposal.inputs["town"].null_count() > 0
 
 
 def test_categories_that_cover_too_few_rows_are_left_out(ml: Any) -> None:
-    found = ml.contract(table(n=5000, town=lambda r: f"t{r.randint(1, 1500)}"))
-    assert "the top 200 cover" in found.data.ignored["town"]
+    proposal = ml.contract(table(n=5000, town=lambda r: f"t{r.randint(1, 1500)}"))
+    assert "the top 200 cover" in proposal.data.ignored["town"]
 
 
 def test_numbers_at_the_edge_of_what_floats_hold_are_in_their_range(ml: Any) -> None:
     huge = pl.Series([1.7e308 * (-1) ** i for i in range(N)])
-    found = ml.contract(
+    proposal = ml.contract(
         table(near=lambda r: str(10**17 + r.randint(0, 40))).with_columns(huge=huge)
     )
-    near = found.data.columns["near"]
+    near = proposal.data.columns["near"]
     assert near.min < 10**17 - 1000
     assert near.max > 10**17 + 1000
-    assert found.data.columns["huge"].max is None
+    assert proposal.data.columns["huge"].max is None
 
 
 def test_numbers_have_room_around_their_range(ml: Any) -> None:
-    found = ml.contract(
+    proposal = ml.contract(
         table(t=lambda r: str(r.randint(-20, 40)), p=lambda r: str(r.randint(3, 90)))
     )
-    t, p = found.data.columns["t"], found.data.columns["p"]
+    t = proposal.data.columns["t"]
+    p = proposal.data.columns["p"]
     assert (t.min, t.max) == (-80, 100)
     assert p.min == 0
 
@@ -413,27 +422,27 @@ def test_numbers_have_room_around_their_range(ml: Any) -> None:
 def test_the_target_suggests_the_task(
     ml: Any, values: list[str], task: str, classes: list[str]
 ) -> None:
-    found = ml.contract(table(y=lambda r: r.choice(values)))
-    assert (found.data.task, found.data.classes) == (task, classes)
-    assert set(found.y) == (
-        set(range(len(classes))) if classes else set(map(float, found.frame["y"]))
+    proposal = ml.contract(table(y=lambda r: r.choice(values)))
+    assert (proposal.data.task, proposal.data.classes) == (task, classes)
+    assert set(proposal.y) == (
+        set(range(len(classes))) if classes else set(map(float, proposal.frame["y"]))
     )
 
 
 def test_a_target_of_many_classes_lists_them_all(ml: Any) -> None:
-    found = ml.contract(table(n=5000, y=[f"k{i % 230}" for i in range(5000)]))
-    assert len(found.data.classes) == 230
-    assert not found.data.columns["y"].allow_unknown
+    proposal = ml.contract(table(n=5000, y=[f"k{i % 230}" for i in range(5000)]))
+    assert len(proposal.data.classes) == 230
+    assert not proposal.data.columns["y"].allow_unknown
 
 
 def test_a_continuous_target_may_differ_in_every_row(ml: Any) -> None:
-    found = ml.contract(table(y=[f"{i * 0.37 % 11:.4f}" for i in range(N)]))
-    assert found.data.task == "regression"
+    proposal = ml.contract(table(y=[f"{i * 0.37 % 11:.4f}" for i in range(N)]))
+    assert proposal.data.task == "regression"
 
 
 def test_a_price_in_whole_numbers_may_differ_in_every_row(ml: Any) -> None:
-    found = ml.contract(table(y=[str(900 + 37 * i + i * i % 31) for i in range(N)]))
-    assert found.data.task == "regression"
+    proposal = ml.contract(table(y=[str(900 + 37 * i + i * i % 31) for i in range(N)]))
+    assert proposal.data.task == "regression"
 
 
 def test_grades_with_rare_ones_are_a_regression_unless_asked(ml: Any) -> None:
@@ -464,12 +473,12 @@ REFUSED: list[tuple[str, Callable[[], pl.DataFrame], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "said"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
+    ("rows", "options", "message"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED]
 )
 def test_what_cannot_be_learned_from_is_refused_in_one_sentence(
-    ml: Any, rows: Callable[[], pl.DataFrame], options: dict[str, Any], said: str
+    ml: Any, rows: Callable[[], pl.DataFrame], options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ml.UsageError, match=said) as refused:
+    with pytest.raises(ml.UsageError, match=message) as refused:
         ml.contract(rows(), **options)
     assert "\n" not in str(refused.value)
     assert "data/raw/t.csv" in str(refused.value)
@@ -483,10 +492,10 @@ def test_a_misspelt_target_brings_its_neighbours(ml: Any) -> None:
 
 
 def test_rows_without_a_target_are_set_aside_and_counted(ml: Any) -> None:
-    found = ml.contract(table(y=["a", "b", "b", ""] * (N // 4)))
-    assert found.data.columns["y"].nullable
-    assert found.data.classes == ["b", "a"]
-    assert "WARNING: 100 rows without one" in found.notes["y"]
+    proposal = ml.contract(table(y=["a", "b", "b", ""] * (N // 4)))
+    assert proposal.data.columns["y"].nullable
+    assert proposal.data.classes == ["b", "a"]
+    assert "WARNING: 100 rows without one" in proposal.notes["y"]
 
 
 # --- split, leaks ----------------------------------------------------------------------------
@@ -498,13 +507,13 @@ def test_the_split_is_by_the_likeliest_time(ml: Any) -> None:
     rows = table(
         birth_date=births, created=map(str, days), date_due=[""] + [str(d) for d in days[1:]]
     )
-    found = ml.contract(rows)
-    assert (found.data.split.by, found.data.split.column, found.data.time) == (
+    proposal = ml.contract(rows)
+    assert (proposal.data.split.by, proposal.data.split.column, proposal.data.time) == (
         "time",
         "created",
         "created",
     )
-    assert "'created'" in found.notes["(split)"]
+    assert "'created'" in proposal.notes["(split)"]
     assert ml.contract(rows, time="birth_date").data.split.column == "birth_date"
     assert ml.contract(rows.select("y", "x", "birth_date")).data.split.by == "stratified"
     grouped = ml.contract(
@@ -529,18 +538,18 @@ def test_a_row_without_a_target_is_no_class_of_a_time_split(ml: Any) -> None:
 
 def test_a_column_without_a_name_is_a_feature_but_splits_nothing(ml: Any) -> None:
     days = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
-    found = ml.contract(table().insert_column(0, pl.Series("", days)))
-    assert "" in found.data.features
-    assert (found.data.split.by, found.data.time) == ("stratified", None)
-    assert "with a name" in found.notes["(split)"]
+    proposal = ml.contract(table().insert_column(0, pl.Series("", days)))
+    assert "" in proposal.data.features
+    assert (proposal.data.split.by, proposal.data.time) == ("stratified", None)
+    assert "with a name" in proposal.notes["(split)"]
 
 
 def test_a_time_split_that_would_lose_a_class_gives_way(ml: Any) -> None:
     when = [str(date(2020, 1, 1) + timedelta(days=i)) for i in range(N)]
-    found = ml.contract(table(y=["a"] * (N - 60) + ["b"] * 60, when=when))
-    assert found.data.split.by == "stratified"
-    assert found.data.time == "when"
-    assert "WARNING" in found.notes["(split)"]
+    proposal = ml.contract(table(y=["a"] * (N - 60) + ["b"] * 60, when=when))
+    assert proposal.data.split.by == "stratified"
+    assert proposal.data.time == "when"
+    assert "WARNING" in proposal.notes["(split)"]
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
@@ -564,8 +573,8 @@ def test_a_feature_that_gives_the_target_away_is_pointed_out_and_no_other(
 
 def test_a_word_for_each_class_is_a_leak_too(ml: Any) -> None:
     y = table(n=1000)["y"].to_list()
-    found = ml.contract(table(n=1000, outcome=["won" if v == "a" else "lost" for v in y]))
-    assert "WARNING: predicts 'y'" in found.notes["outcome"]
+    proposal = ml.contract(table(n=1000, outcome=["won" if v == "a" else "lost" for v in y]))
+    assert "WARNING: predicts 'y'" in proposal.notes["outcome"]
 
 
 # --- Parquet ---------------------------------------------------------------------------------
@@ -595,16 +604,16 @@ def test_parquet_keeps_its_types_and_times_become_utc(ml: Any, tmp_path: Path) -
         pl.col("c").cast(pl.Categorical),
     )
     rows.write_parquet(tmp_path / "t.parquet")
-    found = ml.contract(ml.load(tmp_path / "t.parquet", ","))
-    kinds = {name: column.type for name, column in found.data.columns.items()}
+    proposal = ml.contract(ml.load(tmp_path / "t.parquet", ","))
+    kinds = {name: column.type for name, column in proposal.data.columns.items()}
     assert kinds == {
         "y": "boolean", "when": "datetime", "day": "datetime", "f": "number", "u": "integer",
         "d": "number", "c": "category",
     }  # fmt: skip
-    assert set(found.data.ignored) == {"list", "struct", "bytes", "null"}
-    assert found.frame["when"][5] == datetime(2022, 3, 1, 5)
-    assert found.data.columns["f"].nullable
-    assert found.data.split.column == "when"
+    assert set(proposal.data.ignored) == {"list", "struct", "bytes", "null"}
+    assert proposal.frame["when"][5] == datetime(2022, 3, 1, 5)
+    assert proposal.data.columns["f"].nullable
+    assert proposal.data.split.column == "when"
 
 
 # --- frames ----------------------------------------------------------------------------------
@@ -653,11 +662,11 @@ def test_classes_that_are_whole_numbers_are_read_to_the_last_digit(
     ml: Any, spellings: tuple[str, str], how: str | None
 ) -> None:
     y = [spellings[i % 2] for i in range(N)] + (["7"] * 2 if how else [])
-    found = ml.contract(table(n=len(y), y=y), rare_classes=how)
-    assert found.data.classes == sorted(
+    proposal = ml.contract(table(n=len(y), y=y), rare_classes=how)
+    assert proposal.data.classes == sorted(
         (str(int(word.split(".")[0])) for word in spellings), key=int
     )
-    assert sorted(set(found.y.tolist())) == [0, 1]
+    assert sorted(set(proposal.y.tolist())) == [0, 1]
 
 
 # --- any table -------------------------------------------------------------------------------
@@ -772,8 +781,8 @@ def test_any_parquet_column_keeps_its_own_contract(ml: Any, column: pl.Series) -
 def test_two_hundred_columns_are_described(ml: Any) -> None:
     r = random.Random(9)
     wide = {f"v {i}": [f"{r.random():.3f}" for _ in range(N)] for i in range(200)}
-    found = ml.contract(table().with_columns(**{k: pl.Series(v) for k, v in wide.items()}))
-    assert len(found.data.columns) == 203
+    proposal = ml.contract(table().with_columns(**{k: pl.Series(v) for k, v in wide.items()}))
+    assert len(proposal.data.columns) == 203
 
 
 @pytest.mark.parametrize("name", ["district", "seqn", "studyid", "Order ID", "patient"])

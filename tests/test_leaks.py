@@ -18,12 +18,12 @@ def contract(module: Module, rows: pl.DataFrame, task: str = "binary", **changes
     kinds = {pl.Float64: "number", pl.Boolean: "boolean", pl.String: "category"}
     columns = {name: {"type": kinds[type(dtype)]} for name, dtype in rows.schema.items()}
     classes = sorted(rows["y"].cast(pl.String).unique()) if task != "regression" else []
-    found: dict[str, Any] = {"source": "x.csv", "target": "y", "task": task, "classes": classes}
-    found |= {"split": {"by": "stratified"}, "columns": columns}
-    return module("config").Data.model_validate(found | changes)
+    fields: dict[str, Any] = {"source": "x.csv", "target": "y", "task": task, "classes": classes}
+    fields |= {"split": {"by": "stratified"}, "columns": columns}
+    return module("config").Data.model_validate(fields | changes)
 
 
-def found(module: Module, rows: pl.DataFrame, task: str = "binary", **changes: Any) -> Any:
+def find_leaks(module: Module, rows: pl.DataFrame, task: str = "binary", **changes: Any) -> Any:
     data = contract(module, rows, task, **changes)
     train, holdout = module("pipeline.split").split(rows, data)
     return module("pipeline.leaks").leaks(train, holdout, data)
@@ -41,14 +41,14 @@ def test_copied_rows_on_both_sides_are_counted(module: Module, nearly: bool) -> 
     again = rows.head(400)
     if nearly:
         again = again.with_columns(pl.col("x0") * (1 + 1e-9))
-    leaked = found(module, pl.concat([rows, again]))
+    leaked = find_leaks(module, pl.concat([rows, again]))
     # Of 280 rows held out four in seven have a copy, of which four fifths are trained on.
     assert 80 < leaked["rows"] < 180
 
 
 def test_copied_rows_of_a_regression_are_counted(module: Module) -> None:
     rows = noise(1_000).with_columns(y=pl.col("x0") * 0.2 + pl.col("x1").shuffle(seed=3))
-    assert found(module, pl.concat([rows, rows.head(400)]), "regression")["rows"] > 80
+    assert find_leaks(module, pl.concat([rows, rows.head(400)]), "regression")["rows"] > 80
 
 
 COARSE: dict[str, Callable[[Any, int], pl.DataFrame]] = {
@@ -66,7 +66,7 @@ COARSE: dict[str, Callable[[Any, int], pl.DataFrame]] = {
         }
     ),
     "products that come again": lambda draw, n: pl.DataFrame(
-        {"price": (of := draw.integers(0, 300, n)) * 1.7 + 0.99, "weight": of * 0.37 % 11}
+        {"price": (weight := draw.integers(0, 300, n)) * 1.7 + 0.99, "weight": weight * 0.37 % 11}
     ),
 }
 
@@ -79,7 +79,7 @@ def test_rows_that_are_equal_as_their_columns_are_coarse_are_no_leak(
         draw = np.random.default_rng(seed)
         rows = COARSE[kind](draw, 2_000)
         rows = rows.with_columns(y=pl.Series(draw.random(2_000) < 0.4))
-        assert found(module, rows)["rows"] == 0, seed
+        assert find_leaks(module, rows)["rows"] == 0, seed
 
 
 def test_rows_that_follow_from_their_columns_are_no_leak_where_the_model_gets_them_right(
@@ -125,7 +125,7 @@ def test_a_target_encoding_made_before_the_split_is_found(
 ) -> None:
     for seed in range(5):
         rows = encoded(np.random.default_rng(seed), 4_000, levels, smooth, whole=True)
-        assert found(module, rows)["encodings"] == 1, seed
+        assert find_leaks(module, rows)["encodings"] == 1, seed
 
 
 def test_a_column_that_knows_nothing_of_the_holdout_is_no_encoding(module: Module) -> None:
@@ -134,7 +134,7 @@ def test_a_column_that_knows_nothing_of_the_holdout_is_no_encoding(module: Modul
         score = draw.integers(1, 60, 4_000) / 60  # calibrated: its mean target is what it says
         rows = pl.DataFrame({"score": score, "age": draw.integers(18, 90, 4_000).astype(float)})
         rows = rows.with_columns(y=pl.Series(draw.random(4_000) < score))
-        assert found(module, rows)["encodings"] == 0, seed
+        assert find_leaks(module, rows)["encodings"] == 0, seed
 
 
 def test_an_encoding_made_of_training_rows_is_none(module: Module) -> None:
@@ -166,7 +166,7 @@ def test_a_row_with_a_key_that_training_has_is_the_same_row(module: Module) -> N
     assert leaks(pl.concat([train, holdout.head(2)]), holdout, data)["rows"] == 2
 
 
-def told(module: Module, columns: dict[str, Any], y: Any, task: str) -> list[str]:
+def leaking_columns(module: Module, columns: dict[str, Any], y: Any, task: str) -> list[str]:
     series = {name: pl.Series(values) for name, values in columns.items()}
     names: list[str] = module("pipeline.leaks").predict_alone(series, pl.Series(y), task)
     return names
@@ -180,13 +180,13 @@ def test_a_column_that_predicts_the_target_almost_alone_is_named(module: Module)
     far = y + draw.normal(0, 0.7, n)
     category = np.where(y, draw.choice(["won", "paid"], n), draw.choice(["lost", "open"], n))
     columns = {"close": close, "backwards": -close, "far": far, "category": category}
-    assert told(module, columns, y, "binary") == ["close", "backwards", "category"]
+    assert leaking_columns(module, columns, y, "binary") == ["close", "backwards", "category"]
     three = np.array(["a", "b", "c"])[draw.integers(0, 3, n)]
     leak = np.where(three == "a", 1.0, np.where(three == "b", 9.0, 4.0)) + draw.normal(0, 0.3, n)
-    assert told(module, {"leak": leak, "far": far}, three, "multiclass") == ["leak"]
+    assert leaking_columns(module, {"leak": leak, "far": far}, three, "multiclass") == ["leak"]
     value = draw.normal(size=n)
     columns = {"close": value * 3 + draw.normal(0, 0.05, n), "far": value + draw.normal(0, 0.5, n)}
-    assert told(module, columns, value, "regression") == ["close"]
+    assert leaking_columns(module, columns, value, "regression") == ["close"]
 
 
 def test_a_severity_that_is_written_afterwards_is_named_where_positives_are_rare(
@@ -200,7 +200,7 @@ def test_a_severity_that_is_written_afterwards_is_named_where_positives_are_rare
     severity[draw.random(n) < 0.0013] = 4
     ordinary = y * 1.5 + draw.normal(size=n)
     columns = {"severity": severity, "ordinary": ordinary}
-    assert told(module, columns, y, "binary") == ["severity"]
+    assert leaking_columns(module, columns, y, "binary") == ["severity"]
 
 
 def test_a_text_that_only_one_class_has_is_told_before_the_gate_takes_it(module: Module) -> None:
@@ -230,4 +230,4 @@ def test_columns_that_know_nothing_are_never_named(module: Module, task: str) ->
             "names": [f"n{k}" for k in range(n)],
             "many": draw.integers(0, 150, n).astype(str),
         }
-        assert told(module, columns, y, task) == [], seed
+        assert leaking_columns(module, columns, y, task) == [], seed

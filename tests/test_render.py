@@ -63,8 +63,16 @@ def test_defaults_are_enough(render: Render) -> None:
 
 
 def test_every_question_explains_itself_and_has_a_default() -> None:
-    asked = ["project_name", "package_name", "description", "level", "ci", "registry", "deployment"]
-    assert list(QUESTIONS) == [*asked, "runtime"]  # the last is not asked
+    questions = [
+        "project_name",
+        "package_name",
+        "description",
+        "level",
+        "ci",
+        "registry",
+        "deployment",
+    ]
+    assert list(QUESTIONS) == [*questions, "runtime"]  # the last is not asked
     for question in QUESTIONS.values():
         assert "default" in question
         assert question["help"].rstrip().endswith(("?", "."))
@@ -72,9 +80,10 @@ def test_every_question_explains_itself_and_has_a_default() -> None:
 
 def test_level_2_adds_whole_files_and_changes_the_delivery_alone(render: Render) -> None:
     both = ["github", "gitlab"]
-    one, two = render(level=1, ci=both), render(level=2, ci=both)
-    assert set(files(one)) < set(files(two))
-    changed = {f for f in files(one) if (one / f).read_bytes() != (two / f).read_bytes()}
+    below = render(level=1, ci=both)
+    above = render(level=2, ci=both)
+    assert set(files(below)) < set(files(above))
+    changed = {f for f in files(below) if (below / f).read_bytes() != (above / f).read_bytes()}
     deliver = {".github/workflows/deliver.yml", ".gitlab/deliver.yml"}
     assert changed == {".copier-answers.yml", "pyproject.toml", *deliver}
 
@@ -89,7 +98,7 @@ class GitLab(yaml.SafeLoader):
     """YAML with GitLab's own tag."""
 
 
-GitLab.add_constructor("!reference", lambda _, node: [one.value for one in node.value])
+GitLab.add_constructor("!reference", lambda _, node: [part.value for part in node.value])
 
 
 def test_an_unknown_answer_is_refused(render: Render) -> None:

@@ -14,8 +14,8 @@ from hosts.api import ACCESS, Api
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    with Api() as found:
-        yield found
+    with Api() as server:
+        yield server
 
 
 def run(project: Path, url: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -39,11 +39,11 @@ def test_a_level_has_the_schedules_of_its_pipelines(
 ) -> None:
     done = run(render(level=level, ci=["gitlab"]), api.url)
     assert done.returncode == 0, done.stderr
-    made = {one["inputs"][0]["value"]: one for one in api.schedules}
+    made = {schedule["inputs"][0]["value"]: schedule for schedule in api.schedules}
     assert set(made) == names
-    assert {one["ref"] for one in made.values()} == {"refs/heads/main"}
-    assert {one["inputs"][0]["name"] for one in made.values()} == {"pipeline"}
-    assert all(len(one["cron"].split()) == 5 for one in made.values())
+    assert {schedule["ref"] for schedule in made.values()} == {"refs/heads/main"}
+    assert {schedule["inputs"][0]["name"] for schedule in made.values()} == {"pipeline"}
+    assert all(len(schedule["cron"].split()) == 5 for schedule in made.values())
     assert api.unknown == []
 
 
@@ -79,7 +79,7 @@ def test_variables_that_go_before_gitlabs_own_are_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "reason"),
     [
         ({"GITLAB_TOKEN": ""}, "set GITLAB_TOKEN"),
         ({"GITLAB_TOKEN": "another"}, "is answered with 401"),
@@ -87,10 +87,10 @@ def test_variables_that_go_before_gitlabs_own_are_warned_of(
     ],
 )
 def test_what_is_wrong_is_a_sentence(
-    render: Render, api: Api, env: dict[str, str], said: str
+    render: Render, api: Api, env: dict[str, str], reason: str
 ) -> None:
     done = run(render(level=2, ci=["gitlab"]), api.url, **env)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert api.schedules == []

@@ -26,12 +26,12 @@ def settings(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_environment_goes_first_and_a_text_is_itself(
     settings: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = {"HOST": "::", "PORT": "80", "LOG": "", "PRIVATE": "[seats]", "DRAIN_SECONDS": "3"}
-    for key, text in said.items():
+    variables = {"HOST": "::", "PORT": "80", "LOG": "", "PRIVATE": "[seats]", "DRAIN_SECONDS": "3"}
+    for key, text in variables.items():
         monkeypatch.setenv(f"ML_{key}", text)
-    found = settings.load_delivery().service
-    assert (found.host, found.port, found.log) == ("::", 80, "")
-    assert (found.private, found.drain_seconds) == (["seats"], 3.0)
+    service = settings.load_delivery().service
+    assert (service.host, service.port, service.log) == ("::", 80, "")
+    assert (service.private, service.drain_seconds) == (["seats"], 3.0)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_value_of_the_environment_that_is_none_is_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "reason"),
     [
         ("delivery", "registry: ''", "registry: "),
         ("delivery", "registry: 7", "registry: "),
@@ -59,12 +59,12 @@ def test_a_value_of_the_environment_that_is_none_is_named(
     ],
 )
 def test_a_key_that_makes_no_sense_is_named(
-    module: Module, settings: ModuleType, name: str, text: str, said: str
+    module: Module, settings: ModuleType, name: str, text: str, reason: str
 ) -> None:
     Path(f"config/{name}.yaml").write_text(text)
     with pytest.raises(settings.UsageError) as error:
         getattr(module(f"config.{name}"), f"load_{name}")()
-    assert f"config/{name}.yaml: {said}" in str(error.value)
+    assert f"config/{name}.yaml: {reason}" in str(error.value)
 
 
 CONTRACT: dict[str, Any] = {
@@ -123,7 +123,8 @@ def test_both_names_of_a_key_at_once_are_refused_in_a_sentence_with_both(
     file, kind, others, before, now = RENAMED[name]
     with pytest.raises(module("exceptions").UsageError) as error:
         module("config").validate(others | before | now, getattr(module(file), kind), "x.yaml")
-    (old,), (new,) = before, now
+    (old,) = before
+    (new,) = now
     assert f"x.yaml: {old} is the earlier name of {new}, and both are there" in str(error.value)
 
 

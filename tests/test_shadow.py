@@ -117,10 +117,10 @@ def test_classes_are_compared_by_their_names_and_not_by_their_places(compare: Co
 def test_a_model_of_many_classes_that_names_one_class_alone_is_refused(compare: Compare) -> None:
     rng = np.random.default_rng(SEED)
     champion = rng.dirichlet(np.ones(6) / 2, 300)
-    one = np.full_like(champion, 0.1)
-    one[:, 3] = 0.5
+    concentrated = np.full_like(champion, 0.1)
+    concentrated[:, 3] = 0.5
     names = list("abcdef")
-    assert len(compare(one, champion, (names, names))[1]) == 2
+    assert len(compare(concentrated, champion, (names, names))[1]) == 2
     weak = 0.7 * champion + 0.3 * rng.dirichlet(np.ones(6) / 2, 300)
     assert compare(weak, champion, (names, names))[1] == []
 
@@ -150,7 +150,8 @@ def test_a_row_that_is_asked_a_hundred_times_says_no_more_of_the_order_than_once
 
 def test_the_interval_of_a_rank_correlation_covers_it(shadow: ModuleType) -> None:
     rng = np.random.default_rng(SEED)
-    correlation, below = 0.5, 0
+    correlation = 0.5
+    below = 0
     for _ in range(400):
         x = rng.normal(size=80)
         y = correlation * x + np.sqrt(1 - correlation**2) * rng.normal(size=80)

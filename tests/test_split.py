@@ -18,14 +18,14 @@ SEED = 20_261_126
 def contract(module: Module, columns: dict[str, str], **changes: Any) -> Any:
     """Return a contract of these columns and types, with the boolean target `y`."""
     kinds = {name: {"type": kind} for name, kind in (columns | {"y": "boolean"}).items()}
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "source": "x.csv",
         "target": "y",
         "task": "binary",
         "classes": ["false", "true"],
     }
-    found |= {"split": {"by": "stratified"}, "columns": kinds}
-    return module("config").Data.model_validate(found | changes)
+    fields |= {"split": {"by": "stratified"}, "columns": kinds}
+    return module("config").Data.model_validate(fields | changes)
 
 
 def table(n: int, seed: int = SEED) -> pl.DataFrame:
@@ -61,9 +61,9 @@ def test_equal_rows_are_split_as_the_others_are_and_not_by_their_label(module: M
     """Four yes/no questions: an honest split gives what independent rows give, about 0.68."""
     draw = np.random.default_rng(SEED)
     n = 2_200
-    asked = draw.random((n, 4)) < 0.5
-    chance = 1 / (1 + np.exp(-(asked @ np.array([0.8, 0.6, 0.4, 0.2]) - 1)))
-    rows = pl.DataFrame({f"q{k}": asked[:, k] for k in range(4)})
+    answers = draw.random((n, 4)) < 0.5
+    chance = 1 / (1 + np.exp(-(answers @ np.array([0.8, 0.6, 0.4, 0.2]) - 1)))
+    rows = pl.DataFrame({f"q{k}": answers[:, k] for k in range(4)})
     rows = rows.with_columns(y=pl.Series(draw.random(n) < chance))
     data = contract(module, {f"q{k}": "boolean" for k in range(4)})
     side = held(module, rows, data)
@@ -131,10 +131,10 @@ def test_a_number_is_the_same_however_the_source_writes_it(module: Module) -> No
 def test_equal_rows_are_told_apart_by_their_place_among_each_other(module: Module) -> None:
     identities = module("pipeline.identity").identities
     rows = pl.DataFrame({"a": ["1", "1", "2", "1"]})
-    found = identities(rows, ["a"])
-    assert found.n_unique() == 4
+    numbered = identities(rows, ["a"])
+    assert numbered.n_unique() == 4
     more = pl.concat([rows, pl.DataFrame({"a": ["1", "3"]})])
-    assert identities(more, ["a"]).head(4).equals(found)
+    assert identities(more, ["a"]).head(4).equals(numbered)
 
 
 def test_each_class_is_on_both_sides_of_a_small_table(module: Module) -> None:
@@ -217,9 +217,9 @@ def test_the_titanic_has_the_roc_auc_of_independent_rows_and_no_leak(
 ) -> None:
     rows = [
         (*cell, survived)
-        for cell, of in TITANIC.items()
+        for cell, counts in TITANIC.items()
         for survived in (0, 1)
-        for _ in range(of[survived])
+        for _ in range(counts[survived])
     ]
     frame = pl.DataFrame(rows, ["Class", "Sex", "Age", "y"], orient="row")
     frame = frame.with_columns(pl.col("y") == 1)
@@ -229,7 +229,7 @@ def test_the_titanic_has_the_roc_auc_of_independent_rows_and_no_leak(
     assert holdout.height / 2_201 == pytest.approx(0.2, abs=0.02)
     means = train.group_by(*columns).agg(pl.col("y").mean().alias("p"))
     scored = holdout.join(means, on=list(columns), how="left").fill_null(0.3)
-    found = roc_auc_score(scored["y"].to_numpy(), scored["p"].to_numpy())
-    assert found == pytest.approx(0.77, abs=0.06)
+    roc_auc = roc_auc_score(scored["y"].to_numpy(), scored["p"].to_numpy())
+    assert roc_auc == pytest.approx(0.77, abs=0.06)
     leaks = module("pipeline.leaks").leaks(train, holdout, data)
     assert leaks == {"rows": 0, "encodings": 0}

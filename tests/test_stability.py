@@ -114,10 +114,10 @@ def test_files_in_config_of_the_last_release_are_read(
         (delivery.DELIVERY, delivery.Delivery),
         (drift.DRIFT, drift.Drift),
     ):
-        given = yaml.safe_load((folder / path).read_text("utf-8"))
+        written = yaml.safe_load((folder / path).read_text("utf-8"))
         read = config.read(folder / path, kind).model_dump()
         names = read_names(kind)
-        assert {names[key] for key in given} <= read.keys()
+        assert {names[key] for key in written} <= read.keys()
 
 
 def test_a_contract_of_the_last_release_means_the_same(
@@ -158,19 +158,20 @@ def parameters(app: Any) -> dict[str, set[str]]:
     """Return the commands of a typer application, with the parameters that each must be given."""
     from typer.main import get_command
 
-    found = {}
+    named = {}
     todo = [("", get_command(app))]
     while todo:
         prefix, group = todo.pop()
         for name, command in getattr(group, "commands", {}).items():
             todo.append((f"{prefix}{name} ", command))
-            found[f"{prefix}{name}"] = {p.name for p in command.params if p.required}
-            found[f"{prefix}{name} (all)"] = {p.name for p in command.params}
-    return found
+            named[f"{prefix}{name}"] = {p.name for p in command.params if p.required}
+            named[f"{prefix}{name} (all)"] = {p.name for p in command.params}
+    return named
 
 
 def test_no_command_of_ml_goes_or_asks_for_more(module: Module, last: tuple[Module, Path]) -> None:
-    before, now = parameters(last[0]("cli").app), parameters(module("cli.app").app)
+    before = parameters(last[0]("cli").app)
+    now = parameters(module("cli.app").app)
     for name, names in before.items():
         if name.endswith("(all)"):
             assert names <= now[name], name
@@ -181,7 +182,8 @@ def test_no_command_of_ml_goes_or_asks_for_more(module: Module, last: tuple[Modu
 def test_no_command_or_option_of_rung_goes(last: tuple[Module, Path]) -> None:
     commit = releases.commit_of(RELEASE)
     text = subprocess.check_output(["git", "-C", ROOT, "show", f"{commit}:hooks/rung/cli.py"])
-    before, now = ast.parse(text), ast.parse((ROOT / "hooks/rung/cli.py").read_text())
+    before = ast.parse(text)
+    now = ast.parse((ROOT / "hooks/rung/cli.py").read_text())
     assert switches(before)
     assert switches(before) <= switches(now)
 
@@ -229,7 +231,7 @@ def test_modules_of_problem_of_the_last_release_are_called_as_before(
     }
     assert functions
     for key, function in functions.items():
-        asked = list(inspect.signature(function).parameters)[1:]  # without self
-        inspect.signature(getattr(written, key)).bind(*asked)
+        arguments = list(inspect.signature(function).parameters)[1:]  # without self
+        inspect.signature(getattr(written, key)).bind(*arguments)
     for key in getattr(protocol, "__annotations__", {}):
         assert hasattr(written, key)

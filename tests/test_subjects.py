@@ -35,7 +35,7 @@ def panel(
     )
 
 
-def found(module: Module, rows: pl.DataFrame, *, classified: bool = False) -> str | None:
+def find_subject(module: Module, rows: pl.DataFrame, *, classified: bool = False) -> str | None:
     subject = module("pipeline.subjects").find_subject(
         {name: rows[name] for name in rows.columns}, "y", None, classified=classified
     )
@@ -47,7 +47,7 @@ def test_a_column_that_names_subjects_is_found_whatever_it_is_called(
     module: Module, name: str
 ) -> None:
     """By its name, or by rows that stand together."""
-    assert found(module, panel(1, name=name)) == name
+    assert find_subject(module, panel(1, name=name)) == name
 
 
 CODES = {
@@ -68,24 +68,25 @@ def test_subjects_are_found_under_words_as_well_as_under_numbers(module: Module,
     rows = rows.with_columns(rows[name].map_elements(CODES[name].format, pl.String))
     if name != "ref":
         rows = rows.sample(fraction=1.0, shuffle=True, seed=1)
-    assert found(module, rows) == name
+    assert find_subject(module, rows) == name
 
 
 def test_subjects_are_found_beside_rows_that_do_not_say_whose_they_are(module: Module) -> None:
     """And beside rows of somebody who is there but once."""
     rows = panel(10, name="customer_id")
     gaps = pl.when(pl.int_range(pl.len()) % 20 > 0).then("customer_id").alias("customer_id")
-    assert found(module, rows.with_columns(gaps)) == "customer_id"
+    assert find_subject(module, rows.with_columns(gaps)) == "customer_id"
     once = pl.when(pl.int_range(pl.len()) < 270).then(pl.int_range(pl.len()) + 10_000)
     lonely = rows.with_columns(once.otherwise("customer_id").alias("customer_id"))
     assert lonely["customer_id"].n_unique() > len(lonely) / 2
-    assert found(module, lonely) == "customer_id"
+    assert find_subject(module, lonely) == "customer_id"
 
 
 def test_numbers_that_begin_anew_at_every_site_name_subjects_with_the_site(module: Module) -> None:
     rng = np.random.default_rng(11)
     who = np.repeat(np.arange(100), 6)
-    own, height = rng.normal(size=100), rng.normal(170, 9, 100)
+    own = rng.normal(size=100)
+    height = rng.normal(170, 9, 100)
     columns = {
         "site": pl.Series([f"s{n // 20}" for n in who]),
         "patient": who % 20,
@@ -94,8 +95,8 @@ def test_numbers_that_begin_anew_at_every_site_name_subjects_with_the_site(modul
         "y": own[who],
     }
     rows = pl.DataFrame(columns).sample(fraction=1.0, shuffle=True, seed=1)
-    assert found(module, rows) == "patient"
-    assert found(module, rows.with_columns(pl.col("height", "y").shuffle(seed=2))) is None
+    assert find_subject(module, rows) == "patient"
+    assert find_subject(module, rows.with_columns(pl.col("height", "y").shuffle(seed=2))) is None
 
 
 @pytest.mark.parametrize("few", ["subjects", "of a class"])
@@ -116,7 +117,7 @@ def test_labels_without_anything_in_common_name_no_subjects(module: Module) -> N
     wrong = [
         seed
         for seed in range(40)
-        if found(module, panel(seed, alike=False, name="customer_id")) is not None
+        if find_subject(module, panel(seed, alike=False, name="customer_id")) is not None
     ]
     assert not wrong, f"seeds {wrong}"
 
@@ -127,33 +128,34 @@ def test_a_target_that_hardly_varies_within_subjects_is_enough(module: Module) -
     who = rng.permutation(np.repeat(np.arange(50), 8))
     label = (rng.random(50) < 0.4)[who] ^ (rng.random(400) < 0.05)
     rows = pl.DataFrame({"customer id": who, "a": rng.normal(size=400), "y": label})
-    assert found(module, rows, classified=True) == "customer id"
+    assert find_subject(module, rows, classified=True) == "customer id"
     shuffled = rows.with_columns(rows["y"].shuffle(3))
-    assert found(module, shuffled, classified=True) is None
+    assert find_subject(module, shuffled, classified=True) is None
 
 
 @pytest.mark.parametrize("name", ["store_id", "zip", "airline_code", "product id"])
 def test_places_and_things_are_no_subjects(module: Module, name: str) -> None:
     """The same ones are there when the model is used, so it may know them."""
-    assert found(module, panel(4, name=name)) is None
+    assert find_subject(module, panel(4, name=name)) is None
 
 
 def test_rows_sorted_by_a_quantity_are_not_rows_of_subjects(module: Module) -> None:
     """Equal ages stand together, and what depends on age hardly varies at one age."""
     rng = np.random.default_rng(5)
     age = np.sort(rng.integers(20, 90, 600))
-    pay, years = age * 100.0 + rng.normal(0, 40, 600), age * 2.0 + rng.normal(0, 1, 600)
+    pay = age * 100.0 + rng.normal(0, 40, 600)
+    years = age * 2.0 + rng.normal(0, 1, 600)
     rows = pl.DataFrame({"age": age, "pay": pay, "years": years, "y": pay * rng.normal(1, 0.1)})
-    assert found(module, rows) is None
+    assert find_subject(module, rows) is None
 
 
 def test_a_subject_is_not_split_by_where_a_class_would_be_on_one_side(module: Module) -> None:
     rows = panel(6, subjects=20).with_columns(y=pl.Series([1] * 12 + [0] * 108))
-    assert found(module, rows, classified=True) is None
+    assert find_subject(module, rows, classified=True) is None
 
 
 def test_the_contract_splits_by_the_subject_and_says_so_loudly(module: Module) -> None:
-    """And it is no feature; `none` undoes it."""
+    """It is not a feature either; `none` undoes it."""
     rows = panel(7)
     infer: Any = module("contract.propose").infer
     data, notes = infer(rows, "y", source="t.csv", separator=",")
@@ -172,7 +174,8 @@ def test_variance_within_groups_is_that_of_an_analysis_of_variance(module: Modul
     """Of numbers as of yes and no, and about 1 by chance."""
     within = module("pipeline.subjects").variance_within
     rng = np.random.default_rng(8)
-    groups, values = rng.integers(0, 30, 400), rng.normal(size=400)
+    groups = rng.integers(0, 30, 400)
+    values = rng.normal(size=400)
     sums = sum(
         ((part - part.mean()) ** 2).sum() for g in set(groups) if len(part := values[groups == g])
     )

@@ -25,7 +25,8 @@ def rows_of(module: Module) -> tuple[Any, Any]:
 
 def test_files_with_random_names_are_renumbered_whole(module: Module, tmp_path: Path) -> None:
     """XGBoost and others keep bytes, which skops writes to files named by a UUID."""
-    train, inference = module("pipeline.train"), module("model_package")
+    train = module("pipeline.train")
+    inference = module("model_package")
     for number in range(8):  # six in ten UUIDs begin with a digit
         fitted = DummyClassifier().fit([[0], [1]], [0, 1])
         fitted.first_ = b"one"
@@ -45,7 +46,8 @@ def names(path: Path) -> list[str]:
 
 
 def test_a_param_that_cannot_be_saved_is_named(module: Module, tmp_path: Path) -> None:
-    config, train = module("config"), module("pipeline.train")
+    config = module("config")
+    train = module("pipeline.train")
     rows, data = rows_of(module)
     params = {"max_iter": 3, "early_stopping": True, "scoring": "roc_auc"}
     model = config.Model(params=params)
@@ -102,7 +104,9 @@ def test_only_the_projects_own_problem_is_the_users(module: Module, tmp_path: Pa
 def test_a_refit_learns_from_the_rows_that_were_held_out_too(
     module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, train, documents = module("config"), module("pipeline.train"), module("artifacts")
+    config = module("config")
+    train = module("pipeline.train")
+    documents = module("artifacts")
     rows, data = rows_of(module)
     model = config.Model(estimator="linear", refit=True)
     gate = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
@@ -120,7 +124,9 @@ def test_a_refit_learns_from_the_rows_that_were_held_out_too(
 
 def test_a_line_over_time_goes_on_after_new_year(module: Module) -> None:
     """Within one year the number of the month and the elapsed days are the same line."""
-    n, known, noise = 400, 320, 5.0
+    n = 400
+    known = 320
+    noise = 5.0
     when = [datetime(2015, 1, 15) + timedelta(days=day) for day in range(n)]
     errors = []
     for seed in range(3):

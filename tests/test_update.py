@@ -105,7 +105,8 @@ def lines(text: bytes) -> Counter[bytes]:
 
 def written(old: Path, project: Path) -> dict[str, Counter[bytes]]:
     """Count, by file, the lines that a team has added to what a version rendered."""
-    before, now = files(old), files(project)
+    before = files(old)
+    now = files(project)
     mine = {
         name: lines(now[name]) - lines(before.get(name, b""))
         for name in tracked(project)
@@ -150,16 +151,17 @@ def changes(old: bytes, new: bytes) -> Sequence[tuple[str, int, int, int, int]]:
 
 def aside(old: bytes, new: bytes, line: bytes) -> tuple[bytes, bytes] | None:
     """Insert a line far from every change; give both texts with it, if there is a place."""
-    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    before = old.splitlines(keepends=True)
+    after = new.splitlines(keepends=True)
     for kind, a, b, c, _ in changes(old, new):
         far = range(a + 5 * (a > 0), b + 1 - 5 * (b < len(before)))
         if kind == "equal" and far:
-            at = far[len(far) // 2]
-            if at and not before[at - 1].endswith(b"\n"):
+            index = far[len(far) // 2]
+            if index and not before[index - 1].endswith(b"\n"):
                 continue
-            then = c + at - a
+            then = c + index - a
             return (
-                b"".join([*before[:at], line, *before[at:]]),
+                b"".join([*before[:index], line, *before[index:]]),
                 b"".join([*after[:then], line, *after[then:]]),
             )
     return None
@@ -186,7 +188,8 @@ def test_an_untouched_project_becomes_a_fresh_one_but_for_its_seeds(
     about = {"level": level, "ci": ci}
     project = start(rendered(release, about), tmp_path / "project")
     assert bring(project, history, NOW) == []
-    fresh, old = files(rendered(NOW, about)), files(rendered(release, about))
+    fresh = files(rendered(NOW, about))
+    old = files(rendered(release, about))
     kept = seeds(project, "flight_delays")
     assert kept
     assert files(project) == fresh | {name: at_home(old[name]) for name in kept}
@@ -201,14 +204,16 @@ def test_what_is_ours_and_what_is_theirs_merge(
     about = plain | {"package_name": "later_flights"}
     project = start(rendered(release, plain), tmp_path / "project")
     rename(project, "flight_delays", "later_flights")
-    old, new = files(rendered(release, about)), files(rendered(NEXT, about))
+    old = files(rendered(release, about))
+    new = files(rendered(NEXT, about))
     kept = seeds(project, "later_flights")
     assert {name: text for name, text in files(project).items() if name != "README.md"} == {
         name: text for name, text in old.items() if name != "README.md"
     }
     # Generated since 0.3, and different on each line but those of brackets.
     schema = "src/later_flights/documents.schema.json"
-    expected, edited = dict[str, bytes](), 0
+    expected = dict[str, bytes]()
+    edited = 0
     for name in tracked(project):
         text = (project / name).read_bytes()
         if name in kept or name == RETIRED:
@@ -273,12 +278,14 @@ def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
     names = {"package_name": "arrivals", "project_name": "Arrivals"}
     about = {"level": level, "ci": ci} | names
     project = start(rendered(release, about), tmp_path / "project")
-    old, new = files(rendered(release, about)), files(rendered(NEXT, about))
+    old = files(rendered(release, about))
+    new = files(rendered(NEXT, about))
     kept = seeds(project, "arrivals")
     where = "src/arrivals" if "src/arrivals/cli.py" in old else "src/rung_runtime"
     deleted = {*kept[::2], ".gitattributes", f"{where}/pipeline/gate.py"}
     deleted |= {f"{where}/pipeline/ingest.py", "data/raw/flights.csv"}
-    clash, expected = set[str](), dict[str, bytes]()
+    clash = set[str]()
+    expected = dict[str, bytes]()
     for name in deleted:
         (project / name).unlink()
     commit(project)
@@ -291,7 +298,8 @@ def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
     assert {"Makefile", ".gitignore", "pyproject.toml", "src/rung_runtime/cli/app.py"} <= clash
     # Saved with CRLF: one that the next version changes, and one that it does not.
     for name in crlf:
-        text, to = old[name].replace(b"\n", b"\r\n"), place(name, new)
+        text = old[name].replace(b"\n", b"\r\n")
+        to = place(name, new)
         (project / name).write_bytes(text)
         (clash.add(to) if old[name] != new[to] else expected.update({to: text}))
     assert {".editorconfig"} <= clash
@@ -326,7 +334,8 @@ def test_what_copier_update_alone_does_with_what_moved(
     commit(project)
     settings: dict[str, Any] = {"defaults": True, "overwrite": True, "skip_answered": True}
     run_update(project, vcs_ref=NOW, quiet=True, unsafe=False, **settings)
-    fresh, old = files(rendered(NOW, about)), files(rendered(RELEASES[-1], about))
+    fresh = files(rendered(NOW, about))
+    old = files(rendered(RELEASES[-1], about))
     kept = seeds(project, "flight_delays")
     assert files(project) == fresh | {name: old[name] for name in kept}  # imports included
 
@@ -359,7 +368,8 @@ def test_a_level_is_raised_by_an_update_alone(
     kept = seeds(project, "flight_delays")  # a seed of the level that was is the team's
     assert bring(project, history, NOW, level=level + 1) == []
     assert read_answers(project)["level"] == level + 1
-    fresh, old = files(rendered(NOW, about | {"level": level + 1})), files(rendered(release, about))
+    fresh = files(rendered(NOW, about | {"level": level + 1}))
+    old = files(rendered(release, about))
     assert files(project) == fresh | {name: at_home(old[name]) for name in kept}
 
 
@@ -390,11 +400,11 @@ def test_an_update_is_taken_back_to_the_byte_whether_there_are_conflicts_or_not(
     assert bring(project, history, NEXT) == ([name] if old.exists() else [])
     assert (project / IGNORED).exists()  # Git ignores what the next version writes there
     (project / "LATER.md").write_bytes(b"work on the update\n")
-    after = {one: (project / one).read_bytes() for one in (name, "LATER.md", "pyproject.toml")}
+    after = {path: (project / path).read_bytes() for path in (name, "LATER.md", "pyproject.toml")}
     update.abort(project)
     assert state(project) == before
-    for one, text in after.items():
-        kept = subprocess.check_output(["git", "show", f"{update.ABORTED}:{one}"], cwd=project)
+    for path, text in after.items():
+        kept = subprocess.check_output(["git", "show", f"{update.ABORTED}:{path}"], cwd=project)
         assert kept == text
 
 
@@ -418,12 +428,12 @@ def test_exit_codes_say_how_an_update_ended(
     makefile = (project / "Makefile").read_bytes()
     clash = across(makefile, files(rendered(NEXT, answered(0)))["Makefile"], mine("Makefile"))
     (project / "Makefile").write_bytes(clash or b"")
-    code, said = rung("--to", NEXT)
-    assert (code, "Makefile" in said) == (2, True)  # not committed
+    code, output = rung("--to", NEXT)
+    assert (code, "Makefile" in output) == (2, True)  # not committed
     commit(project)
     before = state(project)
-    code, said = rung("--to", NEXT)
-    assert (code, "\n  - Makefile\n" in said) == (1, True)
+    code, output = rung("--to", NEXT)
+    assert (code, "\n  - Makefile\n" in output) == (1, True)
     assert git(project, "ls-files", "-u").count("\tMakefile") == 3
     assert rung("--to", NEXT)[0] == 2
     assert rung("--abort")[0] == 0
@@ -526,32 +536,33 @@ class Edit:
 
     def make(self, project: Path, changed: Mapping[str, Sequence[int]]) -> None:
         """Do it; numbers are counted round and round the files, and the lines, that there are."""
-        every = [one for one in tracked(project) if one != ANSWERS and (project / one).exists()]
+        every = [path for path in tracked(project) if path != ANSWERS and (project / path).exists()]
         if self.kind == "add":
             every = [*NAMES]
         elif self.near:
-            every = [one for one in every if one in changed] or every
+            every = [path for path in every if path in changed] or every
         name = every[self.which % len(every)]
         file = project / name
         text = file.read_bytes() if file.is_file() else b""
-        parts, line = text.splitlines(keepends=True), self.line.encode() + b"\n"
-        at = self.where % (len(parts) + 1)
+        parts = text.splitlines(keepends=True)
+        line = self.line.encode() + b"\n"
+        index = self.where % (len(parts) + 1)
         if self.near and name in changed:
             place = changed[name][self.where % len(changed[name])] + self.where % 7 - 3
-            at = min(max(place, 0), len(parts))
+            index = min(max(place, 0), len(parts))
         match self.kind:
             case "add" | "insert":
-                text = b"".join([*parts[:at], line, *parts[at:]])
+                text = b"".join([*parts[:index], line, *parts[index:]])
             case "replace":
-                text = b"".join([*parts[:at], line, *parts[at + 1 :]])
+                text = b"".join([*parts[:index], line, *parts[index + 1 :]])
             case "delete":
-                text = b"".join([*parts[:at], *parts[at + 1 + self.where % 7 :]])
+                text = b"".join([*parts[:index], *parts[index + 1 + self.where % 7 :]])
             case "append":
                 text += line.removesuffix(b"\n")
             case "crlf":
                 text = text.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
             case "latin-1":
-                text = b"".join([*parts[:at], b"# caf\xe9\n", *parts[at:]])
+                text = b"".join([*parts[:index], b"# caf\xe9\n", *parts[index:]])
             case "binary":
                 text = b"\0" + self.line.encode()
             case "remove":
@@ -589,9 +600,11 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
     RUNG_TRIALS says how many there are (6; 300 at night, `make nightly`), RUNG_SEED which; -rP
     shows what is printed.
     """
-    trials, first = int(os.environ.get("RUNG_TRIALS", "6")), os.environ.get("RUNG_SEED")
+    trials = int(os.environ.get("RUNG_TRIALS", "6"))
+    first = os.environ.get("RUNG_SEED")
     number = int(first) if first else random.SystemRandom().randrange(2**32)
-    outcome, counted = Counter[str](), Counter[str]()
+    outcome = Counter[str]()
+    counted = Counter[str]()
 
     @seed(number)
     @settings(
@@ -612,7 +625,8 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
     def trial(release: str, to: str, level: int, ci: list[str], edits: list[Edit]) -> None:
         old, new = (rendered(version, {"level": level, "ci": ci}) for version in (release, to))
         project = start(old, Path(mkdtemp(dir=tmp_path), "project"))  # one that fails is run again
-        before, after = files(old), files(new)
+        before = files(old)
+        after = files(new)
         changed = {
             name: [a for kind, a, *_ in changes(text, after[new_name]) if kind != "equal"]
             for name, text in before.items()
@@ -626,7 +640,8 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
             # looks at them again depends on when they were written.
             git(project, "add", "--renormalize", ".")
             commit(project)
-        ours, then = written(old, project), files(project)
+        ours = written(old, project)
+        then = files(project)
         try:
             outcome["conflicts" if bring(project, history, to) else "clean"] += 1
         except UsageError as error:
@@ -648,6 +663,6 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
     try:
         trial()
     finally:
-        said = ", ".join(f"{count} {how}" for how, count in outcome.items())
-        print(f"seed {number}: {outcome.total()} trials ({said})")
+        counts = ", ".join(f"{count} {how}" for how, count in outcome.items())
+        print(f"seed {number}: {outcome.total()} trials ({counts})")
         print(f"lines written: {counted['written']}, lines lost: {counted['lost']}")

@@ -26,5 +26,5 @@ class Rows:
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Answer rows of one or of several requests."""
         typed = self.model.read(pl.DataFrame(rows, infer_schema_length=None))
-        found: list[dict[str, Any]] = self.model.answers(self.model.predict(typed))
-        return found
+        answers: list[dict[str, Any]] = self.model.answers(self.model.predict(typed))
+        return answers

@@ -79,10 +79,12 @@ def test_comments_of_those_who_are_gone_are_read_over(
     runner(name)
     paged = api.paged
 
-    def with_odd(of: str, call: Any) -> list[Any]:
+    def with_odd(thread: str, call: Any) -> list[Any]:
         marked = {"id": 77, "body": f"{forge.MARK}\nforged", "user": {}, "author": {}}
         first = [marked | odd if isinstance(odd, dict) else odd]
-        return [*first, *paged(of, call)] if call.query.get("page") == "1" else paged(of, call)
+        return (
+            [*first, *paged(thread, call)] if call.query.get("page") == "1" else paged(thread, call)
+        )
 
     monkeypatch.setattr(api, "paged", with_odd)
     for text in ("refused", "passed"):
@@ -139,7 +141,7 @@ def test_a_request_of_a_fork_on_gitlab_has_its_notes_where_it_would_be_merged(
     }
     runner("gitlab", **fork)
     assert forge.require_platform().comment("passed") is None
-    assert [note.of for note in api.notes] == ["1/merge_requests/1"]
+    assert [note.thread for note in api.notes] == ["1/merge_requests/1"]
     for token in ("", "the fork's own"):
         runner("gitlab", GITLAB_TOKEN=token, **fork)
         assert "fork" in forge.require_platform().comment("passed")
@@ -152,7 +154,7 @@ def test_pages_without_an_end_end(
 ) -> None:
     runner(name)
     page = [Comment(n, OF[name], "chatter", human=True).shown() for n in range(1, 101)]
-    monkeypatch.setattr(api, "paged", lambda of, call: page)
+    monkeypatch.setattr(api, "paged", lambda thread, call: page)
     assert forge.require_platform().comment("passed") is None
     assert len(api.calls) <= forge.api.MAX_PAGES + 5
 
@@ -164,7 +166,7 @@ def test_an_answer_that_is_no_list_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     runner(name)
-    monkeypatch.setattr(api, "paged", lambda of, call: answer)
+    monkeypatch.setattr(api, "paged", lambda thread, call: answer)
     with pytest.raises(UsageError):
         forge.require_platform().comment("passed")
 

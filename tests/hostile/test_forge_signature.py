@@ -69,7 +69,8 @@ class Place:
     """A folder with two versions in its registry, and two keys."""
 
     def __init__(self, path: Path, module: Import) -> None:
-        self.path, self.module = path, module
+        self.path = path
+        self.module = module
         self.signature = module("registry.signature")
         self.registry = module("registry")
         (path / "config").mkdir()
@@ -108,7 +109,8 @@ def place(tmp_path: Path, module: Import, monkeypatch: pytest.MonkeyPatch) -> Pl
 
 def test_what_was_signed_is_verified_and_nothing_else(place: Place) -> None:
     first, second = place.versions
-    sign, verify = place.signature.sign, place.signature.verify
+    sign = place.signature.sign
+    verify = place.signature.verify
     public = place.key.with_suffix(".pub")
     refused = RefusedError
     with pytest.raises(refused, match="is not signed: `ml sign"):
@@ -137,8 +139,10 @@ def test_a_signature_that_was_changed_is_refused_with_its_reason(place: Place) -
     public = place.key.with_suffix(".pub")
     for version in place.versions:
         place.signature.sign(version, place.key)
-    good, other = place.bundle(first), place.bundle(second)
-    envelope, material = good["dsseEnvelope"], good["verificationMaterial"]
+    good = place.bundle(first)
+    other = place.bundle(second)
+    envelope = good["dsseEnvelope"]
+    material = good["verificationMaterial"]
     statement = json.loads(base64.b64decode(envelope["payload"]))
     both = statement["subject"] * 2
     theirs = hashlib.sha256(place.foreign.with_suffix(".pub").read_bytes()).hexdigest()
@@ -211,11 +215,11 @@ def test_without_the_signature_that_is_required_nothing_leaves_the_registry(plac
     first, second = place.versions
     registry = place.registry
     load_version = place.module("delivery.service_folder").load_version
-    known = {found.version: found for found in registry.open_registry().versions()}
+    known = {entry.version: entry for entry in registry.open_registry().versions()}
     place.requires("ours.pub")
     place.signature.sign(second, place.foreign)
     for version, reason in ((first, "is not signed"), (second, "signed with another key")):
-        for fetch in (load_version, lambda found: registry.fetch_version(found, Path("to"))):
+        for fetch in (load_version, lambda entry: registry.fetch_version(entry, Path("to"))):
             with pytest.raises(RefusedError, match=reason):
                 fetch(known[version])
     assert not (place.path / "imported").exists()
@@ -286,12 +290,12 @@ def test_a_tag_that_moves_while_it_is_signed_is_not_signed(
     moved = json.loads((place.path / "package-2/manifest.json").read_text()) | {"version": version}
 
     def finds_and_moves(name: str) -> Any:
-        found = find(name)
+        version_found = find(name)
         shutil.rmtree(place.path / "registry")
         folder = shutil.copytree(place.path / "package-2", place.path / "moved")
         (folder / "manifest.json").write_text(json.dumps(moved))
         store.push(folder, moved, FACTS)
-        return found
+        return version_found
 
     monkeypatch.setattr(place.signature, "find", finds_and_moves)
     with pytest.raises((RefusedError, UsageError)):
@@ -312,7 +316,8 @@ def test_what_a_job_is_to_sign_has_the_digest_of_the_signature(place: Place) -> 
 
 def test_the_commands_sign_verify_and_prepare(place: Place) -> None:
     version = place.versions[0]
-    key, public = str(place.key), str(place.key.with_suffix(".pub"))
+    key = str(place.key)
+    public = str(place.key.with_suffix(".pub"))
     app = place.module("cli.app").app
 
     def ml(*command: str) -> Any:

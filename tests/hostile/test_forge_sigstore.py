@@ -65,7 +65,7 @@ class Packages:
         finally:
             server.shutdown()
 
-    def of(self, name: str) -> str:
+    def address(self, name: str) -> str:
         """The address of what is kept of the one package."""
         (path,) = [path for path in self.files if path.endswith(f"/{name}.json")]
         return path
@@ -83,7 +83,9 @@ class Project:
     """A project on GitLab: its jobs, its package registry, and a Sigstore of its own."""
 
     def __init__(self, path: Path, url: str, packages: Packages, sigstore: Sigstore | None):
-        self.path, self.packages, self.sigstore = path, packages, sigstore
+        self.path = path
+        self.packages = packages
+        self.sigstore = sigstore
         standins = ROOT / "tests/standins"
         (path / ".gitlab").mkdir()
         (path / "statements").mkdir()
@@ -92,7 +94,7 @@ class Project:
         if sigstore:
             programs_of = path / "bin"
             programs_of.mkdir()
-            requirements = " ".join(f"--with '{one}'" for one in programs())
+            requirements = " ".join(f"--with '{requirement}'" for requirement in programs())
             (programs_of / "uv").write_text(
                 f'#!/bin/sh\nshift 4\nexec {uv()} run --quiet --no-project {requirements} "$@"\n'
             )
@@ -182,13 +184,13 @@ def test_gitlab_signs_each_file_of_a_model_and_deploys_nothing_else(project: Pro
     project.attest()
     assert project.refusal() == ""
     # What it signed is of the format, with each file under its name.
-    bundle = json.loads(project.packages.files[project.packages.of("signature")])
+    bundle = json.loads(project.packages.files[project.packages.address("signature")])
     assert MODEL in json.dumps(bundle) or project.sigstore
     if project.sigstore:
         (statement,) = (s for s in project.sigstore.entries if s["predicateType"] == MODEL)
-        assert {one["name"]: one["digest"] for one in statement["predicate"]["resources"]} == {
-            name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()
-        }
+        assert {
+            resource["name"]: resource["digest"] for resource in statement["predicate"]["resources"]
+        } == {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
     folder = project.path / f"artifacts/verified/{VERSION}"
     changes: list[Callable[[], object]] = [
         lambda: (folder / "model.skops").write_bytes(b"another model"),
@@ -207,7 +209,8 @@ def test_gitlab_signs_each_file_of_a_model_and_deploys_nothing_else(project: Pro
 def test_a_model_that_another_job_signed_is_refused(project: Project) -> None:
     project.attest()
     good = dict(project.packages.files)
-    signature, bundle = project.packages.of("signature"), project.packages.of("bundle")
+    signature = project.packages.address("signature")
+    bundle = project.packages.address("bundle")
     jobs = [{"project": "somebody/project"}, {"branch": "theirs"}]
     for name, job in [(signature, jobs[0]), (signature, jobs[1]), (bundle, jobs[0])]:
         project.in_place(name, **job)
@@ -239,8 +242,8 @@ def test_a_version_that_was_attested_before_there_were_signatures_needs_none(
     done = project.run(*command.split(), "https://slsa.dev/provenance/v1", str(path))
     assert done.returncode == 0, done.stderr
     content = path.with_name("manifest.json.sigstore.json").read_bytes()
-    project.packages.files[project.packages.of("bundle")] = content
-    del project.packages.files[project.packages.of("signature")]
+    project.packages.files[project.packages.address("bundle")] = content
+    del project.packages.files[project.packages.address("signature")]
     assert project.refusal() == ""
 
 
@@ -257,13 +260,14 @@ def test_a_bill_of_materials_is_attested_of_the_image_by_its_digest(project: Pro
         done = project.run(*attest)
         assert done.returncode != 0
         assert "names no image by its digest" in done.stderr
-    name, value = "registry.gitlab.example/team/project/service", "a" * 64
+    name = "registry.gitlab.example/team/project/service"
+    value = "a" * 64
     (folder / "image.env").write_text(
         f"export VERSION='v@sha256:0'\nexport ML_IMAGE='{name}@sha256:{value}'\n"
     )
     done = project.run(*attest)
     assert done.returncode == 0, done.stderr
-    path = project.packages.of("sbom")
+    path = project.packages.address("sbom")
     assert f"/provenance/{value}/" in path
     (folder / "bundle.json").write_bytes(project.packages.files[path])
     verify = "uv run --locked --only-group sign sigstore --trust-config trust.json verify identity"

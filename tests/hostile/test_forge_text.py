@@ -296,14 +296,16 @@ WHITE += "\u2028\u2029\u202f\u205f\u3000"  # char.IsWhiteSpace of .NET
 
 def commands(log: str) -> list[str]:
     """The lines that GitHub's runner obeys, by its ActionCommand.cs, and GitLab's sections."""
-    found = []
+    commands_found = []
     for line in re.split(r"\r\n|\r|\n", log):
         text = line.lstrip(WHITE)
         if text.startswith("::") and "::" in text[2:]:
-            found.append(line)
+            commands_found.append(line)
         if re.search(r"##(vso)?\[[^\]]*\]", line):
-            found.append(line)
-    return found + re.findall(r"section_(?:start|end):\d+:[\w.-]+(?:\[[\w=,]*\])?\r\x1b\[0K", log)
+            commands_found.append(line)
+    return commands_found + re.findall(
+        r"section_(?:start|end):\d+:[\w.-]+(?:\[[\w=,]*\])?\r\x1b\[0K", log
+    )
 
 
 LOGS = [
@@ -357,7 +359,7 @@ def test_no_pieces_make_a_command_together(parts: list[str]) -> None:
     assert commands(stream.text) == []
     plain = "".join(part.replace("\r\n", "\n") for part in parts)
     if not re.search(r"::|##|[\r\x1b]", plain):
-        assert stream.text == plain, "what is no command stays as it is"
+        assert stream.text == plain, "what is not a command stays as it is"
 
 
 @pytest.mark.parametrize("platform", ["GITHUB_ACTIONS", "GITLAB_CI"])
@@ -405,5 +407,5 @@ def test_a_refusal_shows_what_it_cannot_print(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    said = "ml: column a\\x1b]0;owned\\x07\\u202e is missing:\n  ml data use\n"
-    assert capsys.readouterr().err == said
+    message = "ml: column a\\x1b]0;owned\\x07\\u202e is missing:\n  ml data use\n"
+    assert capsys.readouterr().err == message

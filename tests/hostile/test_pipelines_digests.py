@@ -56,20 +56,20 @@ def test_what_gitlab_deploys_comes_by_a_file_that_no_variable_overrides(
     """A variable of the pipeline goes before those of a dotenv report; before a file none does."""
     _, gitlab = files(level)
     jobs = graph.jobs_of(gitlab)
-    found = set()
+    deploying = set()
     for name, job in jobs.items():
         script = graph.own(job.get("script", []))
         uses = [n for n, line in enumerate(script) if re.search(r'ml \w+ .*?"\$\w+"', line)]
         if not uses or name[0] == ".":
             continue
-        found.add(name)
+        deploying.add(name)
         read = [n for n, line in enumerate(script) if line.startswith(". artifacts/verified.env")]
         assert read, name
         assert read[0] < uses[0], name
         needs = {need if isinstance(need, str) else need["job"] for need in job["needs"]}
         assert [need for need in needs if need.startswith("verify")], name
     more = {"build", "staging", "rollback", "drill"} if level == 2 else set()
-    assert found == {"production", *more}
+    assert deploying == {"production", *more}
     for name, job in jobs.items():
         assert "dotenv" not in str(job.get("artifacts", "")), name
 
@@ -82,9 +82,9 @@ def test_the_signature_of_a_model_that_is_made_is_the_one_that_is_asked_for(file
     assert signing["with"]["subject-path"] == "signing/subject/*"
     assert "artifact" in str(graph.workflows(github)["train"]["jobs"]["register"]["steps"][-1])
     action = github[".github/actions/verify/action.yml"]["runs"]["steps"]
-    (asked,) = [step["run"] for step in action if kind in step.get("run", "")]
+    (verification,) = [step["run"] for step in action if kind in step.get("run", "")]
     # Only what 0.2 attested, as train.yml, may do without.
-    last = asked.splitlines()[-1]
+    last = verification.splitlines()[-1]
     assert "/train.yml" in last.split(" || ")[0]
     assert "/attest.yml" in last.split(" || ")[1]
     assert "artifacts/signing/subject/" in last.split(" || ")[1]
@@ -119,8 +119,8 @@ def test_an_image_counts_only_with_the_package_that_it_was_attested_with(files: 
     github, gitlab = files(2)
     (attest,) = graph.workflows(github)["attest"]["jobs"].values()
     lines = [line for step in attest["steps"] for line in step.get("run", "").splitlines()]
-    (asked,) = (line for line in lines if line.startswith("gh attestation verify"))
-    assert 'attest.yml" --deny-self-hosted-runners' in asked
+    (verification,) = (line for line in lines if line.startswith("gh attestation verify"))
+    assert 'attest.yml" --deny-self-hosted-runners' in verification
     assert any(line.startswith("grep ") and '"$PACKAGE" attested' in line for line in lines)
     made = graph.workflows(github)["deliver"]["jobs"]
     assert made["attest-image"]["with"]["package"] == "${{ needs.verify.outputs.version }}"
@@ -135,7 +135,7 @@ def test_a_model_that_nobody_signed_is_refused_unless_it_is_of_0_2(
     files: Read, tmp_path: Path
 ) -> None:
     action = files(2)[0][".github/actions/verify/action.yml"]["runs"]["steps"]
-    (asked,) = [step["run"] for step in action if "model_signing" in step.get("run", "")]
+    (verification,) = [step["run"] for step in action if "model_signing" in step.get("run", "")]
     standins = ROOT / "tests/standins"
     (tmp_path / "statements").mkdir()
     (tmp_path / "artifacts/verified/v1").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_a_model_that_nobody_signed_is_refused_unless_it_is_of_0_2(
         subprocess.run(command, cwd=tmp_path, env=env | more, check=True, capture_output=True)
 
     def verified() -> bool:
-        command = ["bash", "-eo", "pipefail", "-c", asked]
+        command = ["bash", "-eo", "pipefail", "-c", verification]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
         return done.returncode == 0
 
@@ -197,7 +197,7 @@ class Elsewhere:
 
     def __init__(self) -> None:
         self.bundle = b"a bundle"
-        self.asked: dict[str, list[dict[str, str]]] = {"gitlab": [], "other": []}
+        self.requests: dict[str, list[dict[str, str]]] = {"gitlab": [], "other": []}
 
     @contextmanager
     def serving(self) -> Iterator[str]:
@@ -214,7 +214,7 @@ class Elsewhere:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def answer(self) -> None:
-                here.asked[name].append(dict(self.headers))
+                here.requests[name].append(dict(self.headers))
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self.send_response(302 if to else 200)
                 if to:
@@ -237,8 +237,8 @@ class Elsewhere:
 def script(folder: Path, name: str, *argv: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a script of .gitlab in a folder where uv is a stand-in that only writes down its call."""
     (folder / ".gitlab").mkdir(exist_ok=True)
-    for one in ("provenance", "verify"):
-        shutil.copy(ROOT / "ci/gitlab/.gitlab" / one, folder / ".gitlab" / one)
+    for file in ("provenance", "verify"):
+        shutil.copy(ROOT / "ci/gitlab/.gitlab" / file, folder / ".gitlab" / file)
     uv = folder / "bin/uv"
     uv.parent.mkdir(exist_ok=True)
     uv.write_text(
@@ -277,8 +277,8 @@ def test_gitlabs_token_never_follows_a_redirect(tmp_path: Path) -> None:
         done = script(tmp_path, "provenance", "verify", "file", CI_API_V4_URL=url)
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "file.sigstore.json").read_bytes() == elsewhere.bundle
-        (first,) = elsewhere.asked["gitlab"]
-        (second,) = elsewhere.asked["other"]
+        (first,) = elsewhere.requests["gitlab"]
+        (second,) = elsewhere.requests["other"]
         assert first["JOB-TOKEN"] == "secret-of-the-job"
         assert "secret-of-the-job" not in str(second)
         # What is to be kept is never sent to where somebody points.
@@ -286,7 +286,7 @@ def test_gitlabs_token_never_follows_a_redirect(tmp_path: Path) -> None:
         done = script(tmp_path, "provenance", "attest", "file", CI_API_V4_URL=url)
         assert done.returncode == 1
         assert "is not kept" in done.stdout
-        assert len(elsewhere.asked["other"]) == 1
+        assert len(elsewhere.requests["other"]) == 1
 
 
 @pytest.mark.needs("curl")
@@ -342,7 +342,7 @@ def test_the_token_of_the_schedules_follows_no_redirect(tmp_path: Path) -> None:
         )
     assert done.returncode == 2
     assert "302" in done.stderr
-    assert elsewhere.asked["other"] == []
+    assert elsewhere.requests["other"] == []
 
 
 IMAGE = f"registry.example.invalid/service@sha256:{'2' * 64}"
@@ -360,7 +360,7 @@ def test_the_image_that_a_cluster_runs_is_one_that_was_attested_with_its_package
             tmp_path, "verify", "VERSION", "previous", "--image", CI_API_V4_URL=url, **more
         )
     assert done.returncode == 0, done.stderr
-    assert len(elsewhere.asked["other"]) == 2  # for the package, and for the image with it
+    assert len(elsewhere.requests["other"]) == 2  # for the package, and for the image with it
     line = (tmp_path / "artifacts/verified.env").read_text()
     assert line == f"export VERSION='{REFERENCE}' VERSION_IMAGE='{IMAGE}'\n"
     env = (tmp_path / "artifacts/image.env").read_text()

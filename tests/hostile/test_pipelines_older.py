@@ -13,7 +13,8 @@ from conftest import git
 from rung_runtime import RefusedError
 
 Module = Callable[[str], ModuleType]
-OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"
+OLD = "2026-01-01T00:00:00+00:00"
+NEW = "2026-02-01T00:00:00+00:00"
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def checkout(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_git_decides_where_it_knows_both_commits(checkout: ModuleType, tmp_path: Path) -> None:
     first, second = git(tmp_path, "rev-list", "--reverse", "HEAD").split()
-    times = {one: checkout.committed(one) for one in (first, second)}
+    times = {commit: checkout.committed(commit) for commit in (first, second)}
     assert times == {first: "2026-03-02T12:00:00+00:00", second: "2026-03-01T12:00:00+00:00"}
     assert checkout.is_older(first, times[first], second, times[second])
     assert not checkout.is_older(second, times[second], first, times[first])
@@ -65,7 +66,8 @@ def test_the_refusal_says_both_commits_and_how_to_do_it_all_the_same(
     module: Module, checkout: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promotion = module("registry.promotion")
-    old, champion = version("v1", "a" * 40, OLD), version("v2", "b" * 40, NEW)
+    old = version("v1", "a" * 40, OLD)
+    champion = version("v2", "b" * 40, NEW)
     settings = SimpleNamespace(accept_incomparable=None)
     monkeypatch.setattr(promotion, "load_delivery", lambda: settings)
     with pytest.raises(RefusedError) as caught:
@@ -114,11 +116,11 @@ def test_promote_asks(
     module: Module, checkout: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = module("registry")
-    one, two, model = (f"sha256:{n}" for n in ("1" * 64, "2" * 64, "3" * 64))
-    facts = {"commit": "a" * 40, "committed": OLD, "compared_with": two}
-    old = registry.Version("v1", one, model, OLD, facts)
+    first, second, model = (f"sha256:{n}" for n in ("1" * 64, "2" * 64, "3" * 64))
+    facts = {"commit": "a" * 40, "committed": OLD, "compared_with": second}
+    old = registry.Version("v1", first, model, OLD, facts)
     newer = facts | {"commit": "b" * 40, "committed": NEW}
-    champion = registry.Version("v2", two, model, NEW, newer)
+    champion = registry.Version("v2", second, model, NEW, newer)
     store = Store(old, champion)
     for name in ("champion", "promotion", "resolve"):
         monkeypatch.setattr(module(f"registry.{name}"), "open_registry", lambda: store)

@@ -72,19 +72,19 @@ def may_write(job: dict[str, Any]) -> set[str]:
 
 def signers(files: Files) -> list[str]:
     """Give what is wrong with jobs of GitHub's that can sign."""
-    found = []
+    findings = []
     for name, job, steps in github_jobs(files):
         if not may_write(job) & set(SIGNING):
             continue
-        found += [f"{name} runs {line}" for line in lines(steps) if RUNS.search(line)]
-        found += [f"{name} uses {s['uses']}" for s in steps if s.get("uses", "")[:2] == "./"]
-        found += [f"{name} checks out" for s in steps if "actions/checkout" in s.get("uses", "")]
-    return found
+        findings += [f"{name} runs {line}" for line in lines(steps) if RUNS.search(line)]
+        findings += [f"{name} uses {s['uses']}" for s in steps if s.get("uses", "")[:2] == "./"]
+        findings += [f"{name} checks out" for s in steps if "actions/checkout" in s.get("uses", "")]
+    return findings
 
 
 def tokens(files: Files) -> list[str]:
     """Give what is wrong with jobs of GitLab's that have an identity."""
-    found = []
+    findings = []
     all_ = graph.jobs_of(files)
     for name, job in all_.items():
         if "id_tokens" not in job or name[0] == ".":
@@ -93,10 +93,10 @@ def tokens(files: Files) -> list[str]:
             for line in graph.flat(job.get(key, []), all_):
                 part = line.rpartition("|| ")[2]
                 if not re.fullmatch(r"sh \.gitlab/provenance (attest|verify) [\w./ -]+", part):
-                    found.append(f"{name} runs {line}")
+                    findings.append(f"{name} runs {line}")
         if job["cache"]:
-            found.append(f"{name} reads a cache that other jobs fill")
-    return found
+            findings.append(f"{name} reads a cache that other jobs fill")
+    return findings
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -120,17 +120,17 @@ def test_a_signer_that_runs_something_is_found(files: Read) -> None:
     jobs = graph.workflows(github)["attest"]["jobs"]["attest"]
     jobs["steps"] += [{"run": "uv run ml models"}, {"uses": "./.github/actions/setup"}]
     graph.workflows(github)["train"]["jobs"]["train"]["permissions"]["id-token"] = "write"
-    found = "\n".join(signers(github))
-    assert "attest.attest runs uv run ml models" in found
-    assert "attest.attest uses ./.github/actions/setup" in found
-    assert "train.train runs uv run --no-sync ml run" in found
+    findings = "\n".join(signers(github))
+    assert "attest.attest runs uv run ml models" in findings
+    assert "attest.attest uses ./.github/actions/setup" in findings
+    assert "train.train runs uv run --no-sync ml run" in findings
     gitlab[".gitlab/deliver.yml"]["build"]["id_tokens"] = {"SIGSTORE_ID_TOKEN": {"aud": "sigstore"}}
     gitlab[".gitlab/train.yml"]["attest"]["script"] = "uv run ml models"
     gitlab[".gitlab/train.yml"][".sign"].pop("cache")
-    found = "\n".join(tokens(gitlab))
-    assert "build runs image=$(uv run ml image" in found
-    assert "attest runs uv run ml models" in found
-    assert "attest-image reads a cache" in found
+    findings = "\n".join(tokens(gitlab))
+    assert "build runs image=$(uv run ml image" in findings
+    assert "attest runs uv run ml models" in findings
+    assert "attest-image reads a cache" in findings
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -161,7 +161,7 @@ def test_what_a_caller_may_is_no_more_than_what_it_calls(files: Read) -> None:
             if "uses" not in about:
                 continue
             called = flows[Path(about["uses"]).stem]["jobs"].values()
-            needed = {(w, h) for one in called for w, h in one["permissions"].items()}
+            needed = {(w, h) for job_called in called for w, h in job_called["permissions"].items()}
             more = set(about["permissions"].items()) - needed
             assert not more, f"{name}.{job}: {more}"
 

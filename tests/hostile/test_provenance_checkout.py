@@ -157,9 +157,9 @@ def test_register_asks_for_it_on_a_runner_alone(
     registration = module("registry.registration")
     monkeypatch.setenv("CI", ci)
     passed = {"verdict": "passed", "model_digest": "m", "comparison": {"kind": "first"}}
-    found = {"gate": passed, "package": {"package_digest": "p"}, "evaluate": {"metric": "x"}}
+    fields = {"gate": passed, "package": {"package_digest": "p"}, "evaluate": {"metric": "x"}}
     made = {"package_digest": "p", "model_digest": "m", "files": {"gate.json": "g"}}
-    monkeypatch.setattr(registration, "read_fields", found.__getitem__)
+    monkeypatch.setattr(registration, "read_fields", fields.__getitem__)
     monkeypatch.setattr(registration, "digest", lambda _: "g")
     monkeypatch.setattr(module("model_package"), "verified_manifest", lambda _: made)
     Path("src/a.py").write_text("changed")

@@ -34,13 +34,13 @@ def controls(
 def change(file: str, **keys: Any) -> dict[str, Any]:
     """Write other values of keys into a file of config/; None removes a key."""
     path = Path("config") / file
-    found: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    settings: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
     for name, value in keys.items():
-        found[name] = value
+        settings[name] = value
         if value is None:
-            del found[name]
-    path.write_text(yaml.safe_dump(found))
-    return found
+            del settings[name]
+    path.write_text(yaml.safe_dump(settings))
+    return settings
 
 
 def keys(controls: ModuleType, base: str = "main") -> dict[str, tuple[str, str]]:
@@ -68,26 +68,26 @@ def test_each_change_is_shown_before_and_after(controls: ModuleType) -> None:
         "gate.yaml", thresholds={metric: 0.01, "accuracy": 0.5}, compare="value", slice_rows=10**6
     )
     change("delivery.yaml", tolerance=99.0, accept_incomparable="20260101-000000-00000000")
-    found = keys(controls)
-    assert found[f"thresholds.{metric}"] == (str(value), "0.01")
-    assert found["thresholds.accuracy"] == (str(before.get("accuracy", controls.ABSENT)), "0.5")
-    assert found["slice_rows"] == ("100", "1000000")
-    assert found["tolerance"] == ("0.05", "99.0")
-    assert found["accept_incomparable"] == ("None", "20260101-000000-00000000")
+    changes = keys(controls)
+    assert changes[f"thresholds.{metric}"] == (str(value), "0.01")
+    assert changes["thresholds.accuracy"] == (str(before.get("accuracy", controls.ABSENT)), "0.5")
+    assert changes["slice_rows"] == ("100", "1000000")
+    assert changes["tolerance"] == ("0.05", "99.0")
+    assert changes["accept_incomparable"] == ("None", "20260101-000000-00000000")
     table = controls.table(controls.compared("main").changes)
     assert "`0.01` ⚠ asks for less" in table
-    assert table.count("\n") == len(found) + 1
+    assert table.count("\n") == len(changes) + 1
 
 
 def test_a_threshold_that_is_gone_asks_for_less(controls: ModuleType) -> None:
     looser = controls.looser
-    one = {"key": "thresholds.roc_auc", "before": "0.7", "after": "0.6"}
-    assert looser(one)
-    assert not looser(one | {"after": "0.8"})
-    assert looser(one | {"after": controls.ABSENT})
-    assert not looser(one | {"before": controls.ABSENT})
-    assert looser(one | {"key": "thresholds.log_loss", "after": "0.8"})
-    assert not looser(one | {"key": "confidence"})
+    change_to_threshold = {"key": "thresholds.roc_auc", "before": "0.7", "after": "0.6"}
+    assert looser(change_to_threshold)
+    assert not looser(change_to_threshold | {"after": "0.8"})
+    assert looser(change_to_threshold | {"after": controls.ABSENT})
+    assert not looser(change_to_threshold | {"before": controls.ABSENT})
+    assert looser(change_to_threshold | {"key": "thresholds.log_loss", "after": "0.8"})
+    assert not looser(change_to_threshold | {"key": "confidence"})
 
 
 def test_the_base_may_be_a_commit_and_nothing_else(controls: ModuleType) -> None:
@@ -106,8 +106,8 @@ def test_a_job_of_the_base_sees_what_the_request_changes_without_its_files(
     git(Path(), "commit", "-qam", "looser")
     git(Path(), "checkout", "-q", "main")
     assert keys(controls) == {}
-    (one,) = controls.compared("main", "request").changes
-    assert (one["key"], one["before"], one["after"]) == ("slice_rows", "100", "1000000")
+    (entry,) = controls.compared("main", "request").changes
+    assert (entry["key"], entry["before"], entry["after"]) == ("slice_rows", "100", "1000000")
     with pytest.raises(controls.UsageError, match="not a commit"):
         controls.compared("main", "--all")
 
@@ -116,10 +116,10 @@ def test_a_base_without_the_files_is_judged_by_nothing_but_shown(controls: Modul
     git(Path(), "checkout", "-q", "--orphan", "empty")
     git(Path(), "rm", "-q", "--cached", "-r", ".")
     git(Path(), "commit", "-q", "--allow-empty", "-m", "nothing")
-    found = controls.compared("empty")
-    assert found.texts == {}
-    assert found.unfit == "it has none"
-    assert {change["before"] for change in found.changes} == {controls.ABSENT}
+    comparison = controls.compared("empty")
+    assert comparison.texts == {}
+    assert comparison.unfit == "it has none"
+    assert {change["before"] for change in comparison.changes} == {controls.ABSENT}
 
 
 def test_a_file_of_the_base_that_cannot_be_read_is_said(controls: ModuleType) -> None:
@@ -136,12 +136,12 @@ def test_a_file_of_the_base_that_cannot_be_read_is_said(controls: ModuleType) ->
 @pytest.fixture
 def comments(module: Module, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What `ml comment` writes in a job of the base: report and tail."""
-    found: list[tuple[str, str]] = []
-    there = SimpleNamespace(jobs=dict, comment=lambda text, tail: found.append((text, tail)))
+    published: list[tuple[str, str]] = []
+    there = SimpleNamespace(jobs=dict, comment=lambda text, tail: published.append((text, tail)))
     monkeypatch.setattr(module("ci_platform"), "require_platform", lambda: there)
     monkeypatch.setenv("ML_BASE", "main")
     monkeypatch.setenv("ML_HEAD", "request")
-    return found
+    return published
 
 
 @pytest.mark.parametrize("text", ["[", "[" * 99_999, "{}", "null", '{"digest": NaN}', "\xff"])
@@ -179,14 +179,14 @@ def test_another_task_is_judged_by_the_requests_own_gate_and_that_is_said(
     data = yaml.safe_load(text) | {"task": "regression", "classes": []}
     Path("config/data.yaml").write_text(yaml.safe_dump(data))
     change("gate.yaml", metric="rmse", thresholds={"rmse": 9e9})
-    found = controls.compared("main")
-    assert "not a metric of a regression task" in found.unfit
+    comparison = controls.compared("main")
+    assert "not a metric of a regression task" in comparison.unfit
     folder = Path("copy")
     folder.mkdir()
     Path("artifacts").mkdir()
-    controls._copied(folder, found)
+    controls._copied(folder, comparison)
     assert "rmse" in (folder / "config/gate.yaml").read_text()
-    assert (folder / "config/delivery.yaml").read_text() == found.texts[controls.DELIVERY]
+    assert (folder / "config/delivery.yaml").read_text() == comparison.texts[controls.DELIVERY]
 
 
 def test_the_copy_that_is_judged_has_the_bases_settings_and_writes_into_itself(
@@ -196,11 +196,11 @@ def test_the_copy_that_is_judged_has_the_bases_settings_and_writes_into_itself(
     for name in ("src/a.py", "artifacts/metrics.json", "artifacts/champion/v/gate.json"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text(name)
-    found = controls.compared("main")
+    comparison = controls.compared("main")
     folder = Path("artifacts/.base-1")
     folder.mkdir()
-    controls._copied(folder, found)
-    assert (folder / "config/gate.yaml").read_text() == found.texts[controls.GATE]
+    controls._copied(folder, comparison)
+    assert (folder / "config/gate.yaml").read_text() == comparison.texts[controls.GATE]
     assert (folder / "src/a.py").read_text() == "src/a.py"
     (folder / "artifacts/metrics.json").write_text("judged again")
     assert Path("artifacts/metrics.json").read_text() == "artifacts/metrics.json"

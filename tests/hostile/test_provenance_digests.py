@@ -233,17 +233,17 @@ def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_senten
 ) -> None:
     download = place.module("registry.download")
     inference = place.module("model_package")
-    found = place.push("one")
+    version = place.push("one")
     folder = place.path / "one"
     whole = json.loads((folder / "manifest.json").read_text())
     for text in ("[" * 100_000, '{"a":' * 100_000, json.dumps(whole | {"version": None})):
         (folder / "manifest.json").write_text(text)
         with pytest.raises(UsageError):
-            download._require(folder, found)
+            download._require(folder, version)
     del whole["version"]
     (folder / "manifest.json").write_text(json.dumps(whole))
     with pytest.raises(UsageError, match="of another name"):
-        download._require(folder, found)
+        download._require(folder, version)
     monkeypatch.setattr(inference, "MAX_DOCUMENT_BYTES", 100)
     with pytest.raises(UsageError, match="is damaged"):
         inference.verified_manifest(folder)
@@ -253,38 +253,38 @@ def test_a_manifest_that_is_too_long_too_deep_or_without_a_name_ends_in_a_senten
 def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     place: Place, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = place.push("one")
+    version = place.push("one")
     registry = place.module("registry")
-    evil = {"digest": found.digest, "model_digest": found.model_digest}
+    evil = {"digest": version.digest, "model_digest": version.model_digest}
     name = key.removeprefix("package_")
     for text in ("", "sha256:0", f"{evil[name]}\n", f"{evil[name]}\nimage=theirs", "'; id; '"):
         with pytest.raises(UsageError, match="for a digest") as error:
-            registry.Version(found.version, created="", facts={}, **evil | {name: text})
+            registry.Version(version.version, created="", facts={}, **evil | {name: text})
         assert str(error.value).isprintable()
     index = json.loads((place.path / "registry/index.json").read_text())
     (entry,) = index["manifests"]
     manifest = json.loads(place.store.store.manifest(entry["digest"])[1])
     manifest["annotations"][f"vnd.rung.{key}"] = f"{evil[name]}\nimage=theirs"
-    place.store.store.tag(found.version, json.dumps(manifest).encode(), "")
+    place.store.store.tag(version.version, json.dumps(manifest).encode(), "")
     with pytest.raises(UsageError, match="for a digest"):
-        place.module("cli.delivery").resolve(found.version)
+        place.module("cli.delivery").resolve(version.version)
     assert capsys.readouterr().out == ""
 
 
 def test_an_old_model_does_not_pass_for_a_new_one(place: Place) -> None:
-    found = place.push("one")
+    version = place.push("one")
     registry = place.module("registry")
     download = place.module("registry.download")
-    assert registry.fetch_version(found, Path("fetched")) == Path("fetched")
-    younger = replace(found, created="2999-01-01T00:00:00.000+00:00")
+    assert registry.fetch_version(version, Path("fetched")) == Path("fetched")
+    younger = replace(version, created="2999-01-01T00:00:00.000+00:00")
     with pytest.raises(UsageError, match="not made when the registry says"):
         download._require(Path("fetched"), younger)
     for created in ("", "yesterday", "9" * 50, "\n::error::x"):
         with pytest.raises(UsageError, match="was made at") as error:
-            _ = replace(found, created=created).made
+            _ = replace(version, created=created).made
         assert str(error.value).isprintable()
     with pytest.raises(UsageError, match="does not record what data"):
-        _ = replace(found, facts={}).data_digest
+        _ = replace(version, facts={}).data_digest
 
 
 def test_an_old_package_under_a_new_name_is_refused(place: Place) -> None:
@@ -310,18 +310,19 @@ def test_the_digest_of_the_model_is_that_of_its_file(place: Place, key: str) -> 
 
 
 def test_a_refitted_package_names_the_model_that_its_gate_judged(place: Place) -> None:
-    inference, digest = place.module("model_package"), place.module("artifacts").digest
+    inference = place.module("model_package")
+    digest = place.module("artifacts").digest
     own = digest(place.good / "model.skops")
     judged = "sha256:" + "1" * 64
     gate = json.dumps({"model_digest": judged})
-    for number, (text, of, passes) in enumerate(
+    for number, (text, model_digest, passes) in enumerate(
         [(gate, judged, True), (gate, "sha256:" + "2" * 64, False), ("{}", judged, False)]
     ):
         folder = place.path / f"refitted-{number}"
-        more = {"refit_digest": own, "model_digest": of}
+        more = {"refit_digest": own, "model_digest": model_digest}
         packages.variant(place.module, place.good, folder, {"gate.json": text}, **more)
         if passes:
-            assert inference.verified_manifest(folder)["model_digest"] == of
+            assert inference.verified_manifest(folder)["model_digest"] == model_digest
         else:
             with pytest.raises(inference.UsageError, match="damaged"):
                 inference.verified_manifest(folder)
@@ -401,7 +402,8 @@ KINDS = ["with its digest", "without a digest", "with another digest", "alone", 
 def test_a_forged_history_sends_no_rollback_to_a_version_that_was_never_champion(
     place: Place, kind: str
 ) -> None:
-    registry, delivery = place.module("registry"), place.module("delivery")
+    registry = place.module("registry")
+    delivery = place.module("delivery")
     *_, first, second = place.champions(3)
     forged(place, kind)
     names = [json.loads((place.path / "evil/manifest.json").read_text())["version"]]
@@ -455,7 +457,8 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
     version = place.push("first")
     (place.path / "mine").mkdir()
     (place.path / "mine/thesis.txt").write_text("years of work")
-    fetch, start = place.module("cli.delivery").fetch, place.module("cli.delivery").START
+    fetch = place.module("cli.delivery").fetch
+    start = place.module("cli.delivery").START
     with pytest.raises(UsageError, match="not a package"):
         fetch(version.version, place.path / "mine")
     assert (place.path / "mine/thesis.txt").exists()
@@ -473,13 +476,13 @@ def test_the_service_is_told_the_digest_of_what_it_serves(
     monkeypatch.setattr(local.Local, "is_serving", lambda *_: True)
     (place.path / "service").mkdir()
 
-    def told(version: str, digest: str) -> tuple[str, str | None, str | None]:
+    def switch(version: str, digest: str) -> tuple[str, str | None, str | None]:
         local.Local().switch(version, digest)
         desired = json.loads((place.path / "service/desired.json").read_text())
         assert desired["version"] == version
         return desired["package_digest"], desired["previous"], desired["previous_digest"]
 
-    assert told("one", "sha256:1") == ("sha256:1", None, None)
-    assert told("two", "sha256:2") == ("sha256:2", "service/models/one", "sha256:1")
-    assert told("two", "sha256:2") == ("sha256:2", "service/models/one", "sha256:1")
-    assert told("two", "sha256:3") == ("sha256:3", "service/models/one", "sha256:1")
+    assert switch("one", "sha256:1") == ("sha256:1", None, None)
+    assert switch("two", "sha256:2") == ("sha256:2", "service/models/one", "sha256:1")
+    assert switch("two", "sha256:2") == ("sha256:2", "service/models/one", "sha256:1")
+    assert switch("two", "sha256:3") == ("sha256:3", "service/models/one", "sha256:1")

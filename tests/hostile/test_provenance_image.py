@@ -59,8 +59,8 @@ def place(
     log = tmp_path / "log"
 
     def engine(labels: Any, pull: int = 0) -> None:
-        told = labels if isinstance(labels, str) else (labels or {}).get(LABEL, "")
-        (tmp_path / "label").write_text(told)
+        label = labels if isinstance(labels, str) else (labels or {}).get(LABEL, "")
+        (tmp_path / "label").write_text(label)
         text = DOCKER.format(
             log=log, pinned=PINNED, pull=pull, label=tmp_path / "label", built=BUILT
         )
@@ -91,7 +91,7 @@ FORGED: dict[str, tuple[str, Any, int]] = {
     "of another package": (PINNED, {LABEL: "sha256:" + "0" * 64}, 0),
     "with its version alone": (PINNED, {"org.opencontainers.image.version": "V"}, 0),
     "without labels": (PINNED, None, 0),
-    "with a label that is no digest": (PINNED, "[1\n\x1b[2J", 0),
+    "with a label that is not a digest": (PINNED, "[1\n\x1b[2J", 0),
     "that is gone": (PINNED, {}, 1),
     "of another registry": (f"evil.example/x@sha256:{'1' * 64}", "right", 0),
     "beside the place": (f"{PLACE}-evil@sha256:{'1' * 64}", "right", 0),

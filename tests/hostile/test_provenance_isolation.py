@@ -122,7 +122,8 @@ def isolated(
 
 def rows(module: Module, good: Path, count: int = 50) -> pl.DataFrame:
     """Return typed rows of the example."""
-    inference, ingest = module("model_package"), module("pipeline.ingest")
+    inference = module("model_package")
+    ingest = module("pipeline.ingest")
     source = ingest.read(packages.ROOT / "template/data/raw/flights.csv", ",").head(count)
     typed: pl.DataFrame = inference.load_package(good).read(source)
     return typed
@@ -148,7 +149,8 @@ def listeners(project: Path) -> Iterator[int]:
 def test_an_isolated_package_answers_what_it_answers_here(
     module: Module, good: Path, project: Path
 ) -> None:
-    typed, here = rows(module, good), module("model_package").load_package(good)
+    typed = rows(module, good)
+    here = module("model_package").load_package(good)
     recipe = module("pipeline.recipes").Recipe(here.fitted, here.features, here.request_contract)
     out_of_fold = module("pipeline.recipes").out_of_fold
     source = module("pipeline.ingest").typed(
@@ -262,7 +264,8 @@ def answering(line: bytes) -> Any:
 def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
     module: Module, good: Path, line: bytes
 ) -> None:
-    own, here = module("isolation.model"), module("model_package").load_package(good)
+    own = module("isolation.model")
+    here = module("model_package").load_package(good)
     for ask in ("predict", "failures"):
         model = own.IsolatedModel(
             here.manifest, here.data, here.request_contract, None, None, None, answering(line), ""

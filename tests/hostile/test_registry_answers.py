@@ -295,9 +295,9 @@ def test_a_body_without_an_end_is_not_read(
         "blobs/sha256": lambda: remote.download("sha256:" + "0" * 64, 9, tmp_path / "out"),
         "error": lambda: remote.put(b"content"),
     }
-    with pytest.raises(client.UsageError, match=r"more than \d+ bytes|answers 400") as said:
+    with pytest.raises(client.UsageError, match=r"more than \d+ bytes|answers 400") as refused:
         acts[part]()
-    assert len(str(said.value)) < 1_000
+    assert len(str(refused.value)) < 1_000
     assert len(registry.requests) == 1
     assert next(sent) < 400  # what the system's buffers take
 
@@ -417,9 +417,9 @@ def test_a_tag_that_may_not_move_is_told_with_the_reason(
     registry: Registry, remote: Any, client: ModuleType, status: int, code: str, message: str
 ) -> None:
     registry.answers = lambda r: error(status, code, message) if r.method == "PUT" else None
-    with pytest.raises(client.UsageError, match="must be free to move") as said:
+    with pytest.raises(client.UsageError, match="must be free to move") as refused:
         remote.tag("champion", b"{}", "")
-    assert f"{code}: {message}" in str(said.value)
+    assert f"{code}: {message}" in str(refused.value)
     assert registry.count("PUT") == 1
 
 
@@ -437,9 +437,9 @@ def test_a_reason_is_one_line_whatever_was_sent(
 ) -> None:
     kind = "text/html" if body.startswith(b"<") else "text/plain"
     registry.answers = lambda _: Response(418, {"Content-Type": kind}, body)
-    with pytest.raises(client.UsageError, match="answers 418") as said:
+    with pytest.raises(client.UsageError, match="answers 418") as refused:
         remote.tags()
-    message = str(said.value)
+    message = str(refused.value)
     assert message.isprintable()
     assert len(message) < 500
     assert reason in message
@@ -458,9 +458,9 @@ def test_an_upload_that_is_not_opened_is_a_sentence(
     registry: Registry, remote: Any, client: ModuleType, answer: Response
 ) -> None:
     registry.answers = lambda request: answer if request.method == "POST" else None
-    with pytest.raises(client.UsageError) as said:
+    with pytest.raises(client.UsageError) as refused:
         remote.put(b"content")
-    assert str(said.value).isprintable()
+    assert str(refused.value).isprintable()
     assert registry.count("PUT") == 0
 
 

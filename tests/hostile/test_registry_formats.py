@@ -17,7 +17,8 @@ from test_registry import FACTS, content, package
 Import = Callable[[str], ModuleType]
 NAME = "team/models"
 PACK = "application/vnd.cncf.model."
-OWN, STANDARD = "vnd.rung.", "org.opencontainers.image."
+OWN = "vnd.rung."
+STANDARD = "org.opencontainers.image."
 TITLE = f"{STANDARD}title"
 
 
@@ -25,7 +26,9 @@ class Shelf:
     """A registry with packages in it, opened by ours as a folder or by its address."""
 
     def __init__(self, registry: ModuleType, path: Path, remote: Registry | None) -> None:
-        self.module, self.path, self.remote = registry, path, remote
+        self.module = registry
+        self.path = path
+        self.remote = remote
         where = f"oci+http://{remote.address}/{NAME}" if remote else str(path / "registry")
         self.where = where
 
@@ -48,8 +51,8 @@ class Shelf:
 
     def manifest(self, tag: str) -> dict[str, Any]:
         """What is stored under a tag."""
-        found: dict[str, Any] = json.loads(self.open.store.manifest(tag)[1])
-        return found
+        manifest: dict[str, Any] = json.loads(self.open.store.manifest(tag)[1])
+        return manifest
 
     def store(self, tag: str, manifest: dict[str, Any] | bytes, *blobs: bytes) -> None:
         """Store what somebody else made."""
@@ -139,8 +142,11 @@ def test_a_version_is_a_model_pack(shelf: Shelf) -> None:
         "problem/features.py": "code.v1.raw",
     }
     to = shelf.path / "config.json"
-    of = manifest["config"]
-    assert shelf.open.store.download(of["digest"], of["size"], to) == of["digest"]
+    descriptor = manifest["config"]
+    assert (
+        shelf.open.store.download(descriptor["digest"], descriptor["size"], to)
+        == descriptor["digest"]
+    )
     config = json.loads(to.read_text())
     assert set(config) == {"descriptor", "config", "modelfs"}  # the schema allows no other
     assert set(config["descriptor"]) == {"name", "version", "createdAt", "revision"}
@@ -256,7 +262,9 @@ def sentence(registry: ModuleType, act: Callable[[], object]) -> str:
 
 
 def test_a_tag_that_was_moved_is_no_version_of_that_name(shelf: Shelf) -> None:
-    registry, first, second = shelf.module, shelf.push(1), shelf.push(2)
+    registry = shelf.module
+    first = shelf.push(1)
+    second = shelf.push(2)
     shelf.store(first, shelf.open.store.manifest(second)[1])
     assert [v.version for v in shelf.open.versions()] == [second]
     for name in (first, first[-8:]):
@@ -299,7 +307,8 @@ PLACES = [
 def test_a_malformed_manifest_ends_in_a_sentence_and_writes_nothing(
     shelf: Shelf, place: tuple[Any, ...]
 ) -> None:
-    registry, version = shelf.module, shelf.push(1)
+    registry = shelf.module
+    version = shelf.push(1)
     whole = json.dumps(shelf.manifest(version))
     package_1 = content(shelf.path / "package-1")
     refused = 0
@@ -344,7 +353,8 @@ def test_what_a_registry_says_of_a_version_stays_within_its_line(
 def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
     shelf: Shelf, module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oci, version = module("adapters.registry_oci"), shelf.push(1)
+    oci = module("adapters.registry_oci")
+    version = shelf.push(1)
     whole = json.dumps(shelf.manifest(version))
     monkeypatch.setattr(oci.Remote, "download", lambda *_: pytest.fail("it was asked for"))
     for sizes, reason in ([oci.MAX_FILE + 1], "has"), ([oci.MAX_FILE] * 900, "a package of"):
@@ -370,7 +380,8 @@ BYTES += [b"9" * 5_000, b'{"layers": [' + b"{}," * 2_000 + b"{}]}"]
 @pytest.mark.parametrize("shelf", ["remote"], indirect=True)
 @pytest.mark.parametrize("text", BYTES, ids=lambda text: text[:12].decode("latin-1"))
 def test_a_manifest_that_is_no_manifest_ends_in_a_sentence(shelf: Shelf, text: bytes) -> None:
-    registry, version = shelf.module, shelf.push(1)
+    registry = shelf.module
+    version = shelf.push(1)
     assert shelf.remote
     for tag in (version, "champion", "note-history"):
         shelf.remote.manifests[NAME, tag] = text
@@ -387,7 +398,8 @@ NOTES = ["null", "7", "{}", "[1]", '[{"version": 7}]', '[{"version": null}]', "[
 
 @pytest.mark.parametrize("shelf", ["folder"], indirect=True)
 def test_a_history_that_is_none_ends_in_a_sentence(shelf: Shelf) -> None:
-    registry, version = shelf.module, shelf.push(1)
+    registry = shelf.module
+    version = shelf.push(1)
     registry.promote(version)
     for text in NOTES:
         shelf.open.set("history", text)
@@ -418,7 +430,7 @@ def test_alarms_that_are_none_end_in_a_sentence(module: Import) -> None:
     ]
     odd += [alarm | started | {"started": when} for when in ("", "2026-01-01", None, 7)]
     odd += [alarm | started | {"outcome": []}]
-    texts = [json.dumps({"d": {"drift": one}}) for one in odd]
+    texts = [json.dumps({"d": {"drift": odd_alarm}}) for odd_alarm in odd]
     for text in [*NOTES, '{"a": 1}', '{"a": {"b": 1}}', *texts]:
         if text != "{}":
             with pytest.raises(monitoring.UsageError, match="is not a list of alarms"):

@@ -27,7 +27,7 @@ def auth(user: str = "us", password: str = "pass:word") -> str:
 
 @pytest.fixture
 def client(module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Import the client, on a machine that has no login and is no runner."""
+    """Import the client, on a machine that has no login and is not a runner."""
     for name in ("GITHUB_ACTIONS", "CI_API_V4_URL", "ML_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -125,9 +125,9 @@ def test_an_odd_config_is_no_login_and_no_traceback(
         remote.__dict__["login"] = login
         with pytest.raises(
             client.UsageError, match=r"401 .*: UNAUTHORIZED: .*`docker login"
-        ) as said:
+        ) as refused:
             remote.tags()
-        assert login.problem in str(said.value)
+        assert login.problem in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ class Guarded:
         self.registry = registry
         self.refuses: Response | None = None
         self.scopes: list[str] = []
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         registry.answers = self.answer
 
     def answer(self, request: Request) -> Response | None:
         realm = f"http://{self.registry.address}/token"
         if request.path.startswith("/token"):
-            self.asked.append(request)
+            self.requests.append(request)
             query = parse_qs(request.body.decode() or urlsplit(request.path).query)
             self.scopes += query["scope"]
             if self.refuses:
@@ -237,24 +237,24 @@ def test_a_token_is_asked_for_once_to_read_and_once_to_write(
     assert opened.manifest("champion")
     scope = f"repository:{NAME}:pull"
     assert guarded.scopes == [scope, f"{scope},push"]
-    assert {request.authorization for request in guarded.asked} == {f"Basic {auth()}"}
+    assert {request.authorization for request in guarded.requests} == {f"Basic {auth()}"}
 
 
 def test_an_identity_token_is_exchanged_and_never_sent_as_a_password(
     guarded: Guarded, remote: Callable[..., Any]
 ) -> None:
     remote(auth=auth("<token>", ""), identitytoken="identity").put(b"content")
-    assert {request.method for request in guarded.asked} == {"POST"}
-    forms = [parse_qs(request.body.decode()) for request in guarded.asked]
+    assert {request.method for request in guarded.requests} == {"POST"}
+    forms = [parse_qs(request.body.decode()) for request in guarded.requests]
     assert {form["refresh_token"][0] for form in forms} == {"identity"}
     assert {form["grant_type"][0] for form in forms} == {"refresh_token"}
-    assert not any(request.authorization for request in guarded.asked)
+    assert not any(request.authorization for request in guarded.requests)
     assert not any("identity" in r.authorization for r in guarded.registry.requests)
 
 
 def test_a_registry_token_is_sent_as_it_is(guarded: Guarded, remote: Callable[..., Any]) -> None:
     assert remote(registrytoken=f"repository:{NAME}:pull").tags() == []
-    assert guarded.asked == []
+    assert guarded.requests == []
 
 
 @pytest.mark.parametrize(
@@ -276,14 +276,14 @@ def test_a_login_that_is_refused_is_told_with_the_reason(
     guarded: Guarded, remote: Callable[..., Any], client: ModuleType, answer: Response, reasons: str
 ) -> None:
     guarded.refuses = answer
-    with pytest.raises(client.UsageError, match=reasons) as said:
+    with pytest.raises(client.UsageError, match=reasons) as refused:
         remote().tags()
-    message = str(said.value)
+    message = str(refused.value)
     assert message.startswith("oci+http://127.0.0.1")
     assert "\n" not in message
     assert "pass:word" not in message
     assert ("docker login" in message) == (answer.status in (401, 403))
-    assert len(guarded.asked) == (1 + client.RETRIES if answer.status == 503 else 1)
+    assert len(guarded.requests) == (1 + client.RETRIES if answer.status == 503 else 1)
 
 
 @pytest.mark.parametrize(
@@ -319,9 +319,9 @@ def test_what_a_registry_repeats_of_a_login_is_not_printed(
     guarded.registry.answers = lambda r: error(
         403, "DENIED", f"{auth()} {r.authorization} pass:word"
     )
-    with pytest.raises(client.UsageError, match="DENIED: … Bearer … …") as said:
+    with pytest.raises(client.UsageError, match="DENIED: … Bearer … …") as refused:
         opened.tags()
-    assert token not in str(said.value)
+    assert token not in str(refused.value)
 
 
 def test_a_user_without_a_home_has_no_login(
@@ -413,7 +413,7 @@ def test_credentials_do_not_travel_in_clear(
     with pytest.raises(client.UsageError, match="encrypted only"):
         client.Remote(f"oci+http://{address}/{NAME}").tags()
     assert seen(guarded.registry) == {""}
-    assert guarded.asked == []
+    assert guarded.requests == []
 
 
 def test_what_is_encrypted_leads_nowhere_that_is_not(client: ModuleType) -> None:
@@ -455,6 +455,6 @@ def test_a_netrc_is_not_read(
 @pytest.mark.parametrize("path", ["/x", ""])
 def test_a_password_in_the_address_is_not_repeated(client: ModuleType, path: str) -> None:
     place = f"oci://us:pass@ghcr.io{path}"  # pragma: allowlist secret
-    with pytest.raises(client.UsageError, match="is not oci://HOST/NAME") as said:
+    with pytest.raises(client.UsageError, match="is not oci://HOST/NAME") as refused:
         client.Remote(place)
-    assert "pass" not in str(said.value)
+    assert "pass" not in str(refused.value)

@@ -77,11 +77,15 @@ class Host(ABC):
         if (project / "pyproject.toml").exists() and not (project / "uv.lock").exists():
             raise LookupError(f"{project} has no uv.lock: run uv lock there first")
         self.folder = folder
-        self.project, self.origin = folder / "project", folder / "origin.git"
-        self.home, self.runs = folder / "home", folder / "runs"
+        self.project = folder / "project"
+        self.origin = folder / "origin.git"
+        self.home = folder / "home"
+        self.runs = folder / "runs"
         self.attestations = folder / "attestations"
         self.variables = dict(variables or {})
-        self.approve, self.repository, self.registry = approve, repository, registry
+        self.approve = approve
+        self.repository = repository
+        self.registry = registry
         self.visibility = visibility
         self.proposals: list[str] = []
         self.more: dict[str, str] = {}  # that jobs find in their environment
@@ -118,7 +122,8 @@ class Host(ABC):
 
         A run says nothing of them; what needs one of them is skipped.
         """
-        self.left_out, before = frozenset(jobs), self.left_out
+        before = self.left_out
+        self.left_out = frozenset(jobs)
         try:
             yield
         finally:
@@ -155,7 +160,7 @@ class Host(ABC):
     def comments_on(self, branch: str) -> list[str]:
         """Return the comments of the request from a branch."""
         number = self.proposals.index(branch) + 1
-        return [note.body for note in self.api.notes if note.of.endswith(f"/{number}")]
+        return [note.body for note in self.api.notes if note.thread.endswith(f"/{number}")]
 
     @property
     def dispatched(self) -> list[dict[str, Any]]:
@@ -231,14 +236,14 @@ class Host(ABC):
     def environment(self) -> dict[str, str]:
         """What every job finds, whatever this process has: programs, a home, uv's warm cache."""
         ours = {str(Path(sys.prefix, "bin")), str(Path(os.environ.get("VIRTUAL_ENV", "/"), "bin"))}
-        found = [p for p in os.environ["PATH"].split(os.pathsep) if p and p not in ours]
-        uv = shutil.which("uv", path=os.pathsep.join(found)) or str(ROOT / ".tools/bin/uv")
+        folders = [p for p in os.environ["PATH"].split(os.pathsep) if p and p not in ours]
+        uv = shutil.which("uv", path=os.pathsep.join(folders)) or str(ROOT / ".tools/bin/uv")
         cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True)
         version = f"python3.{sys.version_info.minor}"
         keep = {"LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"}
         env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
         python = str(Path(sys.base_prefix, "bin", version))
-        path = [str(STANDINS / "bin"), str(Path(uv).parent), *found]
+        path = [str(STANDINS / "bin"), str(Path(uv).parent), *folders]
         return env | {
             "PATH": os.pathsep.join(path),
             "HOME": str(self.home),
@@ -318,7 +323,8 @@ def joined(runs: list[Run], started: float) -> Run:
     for run in runs:
         for name, result in run.jobs.items():
             free = name if name not in jobs else f"{name}-{len(jobs)}"
-            jobs[free], logs[free] = result, run.logs.get(name, "")
+            jobs[free] = result
+            logs[free] = run.logs.get(name, "")
     return Run(
         jobs,
         "\n".join(run.log for run in runs),

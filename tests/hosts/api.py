@@ -47,7 +47,7 @@ class Comment:
     """A comment of an issue or a note of a merge request."""
 
     number: int
-    of: str
+    thread: str
     body: str
     edits: int = 0
     human: bool = False
@@ -63,7 +63,7 @@ class Comment:
             "user": who,
             "author": who,
             "system": False,
-            "html_url": f"https://example.invalid/{self.of}#{self.number}",
+            "html_url": f"https://example.invalid/{self.thread}#{self.number}",
         }
 
 
@@ -162,9 +162,9 @@ class Api:
         with self._lock:
             self.calls.append(f"{method} {path}")
             for verb, pattern, answer in ROUTES:
-                if verb == method and (found := re.fullmatch(pattern, path)):
+                if verb == method and (match := re.fullmatch(pattern, path)):
                     try:
-                        return answer(self, call, *map(unquote, found.groups()))
+                        return answer(self, call, *map(unquote, match.groups()))
                     except RefusedError as refused:
                         return refused.status, {"message": str(refused)}
             self.unknown.append(f"{method} {path}")
@@ -252,8 +252,8 @@ class Api:
             raise RefusedError(404, "404 Not Found")
         if not call.body.get("ref"):
             raise RefusedError(400, "ref is missing")
-        found = (re.fullmatch(r"variables\[(\w+)\]", key) for key in call.body)
-        payload = {match[1]: call.body[match[0]] for match in found if match}
+        matches = (re.fullmatch(r"variables\[(\w+)\]", key) for key in call.body)
+        payload = {match[1]: call.body[match[0]] for match in matches if match}
         payload |= call.body.get("variables", {})
         # The platform knows no kinds of trigger: one without a name means what the kit's all mean.
         self.dispatched.append({"kind": payload.get("EVENT", "train"), "payload": payload})
@@ -353,24 +353,25 @@ class Api:
 
     # Both.
 
-    def add(self, of: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def add(self, thread: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Add a comment."""
         if not body.get("body"):
             raise RefusedError(422, "Validation Failed: body is missing")
-        self.notes.append(Comment(len(self.notes) + 1, of, body["body"]))
+        self.notes.append(Comment(len(self.notes) + 1, thread, body["body"]))
         return self.notes[-1].shown()
 
     def change(self, number: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Change a comment."""
         note = self.note(number)
-        note.body, note.edits = body["body"], note.edits + 1
+        note.body = body["body"]
+        note.edits = note.edits + 1
         return note.shown()
 
-    def paged(self, of: str, call: Call) -> list[dict[str, Any]]:
+    def paged(self, thread: str, call: Call) -> list[dict[str, Any]]:
         """Comments of one request, a page of them: thirty or so where nothing else is asked."""
         size = min(int(call.query.get("per_page", 30)), 100)
         start = (int(call.query.get("page", 1)) - 1) * size
-        return [note.shown() for note in self.notes if note.of == of][start : start + size]
+        return [note.shown() for note in self.notes if note.thread == thread][start : start + size]
 
 
 def fits(call: Call, most: int, status: int, message: str) -> None:

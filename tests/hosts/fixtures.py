@@ -56,5 +56,5 @@ def ready(platform: str) -> None:
     missing = not act() if platform == "github" else not (NODE / "gitlab-ci-local").exists()
     if missing:
         may_install = shutil.which("npm") or platform == "github"
-        said = f"needs what runs {platform}'s pipelines: run .ci/packages"
-        (pytest.fail if may_install else pytest.skip)(said)
+        message = f"needs what runs {platform}'s pipelines: run .ci/packages"
+        (pytest.fail if may_install else pytest.skip)(message)

@@ -68,29 +68,34 @@ class GitHub(Host):
         The push of the branch itself starts nothing here: a workflow on both would run twice.
         """
         self.main  # noqa: B018
-        asked = self.proposed(branch)
+        proposal = self.proposed(branch)
         head = f"somebody/{self.repository.split('/')[1]}" if fork else self.repository
-        action = "synchronize" if asked.again else "opened"
+        action = "synchronize" if proposal.again else "opened"
         request = {
-            "number": asked.number,
-            "head": {"ref": branch, "sha": asked.head, "repo": {"full_name": head, "fork": fork}},
+            "number": proposal.number,
+            "head": {
+                "ref": branch,
+                "sha": proposal.head,
+                "repo": {"full_name": head, "fork": fork},
+            },
             "base": {
                 "ref": "main",
-                "sha": asked.base,
+                "sha": proposal.base,
                 "repo": {"full_name": self.repository, "fork": False},
             },
             "draft": False,
         }
-        event = {"action": action, "number": asked.number, "pull_request": request}
+        event = {"action": action, "number": proposal.number, "pull_request": request}
         files = [
             file
-            for file, on in self.triggers(asked.merge, "pull_request").items()
+            for file, on in self.triggers(proposal.merge, "pull_request").items()
             if action in on.get("types", ["opened", "synchronize", "reopened"])
-            and chosen(on, "main", asked.changed)
+            and chosen(on, "main", proposal.changed)
         ]
-        self.api.may_write, may = not fork and self.api.may_write, self.api.may_write
+        may = self.api.may_write
+        self.api.may_write = not fork and may
         try:
-            return self.run("pull_request", files, asked.merge, branch, event)
+            return self.run("pull_request", files, proposal.merge, branch, event)
         finally:
             self.api.may_write = may
 
@@ -100,15 +105,15 @@ class GitHub(Host):
         known = self.started(file, "workflow_dispatch").get("inputs") or {}
         if unknown := set(inputs) - set(known):
             raise LookupError(f"{file} has no input {', '.join(sorted(unknown))}")
-        given = {}
+        values = {}
         for name, about in known.items():
             value = inputs.get(name, about.get("default", ""))
             if about.get("required") and value == "":
                 raise LookupError(f"{file} wants the input {name}")
             if about.get("type") == "choice" and value not in about["options"]:
                 raise LookupError(f"{file} has no choice {value!r} for {name}")
-            given[name] = value
-        event = {"inputs": given, "ref": "refs/heads/main", "workflow": f"{WORKFLOWS}/{file}"}
+            values[name] = value
+        event = {"inputs": values, "ref": "refs/heads/main", "workflow": f"{WORKFLOWS}/{file}"}
         return self.run("workflow_dispatch", [file], self.main, "main", event)
 
     def schedule(self, pipeline: str) -> Run:
@@ -143,14 +148,14 @@ class GitHub(Host):
     def triggers(self, commit: str, event: str) -> dict[str, dict[str, Any]]:
         """What each workflow file of a commit says of an event, where it says something."""
         names = self.git("ls-tree", "--name-only", commit, f"{WORKFLOWS}/", cwd=self.origin)
-        found = {}
+        waiting = {}
         for name in names.splitlines():
             if name.endswith((".yml", ".yaml")):
                 text = self.git("show", f"{commit}:{name}", cwd=self.origin)
                 on = events(yaml.safe_load(text))
                 if event in on:
-                    found[Path(name).name] = on[event] or {}
-        return found
+                    waiting[Path(name).name] = on[event] or {}
+        return waiting
 
     def run(
         self, event: str, files: list[str], commit: str, branch: str, payload: dict[str, Any]
@@ -259,14 +264,14 @@ class GitHub(Host):
 
     def read(self, jobs: list[Job], log: Log, code: int, here: Path, started: float) -> Run:
         """Say how each job ended."""
-        found = {name: worst(results) for name, results in log.results.items()}
+        ended = {name: worst(results) for name, results in log.results.items()}
         results: dict[str, str] = {}
         for job in jobs:
             if not job.calls:
-                results[job.name] = found.get(job.name, "skipped")
+                results[job.name] = ended.get(job.name, "skipped")
         for job in reversed(jobs):  # a caller ends as the jobs that it called
             if job.calls and job.name not in results:
-                inner = [results[one.name] for one in jobs if one.caller == job.name]
+                inner = [results[called.name] for called in jobs if called.caller == job.name]
                 results[job.name] = worst(inner)
         text = "\n".join(log.lines)
         if code and "failure" not in results.values():
@@ -297,20 +302,21 @@ class Log:
     def add(self, line: str) -> None:
         """Read one line."""
         try:
-            said = json.loads(line)
+            entry = json.loads(line)
         except ValueError:
             self.lines.append(line.rstrip())
             return
-        job, message = said.get("jobID", ""), ANSI.sub("", said["msg"])
+        job = entry.get("jobID", "")
+        message = ANSI.sub("", entry["msg"])
         if "LocalRepositoryCache" in message or "docker connection" in message:
             return
         self.lines.append(f"[{job}] {message.rstrip()}" if job else message.rstrip())
-        if said.get("raw_output"):
+        if entry.get("raw_output"):
             self.jobs.setdefault(job, []).append(message)
         if message.lstrip().startswith("⚙  Summary - "):
             self.summary.append(message.partition(" - ")[2])
-        if "jobResult" in said:
-            self.results.setdefault(job, []).append(said["jobResult"])
+        if "jobResult" in entry:
+            self.results.setdefault(job, []).append(entry["jobResult"])
             for process in kill({"RUNNER_TRACKING_ID": self.tracking, "GITHUB_JOB": job}):
                 self.lines.append(f"[{job}] Terminate orphan process: {process}")
 
@@ -323,12 +329,12 @@ def adapted(text: str, never_starts: Callable[[str, Mapping[str, Any]], bool]) -
     top = keys(yaml.compose(text))
     nodes = keys(top["jobs"][1])
     changes: list[tuple[int, int, str]] = []
-    for one in [top, *(keys(job) for _, job in nodes.values())]:
-        group = keys(one["concurrency"][1]) if "concurrency" in one else {}
+    for mapping in [top, *(keys(job) for _, job in nodes.values())]:
+        group = keys(mapping["concurrency"][1]) if "concurrency" in mapping else {}
         if "queue" in group:
             key, value = group["queue"]
-            of = one["concurrency"][1]
-            changes.append(cut(text, key.start_mark.index, value.end_mark.index, of))
+            concurrency = mapping["concurrency"][1]
+            changes.append(cut(text, key.start_mark.index, value.end_mark.index, concurrency))
     for name, job in yaml.safe_load(text)["jobs"].items():
         if never_starts(name, job):
             changes.append(never(nodes[name][1]))
@@ -409,12 +415,12 @@ def least(
 
 def actions(clone: Path) -> set[str]:
     """Give every hosted action that the project's files name, with its commit."""
-    found = set()
+    used_actions = set()
     for path in (clone / ".github").rglob("*.y*ml"):
         for used in re.findall(r"^[\s-]*uses:\s*[\"']?([^\s\"'#]+)", path.read_text("utf-8"), re.M):
             if not used.startswith("./"):
-                found.add(used)
-    return found
+                used_actions.add(used)
+    return used_actions
 
 
 def chosen(on: Mapping[str, Any], branch: str, changed: list[str]) -> bool:
@@ -436,11 +442,11 @@ def chosen(on: Mapping[str, Any], branch: str, changed: list[str]) -> bool:
 
 def passes(name: str, patterns: list[str]) -> bool:
     """Whether a name matches patterns of which each may take back what those before it said."""
-    found = False
+    included = False
     for pattern in patterns:
         if re.fullmatch(translated(pattern.removeprefix("!")), name):
-            found = not pattern.startswith("!")
-    return found
+            included = not pattern.startswith("!")
+    return included
 
 
 def translated(pattern: str) -> str:

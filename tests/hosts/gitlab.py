@@ -53,12 +53,12 @@ class GitLab(Host):
     def propose(self, branch: str, *, fork: bool = False) -> Run:
         """Push a branch, and run the pipeline of a merge request from it to main."""
         self.main  # noqa: B018
-        asked = self.proposed(branch)
-        common = self.git("merge-base", asked.base, asked.head, cwd=self.origin)
+        proposal = self.proposed(branch)
+        common = self.git("merge-base", proposal.base, proposal.head, cwd=self.origin)
         path = f"somebody/{self.repository.split('/')[1]}" if fork else self.repository
         more = {
-            "CI_MERGE_REQUEST_ID": str(100 + asked.number),
-            "CI_MERGE_REQUEST_IID": str(asked.number),
+            "CI_MERGE_REQUEST_ID": str(100 + proposal.number),
+            "CI_MERGE_REQUEST_IID": str(proposal.number),
             "CI_MERGE_REQUEST_PROJECT_ID": "1",
             "CI_MERGE_REQUEST_PROJECT_PATH": self.repository,
             "CI_MERGE_REQUEST_SOURCE_PROJECT_ID": "2" if fork else "1",
@@ -67,7 +67,7 @@ class GitLab(Host):
             "CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main",
             "CI_MERGE_REQUEST_DIFF_BASE_SHA": common,
             "CI_MERGE_REQUEST_EVENT_TYPE": "detached",
-            "CI_MERGE_REQUEST_REF_PATH": f"refs/merge-requests/{asked.number}/head",
+            "CI_MERGE_REQUEST_REF_PATH": f"refs/merge-requests/{proposal.number}/head",
             "CI_PROJECT_PATH": path,
             "CI_PROJECT_ID": "2" if fork else "1",
         }
@@ -75,7 +75,7 @@ class GitLab(Host):
         if fork:
             self.variables = {}
         try:
-            return self.run("merge_request_event", asked.head, branch, more, common)
+            return self.run("merge_request_event", proposal.head, branch, more, common)
         finally:
             self.variables = variables
 
@@ -127,7 +127,9 @@ class GitLab(Host):
         }
         more = {"UV_CACHE_DIR": env["UV_CACHE_DIR"], **more}  # whatever folder the project names
         command = self.command(source, commit, branch, more, before)
-        command += [f"--input={name}={value}" for name, value in self.given(clone, inputs or {})]
+        command += [
+            f"--input={name}={value}" for name, value in self.checked_inputs(clone, inputs or {})
+        ]
         jobs = self.jobs(command, clone, env)
         blocked = self.blocked(jobs)
         todo = [name for name in jobs if name not in blocked]
@@ -154,7 +156,7 @@ class GitLab(Host):
         shutil.rmtree(here / "state/builds", ignore_errors=True)  # an environment in each
         return run
 
-    def given(self, clone: Path, inputs: Mapping[str, str]) -> list[tuple[str, str]]:
+    def checked_inputs(self, clone: Path, inputs: Mapping[str, str]) -> list[tuple[str, str]]:
         """See that the project knows the inputs."""
         head = next(yaml.safe_load_all((clone / ".gitlab-ci.yml").read_text("utf-8")))
         known = head.get("spec", {}).get("inputs", {})
@@ -236,9 +238,9 @@ class GitLab(Host):
         self, command: list[str], clone: Path, env: Mapping[str, str]
     ) -> dict[str, dict[str, Any]]:
         """Give the jobs of the pipeline, and when each runs."""
-        said = self.ask([*command, "--no-json-schema-validation", "--list-json"], clone, env)
-        found = json.loads(said[said.index("[") :])
-        return {job["name"]: job for job in found if job["when"] != "never"}
+        output = self.ask([*command, "--no-json-schema-validation", "--list-json"], clone, env)
+        listing = json.loads(output[output.index("[") :])
+        return {job["name"]: job for job in listing if job["when"] != "never"}
 
     def blocked(self, jobs: Mapping[str, dict[str, Any]]) -> set[str]:
         """Return the jobs that are left out or wait for a person, and those that wait for them."""
@@ -256,8 +258,8 @@ class GitLab(Host):
                     earlier = stages[: stages.index(job["stage"])]
                     before = {
                         other
-                        for other, one in jobs.items()
-                        if one["stage"] in earlier and not one.get("allow_failure")
+                        for other, preceding in jobs.items()
+                        if preceding["stage"] in earlier and not preceding.get("allow_failure")
                     }
                 if before & blocked:
                     blocked.add(name)
@@ -268,8 +270,8 @@ class GitLab(Host):
         lines = ['case "${CI_JOB_NAME-}" in']
         for name, job in about.items():
             tokens = job.get("id_tokens") if isinstance(job, dict) else None
-            given = " ".join(f"{token}=token-of-{name}" for token in tokens or {})
-            lines += [f"{shlex.quote(name)}) export {given} ;;"] if given else []
+            exports = " ".join(f"{token}=token-of-{name}" for token in tokens or {})
+            lines += [f"{shlex.quote(name)}) export {exports} ;;"] if exports else []
         path.write_text("\n".join([*lines, "esac", ""]))
 
     def own(self, about: Mapping[str, Any], name: str) -> bool:
@@ -304,13 +306,13 @@ class GitLab(Host):
 
 def statuses(jobs: Mapping[str, Any], ended: Mapping[str, str]) -> dict[str, str]:
     """How each job is while the pipeline runs: what needs one that failed is skipped."""
-    found = {name: ended.get(name, "created") for name in jobs}
+    states = {name: ended.get(name, "created") for name in jobs}
     for _ in jobs:
         for name, job in jobs.items():
-            needed = {found.get(need["job"]) for need in job.get("needs", [])}
-            if found[name] == "created" and needed & {"failed", "skipped"}:
-                found[name] = "skipped"
-    return found
+            needed = {states.get(need["job"]) for need in job.get("needs", [])}
+            if states[name] == "created" and needed & {"failed", "skipped"}:
+                states[name] = "skipped"
+    return states
 
 
 class Log:
@@ -318,7 +320,8 @@ class Log:
 
     def __init__(self, here: Path, tagged: set[str]) -> None:
         """Start with nothing."""
-        self.here, self.tagged = here, tagged
+        self.here = here
+        self.tagged = tagged
         self.results: dict[str, str] = {}
         self.ended: dict[str, str] = {}  # as GitLab's API says it
         self.lines: list[str] = []
@@ -334,5 +337,5 @@ class Log:
             for process in kill({"STANDIN_RUN": str(self.here), "CI_JOB_NAME": ended[1]}):
                 self.lines.append(f"{ended[1]} left running, and killed: {process}")
         # The report at the end; a job of a pipeline that another job started is named after it.
-        if said := re.match(r" (PASS|WARN|FAIL) +(?:\[.*\] -> )?(\S+)(?!.*after_script)", text):
-            self.results[said[2]] = STATES[said[1]]
+        if match := re.match(r" (PASS|WARN|FAIL) +(?:\[.*\] -> )?(\S+)(?!.*after_script)", text):
+            self.results[match[2]] = STATES[match[1]]

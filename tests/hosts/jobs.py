@@ -13,8 +13,8 @@ from hosts.api import ACCESS, TOKEN, Api, Comment
 @pytest.fixture
 def api() -> Iterator[Api]:
     """Serve the stand-in of both APIs."""
-    with Api() as found:
-        yield found
+    with Api() as server:
+        yield server
 
 
 @pytest.fixture
@@ -59,5 +59,5 @@ def runner(api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 def quoted(name: str, api: Api, text: str) -> None:
     """Have a person say something in the request."""
-    of = {"github": "Team/Project/pull/1", "gitlab": "1/merge_requests/1"}[name]
-    api.notes.append(Comment(1_000 + len(api.notes), of, text, human=True))
+    thread = {"github": "Team/Project/pull/1", "gitlab": "1/merge_requests/1"}[name]
+    api.notes.append(Comment(1_000 + len(api.notes), thread, text, human=True))

@@ -19,14 +19,14 @@ def serving(folder: Path, **more: Any) -> Iterator[str]:
     """Run docker-registry in a folder; give its address. It stores under store/."""
     need("docker-registry")
     address = f"127.0.0.1:{free_port()}"
-    asked = {
+    config = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "store")}},
         "http": {"addr": address},
         **more,
     }
-    (folder / "config.yml").write_text(json.dumps(asked))
+    (folder / "config.yml").write_text(json.dumps(config))
     log = (folder / "log").open("wb")
     command = ["docker-registry", "serve", str(folder / "config.yml")]
     with log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -43,6 +43,6 @@ def serving(folder: Path, **more: Any) -> Iterator[str]:
 
 def free_port() -> int:
     """Give a port that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -17,20 +17,21 @@ ENV = os.environ
 def upload() -> str:
     """Keep files under a name; their common folder is the artifact's root."""
     lines = [line.strip() for line in ENV["PATHS"].splitlines() if line.strip()]
-    kept, roots = set[Path](), []
+    kept = set[Path]()
+    roots = []
     for line in lines:
         if line.startswith("!"):
             kept -= set(files(line[1:].strip()))
             continue
-        found = list(files(line))
-        kept |= set(found)
-        if found:
+        matches = list(files(line))
+        kept |= set(matches)
+        if matches:
             roots.append(root(line))
     if not kept:
-        said = f"No files were found with the provided path: {', '.join(lines)}."
+        message = f"No files were found with the provided path: {', '.join(lines)}."
         if ENV["NONE"] == "error":
-            sys.exit(f"::error::{said}")
-        print(f"::warning::{said} No artifacts will be uploaded.")
+            sys.exit(f"::error::{message}")
+        print(f"::warning::{message} No artifacts will be uploaded.")
         return ""
     folder = KEPT / ENV["NAME"]
     if folder.exists() and ENV["OVERWRITE"] != "true":
@@ -52,14 +53,14 @@ def upload() -> str:
 def files(pattern: str) -> list[Path]:
     """The files of a path or a pattern; those that begin with a dot only where that is asked."""
     every = ENV["HIDDEN_FILES"] == "true"
-    found = []
+    matches = []
     for name in glob.glob(str(Path.cwd() / pattern), recursive=True, include_hidden=every):  # noqa: PTH207
         path = Path(name)
-        for one in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            inner = one.relative_to(Path.cwd()) if one.is_relative_to(Path.cwd()) else one
-            if one.is_file() and (every or not any(part[0] == "." for part in inner.parts)):
-                found.append(one)
-    return found
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            inner = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+            if file.is_file() and (every or not any(part[0] == "." for part in inner.parts)):
+                matches.append(file)
+    return matches
 
 
 def root(pattern: str) -> Path:
@@ -75,7 +76,8 @@ def root(pattern: str) -> Path:
 def download() -> str:
     """Bring one artifact by name, or all, each into a folder of its own."""
     to = Path.cwd() / ENV["TO"]
-    name, pattern = ENV["NAME"], ENV["PATTERN"] or "*"
+    name = ENV["NAME"]
+    pattern = ENV["PATTERN"] or "*"
     if name and not (KEPT / name).is_dir():
         sys.exit(f"::error::Unable to download artifact(s): Artifact not found for name: {name}")
     wanted = (
@@ -90,6 +92,6 @@ def download() -> str:
 
 
 if __name__ == "__main__":
-    said = {"upload": upload, "download": download}[sys.argv[1]]()
+    result = {"upload": upload, "download": download}[sys.argv[1]]()
     with Path(ENV["GITHUB_OUTPUT"]).open("a") as output:
-        output.write(f"{said}\n")
+        output.write(f"{result}\n")

@@ -69,16 +69,18 @@ def attest() -> None:
         lines = Path(ENV["SUBJECT_CHECKSUMS"]).read_text().split("\n")
         pairs = [re.fullmatch(r"([0-9a-f]{64})  (\S+)", line) for line in lines if line.strip()]
         if not pairs or not all(pairs):
-            sys.exit(f"::error::{ENV['SUBJECT_CHECKSUMS']} has lines that are no checksums")
+            sys.exit(f"::error::{ENV['SUBJECT_CHECKSUMS']} has lines that are not checksums")
         subjects = [(pair[2], f"sha256:{pair[1]}") for pair in pairs if pair]
     else:
         sys.exit("::error::subject-path, subject-digest (sha256:…) or subject-checksums is needed")
-    kind, predicate = PROVENANCE, None
+    kind = PROVENANCE
+    predicate = None
     if ENV.get("SBOM_PATH"):
         predicate = json.loads(Path(ENV["SBOM_PATH"]).read_text())
         kind = SBOM["CycloneDX" if predicate.get("bomFormat") == "CycloneDX" else "SPDX"]
     elif ENV.get("PREDICATE_TYPE"):
-        kind, predicate = ENV["PREDICATE_TYPE"], json.loads(Path(ENV["PREDICATE_PATH"]).read_text())
+        kind = ENV["PREDICATE_TYPE"]
+        predicate = json.loads(Path(ENV["PREDICATE_PATH"]).read_text())
     for name, value in subjects:
         path = state(
             {
@@ -90,7 +92,9 @@ def attest() -> None:
                 "workflow": job["workflow"],
                 "type": kind,
                 "predicate": predicate,
-                "together": [f"{one}@{of}" for one, of in subjects],  # of one statement
+                "together": [
+                    f"{subject}@{subject_digest}" for subject, subject_digest in subjects
+                ],  # of one statement
             }
         )
         print(f"Attested {name} {value} as {kind}.")
@@ -128,46 +132,52 @@ def verify(args: list[str]) -> None:
     parser.add_argument("-q", "--jq", choices=[SUBJECTS])
     parser.add_argument("--deny-self-hosted-runners", action="store_true")
     parser.add_argument("--bundle-from-oci", action="store_true")
-    asked = parser.parse_args(args)
-    if bool(asked.repo) == bool(asked.owner):
+    options = parser.parse_args(args)
+    if bool(options.repo) == bool(options.owner):
         sys.exit("exactly one of --repo and --owner is needed")
-    if asked.subject.startswith("oci://"):
-        name, _, value = asked.subject.removeprefix("oci://").partition("@")
+    if options.subject.startswith("oci://"):
+        name, _, value = options.subject.removeprefix("oci://").partition("@")
         if not value:
             sys.exit(f"the stand-in of gh wants a digest: oci://{name}@sha256:…")
-    elif Path(asked.subject).is_file():
-        value = digest(Path(asked.subject))
+    elif Path(options.subject).is_file():
+        value = digest(Path(options.subject))
     else:
-        sys.exit(f"{asked.subject}: no such file")
+        sys.exit(f"{options.subject}: no such file")
     wanted = {
         "digest": value,
-        "type": asked.predicate_type,
-        "repository": asked.repo,
-        "ref": asked.source_ref,
-        "commit": asked.source_digest,
+        "type": options.predicate_type,
+        "repository": options.repo,
+        "ref": options.source_ref,
+        "commit": options.source_digest,
     }
-    for one in kept():
-        signer = f"{one.get('repository')}/{one.get('workflow')}@{one.get('ref')}"
-        asked_signer = (asked.signer_workflow or "").removeprefix("github.com/")
+    for attestation in kept():
+        workflow = f"{attestation.get('repository')}/{attestation.get('workflow')}"
+        signer = f"{workflow}@{attestation.get('ref')}"
+        asked_signer = (options.signer_workflow or "").removeprefix("github.com/")
         identity = f"https://github.com/{signer}"
         if (
-            all(expected in (None, one.get(key)) for key, expected in wanted.items())
-            and re.search(asked.cert_identity_regex or "", identity)
-            and (not asked.owner or str(one.get("repository")).startswith(f"{asked.owner}/"))
+            all(expected in (None, attestation.get(key)) for key, expected in wanted.items())
+            and re.search(options.cert_identity_regex or "", identity)
+            and (
+                not options.owner
+                or str(attestation.get("repository")).startswith(f"{options.owner}/")
+            )
             and (signer == asked_signer or signer.startswith(asked_signer.partition("@")[0] + "@"))
             | (not asked_signer)
         ):
-            if asked.jq:
-                print("\n".join(one["together"]))
+            if options.jq:
+                print("\n".join(attestation["together"]))
                 return
             print(
-                json.dumps([one])
-                if asked.format == "json"
+                json.dumps([attestation])
+                if options.format == "json"
                 else f"✓ Verification succeeded! {signer}"
             )
             return
-    said = ", ".join(f"{key} {expected}" for key, expected in wanted.items() if expected)
-    sys.exit(f"✗ Verification failed: no attestation has {said}, {asked.signer_workflow or 'any'}.")
+    criteria = ", ".join(f"{key} {expected}" for key, expected in wanted.items() if expected)
+    sys.exit(
+        f"✗ Verification failed: no attestation has {criteria}, {options.signer_workflow or 'any'}."
+    )
 
 
 def api(args: list[str]) -> None:
@@ -181,9 +191,9 @@ def api(args: list[str]) -> None:
     parser.add_argument("--silent", action="store_true")
     parser.add_argument("--input")
     parser.add_argument("-q", "--jq", type=lambda text: text.removeprefix("."))
-    asked = parser.parse_args(args)
+    options = parser.parse_args(args)
     body: dict[str, Any] = {}
-    for pair in asked.raw_field + asked.field:
+    for pair in options.raw_field + options.field:
         key, _, value = pair.partition("=")
         outer, _, inner = key.removesuffix("]").partition("[")
         if inner:
@@ -191,22 +201,22 @@ def api(args: list[str]) -> None:
         else:
             body[key] = value
     data = json.dumps(body).encode() if body else None
-    if asked.input:
-        data = sys.stdin.buffer.read() if asked.input == "-" else Path(asked.input).read_bytes()
+    if options.input:
+        data = sys.stdin.buffer.read() if options.input == "-" else Path(options.input).read_bytes()
     request = urllib.request.Request(
-        f"{ENV['GITHUB_API_URL']}/{asked.path.lstrip('/')}",
+        f"{ENV['GITHUB_API_URL']}/{options.path.lstrip('/')}",
         data,
         {
             "Authorization": f"Bearer {ENV.get('GH_TOKEN') or ENV['GITHUB_TOKEN']}",
             "Content-Type": "application/json",
         },
-        method=asked.method or ("POST" if data else "GET"),
+        method=options.method or ("POST" if data else "GET"),
     )
     try:
         with urllib.request.urlopen(request) as response:
-            if asked.jq:
-                print(json.load(response)[asked.jq])
-            elif not asked.silent:
+            if options.jq:
+                print(json.load(response)[options.jq])
+            elif not options.silent:
                 print(response.read().decode())
     except urllib.error.HTTPError as error:
         sys.exit(f"gh: {error.read().decode()} (HTTP {error.code})")
@@ -229,64 +239,65 @@ def sigstore(args: list[str]) -> None:
     parser.add_argument("--trust-config", type=Path)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("sign", "attest"):
-        one = commands.add_parser(name)
-        one.add_argument("files", nargs="+", type=Path)
-        one.add_argument("--bundle", type=Path)
-        one.add_argument("--overwrite", action="store_true")
-        one.add_argument("--predicate", type=Path, required=name == "attest")
-        one.add_argument("--predicate-type", required=name == "attest")
-        one.add_argument("--output-directory", type=Path)
+        command = commands.add_parser(name)
+        command.add_argument("files", nargs="+", type=Path)
+        command.add_argument("--bundle", type=Path)
+        command.add_argument("--overwrite", action="store_true")
+        command.add_argument("--predicate", type=Path, required=name == "attest")
+        command.add_argument("--predicate-type", required=name == "attest")
+        command.add_argument("--output-directory", type=Path)
     kinds = commands.add_parser("verify").add_subparsers(dest="kind", required=True)
-    one = kinds.add_parser("identity")
-    one.add_argument("subjects", nargs="+")
-    one.add_argument("--bundle", type=Path)
-    one.add_argument("--offline", action="store_true")
-    one.add_argument("--cert-identity", required=True)
-    one.add_argument("--cert-oidc-issuer", required=True)
-    asked = parser.parse_args(args)
-    (check if asked.command == "verify" else sign)(asked)
+    command = kinds.add_parser("identity")
+    command.add_argument("subjects", nargs="+")
+    command.add_argument("--bundle", type=Path)
+    command.add_argument("--offline", action="store_true")
+    command.add_argument("--cert-identity", required=True)
+    command.add_argument("--cert-oidc-issuer", required=True)
+    options = parser.parse_args(args)
+    (check if options.command == "verify" else sign)(options)
 
 
-def sign(asked: argparse.Namespace) -> None:
+def sign(options: argparse.Namespace) -> None:
     """State what the pipeline signs, and write the bundle beside it."""
     who, issuer = identity()
-    for path in asked.files:
+    for path in options.files:
         bundle = (
-            asked.bundle or (asked.output_directory or path.parent) / f"{path.name}.sigstore.json"
+            options.bundle
+            or (options.output_directory or path.parent) / f"{path.name}.sigstore.json"
         )
-        if bundle.exists() and not asked.overwrite:
+        if bundle.exists() and not options.overwrite:
             sys.exit(f"Refusing to overwrite outputs without --overwrite: {bundle}")
         statement = {"digest": digest(path), "identity": who, "issuer": issuer}
-        if asked.predicate:
-            about = json.loads(asked.predicate.read_text())
-            statement |= {"type": asked.predicate_type, "predicate": about}
+        if options.predicate:
+            about = json.loads(options.predicate.read_text())
+            statement |= {"type": options.predicate_type, "predicate": about}
         state(statement)
         bundle.write_text(json.dumps(statement))
         print(f"Sigstore bundle written to {bundle}")
 
 
-def check(asked: argparse.Namespace) -> None:
+def check(options: argparse.Namespace) -> None:
     """Refuse a bundle that nobody stated, or that is of something or somebody else."""
-    for subject in asked.subjects:
+    for subject in options.subjects:
         path = Path(subject)
         value = subject if subject.startswith("sha256:") else digest(path)
-        bundle = asked.bundle or path.with_name(f"{path.name}.sigstore.json")
+        bundle = options.bundle or path.with_name(f"{path.name}.sigstore.json")
         if not bundle.is_file():
             sys.exit(f"{bundle}: no such bundle")
-        found = json.loads(bundle.read_text())
+        statement = json.loads(bundle.read_text())
         expected = {
             "digest": value,
-            "identity": asked.cert_identity,
-            "issuer": asked.cert_oidc_issuer,
+            "identity": options.cert_identity,
+            "issuer": options.cert_oidc_issuer,
         }
-        for key, one in expected.items():
-            if found.get(key) != one:
-                sys.exit(f"FAIL: {subject}: {key} is {found.get(key)}, not {one}")
-        if found not in kept():
+        for key, expected_value in expected.items():
+            if statement.get(key) != expected_value:
+                sys.exit(f"FAIL: {subject}: {key} is {statement.get(key)}, not {expected_value}")
+        if statement not in kept():
             sys.exit(f"FAIL: {subject}: the bundle is not in the log")
         print(f"OK: {subject}", file=sys.stderr)
-        if "predicate" in found:
-            print(json.dumps(found))
+        if "predicate" in statement:
+            print(json.dumps(statement))
 
 
 def model_signing(args: list[str]) -> None:
@@ -295,36 +306,36 @@ def model_signing(args: list[str]) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("sign", "verify"):
         how = commands.add_parser(name).add_subparsers(dest="how", required=True)
-        one = how.add_parser("sigstore")
-        one.add_argument("folder", type=Path)
-        one.add_argument("--signature", type=Path, required=True)
-        one.add_argument("--ignore-paths", type=Path, action="append", default=[])
-        one.add_argument("--no-ignore-git-paths", action="store_true", required=True)
-        one.add_argument("--trust_config", type=Path)
+        command = how.add_parser("sigstore")
+        command.add_argument("folder", type=Path)
+        command.add_argument("--signature", type=Path, required=True)
+        command.add_argument("--ignore-paths", type=Path, action="append", default=[])
+        command.add_argument("--no-ignore-git-paths", action="store_true", required=True)
+        command.add_argument("--trust_config", type=Path)
         if name == "sign":
-            one.add_argument("--use_ambient_credentials", action="store_true", required=True)
+            command.add_argument("--use_ambient_credentials", action="store_true", required=True)
         else:
-            one.add_argument("--identity", required=True)
-            one.add_argument("--identity_provider", required=True)
-    asked = parser.parse_args(args)
+            command.add_argument("--identity", required=True)
+            command.add_argument("--identity_provider", required=True)
+    options = parser.parse_args(args)
     files = {
-        path.relative_to(asked.folder).as_posix(): digest(path)
-        for path in sorted(asked.folder.rglob("*"))
-        if path.is_file() and path not in asked.ignore_paths
+        path.relative_to(options.folder).as_posix(): digest(path)
+        for path in sorted(options.folder.rglob("*"))
+        if path.is_file() and path not in options.ignore_paths
     }
     text = "".join(files.values()).encode()
     about = {"type": MODEL, "files": files, "digest": hashlib.sha256(text).hexdigest()}
-    if asked.command == "sign":
+    if options.command == "sign":
         who, issuer = identity()
         statement = about | {"identity": who, "issuer": issuer}
         state(statement)
-        asked.signature.write_text(json.dumps(statement))
+        options.signature.write_text(json.dumps(statement))
         print("Signing succeeded")
         return
-    found = json.loads(asked.signature.read_text())
-    expected = about | {"identity": asked.identity, "issuer": asked.identity_provider}
-    if found != expected or found not in kept():
-        sys.exit(f"Verification failed with error: {found} is not {expected}, or not in the log")
+    signed = json.loads(options.signature.read_text())
+    expected = about | {"identity": options.identity, "issuer": options.identity_provider}
+    if signed != expected or signed not in kept():
+        sys.exit(f"Verification failed with error: {signed} is not {expected}, or not in the log")
     print("Verification succeeded")
 
 

@@ -86,7 +86,9 @@ class Registry:
 
     def tagged(self, name: str) -> list[str]:
         """The tags of a repository."""
-        return sorted(tag for of, tag in self.manifests if of == name and ":" not in tag)
+        return sorted(
+            tag for repository, tag in self.manifests if repository == name and ":" not in tag
+        )
 
     def answer(self, request: Request) -> Response:
         """Answer a request."""
@@ -96,11 +98,11 @@ class Registry:
         parts = urlsplit(request.path)
         if parts.path in ("/v2", "/v2/"):
             return Response(200, {"Docker-Distribution-Api-Version": "registry/2.0"})
-        if not (found := PATH.fullmatch(parts.path)):
+        if not (match := PATH.fullmatch(parts.path)):
             return error(404, "NAME_UNKNOWN", "repository name not known to registry")
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        act = getattr(self, f"_{found['kind']}")
-        return cast(Response, act(request, found["name"], found["rest"], query))
+        act = getattr(self, f"_{match['kind']}")
+        return cast(Response, act(request, match["name"], match["rest"], query))
 
     def _tags(self, request: Request, name: str, _: str, query: dict[str, str]) -> Response:
         tags = self.tagged(name)
@@ -201,14 +203,14 @@ def serving(registry: Registry) -> Iterator[Registry]:
         def reply(self) -> None:
             headers = dict(self.headers.items())
             parts = received(cast(BinaryIO, self.rfile), headers)
-            asked = Request(self.command, self.path, headers)
+            request = Request(self.command, self.path, headers)
             if registry.folder and "/blobs/uploads/" in self.path:
-                asked.file = registry.folder / uuid.uuid4().hex
-                with asked.file.open("wb") as file:
+                request.file = registry.folder / uuid.uuid4().hex
+                with request.file.open("wb") as file:
                     file.writelines(parts)
             else:
-                asked.body = b"".join(parts)
-            answer = registry.answer(asked)
+                request.body = b"".join(parts)
+            answer = registry.answer(request)
             self.send_response(answer.status)
             for key, value in answer.headers.items():
                 self.send_header(key, value)

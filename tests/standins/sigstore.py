@@ -197,7 +197,9 @@ class Sigstore:
         before = builder.sign(self.ca, SHA256()).tbs_certificate_bytes
         timestamps = x509.UnrecognizedExtension(TIMESTAMPS, self._timestamps(before))
         made = builder.add_extension(timestamps, critical=False).sign(self.ca, SHA256())
-        chain = [one.public_bytes(Encoding.PEM).decode() for one in (made, self.root)]
+        chain = [
+            certificate.public_bytes(Encoding.PEM).decode() for certificate in (made, self.root)
+        ]
         return {"signedCertificateEmbeddedSct": {"chain": {"certificates": chain}}}
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -238,9 +240,9 @@ class Sigstore:
         entry = _id(self.ca) + len(before).to_bytes(3, "big") + before
         data = struct.pack("!BBQH", 0, 0, when, 1) + entry + struct.pack("!H", 0)
         signature = self.certificate_log.sign(data, ec.ECDSA(SHA256()))
-        one = struct.pack("!B32sQH", 0, _id(self.certificate_log), when, 0)
-        one += struct.pack("!BBH", 4, 3, len(signature)) + signature
-        listed = struct.pack("!HH", len(one) + 2, len(one)) + one
+        timestamp = struct.pack("!B32sQH", 0, _id(self.certificate_log), when, 0)
+        timestamp += struct.pack("!BBH", 4, 3, len(signature)) + signature
+        listed = struct.pack("!HH", len(timestamp) + 2, len(timestamp)) + timestamp
         return bytes([4, len(listed)]) + listed  # an octet string of less than 128 bytes
 
     # Rekor.
@@ -254,9 +256,9 @@ class Sigstore:
         key = x509.load_pem_x509_certificate(base64.b64decode(verifier)).public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         kind = envelope["payloadType"]
-        for one in envelope["signatures"]:
+        for signature_entry in envelope["signatures"]:
             signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
-            key.verify(base64.b64decode(one["sig"]), signed, ec.ECDSA(SHA256()))
+            key.verify(base64.b64decode(signature_entry["sig"]), signed, ec.ECDSA(SHA256()))
         logged = {
             "apiVersion": "0.0.1",
             "kind": "dsse",
@@ -264,8 +266,8 @@ class Sigstore:
                 "envelopeHash": _hash(proposed["envelope"].encode()),
                 "payloadHash": _hash(payload),
                 "signatures": [
-                    {"signature": one["sig"], "verifier": verifier}
-                    for one in envelope["signatures"]
+                    {"signature": signature_entry["sig"], "verifier": verifier}
+                    for signature_entry in envelope["signatures"]
                 ],
             },
         }
