@@ -35,13 +35,14 @@ LATER = {tables.sensors, tables.survey, tables.fraud, tables.wide}
 def test_a_table_as_people_have_it_is_learned_at_once(
     fresh: Fresh, tmp_path: Path, make: Callable[[Path], Table]
 ) -> None:
-    table, copy = make(tmp_path), fresh()
-    said = " ".join(copy.ml(*table.use, exits=0).stdout.split())  # nobody has touched the example
+    table = make(tmp_path)
+    copy = fresh()
+    output = " ".join(copy.ml(*table.use, exits=0).stdout.split())  # nobody has touched the example
     contract = yaml.safe_load((copy.path / "config/data.yaml").read_text())
     assert contract["task"] == table.task
     assert contract["source"] == f"data/raw/{table.file.name}"
     assert table.left_out <= set(contract.get("ignored", {}))
-    assert all(name in said for name in table.left_out)
+    assert all(name in output for name in table.left_out)
     if "--group" in table.options:
         assert contract["split"] == {"by": "group", "column": table.options[-1]}
     copy.ml("run", exits=0)
@@ -55,21 +56,23 @@ def test_a_table_as_people_have_it_is_learned_at_once(
 
 
 def test_after_data_of_ones_own_nothing_speaks_of_the_example(fresh: Fresh, tmp_path: Path) -> None:
-    copy, table = fresh(), tables.german(tmp_path)
+    copy = fresh()
+    table = tables.german(tmp_path)
     (copy.path / "README.md").write_text((copy.path / "README.md").read_text() + "Ours.\n")
     copy.ml(*table.use, exits=0)
     [schema] = copy.path.glob("src/*/problem/schema.py")
-    told = [copy.path / name for name in ("README.md", "pyproject.toml")]
-    texts = "".join(path.read_text() for path in told)
+    files = [copy.path / name for name in ("README.md", "pyproject.toml")]
+    texts = "".join(path.read_text() for path in files)
     assert not re.search(r"(?i)\ba flight\b|\bflights\b|airport|New York", texts)
     assert "flight" not in schema.read_text()
-    assert "Ours." in told[0].read_text()
+    assert "Ours." in files[0].read_text()
     assert not (copy.path / "data/raw/flights.csv").exists()
-    assert "Predicts Storno" in told[0].read_text()
+    assert "Predicts Storno" in files[0].read_text()
 
 
 def test_an_example_that_somebody_edited_is_left_and_named(fresh: Fresh, tmp_path: Path) -> None:
-    copy, table = fresh(), tables.german(tmp_path)
+    copy = fresh()
+    table = tables.german(tmp_path)
     [schema] = copy.path.glob("src/*/problem/schema.py")
     flights = copy.path / "data/raw/flights.csv"
     for path in (schema, flights):
@@ -91,11 +94,12 @@ def test_a_file_that_git_would_not_take_is_told_of_at_once(fresh: Fresh, tmp_pat
 
 
 def test_a_coin_is_refused_in_plain_words(fresh: Fresh, tmp_path: Path) -> None:
-    copy, table = fresh(), tables.nothing(tmp_path)
+    copy = fresh()
+    table = tables.nothing(tmp_path)
     assert "WARNING" in copy.ml(*table.use, exits=0).stdout
-    said = copy.ml("run", exits=1).stderr
-    assert "skill over a constant" in said
-    assert "Traceback" not in said
+    stderr = copy.ml("run", exits=1).stderr
+    assert "skill over a constant" in stderr
+    assert "Traceback" not in stderr
     assert not (copy.path / "artifacts/model").exists()
 
 
@@ -151,10 +155,10 @@ def test_a_target_is_refused_in_one_sentence_when_it_is(
     (tmp_path / "t.csv").write_text(content)
     copy = fresh()
     before = contents(copy)
-    said = copy.ml("data", "use", str(tmp_path / "t.csv"), *arguments, exits=2).stderr
-    assert said.startswith("ml: ")
-    assert said.count("\n") == 1
-    assert not [name for name in names if name not in said], said
+    stderr = copy.ml("data", "use", str(tmp_path / "t.csv"), *arguments, exits=2).stderr
+    assert stderr.startswith("ml: ")
+    assert stderr.count("\n") == 1
+    assert not [name for name in names if name not in stderr], stderr
     assert contents(copy) == before
 
 
@@ -164,17 +168,17 @@ def test_a_target_is_refused_in_one_sentence_when_it_is(
 def test_a_feature_that_gives_the_target_away_is_told_of(fresh: Fresh, tmp_path: Path) -> None:
     content = csv(400, score=lambda n: n % 97, refund=lambda n: int(n % 97 > 60), y=lambda n: "")
     lines = content.splitlines()
-    given = [lines[0], *(line + ("paid" if ",1," in line[-3:] else "open") for line in lines[1:])]
-    (tmp_path / "t.csv").write_text("\n".join(given))
-    said = fresh().ml("data", "use", str(tmp_path / "t.csv"), "--target", "y", exits=0).stdout
-    [told] = [line for line in rows_of(said) if line.startswith("refund")]
-    assert "WARNING" in told
+    leaking = [lines[0], *(line + ("paid" if ",1," in line[-3:] else "open") for line in lines[1:])]
+    (tmp_path / "t.csv").write_text("\n".join(leaking))
+    output = fresh().ml("data", "use", str(tmp_path / "t.csv"), "--target", "y", exits=0).stdout
+    [note] = [line for line in rows_of(output) if line.startswith("refund")]
+    assert "WARNING" in note
 
 
-def rows_of(said: str) -> Iterable[str]:
+def rows_of(output: str) -> Iterable[str]:
     """The rows of the printed table, each in one line."""
     rows: list[str] = []
-    for line in said.splitlines():
+    for line in output.splitlines():
         if line.startswith("  ") and rows:
             rows[-1] += " " + line.strip()
         else:
@@ -195,13 +199,14 @@ def contents(copy: Copy) -> dict[str, bytes]:
 def test_an_edited_config_is_replaced_only_when_told_so(
     fresh: Fresh, tmp_path: Path, edited: str
 ) -> None:
-    copy, table = fresh(), tables.diabetes(tmp_path)
+    copy = fresh()
+    table = tables.diabetes(tmp_path)
     path = copy.path / f"config/{edited}.yaml"
     path.write_text(path.read_text() + "\n# mine\n")
     before = contents(copy)
-    said = copy.ml(*table.use, exits=2).stderr
-    assert f"config/{edited}.yaml" in said
-    assert "--replace" in said
+    stderr = copy.ml(*table.use, exits=2).stderr
+    assert f"config/{edited}.yaml" in stderr
+    assert "--replace" in stderr
     assert contents(copy) == before
     copy.ml(*table.use, "--replace", exits=0)
     assert contents(copy) != before
@@ -210,7 +215,8 @@ def test_an_edited_config_is_replaced_only_when_told_so(
 def test_other_bytes_under_the_same_name_are_replaced_only_when_told_so(
     fresh: Fresh, tmp_path: Path
 ) -> None:
-    copy, table = fresh(), tables.diabetes(tmp_path)
+    copy = fresh()
+    table = tables.diabetes(tmp_path)
     shutil.copy(table.file, copy.path / "data/raw/diabetes.csv")
     copy.ml(*table.use, exits=0)  # the same file is in no one's way, nor is the example
     before = contents(copy)
