@@ -115,8 +115,8 @@ class Loop:
     @property
     def running(self) -> dict[str, Any]:
         """The supervisor's own words."""
-        found: dict[str, Any] = json.loads((self.path / "service/supervisor.json").read_text())
-        return found
+        supervisor: dict[str, Any] = json.loads((self.path / "service/supervisor.json").read_text())
+        return supervisor
 
     @property
     def champion(self) -> str:
@@ -126,7 +126,8 @@ class Loop:
 
     def answers(self, path: str = "/version", body: Any = None, seconds: float = 30) -> Any:
         """Ask as a patient caller does."""
-        url, until = urlsplit(self.running["url"]), time.monotonic() + seconds
+        url = urlsplit(self.running["url"])
+        until = time.monotonic() + seconds
         while True:
             try:
                 caller = http.client.HTTPConnection(str(url.hostname), url.port, timeout=seconds)
@@ -145,10 +146,10 @@ class Loop:
 
     def kills(self, *who: str) -> None:
         """Kill supervisor or service as no program can see coming."""
-        found = self.running
+        processes = self.running
         for name in who:
             with suppress(ProcessLookupError):
-                os.kill(found["pid" if name == "supervisor" else "service"], signal.SIGKILL)
+                os.kill(processes["pid" if name == "supervisor" else "service"], signal.SIGKILL)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -182,15 +183,15 @@ def loop(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Loop]:
     """Give a service with a first model, for all tests of a worker."""
-    found = Loop(ran(1, "binary").again(tmp_path_factory.mktemp("loop") / "project"))
-    (found.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
-    found.ml("register")
-    found.ml("deploy")
+    service = Loop(ran(1, "binary").again(tmp_path_factory.mktemp("loop") / "project"))
+    (service.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
+    service.ml("register")
+    service.ml("deploy")
     rows = pl.read_csv(tables.FLIGHTS, n_rows=180).drop("delayed").to_dicts()
     for first in (0, 60, 120):  # so that there is a log to replay
-        found.answers("/predict", {"rows": rows[first : first + 60]})
-    yield found
-    found.ml("stop", exits=None)
+        service.answers("/predict", {"rows": rows[first : first + 60]})
+    yield service
+    service.ml("stop", exits=None)
 
 
 class Load:
@@ -198,7 +199,8 @@ class Load:
 
     def __init__(self, loop: Loop, callers: int = 2) -> None:
         url = urlsplit(loop.running["url"])
-        self.to, self.body = (str(url.hostname), url.port), json.dumps({"rows": [loop.row]})
+        self.to = (str(url.hostname), url.port)
+        self.body = json.dumps({"rows": [loop.row]})
         self.answered: list[str] = []
         self.failed: list[str] = []
         self.ended = threading.Event()
@@ -210,11 +212,11 @@ class Load:
             try:
                 caller.request("POST", "/predict", self.body)
                 answer = caller.getresponse()
-                found = json.loads(answer.read())
+                document = json.loads(answer.read())
                 if answer.status == 200:
-                    self.answered.append(found["version"])
+                    self.answered.append(document["version"])
                 else:
-                    self.failed.append(f"{answer.status} {found}")
+                    self.failed.append(f"{answer.status} {document}")
             except (OSError, http.client.HTTPException) as error:
                 self.failed.append(repr(error))
                 caller.close()
@@ -238,7 +240,10 @@ class Scores:
         columns = {column: package.Column(type="number")}
         facts: dict[str, Any] = {"columns": columns, "gaps": [""], "decimal": ".", "classes": []}
         self.data = self.request_contract = package.Data.model_construct(task="regression", **facts)
-        self.slope, self.column, self.model, self.example = slope, column, self, {column: 0.5}
+        self.slope = slope
+        self.column = column
+        self.model = self
+        self.example = {column: 0.5}
         self.profile: dict[str, Any] = {}
 
     def read(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -275,12 +280,12 @@ def shadowed(
         settings = package("config.delivery")
         kept = settings.Service(log=str(tmp_path), **service)
         wanted = settings.Delivery(service=kept, shadow=settings.Shadow(latency_ratio=1e6))
-        said: dict[str, Any] = {}
+        document: dict[str, Any] = {}
         try:
-            package("delivery.shadow").shadow(new, old, wanted, said)
+            package("delivery.shadow").shadow(new, old, wanted, document)
         except package("exceptions").RefusedError as refused:
-            return said, str(refused)
-        return said, None
+            return document, str(refused)
+        return document, None
 
     return shadowed
 
@@ -290,7 +295,7 @@ Shadowed = Callable[..., tuple[dict[str, Any], str | None]]
 
 def logged(values: list[float | None], each: int = 1) -> pl.DataFrame:
     """A log of requests of so many rows each."""
-    names = [f"r{at // each}" for at in range(len(values))]
+    names = [f"r{index // each}" for index in range(len(values))]
     return pl.DataFrame({"request_id": names, "x:x": values}, {"request_id": str, "x:x": float})
 
 
@@ -299,10 +304,10 @@ def test_shift_is_judged_on_enough_rows(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
     old, new = (Scores(package("config"), slope) for slope in (1.0, 2.0))
-    said, refused = shadowed(new, old, logged([i / 99 for i in range(100)], each=2))
-    assert (said["requests"], said["rows"], said["errors"]) == (50, 100, 0)
-    assert said["shift"] == pytest.approx(0.5 / 0.9, abs=0.01)  # of the champion's range
-    assert said["agreement"] == pytest.approx(1)
+    document, refused = shadowed(new, old, logged([i / 99 for i in range(100)], each=2))
+    assert (document["requests"], document["rows"], document["errors"]) == (50, 100, 0)
+    assert document["shift"] == pytest.approx(0.5 / 0.9, abs=0.01)  # of the champion's range
+    assert document["agreement"] == pytest.approx(1)
     assert refused is not None
     assert "its predictions are 0.56 away" in refused
 
@@ -311,8 +316,8 @@ def test_shift_of_a_few_rows_is_told_but_not_judged(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
     old, new = (Scores(package("config"), slope) for slope in (1.0, 2.0))
-    said, refused = shadowed(new, old, logged([1.0, 2.0, 3.0]))
-    assert said["shift"] > 0.4
+    document, refused = shadowed(new, old, logged([1.0, 2.0, 3.0]))
+    assert document["shift"] > 0.4
     assert refused is None
 
 
@@ -320,16 +325,17 @@ def test_requests_that_the_champion_cannot_answer_do_not_count(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
     models = [Scores(package("config"), 1.0) for _ in range(2)]
-    said, refused = shadowed(*models, logged([1.0, None, 3.0]))
-    assert (said["requests"], said["errors"], refused) == (2, 0, None)
+    document, refused = shadowed(*models, logged([1.0, None, 3.0]))
+    assert (document["requests"], document["errors"], refused) == (2, 0, None)
 
 
 def test_a_column_that_callers_do_not_send_yet_is_an_error(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
-    old, new = Scores(package("config"), 1.0), Scores(package("config"), 1.0, column="y")
-    said, refused = shadowed(new, old, logged([1.0, 2.0]))
-    assert (said["requests"], said["errors"]) == (2, 2)
+    old = Scores(package("config"), 1.0)
+    new = Scores(package("config"), 1.0, column="y")
+    document, refused = shadowed(new, old, logged([1.0, 2.0]))
+    assert (document["requests"], document["errors"]) == (2, 2)
     assert refused is not None
     assert "2 of 2 requests fail" in refused
 
@@ -337,9 +343,10 @@ def test_a_column_that_callers_do_not_send_yet_is_an_error(
 def test_an_answer_that_is_no_number_is_an_error(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
-    old, new = Scores(package("config"), 1.0), Scores(package("config"), float("nan"))
-    said, refused = shadowed(new, old, logged([1.0, 2.0]))
-    assert (said["requests"], said["errors"]) == (2, 2)
+    old = Scores(package("config"), 1.0)
+    new = Scores(package("config"), float("nan"))
+    document, refused = shadowed(new, old, logged([1.0, 2.0]))
+    assert (document["requests"], document["errors"]) == (2, 2)
     assert refused is not None
 
 
@@ -347,36 +354,41 @@ def test_private_columns_are_asked_with_a_common_value(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
     models = [Scores(package("config"), 1.0, column="y") for _ in range(2)]
-    said, refused = shadowed(*models, logged([1.0, 2.0]), private=["y"])
-    assert (said["requests"], said["errors"], refused) == (2, 0, None)
-    assert said["note"] == "private, so sent with a common value: y"
+    document, refused = shadowed(*models, logged([1.0, 2.0]), private=["y"])
+    assert (document["requests"], document["errors"], refused) == (2, 0, None)
+    assert document["note"] == "private, so sent with a common value: y"
 
 
 def test_without_a_log_the_commonest_row_is_asked(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:
     models = [Scores(package("config"), 1.0) for _ in range(2)]
-    said, refused = shadowed(*models)
-    assert (said["requests"], said["rows"], refused) == (1, 1, None)
-    assert "no request is logged" in said["note"]
-    said, refused = shadowed(models[0], None)
-    assert (said, refused) == ({"note": "the first model has no champion beside it"}, None)
+    document, refused = shadowed(*models)
+    assert (document["requests"], document["rows"], refused) == (1, 1, None)
+    assert "no request is logged" in document["note"]
+    document, refused = shadowed(models[0], None)
+    assert (document, refused) == ({"note": "the first model has no champion beside it"}, None)
 
 
 @slow
 def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
-    first, version = loop.serves, loop.made()
-    said = loop.ml("deploy")
-    stages = [line.split()[1] for line in said.splitlines() if line.startswith("✓")]
+    first = loop.serves
+    version = loop.made()
+    output = loop.ml("deploy")
+    stages = [line.split()[1] for line in output.splitlines() if line.startswith("✓")]
     assert stages == ["fetch", "shadow", "promote", "switch", "smoke", "watch"]
     assert loop.serves == loop.champion == version
-    found = loop.deployment
-    assert (found["verdict"], found["stage"], found["previous"]) == ("deployed", "done", first)
-    assert found["shadow"]["requests"] >= 1
-    assert found["shadow"]["errors"] == 0
-    assert found["shadow"]["shift"] == 0
-    assert found["smoke"]["package_digest"] == loop.answers()["package_digest"]
-    assert version in said
+    document = loop.deployment
+    assert (document["verdict"], document["stage"], document["previous"]) == (
+        "deployed",
+        "done",
+        first,
+    )
+    assert document["shadow"]["requests"] >= 1
+    assert document["shadow"]["errors"] == 0
+    assert document["shadow"]["shift"] == 0
+    assert document["smoke"]["package_digest"] == loop.answers()["package_digest"]
+    assert version in output
     assert "is serving already" in loop.ml("deploy")
     assert "answers as the model does" in loop.ml("smoke")
     assert first in loop.ml("rollback")
@@ -385,10 +397,11 @@ def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
 
 @slow
 def test_staging_serves_for_a_moment_and_changes_nothing(loop: Loop) -> None:
-    first, version = loop.serves, loop.made()
+    first = loop.serves
+    version = loop.made()
     before = loop.running
-    said = loop.ml("deploy", "--target", "staging")
-    assert f"{version} passed local/staging" in said
+    output = loop.ml("deploy", "--target", "staging")
+    assert f"{version} passed local/staging" in output
     assert (loop.deployment["verdict"], loop.deployment["target"]) == ("deployed", "local/staging")
     assert loop.deployment["smoke"]["url"] != before["url"]
     assert loop.serves == loop.champion == first
@@ -405,7 +418,8 @@ def test_staging_serves_for_a_moment_and_changes_nothing(loop: Loop) -> None:
 
 @slow
 def test_a_model_that_fails_in_staging_is_refused(loop: Loop) -> None:
-    first, version = loop.serves, loop.made(FAILING)
+    first = loop.serves
+    version = loop.made(FAILING)
     assert "requests fail" in loop.ml("deploy", version, "--target", "staging", exits=1)
     assert loop.serves == loop.champion == first
 
@@ -433,7 +447,7 @@ def test_on_a_runner_that_keeps_nothing_a_deployment_says_that_it_was_a_rehearsa
 
 @slow
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         (FAILING, "requests fail that the champion answers"),
         (SLOW, "times as long as the champion"),
@@ -441,19 +455,21 @@ def test_on_a_runner_that_keeps_nothing_a_deployment_says_that_it_was_a_rehearsa
     ],
 )
 def test_a_worse_model_is_refused_in_the_shadow(
-    loop: Loop, change: tuple[str, str, str], said: str
+    loop: Loop, change: tuple[str, str, str], reason: str
 ) -> None:
-    before, worse = loop.serves, loop.made(change)
-    assert said in loop.ml("deploy", worse, exits=1)
+    before = loop.serves
+    worse = loop.made(change)
+    assert reason in loop.ml("deploy", worse, exits=1)
     assert loop.deployment["verdict"] == "refused"
     assert loop.deployment["stage"] == "shadow"
     assert loop.serves == loop.champion == before
-    assert said in loop.ml("status")
+    assert reason in loop.ml("status")
 
 
 @slow
 def test_a_worse_model_that_was_promoted_by_hand_meets_the_shadow_too(loop: Loop) -> None:
-    before, worse = loop.serves, loop.made(FAILING)
+    before = loop.serves
+    worse = loop.made(FAILING)
     loop.ml("promote", worse)
     assert loop.champion == worse
     assert "refused in the shadow" in loop.ml("deploy", worse, exits=1)
@@ -462,8 +478,10 @@ def test_a_worse_model_that_was_promoted_by_hand_meets_the_shadow_too(loop: Loop
 
 @slow
 def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> None:
-    before, worse = loop.serves, loop.made(FRAGILE)
-    trouble, row = loop.path / "trouble", loop.row
+    before = loop.serves
+    worse = loop.made(FRAGILE)
+    trouble = loop.path / "trouble"
+    row = loop.row
     (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=20))
     try:
         with loop.deploying(worse) as deployer:
@@ -486,10 +504,11 @@ def test_a_model_that_fails_while_it_is_watched_is_taken_back(loop: Loop) -> Non
 
 @slow
 def test_smoke_tells_another_model_from_the_champion(loop: Loop) -> None:
-    serving, other = loop.serves, loop.made()
+    serving = loop.serves
+    other = loop.made()
     loop.ml("promote", other)  # behind the service's back
-    said = loop.ml("smoke", exits=1)
-    assert f"serves {serving}, not {other}" in said
+    output = loop.ml("smoke", exits=1)
+    assert f"serves {serving}, not {other}" in output
     assert other in loop.ml("status")  # which says what to do
     loop.ml("rollback", exits=None)
     assert loop.serves == loop.champion == serving
@@ -511,7 +530,8 @@ MORE_KILLS = [(stage, ("deployer", "service")) for stage in ("fetch", "promote",
 def test_a_killed_deployment_is_finished_or_undone(
     loop: Loop, stage: str, who: tuple[str, ...]
 ) -> None:
-    before, new = loop.serves, loop.made()
+    before = loop.serves
+    new = loop.made()
     with loop.deploying(new) as deployer:
         loop.reaches(new, stage)
         deployer.kill()
@@ -519,8 +539,8 @@ def test_a_killed_deployment_is_finished_or_undone(
         deployer.wait()
     assert loop.serves in (before, new)
     assert loop.deployment["verdict"] == "running"
-    said = loop.ml("status")
-    assert f"killed in its stage {stage}" in said
+    status = loop.ml("status")
+    assert f"killed in its stage {stage}" in status
     assert loop.deployment["verdict"] == "repaired"
     assert loop.serves == loop.champion
     assert loop.serves in (before, new)
@@ -534,7 +554,8 @@ def test_a_killed_deployment_is_finished_or_undone(
 
 @slow
 def test_a_champion_whose_deployer_died_before_the_switch_is_taken_back(loop: Loop) -> None:
-    before, new = loop.serves, loop.made()
+    before = loop.serves
+    new = loop.made()
     with loop.deploying(new) as deployer:
         loop.reaches(new, "shadow")
         deployer.kill()
@@ -579,7 +600,8 @@ def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
 @slow
 @pytest.mark.parametrize("rounds", [4, pytest.param(10, marks=pytest.mark.nightly)])
 def test_no_request_fails_during_deployments_and_rollbacks(loop: Loop, rounds: int) -> None:
-    first, second = loop.serves, loop.made()
+    first = loop.serves
+    second = loop.made()
     config = loop.path / "config/delivery.yaml"
     brief = DELIVERY.format(port=0, seconds=0.2).replace("requests: 80", "requests: 5")
     config.write_text(brief)
@@ -613,15 +635,16 @@ def test_a_port_that_is_taken_is_told_of(ran: Callable[..., Copy], tmp_path: Pat
         port = other.getsockname()[1]
         (alone.path / "config/delivery.yaml").write_text(DELIVERY.format(port=port, seconds=1))
         alone.ml("register")
-        said = alone.ml("deploy", exits=2)
-    assert f"127.0.0.1:{port} cannot be listened to" in said
-    assert "service.port" in said
+        output = alone.ml("deploy", exits=2)
+    assert f"127.0.0.1:{port} cannot be listened to" in output
+    assert "service.port" in output
     assert not (alone.path / "service/desired.json").exists()
 
 
 @slow
 def test_stop_ends_it_and_deploy_starts_it_again(loop: Loop) -> None:
-    version, before = loop.serves, loop.running
+    version = loop.serves
+    before = loop.running
     assert "has ended" in loop.ml("stop")
     wait(lambda: not lives(before["pid"]) and not lives(before["service"]), 5)
     assert "nothing is deployed" in loop.ml("status")
@@ -632,8 +655,10 @@ def test_stop_ends_it_and_deploy_starts_it_again(loop: Loop) -> None:
 
 @slow
 def test_a_config_that_is_broken_does_not_keep_the_service_from_starting_again(loop: Loop) -> None:
-    version, config = loop.serves, loop.path / "config/delivery.yaml"
-    good, before = config.read_text(), loop.running["service"]
+    version = loop.serves
+    config = loop.path / "config/delivery.yaml"
+    good = config.read_text()
+    before = loop.running["service"]
     config.write_text(good + "\nbad: [\n")
     try:
         loop.kills("service")
@@ -645,12 +670,14 @@ def test_a_config_that_is_broken_does_not_keep_the_service_from_starting_again(l
 
 @slow
 def test_a_private_column_that_is_misspelt_is_told_and_nothing_changes(loop: Loop) -> None:
-    version, config = loop.serves, loop.path / "config/delivery.yaml"
-    good, new = config.read_text(), loop.made()
+    version = loop.serves
+    config = loop.path / "config/delivery.yaml"
+    good = config.read_text()
+    new = loop.made()
     config.write_text(good.replace("log_seconds: 0.3", "log_seconds: 0.3, private: [seatz]", 1))
     try:
-        said = loop.ml("deploy", new, exits=2)
+        output = loop.ml("deploy", new, exits=2)
     finally:
         config.write_text(good)
-    assert "seatz" in said
+    assert "seatz" in output
     assert loop.serves == loop.champion == version
