@@ -16,7 +16,9 @@ from scipy.stats import ks_2samp, rankdata, spearmanr
 from verdicts_monitoring import category_shift
 
 Findings = dict[str, dict[str, Any]]
-TRAINED, WINDOW, SEED = 4_800, 500, 20_131
+TRAINED = 4_800
+WINDOW = 500
+SEED = 20_131
 
 
 class Bench:
@@ -42,8 +44,8 @@ class Bench:
         }
 
     def judge(self, rows: pl.DataFrame, references: dict[str, Any] | None = None) -> Findings:
-        found: Findings = self.drift.judge(rows, references or self.references, self.settings)
-        return found
+        findings: Findings = self.drift.judge(rows, references or self.references, self.settings)
+        return findings
 
     def drifted(self, rows: pl.DataFrame) -> dict[str, str]:
         return {name: f["reason"] for name, f in self.judge(rows).items() if f["reason"]}
@@ -64,7 +66,10 @@ def test_rows_like_those_of_training_raise_hardly_an_alarm(
 ) -> None:
     # Half of the rows are the reference, windows are drawn from the other half: no row is in both.
     random = np.random.default_rng(SEED)
-    windows, alarms, resamples, chance = 0, 0, 200, 0
+    windows = 0
+    alarms = 0
+    resamples = 200
+    chance = 0
     any_size = bench.settings.model_copy(
         update=dict.fromkeys(
             ("min_psi", "min_distance", "min_gap_change", "min_cohens_w", "min_moved"), 1e-9
@@ -76,15 +81,16 @@ def test_rows_like_those_of_training_raise_hardly_an_alarm(
         rest = order[TRAINED // 2 :]
         signs = []
         for _ in range(5):
-            found = bench.judge(bench.rows[random.choice(rest, WINDOW, False)], references)
-            signs.append({name for name, f in found.items() if f["verdict"] == "drift"})
-        found = bench.drift.judge(bench.rows[rest[:WINDOW]], references, any_size)
-        chance += any(f["verdict"] == "drift" for f in found.values())
+            findings = bench.judge(bench.rows[random.choice(rest, WINDOW, False)], references)
+            signs.append({name for name, f in findings.items() if f["verdict"] == "drift"})
+        findings = bench.drift.judge(bench.rows[rest[:WINDOW]], references, any_size)
+        chance += any(f["verdict"] == "drift" for f in findings.values())
         windows += sum(map(bool, signs))
         alarms += any(sum(name in s for s in signs) >= 2 for name in signs[-1])
     share = windows / (5 * resamples)
     print(
-        f"seed {SEED}, {resamples} resamples of 5 windows of {WINDOW} rows, {len(found)} columns:"
+        f"seed {SEED}, {resamples} resamples of 5 windows of {WINDOW} rows, "
+        f"{len(findings)} columns:"
     )
     print(f"windows with a sign {share:.2%}, false alarms {alarms / resamples:.2%}")
     print(f"windows with a sign if a change of any size were one: {chance / resamples:.2%}")
@@ -141,12 +147,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_found_in_its_column_and_in_no_other(bench: Bench, change: str) -> None:
-    column, how, said = CHANGES[change]
+    column, how, expected = CHANGES[change]
     rows = bench.window(SEED)
     assert bench.drifted(rows) == {}
-    found = bench.drifted(rows.with_columns(how.alias(column)))
-    assert list(found) == [column]
-    assert said in found[column]
+    reasons = bench.drifted(rows.with_columns(how.alias(column)))
+    assert list(reasons) == [column]
+    assert expected in reasons[column]
 
 
 SMALL = {
@@ -172,10 +178,10 @@ def test_names_that_hardly_come_twice_raise_no_alarm(bench: Bench) -> None:
     for _ in range(50):
         names = [f"n{k}" for k in random.zipf(1.3, TRAINED + WINDOW)]
         rows = pl.DataFrame({"name": names})
-        found = bench.judge(rows[TRAINED:], bench.profile(rows[:TRAINED]))["name"]
-        signs += found["verdict"] == "drift"
-    print(f"seed {SEED}: {signs} signs in 50, with {found['new']:.0%} names that are new")
-    assert found["new"] > 0.05
+        finding = bench.judge(rows[TRAINED:], bench.profile(rows[:TRAINED]))["name"]
+        signs += finding["verdict"] == "drift"
+    print(f"seed {SEED}: {signs} signs in 50, with {finding['new']:.0%} names that are new")
+    assert finding["new"] > 0.05
     assert signs <= 1  # a window in a hundred may, and two of five make an alarm
 
 
@@ -206,14 +212,18 @@ def test_a_list_of_the_most_frequent_values_is_not_expected_to_cover_other_rows_
     shares = np.ones(300) if shape == "equal" else 1 / np.arange(1.0, 2_001)
     shares = random.permutation(shares / shares.sum())
     names = np.array([f"shop {k:04}" for k in range(len(shares))])
-    expected, true, signs = [], [], 0
+    expected = []
+    true = []
+    signs = 0
     for _ in range(5):
         known = pl.DataFrame({"shop": random.choice(names, rows, p=shares), "y": ["no"] * rows})
         counts = known["shop"].value_counts().sort(-pl.col("count").cast(pl.Int64), "shop")
         data = contract(module, sorted(counts["shop"].head(200)))
-        given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
+        predictions = pl.DataFrame(
+            {"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)}
+        )
         fifth = rows // 5
-        profile = bench.package.profile(known[fifth:], given, data, known[:fifth])
+        profile = bench.package.profile(known[fifth:], predictions, data, known[:fifth])
         references = {"shop": bench.drift.Reference(profile["columns"]["shop"], profile["rows"])}
         expected.append(profile["columns"]["shop"]["unlisted"])
         true.append(shares[~np.isin(names, data.columns["shop"].categories)].sum())
@@ -253,15 +263,15 @@ def test_a_moderate_shift_of_a_category_is_found_and_chance_is_not(
 
 def test_a_large_change_of_few_rows_may_be_chance(bench: Bench) -> None:
     few = bench.window(SEED, 12)
-    found = bench.judge(few)
-    assert max(f["psi"] for f in found.values()) > bench.settings.min_psi
+    findings = bench.judge(few)
+    assert max(f["psi"] for f in findings.values()) > bench.settings.min_psi
     assert bench.drifted(few) == {}
 
 
 def test_time_goes_on_without_an_alarm(bench: Bench) -> None:
     later = bench.window(SEED).with_columns(pl.col("scheduled_departure").dt.offset_by("1y"))
-    found = bench.judge(later)["scheduled_departure"]
-    assert (found["verdict"], found["distance"]) == ("quiet", 1.0)
+    finding = bench.judge(later)["scheduled_departure"]
+    assert (finding["verdict"], finding["distance"]) == ("quiet", 1.0)
 
 
 @pytest.mark.parametrize("n", [3, 60, 101, 150, 4_800])
@@ -282,7 +292,8 @@ def test_the_distance_is_a_lower_bound_of_the_one_between_the_values(
     ]
     for make in makers:
         for shift in (0.0, 1.0):
-            before, now = np.asarray(make(n), float), np.sort(np.asarray(make(m) + shift, float))
+            before = np.asarray(make(n), float)
+            now = np.sort(np.asarray(make(m) + shift, float))
             seen = bench.package.summary(pl.Series(before))
             change = differences.compare(pl.Series(now), seen, n).sizes
             exact = ks_2samp(before, now, method="asymp")
@@ -297,7 +308,8 @@ class Year:
     def __init__(self, module: Callable[[str], ModuleType], rows: int = 24_000) -> None:
         random = np.random.default_rng(SEED)
         print(f"seed {SEED}")
-        self.drift, self.settings = module("monitoring.drift"), module("config.drift").Drift()
+        self.drift = module("monitoring.drift")
+        self.settings = module("config.drift").Drift()
         day = np.sort(random.random(rows)) * 365
         days = np.arange(400)
         weather = np.convolve(random.normal(size=404), np.full(5, 0.2), "valid") * 8
@@ -332,8 +344,10 @@ class Year:
             }
         )
         half = pl.Series(random.random(rows) < 0.5)
-        given = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
-        profile = module("pipeline.package").profile(self.rows.filter(half), given, self.data)
+        predictions = pl.DataFrame(
+            {"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)}
+        )
+        profile = module("pipeline.package").profile(self.rows.filter(half), predictions, self.data)
         self.references = {
             name: self.drift.Reference(seen, profile["rows"])
             for name, seen in profile["columns"].items()
@@ -342,14 +356,15 @@ class Year:
 
     def signs(self, days: int, *changes: pl.Expr) -> list[set[str]]:
         """Return the columns that drift in each window of so many days, laid side by side."""
-        begin, found = self.live["at"][0], []
+        begin = self.live["at"][0]
+        drifted = []
         while begin + timedelta(days=days) <= self.live["at"][-1]:
             end = begin + timedelta(days=days)
             window = self.live.filter(pl.col("at").is_between(begin, end, closed="left"))
             judged = self.drift.judge(window.with_columns(*changes), self.references, self.settings)
-            found.append({name for name, f in judged.items() if f["verdict"] == "drift"})
+            drifted.append({name for name, f in judged.items() if f["verdict"] == "drift"})
             begin = end
-        return found
+        return drifted
 
 
 @pytest.fixture(scope="module")
@@ -371,9 +386,9 @@ def test_a_day_of_a_year_is_compared_with_days(seasons: Year) -> None:
     }
     window = seasons.live.filter(pl.col("at").dt.ordinal_day() < 8)
     for references, expected in ((plain, True), (seasons.references, False)):
-        found = seasons.drift.judge(window, references, seasons.settings)
-        assert (found["temperature"]["verdict"] == "drift") is expected
-    assert found["temperature"]["usual"]["distance"] > 0.5
+        findings = seasons.drift.judge(window, references, seasons.settings)
+        assert (findings["temperature"]["verdict"] == "drift") is expected
+    assert findings["temperature"]["usual"]["distance"] > 0.5
 
 
 @pytest.mark.slow
@@ -398,11 +413,11 @@ def test_what_no_season_explains_is_found(seasons: Year) -> None:
 
 def test_rows_of_all_seasons_are_not_excused_by_them(seasons: Year) -> None:
     window = seasons.live.sample(WINDOW, seed=SEED)
-    found = seasons.drift.judge(window, seasons.references, seasons.settings)
-    assert {f["verdict"] for f in found.values()} == {"quiet"}
+    findings = seasons.drift.judge(window, seasons.references, seasons.settings)
+    assert {f["verdict"] for f in findings.values()} == {"quiet"}
     hotter = window.with_columns(pl.col("temperature") + 15)
-    found = seasons.drift.judge(hotter, seasons.references, seasons.settings)
-    assert [name for name, f in found.items() if f["verdict"] == "drift"] == ["temperature"]
+    findings = seasons.drift.judge(hotter, seasons.references, seasons.settings)
+    assert [name for name, f in findings.items() if f["verdict"] == "drift"] == ["temperature"]
 
 
 @pytest.mark.parametrize("decimals", [1, 3])
@@ -437,14 +452,14 @@ def test_a_change_of_a_correlation_is_a_sign_and_chance_is_not(
     seen = {name: reference.seen for name, reference in references.items()}
     module("pipeline.correlations").add_correlations(seen, trained)
     still = sum(
-        any(found["reason"] for found in bench.judge(draw(WINDOW, 0.0), references).values())
+        any(finding["reason"] for finding in bench.judge(draw(WINDOW, 0.0), references).values())
         for _ in range(40)
     )
     assert still <= 1
     for correlation in (0.9, 0.4):
-        found = bench.judge(draw(WINDOW, correlation), references)
-        assert [name for name, f in found.items() if f["verdict"] == "drift"] == ["x0"]
-        assert "correlation with x1 went from" in found["x0"]["reason"]
+        findings = bench.judge(draw(WINDOW, correlation), references)
+        assert [name for name, f in findings.items() if f["verdict"] == "drift"] == ["x0"]
+        assert "correlation with x1 went from" in findings["x0"]["reason"]
 
 
 @pytest.mark.parametrize("decimals", [0, 6])
@@ -466,7 +481,8 @@ def test_correlations_of_a_window_are_those_of_scipy(
         centred = ranks - np.nanmean(ranks, axis=0)
         for first, second in ((0, 1), (0, 2), (1, 2)):
             both = ~np.isnan(window[:, [first, second]]).any(axis=1)
-            x, y = centred[both, first], centred[both, second]
+            x = centred[both, first]
+            y = centred[both, second]
             assert count[first, second] == both.sum()
             assert matrix[first, second] == pytest.approx(x @ y / np.sqrt(x @ x * (y @ y)))
             near = spearmanr(window[both, first], window[both, second]).statistic
@@ -477,7 +493,8 @@ def test_correlations_of_a_window_are_those_of_scipy(
 def test_what_is_usual_of_windows_is_the_largest_change_of_any(
     module: Callable[[str], ModuleType], seasons: Year, days: int
 ) -> None:
-    differences, same_season = module("pipeline.differences"), module("pipeline.same_season")
+    differences = module("pipeline.differences")
+    same_season = module("pipeline.same_season")
     rows = seasons.live.with_columns(
         temperature=pl.when(pl.col("wind") > 12).then(None).otherwise("temperature")
     )
@@ -518,6 +535,6 @@ def test_a_million_rows_of_twelve_columns_are_judged(
     rows = bench.window(SEED, 1_000_000).drop("flight")
     assert rows.shape == (1_000_000, 12)
     began = time.perf_counter()
-    found = bench.judge(rows)
+    findings = bench.judge(rows)
     record_property("seconds", round(time.perf_counter() - began, 2))
-    assert len(found) == 12
+    assert len(findings) == 12
