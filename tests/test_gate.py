@@ -34,8 +34,8 @@ def config(module: Module, task: str = "binary", **gate: Any) -> Any:
         columns={"x": c.Column(type="number"), "place": c.Column(type="category"), "y": kind},
     )
     metric = c.METRICS[task][0]
-    asked = {"metric": metric, "thresholds": {metric: 0.0}} | gate
-    return c.Config(data=data, model=c.Model(), gate=c.Gate.model_validate(asked))
+    values = {"metric": metric, "thresholds": {metric: 0.0}} | gate
+    return c.Config(data=data, model=c.Model(), gate=c.Gate.model_validate(values))
 
 
 def judged(module: Module, y: Any, p: Any, linear: Any = None, **gate: Any) -> Any:
@@ -197,17 +197,18 @@ def test_of_exact_probabilities_the_threshold_is_the_ratio_of_the_costs(
     random = np.random.default_rng(seed)
     p = random.random(200_000)
     y = (random.random(200_000) < p).astype(int)
-    found = decided(module, y, p, false_positive=1.0, false_negative=false_negative)
-    assert found.threshold == pytest.approx(1 / (1 + false_negative), abs=0.03)
-    assert found.worth.low > 0
-    assert found.cost.model < min(found.cost.never, found.cost.always)
+    decision = decided(module, y, p, false_positive=1.0, false_negative=false_negative)
+    assert decision.threshold == pytest.approx(1 / (1 + false_negative), abs=0.03)
+    assert decision.worth.low > 0
+    assert decision.cost.model < min(decision.cost.never, decision.cost.always)
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 999), rows=st.integers(1, 30))
 def test_no_other_threshold_is_cheaper(module: Module, seed: int, rows: int) -> None:
     random = np.random.default_rng(seed)
-    y, p = random.integers(0, 2, rows), random.integers(0, 6, rows) / 5
+    y = random.integers(0, 2, rows)
+    p = random.integers(0, 6, rows) / 5
     false_positive, false_negative = random.integers(1, 9, 2) / 2
     costs = module("config").Costs(
         false_positive=float(false_positive), false_negative=float(false_negative)
@@ -226,14 +227,18 @@ def test_no_other_threshold_is_cheaper(module: Module, seed: int, rows: int) -> 
 
 def test_a_worthless_model_is_worth_nothing(module: Module) -> None:
     random = np.random.default_rng(0)
-    y, p = random.integers(0, 2, 4_000), random.random(4_000)
-    train, held = slice(0, 2_000), slice(2_000, None)
+    y = random.integers(0, 2, 4_000)
+    p = random.random(4_000)
+    train = slice(0, 2_000)
+    held = slice(2_000, None)
     costs = module("config").Costs(false_positive=1.0, false_negative=5.0)
     gate = module("config").Gate.model_validate(GATE)
-    found = module("pipeline.decision").decision(y[train], p[train], y[held], p[held], costs, gate)
-    assert found.against == "always"
-    assert found.worth.value < 0.02
-    assert sum(dict(found.counts).values()) == 2_000
+    decision = module("pipeline.decision").decision(
+        y[train], p[train], y[held], p[held], costs, gate
+    )
+    assert decision.against == "always"
+    assert decision.worth.value < 0.02
+    assert sum(dict(decision.counts).values()) == 2_000
 
 
 # --- a run that fails ---------------------------------------------------------------------------
@@ -243,15 +248,15 @@ def test_a_run_ends_with_the_failure_of_its_step_and_not_with_dvcs(module: Modul
     failure = module("adapters.pipeline_dvc")._failure
     package = module("exceptions")
     ended = "failed to reproduce 'gate': failed to run: ml gate, exited with {}"
-    found = failure(ended.format(1), "the gate refused this model:\n  rmse: 2 is not ≤ 1")
-    assert type(found) is package.RefusedError
-    assert str(found).endswith("rmse: 2 is not ≤ 1")
+    error = failure(ended.format(1), "the gate refused this model:\n  rmse: 2 is not ≤ 1")
+    assert type(error) is package.RefusedError
+    assert str(error).endswith("rmse: 2 is not ≤ 1")
     assert type(failure(ended.format(2), "rows.csv is missing")) is package.UsageError
     assert failure(ended.format(70), "").code == 70
     assert failure(ended.format(-9), "").code == -9
-    found = failure("unable to lock dvc.lock", "")
-    assert type(found) is package.UsageError
-    assert str(found) == "DVC cannot run the pipeline: unable to lock dvc.lock"
+    error = failure("unable to lock dvc.lock", "")
+    assert type(error) is package.UsageError
+    assert str(error) == "DVC cannot run the pipeline: unable to lock dvc.lock"
 
 
 STAGES = """
@@ -334,7 +339,8 @@ def test_a_refusal_for_latency_is_measured_again_by_the_next_run(
     module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, kept: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    loop, documents = module("cli.delivery"), module("artifacts")
+    loop = module("cli.delivery")
+    documents = module("artifacts")
     path = documents.DOCUMENTS["evaluate"]
     path.parent.mkdir()
     path.write_text("{}")
