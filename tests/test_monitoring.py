@@ -26,7 +26,9 @@ from conftest import ROOT, Render, once
 Import = Callable[[str], ModuleType]
 PAST = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=60)
 MONTHS = {month: ROOT / f"tests/data/flights-2013-{month}.csv" for month in ("07", "09", "10")}
-TRAINED, WINDOW, SEED = 4_800, 500, 20_132
+TRAINED = 4_800
+WINDOW = 500
+SEED = 20_132
 PROMTOOL = shutil.which("promtool")
 
 
@@ -55,12 +57,15 @@ def pack(module: Import, to: Path) -> None:
         to / "problem",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    given = inference.predict(fitted, rows[TRAINED:], data, module("problem.features").features)
+    y_pred = inference.predict(fitted, rows[TRAINED:], data, module("problem.features").features)
     truth = ingest.labels(rows[TRAINED:], data)
-    predictions = pl.DataFrame({"given": pl.Series(given.tolist(), dtype=pl.Array(pl.Float64, 2))})
+    predictions = pl.DataFrame({"given": pl.Series(y_pred.tolist(), dtype=pl.Array(pl.Float64, 2))})
 
-    def score(at: Any) -> list[float]:
-        return [metrics.SCORES[name](truth[at], given[at]) for name in ("roc_auc", "log_loss")]
+    def score(rows_index: Any) -> list[float]:
+        return [
+            metrics.SCORES[name](truth[rows_index], y_pred[rows_index])
+            for name in ("roc_auc", "log_loss")
+        ]
 
     intervals = module("pipeline.intervals")
     auc, loss = intervals.bootstrap(score, len(truth), gate, intervals.effective_rows(truth, 2))
@@ -72,7 +77,7 @@ def pack(module: Import, to: Path) -> None:
             "metric": "roc_auc",
             "rows": len(truth),
             "metrics": {"roc_auc": auc, "log_loss": loss},
-            "calibration": module("pipeline.calibration").calibration(truth, given).model_dump(),
+            "calibration": module("pipeline.calibration").calibration(truth, y_pred).model_dump(),
         },
     }.items():
         (to / f"{name}.json").write_text(json.dumps(content))
@@ -115,10 +120,8 @@ class Place:
 
     def champion(self, folder: Path) -> Any:
         """Register a package, and make it the champion."""
-        store, self.model = (
-            self.module("registry").open_registry(),
-            self.module("model_package").load_package(folder),
-        )
+        store = self.module("registry").open_registry()
+        self.model = self.module("model_package").load_package(folder)
         facts = {"data_digest": "sha256:" + "0" * 64, "commit": "none", "compared_with": "first"}
         store.push(folder, self.model.manifest, facts)
         store.point("champion", self.model.version)
@@ -130,25 +133,26 @@ class Place:
 
     def rows(self, n: int = WINDOW, seed: int = SEED, *changes: pl.Expr) -> pl.DataFrame:
         """Rows like those of training, in another order."""
-        data, ingest = self.model.data, self.module("pipeline.ingest")
+        data = self.model.data
+        ingest = self.module("pipeline.ingest")
         rows = ingest.typed(ingest.read(self.path / data.source, data.separator), data)
         rows = rows.sort(data.time).head(TRAINED)
         drawn: pl.DataFrame = rows.sample(n, with_replacement=True, seed=seed)
         return drawn.with_columns(*changes)
 
     def month(self, month: str) -> pl.DataFrame:
-        ingest, data = self.module("pipeline.ingest"), self.model.data
+        ingest = self.module("pipeline.ingest")
+        data = self.model.data
         typed: pl.DataFrame = ingest.typed(ingest.read(MONTHS[month], data.separator), data)
         return typed
 
-    def log(self, rows: pl.DataFrame, hour: int, told: bool = False) -> None:
+    def log(self, rows: pl.DataFrame, hour: int, labelled: bool = False) -> None:
         """Log predictions of rows as the service does, but within an hour of the past."""
-        log, loaded_model = self.module("prediction_log"), self.module("serving.loaded_model")
-        settings, n, name = (
-            self.module("config.delivery").Service(log="fresh"),
-            len(rows),
-            uuid4().hex,
-        )
+        log = self.module("prediction_log")
+        loaded_model = self.module("serving.loaded_model")
+        settings = self.module("config.delivery").Service(log="fresh")
+        n = len(rows)
+        name = uuid4().hex
         kept = log.PredictionLog(settings)
         served = loaded_model.LoadedModel(self.model, {}, Deaf())
         typed = rows.select(self.model.data.features)
@@ -156,12 +160,12 @@ class Place:
         kept.write()
         (file,) = Path("fresh").rglob("*.parquet")
         begin = PAST + timedelta(hours=hour)
-        times = [begin + timedelta(hours=1) * (at / n) for at in range(n)]
+        times = [begin + timedelta(hours=1) * (offset / n) for offset in range(n)]
         frame = pl.read_parquet(file).with_columns(pl.Series("time", times, pl.Datetime("us")))
         write = self.module("prediction_log.layout").write_file
         write("predictions", f"date={begin:%F}/{begin:%H%M%S%f}_{file.name[13:]}", frame)
         shutil.rmtree("fresh")
-        if told:
+        if labelled:
             truth = rows[self.model.data.target].cast(pl.String)
             labels = frame.select("request_id", "row").with_columns(truth.alias("delayed"))
             labels.write_csv(self.path / "labels.csv")
@@ -183,12 +187,12 @@ class Place:
         self.module("prediction_log.layout").write_file("predictions", name, frame)
 
     def monitor(self) -> str:
-        said: str = self.module("monitoring").monitor()
-        return said
+        message: str = self.module("monitoring").monitor()
+        return message
 
     def retrain(self, run: Callable[[], None], **options: Any) -> str:
-        said: str = self.module("monitoring").retrain(run, **options)
-        return said
+        message: str = self.module("monitoring").retrain(run, **options)
+        return message
 
     def document(self, step: str = "monitor") -> dict[str, Any]:
         fields: dict[str, Any] = self.module("artifacts").read_fields(step)
@@ -221,14 +225,14 @@ def test_rows_like_those_of_training_are_no_alarm(place: Place) -> None:
     for hour in range(6):
         place.log(place.rows(WINDOW, hour), hour)
     assert place.monitor() == "no training: no alarm in 6 windows"
-    said = place.document()
-    assert (said["decision"], said["alarm"], said["new"], said["alarms"]) == (
+    document = place.document()
+    assert (document["decision"], document["alarm"], document["new"], document["alarms"]) == (
         "none",
         None,
         False,
         [],
     )
-    assert [w["rows"] for w in said["windows"]] == [WINDOW] * 6
+    assert [w["rows"] for w in document["windows"]] == [WINDOW] * 6
     assert set(place.document("drift")["windows"][0]["columns"]) == set(place.model.data.features)
 
 
@@ -240,10 +244,10 @@ def test_a_sign_in_one_window_is_no_alarm_and_in_two_it_is(place: Place) -> None
     assert "temperature_f" in place.document()["windows"][1]["signs"]["drift"]
     place.log(place.rows(WINDOW, 2), 2)
     place.log(place.rows(WINDOW, 3, HOTTER), 3)
-    said = place.monitor()
-    assert said.startswith("retrain: drift-")
-    assert "temperature_f values are distributed differently" in said
-    assert "in 2 of the last 4 windows" in said
+    message = place.monitor()
+    assert message.startswith("retrain: drift-")
+    assert "temperature_f values are distributed differently" in message
+    assert "in 2 of the last 4 windows" in message
 
 
 def test_an_alarm_needs_the_newest_window(place: Place) -> None:
@@ -296,7 +300,7 @@ def test_windows_stay_what_they_are_as_rows_come_in(place: Place) -> None:
     before: list[Any] = []
     print(f"seed {SEED}")
     for hour in range(8):
-        place.log(place.rows(int(random.integers(100, 900)), hour), hour * 2, told=True)
+        place.log(place.rows(int(random.integers(100, 900)), hour), hour * 2, labelled=True)
         place.monitor()
         judged = zip(
             *(place.document(step)["windows"] for step in ("drift", "monitor")), strict=True
@@ -312,9 +316,9 @@ def test_refused_rows_are_for_a_person_and_no_training(place: Place) -> None:
     for hour in range(2):
         place.log(place.rows(WINDOW, hour), hour)
         place.refuse(50, hour)
-    said = place.monitor()
-    assert said.startswith("no training: the caller sent 9.1% of rows that break the contract")
-    assert said.endswith("which a person has to look at")
+    message = place.monitor()
+    assert message.startswith("no training: the caller sent 9.1% of rows that break the contract")
+    assert message.endswith("which a person has to look at")
     (alarm,) = place.document()["alarms"]
     assert (alarm["kind"], alarm["status"]) == ("violations", "needs_attention")
     assert place.retrain(lambda: pytest.fail("it trained")).startswith("nothing to do")
@@ -333,11 +337,11 @@ def test_performance_is_judged_once_labels_have_come(place: Place) -> None:
     assert place.monitor() == "no training: no alarm in 2 windows"
     assert place.document()["windows"][0]["performance"] is None
     for hour in range(2, 4):
-        place.log(place.rows(WINDOW, hour, turned), hour, told=True)
-    said = place.monitor()
-    assert "retrain: performance-" in said
-    assert "where the holdout had 0.7" in said
-    assert "in 2 of the last 2 batches of labels" in said
+        place.log(place.rows(WINDOW, hour, turned), hour, labelled=True)
+    message = place.monitor()
+    assert "retrain: performance-" in message
+    assert "where the holdout had 0.7" in message
+    assert "in 2 of the last 2 batches of labels" in message
     performance = place.document()["windows"][-1]["performance"]
     assert performance["labels"] == WINDOW
     assert performance["skill"]["high"] < -0.1
@@ -375,17 +379,17 @@ def test_late_labels_in_one_file_are_not_passed_over_for_those_that_follow(place
     for hour in range(5):
         place.log(place.rows(WINDOW, hour), hour)
     known = place.rows(WINDOW, 9)
-    place.log(known, 9, told=True)
+    place.log(known, 9, labelled=True)
     assert place.monitor() == "no training: no alarm in 6 windows"
     labels(place, [0, 1, 2])
-    place.log(place.rows(WINDOW, 10), 10, told=True)
+    place.log(place.rows(WINDOW, 10), 10, labelled=True)
     assert "retrain: performance-" in place.monitor()
     assert not place.document()["outcomes"][-1]["signs"]["performance"]
 
 
 def test_labels_of_low_scores_only_say_nothing_of_performance(place: Place) -> None:
     for hour in range(3):
-        place.log(place.rows(WINDOW, hour), hour, told=True)
+        place.log(place.rows(WINDOW, hour), hour, labelled=True)
     for file in Path("predictions/labels").glob("*.parquet"):
         low = pl.read_parquet("predictions/date=*/*.parquet").filter(pl.col("p:true") < 0.2)
         pl.read_parquet(file).join(low, on=["request_id", "row"], how="semi").write_parquet(file)
@@ -398,7 +402,7 @@ def test_labels_of_low_scores_only_say_nothing_of_performance(place: Place) -> N
 
 
 def test_a_newest_window_without_labels_has_a_page(place: Place) -> None:
-    place.log(place.rows(WINDOW, 0), 0, told=True)
+    place.log(place.rows(WINDOW, 0), 0, labelled=True)
     place.log(place.rows(WINDOW, 1), 1)
     assert place.monitor() == "no training: no alarm in 2 windows"
     assert place.document()["windows"][1]["performance"] is None
@@ -407,7 +411,7 @@ def test_a_newest_window_without_labels_has_a_page(place: Place) -> None:
 
 def test_performance_as_before_is_no_alarm(place: Place) -> None:
     for hour in range(4):
-        place.log(place.rows(WINDOW, hour), hour, told=True)
+        place.log(place.rows(WINDOW, hour), hour, labelled=True)
     assert place.monitor() == "no training: no alarm in 4 windows"
     assert all(w["performance"]["skill"]["high"] > 0 for w in place.document()["windows"])
 
@@ -416,9 +420,9 @@ def test_an_old_champion_alarms_at_once(place: Place, packed: Path, tmp_path: Pa
     old = Path(shutil.copytree(packed, tmp_path / "old"))
     seal(old, place.module, datetime.now(UTC) - timedelta(days=91))
     place.champion(old)
-    said = place.monitor()
-    assert "retrain: age-" in said
-    assert "the champion is 91 days old; the limit is 90" in said
+    message = place.monitor()
+    assert "retrain: age-" in message
+    assert "the champion is 91 days old; the limit is 90" in message
 
 
 def test_a_private_column_is_left_out(place: Place) -> None:
@@ -519,9 +523,11 @@ def test_a_decision_is_made_once_and_survives_restarts(alarmed: Place) -> None:
 
 def test_an_alarm_starts_one_training(alarmed: Place) -> None:
     runs: list[int] = []
-    said = alarmed.retrain(lambda: runs.append(1))
+    message = alarmed.retrain(lambda: runs.append(1))
     made = r"trained for drift-[-\d]+: it made the same model again, as there are no new rows to "
-    assert re.match(f"{made}learn from: `ml data add` them, then `ml retrain --again drift-", said)
+    assert re.match(
+        f"{made}learn from: `ml data add` them, then `ml retrain --again drift-", message
+    )
     assert alarmed.retrain(lambda: runs.append(2)).startswith("nothing to do: drift-")
     alarmed.log(alarmed.rows(WINDOW, 2, HOTTER), 2)
     assert alarmed.monitor().startswith("no training: drift-")
@@ -559,9 +565,9 @@ def test_of_many_at_once_one_decides_and_one_trains(place: Place) -> None:
         place.log(place.rows(WINDOW, hour, HOTTER), hour)
     for code, promised in ((DECIDE, "new"), (TRAIN, "trained for drift-")):
         started = [process(place, code) for _ in range(3)]
-        said = [one.communicate()[0] for one in started]
-        assert [one.returncode for one in started] == [0] * 3
-        assert sum(promised in text for text in said) == 1
+        outputs = [running.communicate()[0] for running in started]
+        assert [running.returncode for running in started] == [0] * 3
+        assert sum(promised in text for text in outputs) == 1
     assert Path("runs").read_text() == "x"
 
 
@@ -573,8 +579,8 @@ def test_a_training_that_failed_is_not_started_again_by_itself(alarmed: Place) -
 
     with pytest.raises(refused):
         alarmed.retrain(fail)
-    said = alarmed.retrain(lambda: pytest.fail("it trained"))
-    assert "which failed: the gate refused this model" in said
+    message = alarmed.retrain(lambda: pytest.fail("it trained"))
+    assert "which failed: the gate refused this model" in message
     runs: list[int] = []
     name = alarmed.document()["alarm"]
     assert name in alarmed.retrain(lambda: runs.append(1), again=name)
@@ -588,8 +594,8 @@ def test_a_training_that_was_killed_is_told_and_left_to_a_person(alarmed: Place)
     killed = process(alarmed, "import os\nm.retrain(lambda: os.kill(os.getpid(), 9))")
     assert killed.wait() == -9
     name = alarmed.document()["alarm"]
-    said = alarmed.retrain(lambda: pytest.fail("it trained"))
-    assert f"which may still run: `ml retrain --again {name}` starts another" in said
+    message = alarmed.retrain(lambda: pytest.fail("it trained"))
+    assert f"which may still run: `ml retrain --again {name}` starts another" in message
     store = alarmed.module("registry").open_registry()
     note = json.loads(store.get("alarms"))
     for alarms in note.values():
@@ -647,23 +653,26 @@ VERDICTS = {"07": ({"temperature_f"}, False), "09": (set[str](), True), "10": (s
 def test_each_month_that_came_later_has_the_verdict_that_the_docs_explain(
     place: Place, month: str
 ) -> None:
-    rows, (columns, lost) = place.month(month), VERDICTS[month]
+    rows = place.month(month)
+    columns, lost = VERDICTS[month]
     for hour in range(3):
-        place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, told=True)
+        place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, labelled=True)
     print(place.monitor())
-    said, drift = place.document(), place.document("drift")
-    alarms = {alarm["kind"]: alarm["reason"] for alarm in said["alarms"]}
+    document = place.document()
+    drift = place.document("drift")
+    alarms = {alarm["kind"]: alarm["reason"] for alarm in document["alarms"]}
     assert set(re.findall(r"(?:^|; )(\w+)", alarms.get("drift", ""))) == columns
-    assert said["decision"] == ("retrain" if alarms else "none")
+    assert document["decision"] == ("retrain" if alarms else "none")
     assert ("performance" in alarms) == lost
-    signs = [list(batch["signs"]["performance"]) for batch in said["outcomes"]]
-    assert signs == [list(window["signs"]["performance"]) for window in said["windows"]]
-    for window, found, batch in zip(
-        said["windows"], drift["windows"], said["outcomes"], strict=True
+    signs = [list(batch["signs"]["performance"]) for batch in document["outcomes"]]
+    assert signs == [list(window["signs"]["performance"]) for window in document["windows"]]
+    for window, drifted, batch in zip(
+        document["windows"], drift["windows"], document["outcomes"], strict=True
     ):
-        signs_of = [name for name, f in found["columns"].items() if f["reason"]]
+        signs_of = [name for name, f in drifted["columns"].items() if f["reason"]]
         print("drifts:", signs_of, "lost:", list(batch["signs"]["performance"]), end="; ")
-        hot, answer = found["columns"]["temperature_f"], found["prediction"]
+        hot = drifted["columns"]["temperature_f"]
+        answer = drifted["prediction"]
         ends = "{value:.2f} ({low:.2f} to {high:.2f})".format(**window["performance"]["value"])
         print(f"temperature PSI {hot['psi']:.1f}, distance {hot['distance']:.2f};", end=" ")
         print(f"prediction {answer['psi']:.2f}, {answer['distance']:.2f}; roc_auc {ends}", end=" ")
@@ -673,14 +682,14 @@ def test_each_month_that_came_later_has_the_verdict_that_the_docs_explain(
 def test_september_and_october_together_are_a_loss_of_performance(place: Place) -> None:
     rows = pl.concat([place.month("09"), place.month("10")])
     for hour in range(6):
-        place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, told=True)
+        place.log(rows[hour * WINDOW : (hour + 1) * WINDOW], hour, labelled=True)
     place.monitor()
     kinds = [alarm["kind"] for alarm in place.document()["alarms"]]
     assert kinds == ["performance"]
     runs: list[int] = []
-    said = place.retrain(lambda: runs.append(1))
+    message = place.retrain(lambda: runs.append(1))
     assert runs == [1]
-    assert re.match(r"trained for performance-[-\d]+:", said)
+    assert re.match(r"trained for performance-[-\d]+:", message)
 
 
 # --- Prometheus ----------------------------------------------------------------------------------
@@ -736,12 +745,14 @@ def test_alerts_ask_for_nothing_that_the_service_does_not_tell(
     api = module("serving").create_app(served, module("config.delivery").Service(log="")).state.api
     api.metrics.requests.labels("/predict", 200)
     api.metrics.seconds.labels("/predict")
-    told = {sample.name for metric in api.metrics.registry.collect() for sample in metric.samples}
+    exported = {
+        sample.name for metric in api.metrics.registry.collect() for sample in metric.samples
+    }
     (group,) = yaml.safe_load((render(level=1) / "deploy/alerts.yaml").read_text())["groups"]
     rules = group["rules"]
-    asked = {name for rule in rules for name in re.findall(r"\bml_\w+", rule["expr"])}
-    assert asked <= told
-    assert {name.partition("{")[0] for name in HEALTHY} == asked
+    queried = {name for rule in rules for name in re.findall(r"\bml_\w+", rule["expr"])}
+    assert queried <= exported
+    assert {name.partition("{")[0] for name in HEALTHY} == queried
     assert [rule["alert"] for rule in rules] == list(ILL)  # each of them is tested
 
 
@@ -759,7 +770,7 @@ def test_an_alert_is_raised_by_what_it_is_for_and_by_nothing_else(
         "tests": [
             {
                 "interval": "1m",
-                "input_series": [{"series": n, "values": of} for n, of in series.items()],
+                "input_series": [{"series": n, "values": values} for n, values in series.items()],
                 "promql_expr_test": [
                     {"expr": firing, "eval_time": "2h", "exp_samples": raised},
                 ],
