@@ -106,9 +106,9 @@ PLOTS = {
 def test_the_plots_are_there_with_every_point_inside(ran: Ran, tmp_path: Path, task: str) -> None:
     copy = ran(0, task)
     page = opened(copy.path / "artifacts/report.html", tmp_path)
-    said = " ".join(page.words)
+    shown = " ".join(page.words)
     titles = [f["aria-label"] for f in page.all("svg")] + ["Confusion"] * (
-        "true \\ predicted" in said
+        "true \\ predicted" in shown
     )
     assert [t for t in PLOTS[task] if not any(title.startswith(t) for title in titles)] == []
     assert len(titles) == len(PLOTS[task])
@@ -133,19 +133,20 @@ def written(number: float) -> str:
 def test_the_report_says_what_the_documents_say(ran: Ran, tmp_path: Path, task: str) -> None:
     copy = ran(0, task)
     page = opened(copy.path / "artifacts/report.html", tmp_path)
-    said = " ".join(" ".join(page.words).split())
-    metrics, gate = copy.read("evaluate"), copy.read("gate")
-    assert f"passed, all {len(gate['checks'])} checks" in said
-    for name, found in metrics["metrics"].items():
-        value, low, high = (written(found[end]) for end in ("value", "low", "high"))
-        assert f"{name} {value} {low} to {high}" in said
+    shown = " ".join(" ".join(page.words).split())
+    metrics = copy.read("evaluate")
+    gate = copy.read("gate")
+    assert f"passed, all {len(gate['checks'])} checks" in shown
+    for name, interval in metrics["metrics"].items():
+        value, low, high = (written(interval[end]) for end in ("value", "low", "high"))
+        assert f"{name} {value} {low} to {high}" in shown
     for check in gate["checks"]:
-        assert check["check"] in said
+        assert check["check"] in shown
     for piece in metrics["slices"][:40]:
-        assert str(piece["value"] or "(gap)") in said
+        assert str(piece["value"] or "(gap)") in shown
     for column in metrics["importance"][:25]:
-        assert column["column"] in said
-    assert metrics["model"]["digest"] in said
+        assert column["column"] in shown
+    assert metrics["model"]["digest"] in shown
 
 
 HOSTILE = [
@@ -156,10 +157,12 @@ HOSTILE = [
 
 
 def test_names_of_the_data_stay_names(fresh: Callable[..., Copy], tmp_path: Path) -> None:
-    copy, r = fresh(), random.Random(0)
+    copy = fresh()
+    r = random.Random(0)
     rows = []
     for n in range(1500):
-        kind, x = HOSTILE[n % 3], r.gauss(0, 1)
+        kind = HOSTILE[n % 3]
+        x = r.gauss(0, 1)
         rows.append([kind, x, r.choice(HOSTILE[:2]) if abs(x) < 0.2 else HOSTILE[2 * (x > 0)]])
     header = [HOSTILE[1], HOSTILE[2], HOSTILE[0]]
     (tmp_path / "<b>.csv").write_text(text(header, rows), "utf-8", newline="")
@@ -170,9 +173,9 @@ def test_names_of_the_data_stay_names(fresh: Callable[..., Copy], tmp_path: Path
     assert page.console == []
     assert {"script", "img"}.isdisjoint(tag for tag, _ in page.elements)
     assert not [a for _, a in page.elements for name in a if name.startswith("on")]
-    said = " ".join(" ".join(page.words).split())
-    assert not [name for name in HOSTILE if " ".join(name.split()) not in said]
-    assert "49" not in re.findall(r"a\|b (\S+)", said)
+    shown = " ".join(" ".join(page.words).split())
+    assert not [name for name in HOSTILE if " ".join(name.split()) not in shown]
+    assert "49" not in re.findall(r"a\|b (\S+)", shown)
     # In Markdown a name may not end its cell, its row or its list.
     summary = (copy.path / "artifacts/report.md").read_text("utf-8")
     card = (copy.path / "artifacts/model/MODEL_CARD.md").read_text("utf-8")
