@@ -47,11 +47,13 @@ def test_a_project_says_of_itself_what_was_answered(
 ) -> None:
     project = render(**answers)
     monkeypatch.chdir(project / "config")  # found from below, too
-    said = module("project").current()
-    assert said.package == "flight_delays"
-    assert {"level": said.level, "ci": list(said.ci)} == {k: answers[k] for k in ("level", "ci")}
-    assert said.registry == answers.get("registry", "oci")
-    assert said.deployment == answers.get("deployment", "local")
+    answered = module("project").current()
+    assert answered.package == "flight_delays"
+    assert {"level": answered.level, "ci": list(answered.ci)} == {
+        k: answers[k] for k in ("level", "ci")
+    }
+    assert answered.registry == answers.get("registry", "oci")
+    assert answered.deployment == answers.get("deployment", "local")
 
 
 def test_where_there_is_no_project_everything_is_there(module: Module, folder: Path) -> None:
