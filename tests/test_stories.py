@@ -45,7 +45,9 @@ pytestmark = [
 ]
 SHIPPED = "max_iter: 300"
 FEW_TESTS = "-k 'contract or features'"
-WEAK, BETTER, POOR = "max_iter: 15", "max_iter: 80", "max_iter: 1"
+WEAK = "max_iter: 15"
+BETTER = "max_iter: 80"
+POOR = "max_iter: 1"
 BLIND = """    blind = pl.col("origin") == "JFK"
     rows = rows.with_columns(pl.when(~blind).then(pl.all()))
 """
@@ -105,11 +107,11 @@ class World:
 
     def started(self) -> None:
         """See that the first push was green."""
-        assert self.first_push.ok, told(self.first_push)
+        assert self.first_push.ok, outcome(self.first_push)
 
     def has_two_champions(self) -> None:
         """See that one champion has followed another."""
-        assert self.merged.ok, told(self.merged)
+        assert self.merged.ok, outcome(self.merged)
 
     @contextmanager
     def about(self, jobs: Collection[str]) -> Iterator[None]:
@@ -145,11 +147,11 @@ class World:
 
     def inspected(self, name: str) -> str:
         """The version that a tag or a digest is of."""
-        found = subprocess.run(
+        done = subprocess.run(
             ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{self.place}/{name}"],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        label = json.loads(found.stdout)["annotations"]["org.opencontainers.image.version"]
+        label = json.loads(done.stdout)["annotations"]["org.opencontainers.image.version"]
         assert isinstance(label, str)
         return label
 
@@ -159,15 +161,15 @@ class World:
             ["skopeo", "list-tags", "--tls-verify=false", f"docker://{self.place}/service"],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
-        found = {}
+        digests = {}
         for tag in json.loads(done.stdout)["Tags"] if done.returncode == 0 else []:
             url = f"http://{self.place.replace('/', '/v2/', 1)}/service/manifests/{tag}"
             kinds = ("docker.distribution.manifest.v2", "oci.image.manifest.v1")
             accept = ", ".join(f"application/vnd.{kind}+json" for kind in kinds)
-            asked = urllib.request.Request(url, headers={"Accept": accept}, method="HEAD")
-            with urllib.request.urlopen(asked, timeout=10) as answer:
-                found[tag] = answer.headers["Docker-Content-Digest"]
-        return found
+            request = urllib.request.Request(url, headers={"Accept": accept}, method="HEAD")
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                digests[tag] = answer.headers["Docker-Content-Digest"]
+        return digests
 
     def serves(self) -> str:
         """The version that answers on the machine that serves."""
@@ -220,7 +222,8 @@ def world(
     """A platform, with a level-2 project that a team has just generated and set up."""
     ready(request.param)
     folder = tmp_path_factory.mktemp(request.param)
-    generated, port = project(2), free_port()
+    generated = project(2)
+    port = free_port()
     files = folder / "project"
     files.mkdir()
     packed = subprocess.run(["git", "archive", "HEAD"], cwd=generated.path, capture_output=True)
@@ -252,7 +255,7 @@ def world(
                 generated.ml("stop", cwd=home)
 
 
-def told(run: Run) -> str:
+def outcome(run: Run) -> str:
     """How the jobs ended, and the last words of those that failed."""
     failed = [name for name, end in run.jobs.items() if end == "failure"]
     return f"{run.jobs}\n" + "\n".join(
@@ -262,7 +265,7 @@ def told(run: Run) -> str:
 
 def refused(run: Run, job: str) -> None:
     """See that this job refused, that it alone did, and that nothing behind the gate ran."""
-    assert run.jobs[job] == "failure", told(run)
+    assert run.jobs[job] == "failure", outcome(run)
     assert [name for name, end in run.jobs.items() if end == "failure" and name != job] == []
     assert {end for name, end in run.jobs.items() if name in GATE_JOBS} <= {"skipped"}
 
@@ -270,7 +273,7 @@ def refused(run: Run, job: str) -> None:
 @on("github", "gitlab")
 def test_the_first_push_is_green_with_no_secret_set_and_the_model_serves(world: World) -> None:
     run = world.first_push
-    assert set(run.jobs.values()) == {"success"}, told(run)
+    assert set(run.jobs.values()) == {"success"}, outcome(run)
     versions, champion = world.models()
     assert [champion] == versions == [world.serves()]
     assert "The gate passed this model" in run.summary
@@ -285,8 +288,8 @@ def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_mate
     assert champion
     before = world.images()
     digest = before[champion]
-    digests = {one["digest"] for one in world.attested()}
-    kinds = {str(one.get("type")) for one in world.attested()}
+    digests = {attestation["digest"] for attestation in world.attested()}
+    kinds = {str(attestation.get("type")) for attestation in world.attested()}
     assert digest in digests
     assert kinds == {
         "https://cyclonedx.org/bom",
@@ -294,7 +297,7 @@ def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_mate
         "https://slsa.dev/provenance/v1",
     }
     run = world.host.by_hand("deliver", version=champion)
-    assert run.ok, told(run)
+    assert run.ok, outcome(run)
     assert world.images() == before
 
 
@@ -309,7 +312,7 @@ def test_a_version_that_was_not_attested_is_refused_before_staging(world: World)
     finally:
         shutil.rmtree(world.host.attestations)
         kept.rename(world.host.attestations)
-    assert run.jobs["verify"] == "failure", told(run)
+    assert run.jobs["verify"] == "failure", outcome(run)
     assert run.jobs["staging"] == run.jobs["production"] == "skipped"
 
 
@@ -318,7 +321,7 @@ def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
     world: World,
 ) -> None:
     run = world.worsened
-    assert run.jobs["candidate"] == "failure", told(run)
+    assert run.jobs["candidate"] == "failure", outcome(run)
     assert run.jobs["validate"] == run.jobs["report"] == run.jobs["comment"] == "success"
     assert run.jobs["rehearsal"] == "skipped"
     (comment,) = world.host.comments_on("faster")
@@ -331,13 +334,14 @@ def test_a_request_that_worsens_the_model_is_refused_and_one_comment_says_why(
 @on("github")
 def test_once_it_is_mended_the_same_comment_says_so_and_the_image_was_tried(world: World) -> None:
     assert world.worsened.jobs["candidate"] == "failure"
-    models, images = world.models(), world.images()
+    models = world.models()
+    images = world.images()
     world.host.git("checkout", "-q", "--force", "faster")
     world.edit("config/model.yaml", POOR, BETTER)
     world.host.commit("Train more")
     with world.about(PIPELINE):
         run = world.host.propose("faster")
-    assert set(run.jobs.values()) == {"success"}, told(run)
+    assert set(run.jobs.values()) == {"success"}, outcome(run)
     (comment,) = world.host.comments_on("faster")
     assert "✅ The gate passed this model" in comment
     assert "| `candidate` | ✅ |" in comment
@@ -352,7 +356,7 @@ def test_a_request_that_breaks_the_contract_is_refused_by_validate(world: World)
     world.host.commit("An airport that nobody knows")
     with world.about(PIPELINE):
         run = world.host.propose("contract")
-    assert run.jobs["validate"] == "failure", told(run)
+    assert run.jobs["validate"] == "failure", outcome(run)
     assert run.jobs["candidate"] == run.jobs["rehearsal"] == "skipped"
     (comment,) = world.host.comments_on("contract")
     assert "| `origin` |" in comment
@@ -371,7 +375,7 @@ def test_a_request_that_ruins_one_slice_is_refused_and_the_slice_is_named(world:
     world.host.commit("Blind for one airport")
     with world.about(PIPELINE):
         run = world.host.propose("slice")
-    assert run.jobs["candidate"] == "failure", told(run)
+    assert run.jobs["candidate"] == "failure", outcome(run)
     (comment,) = world.host.comments_on("slice")
     assert "slice against the champion, origin = JFK" in comment
 
@@ -384,7 +388,7 @@ def test_a_request_that_breaks_the_lint_is_refused_by_lint(world: World) -> None
     world.host.commit("An import that nobody needs")
     with world.about({"lint"}):
         run = world.host.propose("lint")
-    assert run.jobs["lint"] == "failure", told(run)
+    assert run.jobs["lint"] == "failure", outcome(run)
     assert "-import os" in run.log  # the difference that the hook would make
 
 
@@ -393,7 +397,7 @@ def test_a_better_model_replaces_the_champion_when_it_is_merged(world: World) ->
     world.started()
     before, _ = world.models()
     run = world.merged
-    assert set(run.jobs.values()) == {"success"}, told(run)
+    assert set(run.jobs.values()) == {"success"}, outcome(run)
     versions, champion = world.models()
     assert champion == world.serves()
     assert [champion] == [version for version in versions if version not in before]
@@ -436,8 +440,8 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
     world.host.commit("Watched too strictly for any model")
     with callers(world), world.about({"train", *DELIVERY}):
         run = world.host.push()
-    assert run.jobs["staging"] == "success", told(run)
-    assert run.jobs["production"] == "failure", told(run)
+    assert run.jobs["staging"] == "success", outcome(run)
+    assert run.jobs["production"] == "failure", outcome(run)
     assert "was rolled back" in run.log
     assert len(world.models()[0]) == len(before) + 1
     assert world.models()[1] == champion == world.serves()
@@ -448,16 +452,17 @@ def test_a_deployment_that_fails_its_watch_rolls_back_by_itself(world: World) ->
 @contextmanager
 def callers(world: World) -> Iterator[None]:
     """Ask the service again and again, with rows of the example."""
-    url, over = f"http://127.0.0.1:{world.port}/predict", threading.Event()
+    url = f"http://127.0.0.1:{world.port}/predict"
+    over = threading.Event()
     known = pl.read_csv(world.host.project / "data/raw/flights.csv").drop("delayed")
     rows = cycle(known.sample(fraction=1, shuffle=True, seed=0).to_dicts())
 
     def ask() -> None:
         while not over.wait(0.05):
             body = json.dumps({"rows": [next(rows)]}).encode()
-            asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             with suppress(OSError):
-                urllib.request.urlopen(asked, timeout=10).close()
+                urllib.request.urlopen(request, timeout=10).close()
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -473,11 +478,11 @@ def test_one_click_rolls_back_and_a_drill_of_it_changes_nothing(world: World) ->
     world.has_two_champions()
     versions, champion = world.models()
     drill = world.host.schedule("drill")
-    assert drill.ok, told(drill)
+    assert drill.ok, outcome(drill)
     assert world.models() == (versions, champion)
     assert world.serves() == champion
     run = world.host.by_hand("rollback")
-    assert run.ok, told(run)
+    assert run.ok, outcome(run)
     assert world.models()[1] == world.serves() == versions[0] != champion
 
 
@@ -486,11 +491,11 @@ def test_an_alarm_of_the_monitor_starts_one_training(world: World) -> None:
     world.started()
     for _ in range(2):
         run = world.host.schedule("monitor")
-        assert run.ok, told(run)
-    (asked,) = world.host.dispatched
+        assert run.ok, outcome(run)
+    (event,) = world.host.dispatched
     with world.about({"train"}):
         run = world.host.dispatch("train")
-    assert run.jobs["train"] == "success", f"{asked} {told(run)}"
+    assert run.jobs["train"] == "success", f"{event} {outcome(run)}"
 
 
 @on("github")
@@ -498,7 +503,7 @@ def test_new_data_start_the_same_pipeline(world: World) -> None:
     world.started()
     with world.about({"train"}):
         run = world.host.dispatch("new-data")
-    assert run.jobs["train"] == "success", told(run)
+    assert run.jobs["train"] == "success", outcome(run)
 
 
 @on("gitlab")
