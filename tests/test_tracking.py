@@ -39,9 +39,9 @@ def tracking(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("artifacts").mkdir()
-    found = module("adapters.tracker_mlflow")
-    run(found, monkeypatch, "passed")
-    return found
+    tracker = module("adapters.tracker_mlflow")
+    run(tracker, monkeypatch, "passed")
+    return tracker
 
 
 def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
@@ -61,8 +61,8 @@ def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> 
 
 def runs(tracking: ModuleType) -> list[Any]:
     known = tracking.client()
-    at = known.get_experiment_by_name("late_flights")
-    return list(known.search_runs([at.experiment_id])) if at else []
+    experiment = known.get_experiment_by_name("late_flights")
+    return list(known.search_runs([experiment.experiment_id])) if experiment else []
 
 
 @pytest.mark.parametrize("verdict", ["passed", "refused"])
@@ -70,11 +70,12 @@ def test_a_run_is_recorded_with_intervals_documents_and_lineage(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str
 ) -> None:
     run(tracking, monkeypatch, verdict)
-    said = tracking.record()
-    (found,) = runs(tracking)
-    assert found.info.run_id in said
-    assert found.info.status == "FINISHED"
-    metrics, data = found.data.metrics, found.data
+    message = tracking.record()
+    (recorded,) = runs(tracking)
+    assert recorded.info.run_id in message
+    assert recorded.info.status == "FINISHED"
+    metrics = recorded.data.metrics
+    data = recorded.data
     assert (metrics["roc_auc"], metrics["roc_auc_low"]) == (0.75, 0.7)
     assert metrics["skill_over_constant_high"] == 0.8
     assert "log_loss_high" not in metrics
@@ -84,7 +85,7 @@ def test_a_run_is_recorded_with_intervals_documents_and_lineage(
     assert data.tags["model_digest"] == "sha256:model"
     assert data.params["estimator"] == "boosted"
     assert data.params["split.by"] == "time"
-    kept = tracking.client().list_artifacts(found.info.run_id, "documents")
+    kept = tracking.client().list_artifacts(recorded.info.run_id, "documents")
     assert {file.path for file in kept} == {"documents/gate.json", "documents/metrics.json"}
     assert Path("mlflow.db").is_file()
     assert list(Path("mlartifacts").rglob("metrics.json"))
@@ -115,11 +116,11 @@ def test_a_model_that_the_gate_has_not_judged_is_not_recorded(tracking: ModuleTy
 @contextmanager
 def answers(how: str) -> Iterator[tuple[str, list[str]]]:
     """A stand-in for a tracker that is down: its address, and what it was asked."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            asked.append(self.path)
+            paths.append(self.path)
             if how == "hangs":
                 time.sleep(4)
             self.send_response(500)
@@ -133,7 +134,7 @@ def answers(how: str) -> Iterator[tuple[str, list[str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked
+    yield f"http://127.0.0.1:{server.server_address[1]}", paths
     server.shutdown()
     server.server_close()
 
@@ -144,33 +145,33 @@ def test_the_password_of_a_tracker_is_not_shown(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with answers("answers 500") as (uri, _):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.replace("//", "//me:secret@"))
-        said = tracking.record()
-        assert "was not recorded" in said
-        assert "secret" not in said
+        message = tracking.record()
+        assert "was not recorded" in message
+        assert "secret" not in message
         assert tracking.without_password() == uri
 
 
-@pytest.mark.parametrize("how", ["refuses", "answers 500", "hangs", "is no folder"])
+@pytest.mark.parametrize("how", ["refuses", "answers 500", "hangs", "is not a folder"])
 def test_a_tracker_that_is_down_fails_nothing_and_the_run_is_recorded_later(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with answers(how) as (address, asked):
+    with answers(how) as (address, paths):
         if how == "refuses":
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        if how == "is no folder":
+        if how == "is not a folder":
             address = "sqlite:////proc/nowhere/mlflow.db"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         began = time.monotonic()
-        said = tracking.record()
+        message = tracking.record()
         assert time.monotonic() - began < 30
-    assert "not recorded" in said
-    assert "ml track" in said
-    assert "\n" not in said
-    assert len(asked) <= 2
+    assert "not recorded" in message
+    assert "ml track" in message
+    assert "\n" not in message
+    assert len(paths) <= 2
     assert not Path("artifacts/tracked").exists()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert "recorded as" in tracking.record()
