@@ -63,11 +63,11 @@ def test_half_the_limit_stays_and_three_times_the_limit_is_found(
 ) -> None:
     stays, _ = verdicts_delivery.failing_watches(service_watch, 0.005, 0.01, 30, 500, SEED)
     at_limit, _ = verdicts_delivery.failing_watches(service_watch, 0.01, 0.01, 30, 500, SEED)
-    found, requests = verdicts_delivery.failing_watches(service_watch, 0.03, 0.01, 30, 200, SEED)
-    print(f"seed {SEED}: {stays}, {at_limit}, {found} after {requests:.0f} requests")
+    detected, requests = verdicts_delivery.failing_watches(service_watch, 0.03, 0.01, 30, 200, SEED)
+    print(f"seed {SEED}: {stays}, {at_limit}, {detected} after {requests:.0f} requests")
     assert stays <= 0.01
     assert at_limit <= 0.03
-    assert found >= 0.99
+    assert detected >= 0.99
     assert requests < 1_000
 
 
@@ -105,9 +105,11 @@ def test_what_the_watch_could_not_find_out_is_said(
 ) -> None:
     limits = module("config.delivery").Watch()
     assert "no request came during the 30 s" in service_watch.caution(watched([])[0], limits)
-    said = service_watch.caution(watched([(12, 0, 0.1)])[0], limits)
-    assert "0 of 12 requests failed during the 30 s of the watch, too few requests to tell" in said
-    assert "at most 1.00% fail" in said
+    caution = service_watch.caution(watched([(12, 0, 0.1)])[0], limits)
+    assert (
+        "0 of 12 requests failed during the 30 s of the watch, too few requests to tell" in caution
+    )
+    assert "at most 1.00% fail" in caution
     assert service_watch.caution(watched(steadily(100, 0))[0], limits) is None
     old = {"seconds": 30.0, "requests": 0.0, "errors": 0.0, "error_share": 0.0, "mean_ms": 0.0}
     assert service_watch.caution(old, limits) is None  # written by 0.2
