@@ -132,7 +132,7 @@ def test_one_line_assigns_one_thing(folder: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@folders
+@pytest.mark.parametrize("folder", COVERED)
 def test_messages_and_docstrings_are_english(folder: str) -> None:
     wrong = [
         f"{file.relative_to(ROOT)}:{line}: {text[:80]} (write {UNENGLISH[pattern]})"
