@@ -34,8 +34,11 @@ CACHE = ROOT / ".tools/bench"
 # Their own environments, with the very libraries that the model was trained with.
 ENGINES = {"mlflow": "mlflow>=3.17,<4", "bentoml": "bentoml>=1.4,<2"}
 SHARED = ["numpy", "polars", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops", "jsonschema"]
-ROUNDS, SECONDS = 3, 8
-BATCH, EARLY, LATE = 1_000, 50_000, 1_000_000
+ROUNDS = 3
+SECONDS = 8
+BATCH = 1_000
+EARLY = 50_000
+LATE = 1_000_000
 DEPLOYMENTS = 20
 LUA = """
 wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
@@ -78,18 +81,18 @@ def speed(project: Project, here: Path) -> Measures:
         for name, port in names.items():
             say(f"starting {name}")
             servers[name] = stack.enter_context(started(name, project, row, port, here))
-        found: dict[str, list[float]] = {name: [] for name in servers}
+        measured: dict[str, list[float]] = {name: [] for name in servers}
         for turn in range(ROUNDS):
             for name, server in servers.items():
-                found[name].append(load(server, here))
-            say(f"{turn + 1}: " + ", ".join(f"{n} {f[-1]:.0f}/s" for n, f in found.items()))
-        best = {name: max(rates) for name, rates in found.items()}
+                measured[name].append(load(server, here))
+            say(f"{turn + 1}: " + ", ".join(f"{n} {f[-1]:.0f}/s" for n, f in measured.items()))
+        best = {name: max(rates) for name, rates in measured.items()}
         half = best["ours"] / 2
         paced = [pace(servers["ours"], half, SECONDS) for _ in range(ROUNDS)]
-        failed = [one["failed"] for one in paced if one["failed"]]
+        failed = [run["failed"] for run in paced if run["failed"]]
         if failed:
             raise SystemExit(f"at {half:.0f} requests a second some failed: {failed}")
-        calm = min(paced, key=lambda one: one["p99_ms"] / one["p50_ms"])
+        calm = min(paced, key=lambda run: run["p99_ms"] / run["p50_ms"])
     ratio = calm["p99_ms"] / calm["p50_ms"]
     return [
         Measure("one-row requests a second, 8 clients", round(best["ours"])),
@@ -107,11 +110,12 @@ def memory(project: Project, here: Path) -> Measures:
     (port,) = ports(1)
     resident = {}
     with started("ours", project, rows, port, here) as server:
-        at = urlsplit(server.url)
-        client = http.client.HTTPConnection(str(at.hostname), at.port, timeout=60)
-        body, said = server.body.read_bytes(), {"Content-Type": "application/json"}
+        address = urlsplit(server.url)
+        client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+        body = server.body.read_bytes()
+        headers = {"Content-Type": "application/json"}
         for sent in range(BATCH, LATE + 1, BATCH):
-            client.request("POST", at.path, body, said)
+            client.request("POST", address.path, body, headers)
             answer = client.getresponse()
             if answer.read() and answer.status != 200:
                 raise SystemExit(f"a batch of {BATCH} was answered {answer.status}")
@@ -133,34 +137,35 @@ def deployments(project: Project, here: Path) -> Measures:
     done(project.ml("run"))
     done(project.ml("register"))
     done(project.ml("deploy"))
-    at = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
     try:
-        first = served(at)
+        first = served(url)
         change(project.path / "config/model.yaml", params={"max_iter": 280})  # nearly as good
         done(project.ml("run"))
         done(project.ml("register"))
         body = here / "deployed.json"
         # All kinds of rows: the shadow replays them.
         body.write_text("\n".join(json.dumps({"rows": [row]}) for row in rows_of(project.path)))
-        command = [sys.executable, str(HERE / "paced.py"), f"{at}/predict", "100", "3600"]
+        command = [sys.executable, str(HERE / "paced.py"), f"{url}/predict", "100", "3600"]
         with body.open() as sent:
             paced = subprocess.Popen(command, stdin=sent, stdout=subprocess.PIPE, text=True)
         try:
             for turn in range(DEPLOYMENTS):
                 done(project.ml("rollback" if turn % 2 else "deploy"))
-                if (served(at) == first) != bool(turn % 2):
-                    raise SystemExit(f"after {turn + 1} changes {served(at)} serves")
-                say(f"{turn + 1} of {DEPLOYMENTS}: {served(at)} serves")
+                if (served(url) == first) != bool(turn % 2):
+                    raise SystemExit(f"after {turn + 1} changes {served(url)} serves")
+                say(f"{turn + 1} of {DEPLOYMENTS}: {served(url)} serves")
         finally:
             paced.terminate()  # it then says what it saw
-            said = json.loads(paced.communicate(timeout=60)[0])
+            result = json.loads(paced.communicate(timeout=60)[0])
     finally:
         done(project.ml("stop"))
     say(
-        f"{said['sent']:,} requests meanwhile, p99 {said['p99_ms']:.0f} ms; {said['failed']} failed"
+        f"{result['sent']:,} requests meanwhile, p99 {result['p99_ms']:.0f} ms; "
+        f"{result['failed']} failed"
     )
     what = f"failed requests during {DEPLOYMENTS} deployments and rollbacks"
-    return [Measure(what, sum(said["failed"].values()), 0)]
+    return [Measure(what, sum(result["failed"].values()), 0)]
 
 
 def environment(project: Project, here: Path) -> Measures:
@@ -201,7 +206,8 @@ def started(
     name: str, project: Project, rows: list[dict[str, Any]], port: int, here: Path
 ) -> Iterator[Server]:
     """Start a server of the project's package, wait until it answers rows, and end it."""
-    body, env = here / f"{name}.json", os.environ | {
+    body = here / f"{name}.json"
+    env = os.environ | {
         "BENCH_MODEL": str(project.path / "artifacts/model"),
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "true",
@@ -212,14 +218,16 @@ def started(
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": str(project.path / "src"),
     }  # fmt: skip
-    asked: dict[str, Any] = {"rows": rows}
+    request: dict[str, Any] = {"rows": rows}
     if name == "ours":
-        programs, path = project.path / ".venv/bin", "predict"
+        programs = project.path / ".venv/bin"
+        path = "predict"
         command = [programs / "ml", "serve"]
         cwd = project.path
     elif name == "mlflow":
-        programs, path = engine(name, project) / "bin", "invocations"
-        asked = {"dataframe_records": rows}
+        programs = engine(name, project) / "bin"
+        path = "invocations"
+        request = {"dataframe_records": rows}
         (saved := here / "rows.json").write_text(json.dumps(rows))
         model = here / "mlflow-model"
         save = [programs / "python", HERE / "engines/mlflow_model.py", model, saved]
@@ -228,10 +236,11 @@ def started(
         command += ["--env-manager", "local"]
         cwd = here
     else:
-        programs, path = engine(name, project) / "bin", "predict"
+        programs = engine(name, project) / "bin"
+        path = "predict"
         command = [programs / "bentoml", "serve", "bento:Rows", "-p", port]
         cwd = HERE / "engines"
-    body.write_text(json.dumps(asked))
+    body.write_text(json.dumps(request))
     env["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
     url = f"http://127.0.0.1:{port}/{path}"
     with tempfile.TemporaryFile("w+") as log:
@@ -260,7 +269,8 @@ def engine(name: str, project: Project) -> Path:
     )
     shared = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     wanted = [ENGINES[name], *shared.stdout.split()]
-    folder, note = CACHE / name, json.dumps(wanted)
+    folder = CACHE / name
+    note = json.dumps(wanted)
     ready = folder / "ready"
     if not ready.exists() or ready.read_text() != note:
         say(f"installing {name} into {folder}")
@@ -282,9 +292,9 @@ def end(process: psutil.Popen) -> None:
         below = process.children(recursive=True)
         process.terminate()
         psutil.wait_procs([process], timeout=5)
-    for one in [*below, process]:
+    for running in [*below, process]:
         with suppress(psutil.NoSuchProcess):
-            one.kill()
+            running.kill()
     process.wait()
 
 
@@ -293,22 +303,22 @@ def load(server: Server, here: Path) -> float:
     (script := here / "post.lua").write_text(LUA)
     command = ["wrk", "-t1", "-c8", f"-d{SECONDS}s", "-s", str(script), server.url]
     env = os.environ | {"BENCH_BODY": str(server.body)}
-    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-    if wrong := re.search(r".*(Non-2xx|Socket errors).*", said):
+    output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    if wrong := re.search(r".*(Non-2xx|Socket errors).*", output):
         raise SystemExit(f"{server.url}: {wrong[0].strip()}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if not found:
-        raise SystemExit(f"wrk said what is not understood:\n{said}")
-    return float(found[1])
+    match = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    if not match:
+        raise SystemExit(f"wrk said what is not understood:\n{output}")
+    return float(match[1])
 
 
 def pace(server: Server, rate: float, seconds: float) -> dict[str, Any]:
     """Send requests at a constant rate from another process: see paced.py."""
     command = [sys.executable, str(HERE / "paced.py"), server.url, str(rate), str(seconds)]
     with server.body.open() as body:
-        said = subprocess.run(command, stdin=body, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(said.stdout)
-    return found
+        done = subprocess.run(command, stdin=body, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def rows_of(project: Path) -> list[dict[str, Any]]:
@@ -322,18 +332,18 @@ def rows_of(project: Path) -> list[dict[str, Any]]:
 
 def answers(url: str, body: bytes) -> bool:
     """Say whether it answers."""
-    at = urlsplit(url)
+    address = urlsplit(url)
     try:
-        client = http.client.HTTPConnection(str(at.hostname), at.port, timeout=10)
-        client.request("POST", at.path, body, {"Content-Type": "application/json"})
+        client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
+        client.request("POST", address.path, body, {"Content-Type": "application/json"})
         return client.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
 
 
-def served(at: str) -> str:
+def served(url: str) -> str:
     """Ask a service of ours for the version of its model."""
-    client = http.client.HTTPConnection(str(urlsplit(at).hostname), urlsplit(at).port, timeout=10)
+    client = http.client.HTTPConnection(str(urlsplit(url).hostname), urlsplit(url).port, timeout=10)
     client.request("GET", "/version")
     return str(json.load(client.getresponse())["version"])
 
@@ -350,10 +360,10 @@ def change(file: Path, **changes: dict[str, Any]) -> None:
 def ports(count: int) -> list[int]:
     """Give ports that nothing listens to."""
     with ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 def weigh(folder: Path) -> float:
