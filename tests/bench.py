@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+import bench_hostile
 import bench_pipelines
 import bench_service
 import bench_tables
@@ -65,6 +66,7 @@ def main() -> int:
             "sizes": lambda: sizes(project),
             "ci": lambda: bench_pipelines.pipelines(project(2), here),
             "service": lambda: bench_service.speed(*apart()),
+            "hostile": lambda: bench_hostile.hostile(*apart()),
             "memory": lambda: bench_service.memory(*apart()),
             "environment": lambda: bench_service.environment(*apart()),
             "tables": lambda: bench_tables.tables(here),

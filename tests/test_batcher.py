@@ -52,7 +52,7 @@ def test_a_batcher_that_is_stopped_answers_those_who_wait_and_ends(
     assert asyncio.run(run()) == [[{"x": name}] for name in "abc"]
     batcher.thread.join(20)
     assert not batcher.thread.is_alive()
-    assert batcher.waiting_rows == 0
+    assert batcher.admission.rows == 0
 
 
 def flight(**changes: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_a_fault_of_shape_hides_no_other_fault_of_a_request(
     parts = module("serving.batcher")
     crooked = {name: value for name, value in flight(**changes).items() if value is not ...}
     rows = [flight(), crooked, flight(flight="many"), flight()]
-    request = parts.PendingRequest("id", rows, None)
+    request = parts.PendingRequest("id", "", rows, None)
     batcher = parts.Batcher(example, log=None, max_waiting_rows=10, batch_rows=10)
     (outcome,) = batcher._outcomes([request], example)
     faults = [(fault.row, fault.column, fault.rule) for fault in outcome.result.faults]

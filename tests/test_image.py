@@ -255,7 +255,7 @@ def test_the_image_has_no_dependency_of_training(image: tuple[Buildah, str]) -> 
 
 def test_the_image_says_what_it_is(image: tuple[Buildah, str]) -> None:
     config = described(image[0])
-    assert config["User"] == "10001:10001"
+    assert config["User"] == "10001:0"
     assert config["Labels"]["org.opencontainers.image.version"] == "1.2.3"
     assert list(config["ExposedPorts"]) == ["8080/tcp"]
     assert config["StopSignal"] == "SIGTERM"

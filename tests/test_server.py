@@ -1,7 +1,8 @@
-"""The parts of uvicorn that `serving/server.py` uses, and that uvicorn does not document.
+"""The parts of uvicorn that `serving/` uses, and that uvicorn does not document.
 
 If one of these tests fails after an update of uvicorn, read `DrainingServer` beside the new
-`uvicorn.Server`, and run `test_service_faults.py`, which ends a service under load.
+`uvicorn.Server` and `BoundedConnection` beside its `HttpToolsProtocol`, and run
+`test_service_faults.py`, which ends a service under load, and `test_connections.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import inspect
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 
@@ -43,3 +46,39 @@ def test_uvicorn_counts_connections_and_sends_default_headers() -> None:
     config.load()
     assert config.encoded_headers[-1] == (b"x", b"y"), "what default_headers are renewed from"
     assert "self.config.encoded_headers" in inspect.getsource(uvicorn.Server.on_tick)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("connection_made", ["self", "transport"]),
+        ("connection_lost", ["self", "exc"]),
+        ("data_received", ["self", "data"]),
+        ("send_400_response", ["self", "msg"]),
+        ("on_message_begin", ["self"]),
+        ("on_url", ["self", "url"]),
+        ("on_header", ["self", "name", "value"]),
+        ("on_headers_complete", ["self"]),
+        ("on_body", ["self", "body"]),
+        ("on_message_complete", ["self"]),
+        ("on_response_complete", ["self"]),
+        ("pause_writing", ["self"]),
+        ("resume_writing", ["self"]),
+        ("timeout_keep_alive_handler", ["self"]),
+    ],
+)
+def test_uvicorn_has_the_methods_that_a_bounded_connection_overrides(
+    method: str, parameters: list[str]
+) -> None:
+    overridden = getattr(HttpToolsProtocol, method, None)
+    assert overridden, f"HttpToolsProtocol has no {method} any more"
+    assert list(inspect.signature(overridden).parameters) == parameters
+
+
+def test_uvicorn_keeps_the_state_that_a_bounded_connection_reads() -> None:
+    code = inspect.getsource(httptools_impl)
+    for name in ("client", "connections", "cycle", "loop", "pipeline", "transport", "url"):
+        assert f"self.{name}" in code, name
+    for name in ("disconnected", "message_event", "more_body", "response_complete"):
+        assert f"self.{name} = " in code, name
+    assert "self.parser.feed_data(data)" in code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +24,7 @@ import polars as pl
 import psutil
 import pytest
 from conftest import ROOT, Render
-from packages import Server, package
+from packages import Server, package, variant
 
 pytestmark = pytest.mark.slow
 Module = Callable[[str], ModuleType]
@@ -158,6 +160,50 @@ def test_the_disk_is_full_and_nobody_notices(
     log.unlink()
     time.sleep(1.5)
     assert module("prediction_log").read(str(log)).collect().height == 20
+
+
+@pytest.mark.parametrize("is_ready", ["imports", "the model"])
+def test_sigterm_while_it_loads_ends_it_at_once_with_exit_code_0(
+    module: Module, made: Path, tmp_path: Path, is_ready: str
+) -> None:
+    """A container's first process would not even get the signal that it has not asked for."""
+    wait = "import pathlib, time\npathlib.Path('loading').touch()\ntime.sleep(600)\n"
+    slow = tmp_path / "package"
+    variant(module, made, slow, {"problem/features.py": wait})
+    (tmp_path / "pyproject.toml").write_text('[tool.rung]\npackage = "flight_delays"\n')
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/delivery.yaml").write_text("service: {port: 0, log: ''}\n")
+    code = "import sys\nfrom rung_runtime.serving import main\n"
+    if is_ready == "imports":  # the first of them waits
+        (tmp_path / "polars.py").write_text(wait)
+    command = [sys.executable, "-c", f"{code}sys.argv[1:] = [{str(slow)!r}]\nmain()"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "runtime/src")])
+    log = tmp_path / "said.log"
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, stdout=said, stderr=said
+        )
+    try:
+        while not (tmp_path / "loading").exists():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+    assert "Traceback" not in log.read_text()
+
+
+def test_it_listens_to_both_kinds_of_addresses(start: Start, rows: list[dict[str, Any]]) -> None:
+    """On a machine without IPv6, to the one that there is."""
+    server = start(host="::", log="")
+    port = server.url.rsplit(":", 1)[1]
+    hosts = ["127.0.0.1"]
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        hosts.append("[::1]")
+    for host in hosts:
+        answer = httpx.post(f"http://{host}:{port}/predict", json=rows[0])
+        assert answer.status_code == 200, host
 
 
 # --- too much --------------------------------------------------------------------------------
@@ -313,16 +359,20 @@ def test_an_object_store_can_be_the_log(
         log, labels = "s3://bucket/predictions", module("prediction_log")
         assert labels.read(log).collect().is_empty()
         server = start(log=log, log_seconds=0.5)
+        names = {}
         for n in range(10):
             ids = {"X-Request-Id": f"r{n}"}
-            httpx.post(f"{server.url}/predict", json={"rows": rows[n]}, headers=ids)
+            answer = httpx.post(f"{server.url}/predict", json={"rows": rows[n]}, headers=ids)
+            names[f"r{n}"] = answer.json()["request_id"]
             time.sleep(0.2)
         assert server.stop() == 0
-        assert sorted(labels.read(log).collect()["request_id"]) == [f"r{n}" for n in range(10)]
+        logged = labels.read(log).collect()
+        assert dict(logged.select("client_request_id", "request_id").iter_rows()) == names
         data = module("model_package").load_package(made).data
-        (tmp_path / "labels.csv").write_text("request_id,delayed\nr1,true\nr2,false\n")
+        lines = f"request_id,delayed\n{names['r1']},true\nr2,false\n"  # ours, and the caller's
+        (tmp_path / "labels.csv").write_text(lines)
         assert "2 labels" in labels.add_labels(tmp_path / "labels.csv", data, log)
-        truth = labels.joined(log).sort("request_id").collect()["truth"]
+        truth = labels.joined(log).sort("client_request_id").collect()["truth"]
         assert truth.to_list()[:4] == [None, "true", "false", None]
         digest = json.loads((made / "manifest.json").read_text())["model_digest"]
         assert labels.read(log, model_digest=digest).collect().height == 10

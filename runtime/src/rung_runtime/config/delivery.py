@@ -14,6 +14,7 @@ from .. import UsageError
 from .files import Strict, parse_yaml, read, validate
 
 DELIVERY = Path("config/delivery.yaml")
+SECRETS = ["ML_API_KEY", "ML_CHECK_TOKEN"]  # that a service and its deployer share
 
 
 class Service(Strict):
@@ -24,11 +25,17 @@ class Service(Strict):
     max_rows: int = Field(default=1_000, ge=1)  # of a request
     max_megabytes: float = Field(default=5.0, gt=0)  # of a request
     queue_rows: int = Field(default=4_000, ge=1)  # waiting; beyond them, clients retry later
+    max_connections: int = Field(default=1_000, ge=1)  # beyond them, those that wait longest close
+    read_seconds: float = Field(default=30.0, gt=0)  # until a request has arrived as a whole
     drain_seconds: float = Field(default=20.0, ge=0)
     log: str = "predictions"  # a folder, an object store's URL, or "" for none
     log_seconds: float = Field(default=5.0, gt=0)  # of predictions that a kill -9 may lose
     log_rows: int = Field(default=200_000, ge=1)  # in memory, while the log cannot be written
-    private: list[str] = Field(default=[])  # columns that the log leaves out
+    private: list[str] = Field(default=[])  # columns that log, metrics and examples leave out
+    proxies: list[str] = Field(default=[])  # addresses, networks: believed about who is asking
+    user_header: str = ""  # what those proxies set for callers whom they know; "": nothing
+    hosts: list[str] = Field(default=[])  # names that it is reached by; none: any
+    origins: list[str] = Field(default=[])  # of the web pages that may call it (CORS)
     variables: list[str] = Field(default=[])  # of the environment, that it gets besides the plain
 
 
@@ -85,7 +92,7 @@ def service_environment() -> dict[str, str]:
     """
     from ..isolation.environment import passed_on
 
-    names = [f"ML_{key.upper()}" for key in Service.model_fields]
+    names = [f"ML_{key.upper()}" for key in Service.model_fields] + SECRETS
     with suppress(UsageError):  # while the file is broken, the service runs without them
         names += load_delivery().service.variables
     return passed_on(names)

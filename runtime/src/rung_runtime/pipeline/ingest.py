@@ -118,9 +118,15 @@ def merged(target: pl.Series, rare_classes: Mapping[str, str | None]) -> pl.Seri
 
 def unreadable(values: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
     """Return the values that are not of the contract's type, and the index of their rows."""
-    ((raw, read),) = _read([(values, contract)], data)
+    raw, read = read_column(values, contract, data)
     bad = raw.is_not_null() & read.is_null()
     return raw.filter(bad), bad.arg_true()
+
+
+def read_column(values: pl.Series, contract: Column, data: Data) -> tuple[pl.Series, pl.Series]:
+    """Return values with gaps as null, and the same typed: null where that is impossible."""
+    ((raw, read),) = _read([(values, contract)], data)
+    return raw, read
 
 
 def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:

@@ -46,6 +46,8 @@ def add_labels(file: Path, data: Data | None = None, log: str | None = None) -> 
     by = labels.columns
     now = datetime.now(UTC).replace(tzinfo=None)
     labels = labels.with_columns(y_true.alias("truth"), pl.lit(now).cast(TIME).alias("told"))
+    if has_ids:
+        labels = _with_own_ids(file, labels, log)
     logged = pl.concat([labels.lazy().select(by).clear(), read(log)], how="diagonal")
     unmatched = labels.join(logged.select(by).collect(), on=by, how="anti")
     kind = "ids" if has_ids else "keys"
@@ -91,6 +93,34 @@ def _request_rows(file: Path, rows: pl.DataFrame) -> pl.DataFrame:
     if labels["row"].has_nulls():
         raise UsageError(f"{file}: a row is not a whole number: they count from 0 in a request")
     return labels
+
+
+def _with_own_ids(file: Path, labels: pl.DataFrame, log: str) -> pl.DataFrame:
+    """Replace IDs that callers gave their requests with those of the service.
+
+    Raises:
+        UsageError: Several requests have an ID: a label is that of one row.
+    """
+    by = ["request_id", "row"]
+    logged = read(log)
+    wanted = labels.lazy().select(by)
+    if "client_request_id" not in logged.collect_schema().names():
+        return labels
+    own = logged.join(wanted, on=by, how="semi").group_by(by).len()
+    columns = {"client_request_id": "request_id", "request_id": "own_id"}
+    theirs = logged.select("client_request_id", "request_id", "row").rename(columns)
+    theirs = theirs.join(wanted, on=by, how="semi").join(own, on=by, how="anti")
+    matches = theirs.group_by(by).agg(pl.len(), pl.first("own_id")).collect()
+    several = pl.concat([own.collect(), matches.select(*by, "len")]).filter(pl.col("len") > 1)
+    if len(several):
+        name, _, count = several.row(0)
+        raise UsageError(
+            f"{file}: {count:,} logged rows have request_id {name!r}: a label is that of one row;"
+            " name it by the request_id of the service's answer"
+        )
+    labels = labels.join(matches.drop("len"), on=by, how="left", maintain_order="left")
+    labels = labels.with_columns(pl.coalesce("own_id", "request_id").alias("request_id"))
+    return labels.drop("own_id")
 
 
 def _contract_keys(rows: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

@@ -23,6 +23,7 @@ TIME = pl.Datetime("us")  # UTC, without a zone
 # `x:FEATURE` and `k:KEY`.
 ANSWER_COLUMNS: dict[str, pl.DataType] = {
     "request_id": pl.String(),
+    "client_request_id": pl.String(),  # what the caller calls it; null if nothing
     "row": pl.Int32(),
     "time": TIME,
     "version": pl.String(),

@@ -37,12 +37,20 @@ MAX_ERROR = 300  # characters
 ANY_ERROR = (Exception, pl.exceptions.PanicException)  # a panic of Polars is not an Exception
 
 
+class LoggedRequest(NamedTuple):
+    """A request that was answered."""
+
+    id: str
+    rows: int
+    client_request_id: str | None = None  # what its caller calls it
+
+
 class Batch(NamedTuple):
     """What was answered at once."""
 
     loaded: "LoadedModel"
     time: datetime
-    requests: list[tuple[str, int]]  # the ID of each, and how many rows it has
+    requests: list[LoggedRequest]
     keys: list[list[str | None]]  # for each key of the contract, the values of all rows
     typed: pl.DataFrame
     y_pred: NDArray[np.float64]
@@ -87,7 +95,7 @@ class PredictionLog:
     def add(
         self,
         loaded: "LoadedModel",
-        requests: list[tuple[str, int]],
+        requests: list[LoggedRequest],
         rows: list[dict[str, Any]],
         typed: pl.DataFrame,
         y_pred: NDArray[np.float64],
@@ -96,7 +104,7 @@ class PredictionLog:
 
         Args:
             loaded: The model that answered.
-            requests: The ID of each request, and how many rows it has.
+            requests: The requests of the batch.
             rows: The rows as they were sent, for the contract's keys.
             typed: The same rows, typed.
             y_pred: Their predictions: (n, classes) probabilities or (n,) values.
@@ -248,15 +256,18 @@ def _answer_columns(batches: list[Batch]) -> list[pl.Series]:
     """Return `ANSWER_COLUMNS` of batches of one model."""
     model = batches[0].loaded.model
     request_ids: list[str] = []
+    client_request_ids: list[str | None] = []
     row_numbers: list[int] = []
     times: list[datetime] = []
     for batch in batches:
-        for request_id, size in batch.requests:
-            request_ids += [request_id] * size
-            row_numbers += range(size)
+        for request in batch.requests:
+            request_ids += [request.id] * request.rows
+            client_request_ids += [request.client_request_id] * request.rows
+            row_numbers += range(request.rows)
         times += [batch.time] * len(batch.typed)
     values: dict[str, list[Any]] = {
         "request_id": request_ids,
+        "client_request_id": client_request_ids,
         "row": row_numbers,
         "time": times,
         "version": [model.version] * len(times),

@@ -1,36 +1,40 @@
 """Answering a request for predictions, in either protocol: limits, errors, times and counts."""
 
+import asyncio
 import re
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
-from starlette.requests import ClientDisconnect
 
 from ..config.delivery import Service
 from ..model_package import Model
+from ..prediction_log.layout import CHECK_PREFIX
 from ..prediction_log.writer import PredictionLog
 from .batcher import Answer, Batcher
+from .body import BodyReader
+from .check_token import HEADER as CHECK_HEADER
+from .check_token import ensure_token, is_token
 from .desired import Stamp, follow_desired
+from .front import caller
 from .loaded_model import LoadedModel
 from .metrics import Metrics
 from .rows import RequestError, Row
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-BODIES_IN_MEMORY = 8  # of the greatest size, all requests together
-BYTES_PER_MEGABYTE = 1e6
 
 
 class ParsedRequest(NamedTuple):
-    """The rows of a request, and what makes a response of its ID and the answer."""
+    """The rows of a request, what makes a response of its ID and the answer, and its own ID."""
 
     rows: list[Row]
     render: Callable[[str, Answer], Response]
+    client_request_id: str | None = None
 
 
 class Api:
@@ -49,11 +53,12 @@ class Api:
         self.stamp = stamp
         self.draining = False
         self.stopped = threading.Event()
-        self.max_bytes = int(settings.max_megabytes * BYTES_PER_MEGABYTE)
-        self.bytes_in_memory = 0
+        self.bodies = BodyReader(settings.max_megabytes)
+        self.check_token = ensure_token()
         self.log = PredictionLog(settings)
         self.batcher = Batcher(loaded, self.log, settings.queue_rows, settings.max_rows)
-        self.metrics = Metrics(self.batcher)
+        self.metrics = Metrics(self.batcher, settings.private)
+        self._metrics_text: asyncio.Task[bytes] | None = None
 
     @property
     def model(self) -> Model:
@@ -92,15 +97,21 @@ class Api:
             render_error: Makes a response of what is wrong with a request.
         """
         started = time.perf_counter()
-        request_id = request.headers.get("x-request-id", "")
-        if not REQUEST_ID.fullmatch(request_id):
-            request_id = uuid4().hex
+        # Ours, so that no two requests have the same: a label is that of one row.
+        request_id = uuid4().hex
+        if is_token(request.headers.get(CHECK_HEADER, ""), self.check_token):
+            request_id = f"{CHECK_PREFIX}{request_id}"
+        client = caller(request.client.host if request.client else "")
+        client_id = _usable_id(request.headers.get("x-request-id"))
         try:
-            rows, render = parse(await self._read_body(request), request)
+            body = await self.bodies.read(request, client)
+            rows, render, own_id = parse(body, request)
+            client_id = client_id or _usable_id(own_id)
             if len(rows) > self.settings.max_rows:
                 excess = f"{len(rows)} rows are more than {self.settings.max_rows}"
                 raise RequestError.for_request(f"{excess}, send them in parts", 413)
-            response = render(request_id, await self.batcher.ask(request_id, rows))
+            answer = await self.batcher.ask(request_id, rows, client, client_id)
+            response = render(request_id, answer)
             self.metrics.rows.inc(len(rows))
         except RequestError as error:
             response = render_error(error)
@@ -108,31 +119,25 @@ class Api:
                 self.log.count_refused(self.model.version, error.faults)
             if error.status == 503:
                 response.headers["retry-after"] = "1"
+            if error.status == 415:
+                response.headers["accept-encoding"] = "gzip"
         response.headers["x-request-id"] = request_id
+        if client_id:
+            response.headers["x-client-request-id"] = client_id
         self.metrics.requests.labels(route, response.status_code).inc()
         self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
         return response
 
-    async def _read_body(self, request: Request) -> bytes:
-        """Read a body, as long as it and all others together are not too large."""
-        length = request.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self.max_bytes:
-            self._refuse_body()
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                self.bytes_in_memory += len(chunk)
-                body += chunk
-                if len(body) > self.max_bytes:
-                    self._refuse_body()
-                if self.bytes_in_memory > BODIES_IN_MEMORY * self.max_bytes:
-                    raise RequestError.for_request("too much is being sent: try again later", 503)
-        except ClientDisconnect:
-            raise RequestError.for_request("the caller has gone", 400) from None
-        finally:
-            self.bytes_in_memory -= len(body)
-        return bytes(body)
+    async def metrics_text(self) -> bytes:
+        """Return the metrics; all who ask at the same time get the same.
 
-    def _refuse_body(self) -> NoReturn:
-        megabytes = f"{self.settings.max_megabytes:g} MB"
-        raise RequestError.for_request(f"more than {megabytes}, send the rows in parts", 413)
+        In a thread: rows that are counted only now would hold up the event loop.
+        """
+        if self._metrics_text is None or self._metrics_text.done():
+            self._metrics_text = asyncio.create_task(asyncio.to_thread(self.metrics.text))
+        return await asyncio.shield(self._metrics_text)
+
+
+def _usable_id(text: str | None) -> str | None:
+    """Return the ID that a caller gave its request, if it is one that can be kept."""
+    return text if isinstance(text, str) and REQUEST_ID.fullmatch(text) else None

@@ -4,19 +4,22 @@ import gc
 import json
 import socket
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
-from .. import UsageError
-from ..config.delivery import Service, load_delivery
+from ..config.delivery import Service
 from . import open_inference, openapi
 from .api import Api, ParsedRequest
 from .batcher import Answer
 from .desired import Stamp, desired_stamp, load_desired
+from .front import Front
 from .loaded_model import LoadedModel, load
+from .main import ended_by_sigterm
 from .metrics import PROMETHEUS_TEXT
 from .rows import Fault, RequestError, parse_rows
 from .server import DrainingServer, listen
@@ -36,12 +39,29 @@ def create_app(
             that document. None: it stays with this model.
     """
     api = Api(loaded, settings, error, stamp)
-    app = FastAPI(title=open_inference.NAME, lifespan=api.lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=open_inference.NAME,
+        lifespan=api.lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.api = api
+    Front(app, settings)  # raises what is wrong with the settings now, not at the first request
+    app.add_middleware(Front, settings=settings)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "X-Client-Request-Id"],
+        )
 
     responses: open_inference.Responses = {
         200: {"model": openapi.Answer},
         413: {"description": "Too much", "model": openapi.Refusal},
+        415: {"description": "An encoding other than gzip", "model": openapi.Refusal},
         422: {"description": "It breaks the contract", "model": openapi.Refusal},
         503: {"description": "Too many", "model": openapi.Refusal},
     }
@@ -49,7 +69,7 @@ def create_app(
     @app.post("/predict", responses=responses)
     async def predict(request: Request) -> Response:
         """Predict one row or more."""
-        return await api.answer("/predict", request, parse, render_error)
+        return await api.answer("/predict", request, partial(parse, api), render_error)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -78,24 +98,32 @@ def create_app(
     @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
     async def metrics() -> Response:
         """Tell Prometheus."""
-        return Response(api.metrics.text(), media_type=PROMETHEUS_TEXT)
+        return Response(await api.metrics_text(), media_type=PROMETHEUS_TEXT)
 
     app.include_router(open_inference.routes(api))
 
+    documents: dict[str, dict[str, Any]] = {}  # of the model that serves
+
     def openapi_document() -> dict[str, Any]:
-        return openapi.document(app, api.batcher.loaded, settings.max_rows)
+        loaded = api.batcher.loaded
+        version = loaded.model.version
+        if version not in documents:
+            documents.clear()
+            documents[version] = openapi.document(app, loaded, settings)
+        return documents[version]
 
     app.openapi = openapi_document  # type: ignore[method-assign]
     return app
 
 
-def parse(body: bytes, _: Request) -> ParsedRequest:
+def parse(api: Api, body: bytes, _: Request) -> ParsedRequest:
     """Parse the body of `POST /predict`.
 
     Raises:
-        RequestError: It is not JSON, or has no rows.
+        RequestError: As `parse_rows`.
     """
-    return ParsedRequest(parse_rows(body), render)
+    rows = parse_rows(body, api.model.request_contract, api.settings.max_rows)
+    return ParsedRequest(rows, render)
 
 
 def render(request_id: str, answer: Answer) -> Response:
@@ -117,7 +145,7 @@ def render_error(error: RequestError) -> Response:
 
 def fault_json(fault: Fault) -> dict[str, Any]:
     """Return a fault as `openapi.Fault` describes it."""
-    reason = fault.rule if fault.value is None else f"{fault.rule}: {fault.value}"
+    reason = fault.reason if fault.value is None else f"{fault.reason}: {fault.value}"
     return {"row": fault.row, "column": fault.column, "reason": reason}
 
 
@@ -131,30 +159,17 @@ def serve(folder: Path | None, settings: Service, sock: socket.socket | None = N
     Raises:
         UsageError: No package can be opened, or the port cannot be had.
     """
-    if folder:
-        app = create_app(load(folder), settings)
-    else:
-        stamp = desired_stamp()
-        loaded, error = load_desired()
-        app = create_app(loaded, settings, error, stamp)
-    # Else the event loop waits 5 ms for its turn whenever the other thread has one, and everybody
-    # for the garbage collector, which would visit all that the imports left, again and again.
-    sys.setswitchinterval(THREAD_SWITCH_SECONDS)
-    gc.freeze()
-    with sock or listen(settings) as listener:
-        DrainingServer(app, app.state.api).run([listener])
-
-
-def main() -> None:
-    """Run `ml-serve PACKAGE`, the one command of a container."""
-    if len(sys.argv) < 2:
-        _fail("name the folder of a package")
-    try:
-        serve(Path(sys.argv[1]), load_delivery().service)
-    except UsageError as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"ml-serve: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(2)
+    with ended_by_sigterm():
+        if folder:
+            app = create_app(load(folder), settings)
+        else:
+            stamp = desired_stamp()
+            loaded, error = load_desired()
+            app = create_app(loaded, settings, error, stamp)
+        # Else the event loop waits 5 ms for its turn whenever the other thread has one, and
+        # everybody for the garbage collector, which would visit all that the imports left, again
+        # and again.
+        sys.setswitchinterval(THREAD_SWITCH_SECONDS)
+        gc.freeze()
+        with sock or listen(settings) as listener:
+            DrainingServer(app, app.state.api).run([listener])

@@ -1,7 +1,8 @@
 """The one thread that predicts: all requests that wait are answered together.
 
 A row costs nearly as much alone as with sixty-four others. No request waits for others to come,
-though: what came while the last batch was answered is the next one.
+though: what came while the last batch was answered is the next one, or as much of it as is fair to
+all who wait: see `fair_queue`.
 """
 
 import asyncio
@@ -10,9 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import accumulate
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass, replace
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..model_package import Model, Prediction
 from ..pipeline.ingest import typed
-from ..pipeline.validate import failures
-from ..prediction_log.writer import ANY_ERROR, PredictionLog
+from ..pipeline.validate import MAX_SAMPLES, failures
+from ..prediction_log.writer import ANY_ERROR, LoggedRequest, PredictionLog
+from .fair_queue import Admission, FairQueue
 from .loaded_model import LoadedModel
 from .rows import (
     MAX_FAULTS,
@@ -35,6 +36,7 @@ from .rows import (
 
 MAX_WAIT_SECONDS = 0.005  # for more requests than those that wait already
 WAIT_STEP_SECONDS = 0.0002
+MAX_SHAPES = 4  # of the rows of a request that are judged: each costs as much as a batch
 
 
 class Answer(NamedTuple):
@@ -49,8 +51,15 @@ class PendingRequest:
     """A request that waits for its answer."""
 
     id: str
+    client: str  # who takes turns with others
     rows: list[Row]
     answer: "asyncio.Future[Answer]"
+    client_request_id: str | None = None  # what the caller calls it
+    is_suspect: bool = False  # it seems to break the contract, and is judged alone
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
 
 
 class Outcome(NamedTuple):
@@ -65,7 +74,7 @@ class Batcher:
 
     Attributes:
         loaded: The model; another thread may replace it at any time.
-        waiting_rows: Rows that wait for an answer, or are being answered.
+        admission: Counts the rows that wait for an answer, or are being answered.
         model_errors: Requests at which the code of `problem/` failed.
     """
 
@@ -77,15 +86,14 @@ class Batcher:
         Args:
             log: Gets every answer.
             max_waiting_rows: Rows that may wait; a request beyond that is refused.
-            batch_rows: Rows at which a batch is full. Its last request may go beyond that.
+            batch_rows: Rows that a batch has at most.
         """
         self.loaded = loaded
         self.log = log
-        self.max_waiting_rows = max_waiting_rows
+        self.admission = Admission(max_waiting_rows)
         self.batch_rows = batch_rows
-        self.waiting_rows = 0
         self.model_errors = 0
-        self.queue: SimpleQueue[PendingRequest | None] = SimpleQueue()  # None: stop
+        self.queue: FairQueue[PendingRequest] = FairQueue()
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -95,30 +103,39 @@ class Batcher:
 
     def stop(self) -> None:
         """Have the thread end once it has answered all that waits."""
-        self.queue.put(None)
+        self.queue.close()
 
-    async def ask(self, request_id: str, rows: list[Row]) -> Answer:
+    async def ask(
+        self,
+        request_id: str,
+        rows: list[Row],
+        client: str = "",
+        client_request_id: str | None = None,
+    ) -> Answer:
         """Wait for the answer to a request.
+
+        Args:
+            client: Who sends it; callers take turns.
+            client_request_id: What the caller calls it, for the log.
 
         Raises:
             RequestError: The rows break the contract, or too many rows wait already.
         """
-        if self.waiting_rows and self.waiting_rows + len(rows) > self.max_waiting_rows:
+        if not self.admission.accepts(client, len(rows)):
             raise RequestError.for_request("too many rows wait: try again later", 503)
-        self.waiting_rows += len(rows)
+        self.admission.add(client, len(rows))
         try:
             future: asyncio.Future[Answer] = self.loop.create_future()
-            self.queue.put(PendingRequest(request_id, rows, future))
+            self.queue.put(PendingRequest(request_id, client, rows, future, client_request_id))
             return await future
         finally:
-            self.waiting_rows -= len(rows)
+            self.admission.remove(client, len(rows))
 
     def _run(self) -> None:
         # A few rows are not worth sharing among threads, and the event loop needs a core, too.
         threadpool_limits(1, "openmp")
-        while first := self.queue.get():
+        while batch := self.queue.take(self.batch_rows):
             started = time.perf_counter()
-            batch = self._collect(first)
             loaded = self.loaded  # the same for the whole batch, even if it is replaced meanwhile
             try:
                 outcomes = self._outcomes(batch, loaded)
@@ -131,20 +148,6 @@ class Batcher:
                 self.loop.call_soon_threadsafe(deliver, outcomes)
             self._wait_for_callers(len(batch), started)
 
-    def _collect(self, first: PendingRequest) -> list[PendingRequest]:
-        """Return a request and those that wait behind it, up to a full batch."""
-        batch = [first]
-        size = len(first.rows)
-        with suppress(Empty):
-            while size < self.batch_rows:
-                request = self.queue.get_nowait()
-                if request is None:
-                    self.stop()  # again, for the loop that called this
-                    break
-                batch.append(request)
-                size += len(request.rows)
-        return batch
-
     def _wait_for_callers(self, answered: int, started: float) -> None:
         """Wait a moment, if requests wait, for the callers that were just answered.
 
@@ -155,12 +158,12 @@ class Batcher:
             answered: Requests of the last batch.
             started: When that batch was begun, in seconds of `time.perf_counter`.
         """
-        waiting = self.queue.qsize()
+        waiting = self.queue.count
         if not waiting:
             return
         now = time.perf_counter()
         deadline = now + min(MAX_WAIT_SECONDS, (now - started) / 2)
-        while self.queue.qsize() < waiting + answered and time.perf_counter() < deadline:
+        while self.queue.count < waiting + answered and time.perf_counter() < deadline:
             time.sleep(WAIT_STEP_SECONDS)
 
     def _outcomes(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
@@ -168,7 +171,9 @@ class Batcher:
         well_formed: list[PendingRequest] = []
         for request in batch:
             faults = shape_faults(request.rows, loaded.model.request_contract)
-            if faults:
+            if faults and len(batch) > 1:
+                self._judge_alone(request)
+            elif faults:
                 faults += _value_faults(request.rows, faults, loaded.model)
                 outcomes.append(Outcome(request, RequestError(faults)))
             else:
@@ -177,23 +182,32 @@ class Batcher:
             outcomes += self._predict(well_formed, loaded)
         return outcomes
 
-    def _predict(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
-        """Predict the rows of a batch; if that fails, those of its halves, and so on.
+    def _judge_alone(self, request: PendingRequest) -> None:
+        """Put a request back into the queue, where it takes turns with requests of others."""
+        self.queue.put(replace(request, is_suspect=True))
 
-        Thus a request that breaks the contract ends up alone, and the others are answered.
+    def _predict(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
+        """Predict the rows of a batch; requests that break the contract are put back, to be alone.
+
+        So those who wait for an answer do not wait for the faults of others. If code of `problem/`
+        fails, nobody knows at which request: then the halves of the batch are predicted, and so on.
         """
         model = loaded.model
         try:
             rows = [row for request in batch for row in request.rows]
             typed = model.read(frame_from_rows(rows, model.request_contract))
-            failures = model.failures(typed)
-            if not failures:
+            max_samples = MAX_SAMPLES if len(batch) == 1 else len(rows)
+            failed = failures(typed, model.request_contract, model.rules, max_samples)
+            if not failed:
                 y_pred = model.predict(typed)
                 predictions = model.answers(y_pred)
                 if not np.isfinite(y_pred).all():
                     raise ArithmeticError("a prediction is not a number")
-                sizes = [(request.id, len(request.rows)) for request in batch]
-                self.log.add(loaded, sizes, rows, typed, y_pred)
+                requests = [
+                    LoggedRequest(request.id, len(request.rows), request.client_request_id)
+                    for request in batch
+                ]
+                self.log.add(loaded, requests, rows, typed, y_pred)
                 return list(_split(batch, loaded, predictions))
         except ANY_ERROR as error:  # of problem/, for rows that its author did not foresee
             if len(batch) == 1:
@@ -201,10 +215,30 @@ class Batcher:
                 logging.getLogger("uvicorn.error").exception("the model cannot answer")
                 reason = f"the model cannot answer: {type(error).__name__}: {str(error)[:200]}"
                 return [Outcome(batch[0], RequestError.for_request(reason))]
+            failed = []
         if len(batch) == 1:
-            return [Outcome(batch[0], RequestError(faults_from_failures(failures)))]
+            return [Outcome(batch[0], RequestError(faults_from_failures(failed, model.data)))]
+        broken = {index for failure in failed for index in failure["rows"]}
+        suspects = _requests_of(batch, broken)
+        if suspects:
+            for request in suspects:
+                self._judge_alone(request)
+            rest = [request for request in batch if all(request is not other for other in suspects)]
+            return self._predict(rest, loaded) if rest else []
         half = len(batch) // 2
         return self._predict(batch[:half], loaded) + self._predict(batch[half:], loaded)
+
+
+def _requests_of(batch: list[PendingRequest], rows: set[int]) -> list[PendingRequest]:
+    """Return the requests of a batch that have one of the rows, which count from its first one."""
+    requests = []
+    start = 0
+    for request in batch:
+        end = start + len(request.rows)
+        if not rows.isdisjoint(range(start, end)):
+            requests.append(request)
+        start = end
+    return requests
 
 
 def _value_faults(rows: list[Row], faults: list[Fault], model: Model) -> list[Fault]:
@@ -226,7 +260,7 @@ def _value_faults(rows: list[Row], faults: list[Fault], model: Model) -> list[Fa
         usable = frozenset(all_columns.keys() - misshapen.get(index, set()))
         alike.setdefault(usable, []).append(index)
     more: list[Fault] = []
-    for names, indices in alike.items():
+    for names, indices in islice(alike.items(), MAX_SHAPES):
         columns = {name: column for name, column in all_columns.items() if name in names}
         contract = model.request_contract.model_copy(update={"columns": columns})
         try:
@@ -234,7 +268,7 @@ def _value_faults(rows: list[Row], faults: list[Fault], model: Model) -> list[Fa
             failed = failures(typed(frame, contract), contract, model.rules)
         except ANY_ERROR:  # of problem/, whose author always had all columns
             continue
-        for fault in faults_from_failures(failed):
+        for fault in faults_from_failures(failed, contract):
             row = None if fault.row is None else indices[fault.row]
             more.append(fault._replace(row=row))
     return more

@@ -1,7 +1,7 @@
 """Metrics for Prometheus: requests, the state of queue and log, and the distribution of values."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,10 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4"
 class Metrics:
     """All metrics of the service."""
 
-    def __init__(self, batcher: "Batcher") -> None:
+    def __init__(self, batcher: "Batcher", private: Collection[str] = ()) -> None:
+        """Make the metrics; they have no values of private columns."""
         self.registry = CollectorRegistry()
-        self.registry.register(StateCollector(batcher))
+        self.registry.register(StateCollector(batcher, private))
         ProcessCollector(registry=self.registry)
         self.requests = prometheus_client.Counter(
             "ml_requests", "Requests for predictions", ["route", "status"], registry=self.registry
@@ -121,9 +122,10 @@ class Distributions:
         else:
             self.prediction.add(pl.Series(y_pred[:, -1] if y_pred.ndim == 2 else y_pred))
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self, private: Collection[str] = ()) -> Iterator[Metric]:
         """Yield a histogram and a counter of categories for features, and for predictions."""
-        yield from _families("feature", "feature", self.features)
+        public = {name: d for name, d in self.features.items() if name not in private}
+        yield from _families("feature", "feature", public)
         yield from _families("prediction", "of", {"prediction": self.prediction})
 
 
@@ -148,8 +150,9 @@ def _families(
 class StateCollector:
     """The state of model, queue and log at the moment that Prometheus reads it."""
 
-    def __init__(self, batcher: "Batcher") -> None:
+    def __init__(self, batcher: "Batcher", private: Collection[str]) -> None:
         self.batcher = batcher
+        self.private = private
 
     def collect(self) -> Iterator[Metric]:
         """Yield gauges, the model, counters, and the distributions of the model."""
@@ -162,7 +165,7 @@ class StateCollector:
         yield GaugeMetricFamily(
             "ml_queue_rows",
             "Rows that wait for an answer, or are being answered",
-            self.batcher.waiting_rows,
+            self.batcher.admission.rows,
         )
         yield GaugeMetricFamily(
             "ml_log_waiting_rows",
@@ -189,4 +192,4 @@ class StateCollector:
         yield CounterMetricFamily(
             "ml_log_failures", "Attempts to write the log that failed", log.failures
         )
-        yield from loaded.distributions.collect()
+        yield from loaded.distributions.collect(self.private)

@@ -14,10 +14,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from .. import project
+from ..config import Data
 from ..prediction_log.layout import json_text
 from .api import Api, ParsedRequest
 from .batcher import Answer
-from .rows import Fault, RequestError, Row, parse_json
+from .rows import Fault, RequestError, Row, max_values, parse_json
 
 NAME = project.current().package  # of the model
 JSON_LENGTH_HEADER = "inference-header-content-length"
@@ -59,6 +60,7 @@ def routes(api: Api) -> APIRouter:
     refusals: Responses = {
         400: {"description": "The request breaks the contract"} | error_body,
         413: {"description": "Too much"} | error_body,
+        415: {"description": "An encoding other than gzip"} | error_body,
         503: {"description": "Too many"} | error_body,
     }
 
@@ -105,7 +107,7 @@ def routes(api: Api) -> APIRouter:
         """Predict as many rows as the tensors have."""
         if refusal := unknown_model(model, version):
             return refusal
-        return await api.answer("/v2", request, parse, render_error)
+        return await api.answer("/v2", request, partial(parse, api), render_error)
 
     return router
 
@@ -131,31 +133,36 @@ def model_metadata(api: Api) -> dict[str, Any]:
     }
 
 
-def parse(body: bytes, request: Request) -> ParsedRequest:
+def parse(api: Api, body: bytes, request: Request) -> ParsedRequest:
     """Parse a request.
 
     Raises:
         RequestError: See `read_request`.
     """
-    inference = read_request(body, request.headers.get(JSON_LENGTH_HEADER))
-    return ParsedRequest(inference.rows, partial(render, inference))
+    json_length = request.headers.get(JSON_LENGTH_HEADER)
+    inference = read_request(body, json_length, api.model.request_contract, api.settings.max_rows)
+    return ParsedRequest(inference.rows, partial(render, inference), inference.id)
 
 
-def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
+def read_request(
+    body: bytes, json_length: str | None, contract: Data, max_rows: int
+) -> InferenceRequest:
     """Read a request.
 
     Args:
         body: JSON, and the bytes of binary tensors after it.
         json_length: The length of the JSON as the header says it, if there is one.
+        max_rows: Rows that it may have. More are refused before a value of them is read.
 
     Raises:
-        RequestError: It is not a request, or a tensor does not have the shape that it says.
+        RequestError: It is not a request, has more rows or tensors than there may be, or a tensor
+            does not have the shape that it says.
     """
     has_length = json_length and re.fullmatch("[0-9]{1,15}", json_length)
     end = int(json_length) if json_length and has_length else len(body)
-    document = parse_json(body[:end])
+    document = parse_json(body[:end], max_values(contract, max_rows))
     try:
-        columns = _read_tensors(document["inputs"], body, end)
+        columns = _read_tensors(document["inputs"], body, end, max_rows)
         every_row = zip(*columns.values(), strict=True)
         rows = [dict(zip(columns, values, strict=True)) for values in every_row]
         is_binary = _requested_outputs(document)
@@ -169,7 +176,9 @@ def read_request(body: bytes, json_length: str | None) -> InferenceRequest:
         raise RequestError.for_request("not an inference request", value=reason) from None
 
 
-def _read_tensors(tensors: list[Any], body: bytes, start: int) -> dict[str, list[Any]]:
+def _read_tensors(
+    tensors: list[Any], body: bytes, start: int, max_rows: int
+) -> dict[str, list[Any]]:
     """Return the values of each tensor by its name.
 
     Args:
@@ -180,12 +189,15 @@ def _read_tensors(tensors: list[Any], body: bytes, start: int) -> dict[str, list
         name = tensor["name"]
         datatype = tensor["datatype"]
         size, *rest = tensor["shape"]
-        byte_count = tensor.get("parameters", {}).get("binary_data_size")
+        if type(size) is int and size > max_rows:
+            excess = f"{size} rows are more than {max_rows}"
+            raise RequestError.for_request(f"{excess}, send them in parts", 413)
+        byte_count = _parameters(tensor).get("binary_data_size")
         if byte_count is None:
             values = tensor["data"]
             values = [v[0] if isinstance(v, list) and rest else v for v in values]
         else:
-            values = unpack(body[start : start + byte_count], datatype)
+            values = unpack(body[start : start + byte_count], datatype, size)
             start += byte_count
         is_new = isinstance(name, str) and name not in columns
         if rest not in ([], [1]) or len(values) != size or not is_new:
@@ -194,15 +206,28 @@ def _read_tensors(tensors: list[Any], body: bytes, start: int) -> dict[str, list
     return columns
 
 
+def _parameters(part: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a request, a tensor or an output; null is as if there were none.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    parameters = part.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise TypeError("parameters are not an object")
+    return parameters
+
+
 def _requested_outputs(document: dict[str, Any]) -> dict[str, bool]:
     """Return the outputs that a request wants, all if it names none, and which of them as bytes."""
-    default = bool(document.get("parameters", {}).get("binary_data_output"))
+    default = bool(_parameters(document).get("binary_data_output"))
     outputs = document.get("outputs")
     if not outputs:
         return dict.fromkeys(OUTPUTS, default)
     return {
-        output["name"]: bool(output.get("parameters", {}).get("binary_data", default))
-        for output in outputs
+        output["name"]: bool(_parameters(output).get("binary_data", default)) for output in outputs
     }
 
 
@@ -249,15 +274,21 @@ def _output_tensors(answer: Answer) -> list[Tensor]:
     return tensors
 
 
-def unpack(data: bytes, datatype: str) -> list[Any]:
+def unpack(data: bytes, datatype: str, size: int) -> list[Any]:
     """Return the values of a binary tensor: little-endian, a text as its length and its bytes.
 
+    Args:
+        size: How many there are.
+
     Raises:
-        ValueError, TypeError, struct.error: The bytes are not of that type.
+        ValueError, TypeError, struct.error: The bytes are not of that type, or not so many.
     """
     if datatype == "BYTES":
-        return _unpack_texts(data)
-    values: list[Any] = np.frombuffer(data, numpy_dtype(datatype)).tolist()
+        return _unpack_texts(data, size)
+    dtype = numpy_dtype(datatype)
+    if len(data) != size * dtype.itemsize:
+        raise ValueError(f"{len(data)} bytes are not {size} of {datatype}")
+    values: list[Any] = np.frombuffer(data, dtype).tolist()
     return values
 
 
@@ -276,13 +307,15 @@ def numpy_dtype(datatype: str) -> np.dtype[Any]:
     return np.dtype(f"<{NUMPY_KINDS[kind]}{int(bits) // 8}")
 
 
-def _unpack_texts(data: bytes) -> list[str]:
-    texts = []
+def _unpack_texts(data: bytes, size: int) -> list[str]:
+    texts: list[str] = []
     position = 0
     while position < len(data):
-        (size,) = struct.unpack_from("<I", data, position)
+        if len(texts) == size:
+            raise ValueError(f"more than {size} texts")
+        (length,) = struct.unpack_from("<I", data, position)
         start = position + 4
-        position = start + size
+        position = start + length
         texts.append(data[start:position].decode())
     return texts
 
@@ -304,7 +337,7 @@ def render_error(error: RequestError) -> Response:
 
 def describe_fault(fault: Fault) -> str:
     """Return a fault as text: column, rule, value and row, as far as there are any."""
-    parts = [part for part in (fault.column, fault.rule, fault.value) if part is not None]
+    parts = [part for part in (fault.column, fault.reason, fault.value) if part is not None]
     if fault.row is not None:
         parts.append(f"(row {fault.row})")
     return " ".join(parts)

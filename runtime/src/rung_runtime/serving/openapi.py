@@ -1,6 +1,7 @@
 """OpenAPI: the requests and responses of `POST /predict`, with the columns of the model served."""
 
 import re
+from collections.abc import Container
 from typing import Any
 
 from fastapi import FastAPI
@@ -8,7 +9,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from ..config import Column
+from ..config.delivery import Service
 from .loaded_model import LoadedModel
+from .rows import Row
 
 # What each directive of Polars writes; a format with others is described by its name alone.
 DATE_PATTERNS = {
@@ -18,6 +21,15 @@ DATE_PATTERNS = {
     "%H": "([01][0-9]|2[0-3])",
     "%M": "[0-5][0-9]",
     "%S": "[0-5][0-9]",
+}
+# An example of a private column says nothing of the training data.
+NO_VALUES = {
+    "number": 0.0,
+    "integer": 0,
+    "boolean": False,
+    "category": "",
+    "text": "",
+    "datetime": "2000-01-01T00:00",
 }
 DIRECTIVE = re.compile(r"(%[#.]?\w)")
 Schema = dict[str, Any]  # of JSON Schema
@@ -45,22 +57,20 @@ class Answer(BaseModel):
     predictions: list[Prediction]
 
 
-def document(app: FastAPI, loaded: LoadedModel, max_rows: int) -> dict[str, Any]:
-    """Return the OpenAPI document of the service.
-
-    Args:
-        max_rows: Rows that a request may have.
-    """
+def document(app: FastAPI, loaded: LoadedModel, settings: Service) -> dict[str, Any]:
+    """Return the OpenAPI document of the service. Of private columns it has the type alone."""
+    private = set(settings.private)
     openapi = get_openapi(title=app.title, version=loaded.model.version, routes=app.routes)
-    openapi["components"]["schemas"]["Row"] = row_schema(loaded)
+    openapi["components"]["schemas"]["Row"] = row_schema(loaded, private)
+    example = {"rows": [public_example(loaded, private)]}
     row = {"$ref": "#/components/schemas/Row"}
-    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": max_rows}
+    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": settings.max_rows}
     request = {
         "type": "object",
         "required": ["rows"],
         "properties": {"rows": {"oneOf": [rows, row]}},
     }
-    body = {"schema": request, "example": {"rows": [loaded.example]}}
+    body = {"schema": {"anyOf": [request, row, rows]}, "example": example}
     openapi["paths"]["/predict"]["post"]["requestBody"] = {
         "required": True,
         "content": {"application/json": body},
@@ -68,10 +78,13 @@ def document(app: FastAPI, loaded: LoadedModel, max_rows: int) -> dict[str, Any]
     return openapi
 
 
-def row_schema(loaded: LoadedModel) -> Schema:
+def row_schema(loaded: LoadedModel, private: Container[str]) -> Schema:
     """Return the schema of a row."""
     contract = loaded.model.request_contract
-    properties = {name: column_schema(column) for name, column in contract.columns.items()}
+    properties = {
+        name: column_schema(without_values(column) if name in private else column)
+        for name, column in contract.columns.items()
+    }
     for name in contract.ignored:
         properties[name] = {"description": "not used"}
     return {
@@ -79,7 +92,22 @@ def row_schema(loaded: LoadedModel) -> Schema:
         "required": list(contract.columns),
         "properties": properties,
         "additionalProperties": False,
-        "example": loaded.example,
+        "example": public_example(loaded, private),
+    }
+
+
+def without_values(column: Column) -> Column:
+    """Return a column's contract without what its values are like."""
+    hidden = {"categories": [], "allow_unknown": True, "min": None, "max": None}
+    return column.model_copy(update=hidden)
+
+
+def public_example(loaded: LoadedModel, private: Container[str]) -> Row:
+    """Return the example of a row; the value of a private column says nothing but its type."""
+    columns = loaded.model.request_contract.columns
+    return {
+        name: NO_VALUES[columns[name].type] if name in private else value
+        for name, value in loaded.example.items()
     }
 
 
@@ -88,7 +116,8 @@ def column_schema(column: Column) -> Schema:
     schema: Schema = {"type": column.type}
     if column.type == "category":
         schema = {"type": "string"}
-        schema["examples" if column.allow_unknown else "enum"] = column.categories
+        if column.categories:
+            schema["examples" if column.allow_unknown else "enum"] = column.categories
     elif column.type == "text":
         schema = {"type": "string"}
     elif column.type == "datetime":

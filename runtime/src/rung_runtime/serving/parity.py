@@ -8,14 +8,14 @@ from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
-from uuid import uuid4
 
 import polars as pl
 
 from .. import RefusedError
 from ..escaping import visible
 from ..model_package import Model, Prediction
-from ..prediction_log.layout import CHECK_PREFIX
+from .check_token import HEADER, read_token
+from .front import api_keys
 from .rows import Row, rows_from_frame
 
 TOLERANCE = 1e-9  # between a number of the service and that of the model
@@ -66,11 +66,11 @@ def _ask(opener: OpenerDirector, url: str, rows: list[Row], model: Model) -> lis
         RefusedError: It does not answer, or with another model.
     """
     body = json.dumps({"rows": rows}).encode()
-    # The prefix keeps these requests out of the log.
-    headers = {
-        "Content-Type": "application/json",
-        "X-Request-Id": f"{CHECK_PREFIX}{uuid4().hex}",
-    }
+    headers = {"Content-Type": "application/json"}
+    if token := read_token():
+        headers[HEADER] = token  # keeps these requests out of the log
+    if keys := api_keys():
+        headers["Authorization"] = f"Bearer {keys[0]}"
     try:
         request = Request(f"{url}/predict", body, headers)
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:

@@ -7,6 +7,7 @@ fails with the name of the part if a new version of uvicorn changes one.
 import asyncio
 import socket
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -14,7 +15,9 @@ from fastapi import FastAPI
 
 from .. import UsageError
 from ..config.delivery import Service
+from ..listening import listening_socket
 from .api import Api
+from .connections import BoundedConnection, limits_of
 
 LINGER_SECONDS = 1.0  # in which responses make callers connect elsewhere
 BACKLOG = 1024  # connections that wait to be accepted
@@ -23,15 +26,13 @@ CONNECTION_CLOSE = (b"connection", b"close")
 
 
 def listen(settings: Service) -> socket.socket:
-    """Return a socket that listens where `config/delivery.yaml` says.
+    """Return a socket that listens where `config/delivery.yaml` says; `::` is IPv6 and IPv4.
 
     Raises:
         UsageError: The address or the port cannot be had.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    address = (settings.host, settings.port)
     try:
-        return socket.create_server(address, family=family, backlog=BACKLOG)
+        return listening_socket(settings.host, settings.port, BACKLOG)
     except OSError as error:
         raise UsageError(
             f"{settings.host}:{settings.port} cannot be listened to ({error.strerror}): name"
@@ -47,8 +48,10 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, api: Api) -> None:
+        protocol = partial(BoundedConnection, limits=limits_of(api.settings))
         config = uvicorn.Config(
             app,
+            http=protocol,  # type: ignore[arg-type]  # it is only called
             access_log=False,
             lifespan="on",
             ws="none",

@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from ... import UsageError
 from ...config.delivery import DELIVERY, Service, load_delivery, service_environment
 from ...delivery.service_folder import SERVICE, read_json
+from ...listening import listening_socket
 
 RUNNING = SERVICE / "supervisor.json"
 SETTINGS = SERVICE / "settings.json"  # that the service was last started with
@@ -176,13 +177,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     until = time.monotonic() + PORT_TIMEOUT_S
     while True:
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
-            listener.listen(BACKLOG)
+            return listening_socket(host, port, BACKLOG)
         except OSError as error:
-            listener.close()
             # Our own service may hold it, if it has lost its supervisor and is starting another.
             is_ours = error.errno == errno.EADDRINUSE and _is_alive(
                 read_json(RUNNING).get("service")
@@ -193,8 +190,6 @@ def listen(host: str, port: int) -> socket.socket:
                     f"has it, or change service.port in {DELIVERY}"
                 ) from None
             time.sleep(0.2)
-        else:
-            return listener
 
 
 def write_json(path: Path, content: object) -> None:

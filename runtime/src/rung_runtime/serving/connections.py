@@ -1,0 +1,231 @@
+"""Connections: how much a caller may send, how long that may take, and how many there may be.
+
+uvicorn bounds none of it. A connection that is refused here has cost a few kilobytes, and no code
+of a route has run. `tests/test_server.py` names the parts of uvicorn that this needs.
+"""
+
+import asyncio
+import resource
+from collections import Counter
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ..config.delivery import Service
+
+MAX_HEAD_BYTES = 65_536  # of the request line and headers together, and of trailers
+MAX_TARGET_BYTES = 8_192  # of the URL in the request line
+MAX_HEADERS = 128
+MAX_PIPELINED = 16  # requests that a connection may send ahead
+MAX_DISCARDED_BYTES = 16_000_000  # of a body that was refused, read so that the caller sees why
+SPARE_FILES = 128  # open files besides connections: log, libraries, model
+EVICTED_SHARE = 20  # 1/20 of all connections is closed at once, so that this is rare
+
+
+class Limits(NamedTuple):
+    """The bounds of all connections together, and of each."""
+
+    connections: int
+    read_seconds: float  # until a request has arrived, or an answer has been taken
+
+
+def limits_of(settings: Service) -> Limits:
+    """Return the limits of the settings, with as many connections as the process may open files."""
+    wanted = settings.max_connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    possible = wanted if soft == resource.RLIM_INFINITY else soft
+    spare = min(SPARE_FILES, possible // 2)
+    return Limits(min(settings.max_connections, possible - spare), settings.read_seconds)
+
+
+class Refusal(Exception):
+    """A request that is refused while it is being read."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status.phrase)
+        self.status = status
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """A connection of uvicorn, with bounds.
+
+    Attributes:
+        waiting_since: When it was opened, or its last request was answered, in seconds of the loop.
+        answered: Whether a request of it was answered.
+        unparsed_bytes: Of a head, of trailers, or between two requests, in several reads.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.limits = limits
+        self.waiting_since = self.loop.time()
+        self.answered = False
+        self.refusal: Refusal | None = None
+        self.has_progress = False
+        self.unparsed_bytes = 0
+        self.head_bytes = 0
+        self.discarded_bytes = 0
+        self.read_deadline: asyncio.TimerHandle | None = None
+        self.write_deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the caller has to send something, rather than the service."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
+
+    @property
+    def address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_request()
+        if len(self.connections) > self.limits.connections:
+            self._make_room()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._request_arrived()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self.has_progress = False
+        super().data_received(data)
+        self.unparsed_bytes = 0 if self.has_progress else self.unparsed_bytes + len(data)
+        if self.unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse a request that cannot be parsed, or raised `Refusal` in a method below."""
+        self._refuse(self.refusal.status if self.refusal else HTTPStatus.BAD_REQUEST)
+
+    # What the parser calls. An exception becomes `send_400_response`.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.has_progress = True
+        self.head_bytes = 0
+        self.header_count = 0
+        if self.read_deadline is None:
+            self._expect_request()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._raise(HTTPStatus.REQUEST_URI_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.head_bytes += len(name) + len(value)
+        self.header_count += 1
+        if self.head_bytes > MAX_HEAD_BYTES or self.header_count > MAX_HEADERS:
+            self._raise(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self.has_progress = True
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._raise(HTTPStatus.TOO_MANY_REQUESTS)
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        self.has_progress = True
+
+    def on_body(self, body: bytes) -> None:
+        self.has_progress = True
+        if self.cycle.response_complete:
+            self.discarded_bytes += len(body)
+            if self.discarded_bytes > MAX_DISCARDED_BYTES:
+                self._raise(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.has_progress = True
+        self._request_arrived()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.answered = True
+        self.waiting_since = self.loop.time()
+        super().on_response_complete()
+
+    # What the transport calls.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.write_deadline is None:
+            seconds = self.limits.read_seconds
+            self.write_deadline = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.write_deadline is not None:
+            self.write_deadline.cancel()
+            self.write_deadline = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that sends no other request, even if its last answer is not taken."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _expect_request(self) -> None:
+        self.read_deadline = self.loop.call_later(self.limits.read_seconds, self._give_up)
+
+    def _request_arrived(self) -> None:
+        if self.read_deadline is not None:
+            self.read_deadline.cancel()
+            self.read_deadline = None
+
+    def _give_up(self) -> None:
+        self.read_deadline = None
+        if self.pipeline:  # it is we who do not read on, until the requests before are answered
+            self._expect_request()
+        else:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def _raise(self, status: HTTPStatus) -> None:
+        self.refusal = Refusal(status)
+        raise self.refusal
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        """Answer with a status, unless an answer is under way, and close the connection."""
+        if self.transport.is_closing():
+            return
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if not is_answering or not self.cycle.response_started:
+            body = status.phrase.encode()
+            head = [
+                f"HTTP/1.1 {status.value} {status.phrase}",
+                "content-type: text/plain; charset=utf-8",
+                f"content-length: {len(body)}",
+                "connection: close",
+            ]
+            self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
+        if is_answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _make_room(self) -> None:
+        """Close connections that wait for their caller, of the caller that has most of them.
+
+        Those that never had a request answered go first, and then those that wait longest.
+        """
+        others = [other for other in self.connections if isinstance(other, BoundedConnection)]
+        waiting = [other for other in others if other is not self and other.is_waiting]
+        if not waiting:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        (address, _), *_ = Counter(other.address for other in waiting).most_common(1)
+        of_one = [other for other in waiting if other.address == address]
+        of_one.sort(key=lambda other: (other.answered, other.waiting_since))
+        for victim in of_one[: max(1, self.limits.connections // EVICTED_SHARE)]:
+            self.connections.discard(victim)
+            victim.transport.abort()

@@ -1,0 +1,51 @@
+"""`ml-serve PACKAGE`, the one command of a container.
+
+It may be told to end before it serves. The first process of a container gets no signal that it has
+not asked for, so it asks before it imports what takes a second, and a model that may take many.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from ..exceptions import UsageError
+
+
+def main() -> None:
+    """Run `ml-serve PACKAGE`."""
+    with ended_by_sigterm():
+        if len(sys.argv) < 2:
+            _fail("name the folder of a package")
+        from ..config.delivery import load_delivery
+        from .app import serve
+
+        try:
+            serve(Path(sys.argv[1]), load_delivery().service)
+        except UsageError as error:
+            _fail(str(error))
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the process at once, with exit code 0: nobody has been answered yet.
+
+    What serves replaces this while it runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"ml-serve: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)
