@@ -195,11 +195,10 @@ class Batcher:
         model = loaded.model
         try:
             rows = [row for request in batch for row in request.rows]
-            typed = model.read(frame_from_rows(rows, model.request_contract))
             max_samples = MAX_SAMPLES if len(batch) == 1 else len(rows)
-            failed = failures(typed, model.request_contract, model.rules, max_samples)
+            frame, failed = loaded.reader.read(rows, max_samples)
             if not failed:
-                y_pred = model.predict(typed)
+                y_pred = model.predict(frame)
                 predictions = model.answers(y_pred)
                 if not np.isfinite(y_pred).all():
                     raise ArithmeticError("a prediction is not a number")
@@ -207,7 +206,7 @@ class Batcher:
                     LoggedRequest(request.id, len(request.rows), request.client_request_id)
                     for request in batch
                 ]
-                self.log.add(loaded, requests, rows, typed, y_pred)
+                self.log.add(loaded, requests, rows, frame, y_pred)
                 return list(_split(batch, loaded, predictions))
         except ANY_ERROR as error:  # of problem/, for rows that its author did not foresee
             if len(batch) == 1:

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..artifacts import now
 from ..config import Column, Data
 from ..model_package import ColumnSummary, Model, Profile, load_package
 from .metrics import Distributions
+from .plain_rows import PlainReader
 from .rows import Row, frame_from_rows, rows_from_frame
 
 
@@ -24,6 +26,11 @@ class LoadedModel:
     profile: Profile
     distributions: Distributions  # of the rows that it was sent, and of its predictions
     since: str = field(default_factory=now)
+
+    @cached_property
+    def reader(self) -> PlainReader:
+        """Return what reads the rows of requests."""
+        return PlainReader(self.model)
 
     @property
     def example(self) -> Row:

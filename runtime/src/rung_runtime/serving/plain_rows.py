@@ -17,7 +17,7 @@ import polars as pl
 from ..config import Column, Data
 from ..model_package import Model
 from ..pipeline.ingest import BOOLEANS, ISO
-from ..pipeline.validate import DTYPES, FailedRule
+from ..pipeline.validate import DTYPES, MAX_SAMPLES, FailedRule, failures
 from .rows import Row, frame_from_rows
 
 MAX_ROWS = 128  # beyond which queries are faster
@@ -49,14 +49,24 @@ class PlainReader:
             for name, column in self._contract.columns.items()
         }
 
-    def read(self, rows: list[Row]) -> tuple[pl.DataFrame, list[FailedRule]]:
+    def read(
+        self, rows: list[Row], max_samples: int = MAX_SAMPLES
+    ) -> tuple[pl.DataFrame, list[FailedRule]]:
         """Return typed rows, and what is wrong with them.
 
         Args:
-            rows: With the columns of the contract and no others.
+            rows: With the columns of the contract, and others that it ignores.
+            max_samples: Values that a failure shows at most.
         """
-        if len(rows) > MAX_ROWS:
-            return self._query(rows)
+        frame = self._read_plainly(rows) if len(rows) <= MAX_ROWS else None
+        if frame is not None and self._keeps_rules(frame):
+            return frame, []
+        if frame is None:
+            frame = self._model.read(frame_from_rows(rows, self._contract))
+        return frame, failures(frame, self._contract, self._model.rules, max_samples)
+
+    def _read_plainly(self, rows: list[Row]) -> pl.DataFrame | None:
+        """Return typed rows, or None if a column of theirs breaks the contract."""
         typed: dict[str, pl.Series] = {}
         unread = []
         is_good = True
@@ -69,43 +79,27 @@ class PlainReader:
                 continue
             is_good = is_good and column.accepts(values)
         if not is_good:
-            return self._query(rows)
+            return None
         if unread:
-            return self._mixed(rows, typed, unread)
-        frame = pl.DataFrame(list(typed.values()))
-        return self._checked(frame)
+            columns = {name: self._contract.columns[name] for name in unread}
+            contract = self._contract.model_copy(update={"columns": columns})
+            queried = self._model.read(frame_from_rows(rows, contract))
+            for name in unread:
+                typed[name] = queried[name]
+                column = self._columns[name]
+                is_typed = typed[name].dtype == column.dtype
+                if not is_typed or not column.accepts(typed[name].to_list()):
+                    return None
+        return pl.DataFrame([typed[name] for name in self._columns])
 
-    def _query(self, rows: list[Row]) -> tuple[pl.DataFrame, list[FailedRule]]:
-        frame = self._model.read(frame_from_rows(rows, self._contract))
-        return frame, self._model.failures(frame)
-
-    def _mixed(
-        self, rows: list[Row], typed: dict[str, pl.Series], unread: list[str]
-    ) -> tuple[pl.DataFrame, list[FailedRule]]:
-        """Return rows of which some columns need a query."""
-        columns = {name: self._contract.columns[name] for name in unread}
-        contract = self._contract.model_copy(update={"columns": columns})
-        queried = self._model.read(frame_from_rows(rows, contract))
-        for name in unread:
-            series = queried[name]
-            column = self._columns[name]
-            typed[name] = series
-            if series.dtype != column.dtype or not column.accepts(series.to_list()):
-                return self._query(rows)
-        return self._checked(pl.DataFrame([typed[name] for name in self._columns]))
-
-    def _checked(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[FailedRule]]:
-        """Return rows whose columns keep the contract, and what rules of `problem/` say of them."""
+    def _keeps_rules(self, frame: pl.DataFrame) -> bool:
+        """Check whether rows whose columns keep the contract keep the rules of `problem/`, too."""
         rules = self._model.rules(self._contract.columns)
-        if not rules:
-            return frame, []
         verdicts = frame.select(
             holds.fill_null(True).all().alias(str(number))
             for number, holds in enumerate(rules.values())
         )
-        if all(verdicts.row(0)):
-            return frame, []
-        return frame, self._model.failures(frame)
+        return all(verdicts.row(0)) if rules else True
 
 
 class _PlainColumn:
