@@ -77,17 +77,21 @@ def main() -> int:
         if unknown := set(names) - set(parts):
             print(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
             return 2
-        found = [measure for name in names for measure in parts[name]()]
-    width = max(len(one.what) for one in found)
+        measures = [measure for name in names for measure in parts[name]()]
+    width = max(len(measure.what) for measure in measures)
     print(f"\n{'what':<{width}} | measured |    target | met")
-    for one in found:
-        digits = 0 if isinstance(one.measured, int) else 2
-        sign, target = ("≥", one.least) if one.least > -math.inf else ("≤", one.most)
-        told = f"{sign} {target:.{digits}f}" if math.isfinite(target) else "-"
-        met = "-" if told == "-" else "yes" if one.met else "NO"
-        print(f"{one.what:<{width}} | {one.measured:>8.{digits}f} | {told:>9} | {met}")
-    targets = [one for one in found if math.isfinite(one.most) or math.isfinite(one.least)]
-    missed = [one.what for one in targets if not one.met]
+    for measure in measures:
+        digits = 0 if isinstance(measure.measured, int) else 2
+        sign, target = ("≥", measure.least) if measure.least > -math.inf else ("≤", measure.most)
+        goal = f"{sign} {target:.{digits}f}" if math.isfinite(target) else "-"
+        met = "-" if goal == "-" else "yes" if measure.met else "NO"
+        print(f"{measure.what:<{width}} | {measure.measured:>8.{digits}f} | {goal:>9} | {met}")
+    targets = [
+        measure
+        for measure in measures
+        if math.isfinite(measure.most) or math.isfinite(measure.least)
+    ]
+    missed = [measure.what for measure in targets if not measure.met]
     print(
         f"\n{len(targets) - len(missed)} of {len(targets)} met.",
         *(f"Not met: {m}." for m in missed),
@@ -159,7 +163,8 @@ def pipeline(project: Project, larger: Path) -> Measures:
     """Compare a full run on 300,000 rows with the bare script."""
     say(f"{ROWS:,} rows through level {project.level} and through the bare script, in turn")
     done(project.ml("data", "use", str(larger), "--target", "delayed", "--replace"))
-    whole, bare = [], []
+    whole = []
+    bare = []
     for _ in range(3):
         for made in ("artifacts", "data/interim", ".dvc/cache", ".dvc/tmp", "dvc.lock"):
             path = project.path / made
@@ -180,14 +185,14 @@ def pipeline(project: Project, larger: Path) -> Measures:
 
 def sizes(project: Callable[[int], Project]) -> Measures:
     """Count what a person has to read and own."""
-    found: Measures = []
+    measures: Measures = []
     for level, most_files in {0: 40, 1: 60, 2: 75}.items():
         path = project(level).path
         tracked = git(path, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
         count = len([name for name in tracked if name != "uv.lock"])
-        found.append(Measure(f"files at level {level}", count, most_files))
-        found.append(Measure(f"lines of machinery at level {level}", machinery(path)))
-    return found + bench_pipelines.lengths(project(2).path)
+        measures.append(Measure(f"files at level {level}", count, most_files))
+        measures.append(Measure(f"lines of machinery at level {level}", machinery(path)))
+    return measures + bench_pipelines.lengths(project(2).path)
 
 
 def enlarge(source: Path, to: Path) -> Path:
@@ -206,7 +211,8 @@ def enlarge(source: Path, to: Path) -> Path:
 
 def risk(row: dict[str, str]) -> float:
     """Give a chance of delay that trees can learn: copies of real rows would be learnt by heart."""
-    hour, wind = int(row["scheduled_departure"][11:13]), float(row["wind_speed"] or 10)
+    hour = int(row["scheduled_departure"][11:13])
+    wind = float(row["wind_speed"] or 10)
     away = 0.05 * (wind - 10) * (-1 if row["origin"] == "LGA" else 1)
     return 1 / (1 + math.exp(1.5 - 1.5 * math.sin((hour - 9) / 3) - away))
 
