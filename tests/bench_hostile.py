@@ -27,12 +27,17 @@ from bench_service import Measure, Measures, ports, rows_of, say, started
 from conftest import Project
 
 HERE = Path(__file__).parent
-RATE, CALLERS = 25, 2  # requests a second, of each of so many honest callers
-SECONDS, WARM_UP_SECONDS = 12, 2
+RATE = 25  # requests a second, of each honest caller
+CALLERS = 2  # honest ones
+SECONDS = 12
+WARM_UP_SECONDS = 2
 CHUNK = 1 << 16
 MEGABYTE = 1_000_000
 # What an attack may do at most.
-LEAST_ANSWERED, MOST_OF_CALM, MOST_SECONDS, MOST_MEMORY = 0.99, 5.0, 1.0, 200.0
+LEAST_ANSWERED = 0.99
+MOST_OF_CALM = 5.0
+MOST_SECONDS = 1.0
+MOST_MEMORY = 200.0
 
 
 class Target(NamedTuple):
