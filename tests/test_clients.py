@@ -150,7 +150,8 @@ def test_a_tensor_of_millions_is_refused_before_its_values_are_made(
 ) -> None:
     """At most as many values as a request may have rows ever become objects."""
     parts = module("serving.open_inference")
-    read, texts = [], parts._unpack_texts
+    read = []
+    texts = parts._unpack_texts
     monkeypatch.setattr(parts.np, "frombuffer", lambda data, _: read.append(len(data)))
     monkeypatch.setattr(parts, "_unpack_texts", lambda data, size: texts(data, min(size, 1_000)))
     body, headers = binary("seats", datatype, shape, data)
@@ -194,7 +195,8 @@ def test_large_texts_are_not_taken_for_many_values(
     many = [rows[0] | {"scheduled_departure": rows[0]["scheduled_departure"]}] * 1_000
     assert shared.predict({"rows": many}).status_code == 200
     contract = shared.api.model.request_contract
-    parse_json, limit = module("serving.rows").parse_json, module("serving.rows").max_values
+    parse_json = module("serving.rows").parse_json
+    limit = module("serving.rows").max_values
     spaced = json.dumps({"rows": many}, indent=4).encode()
     assert len(parse_json(spaced, limit(contract, 1_000))["rows"]) == 1_000
 
@@ -230,9 +232,9 @@ def test_stalled_bodies_keep_nobody_who_sends_a_few_rows_from_an_answer(
         await asyncio.sleep(0.5)
         held = reader.bytes_in_memory
         assert 0 < held <= 20_000_000
-        one = json.dumps({"rows": rows[0]}).encode()
+        one_row = json.dumps({"rows": rows[0]}).encode()
         large = json.dumps({"rows": rows[:1]}).encode().ljust(4_000_000)
-        honest = [await post(peer, one) for peer in ("203.0.113.9", "198.51.100.1")]
+        honest = [await post(peer, one_row) for peer in ("203.0.113.9", "198.51.100.1")]
         honest.append(await post("198.51.100.1", large))
         over.set()
         return honest, await asyncio.gather(*attacks)
@@ -286,8 +288,8 @@ def test_a_body_of_gzip_is_read(shared: Service, rows: list[dict[str, Any]]) -> 
     assert len(large) > 200_000
     zipped = {"Content-Encoding": "gzip"}
     assert shared.predict(gzip.compress(large), headers=zipped).status_code == 200
-    asked = gzip.compress(json.dumps({"inputs": tensors(rows)}).encode())
-    assert shared.infer(asked, headers=zipped).status_code == 200
+    packed = gzip.compress(json.dumps({"inputs": tensors(rows)}).encode())
+    assert shared.infer(packed, headers=zipped).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,8 @@ def test_a_row_may_be_the_whole_body(shared: Service, rows: list[dict[str, Any]]
 
 
 def test_a_row_with_a_column_called_rows_is_not_taken_for_a_list(module: Module) -> None:
-    config, parts = module("config"), module("serving.rows")
+    config = module("config")
+    parts = module("serving.rows")
     contract = config.Data.model_construct(
         columns={"rows": config.Column(type="number"), "x": config.Column(type="number")},
         ignored={},
@@ -447,7 +450,8 @@ def test_one_label_labels_one_row_however_often_a_caller_uses_an_id(
     once = service.predict({"rows": rows[:2]}, headers={"X-Request-Id": "order-17"})
     by_id = service.infer({"id": "tensor-1", "inputs": tensors(rows[:1])})
     service.runner.run(asyncio.to_thread(service.api.log.write))
-    labels, file = module("prediction_log"), tmp_path / "labels.csv"
+    labels = module("prediction_log")
+    file = tmp_path / "labels.csv"
     data = service.api.model.data
 
     def add(*lines: str) -> str:
@@ -462,9 +466,9 @@ def test_one_label_labels_one_row_however_often_a_caller_uses_an_id(
     assert "4 labels" in message
     assert "1 of them without" in message
     labelled = labels.joined(log).filter(pl.col("truth").is_not_null()).collect()
-    found = {(name, row): truth for name, row, truth in
+    truths = {(name, row): truth for name, row, truth in
              labelled.select("request_id", "row", "truth").iter_rows()}  # fmt: skip
-    assert found == {
+    assert truths == {
         (own, 0): "true",
         (once.json()["request_id"], 1): "false",
         (by_id.headers["x-request-id"], 0): "true",
@@ -621,15 +625,18 @@ def test_a_header_counts_only_from_the_proxies_that_are_named(
 def test_callers_behind_a_named_proxy_take_turns_each_for_itself(
     serve: Any, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service, callers = serve(proxies=["10.0.0.1"]), []
+    service = serve(proxies=["10.0.0.1"])
+    callers = []
     ask = service.api.batcher.ask
 
-    def asked(name: str, of: Any, client: str, *more: Any) -> Coroutine[Any, Any, Any]:
+    def recording_ask(
+        name: str, waiting_rows: Any, client: str, *more: Any
+    ) -> Coroutine[Any, Any, Any]:
         callers.append(client)
-        answer: Coroutine[Any, Any, Any] = ask(name, of, client, *more)
+        answer: Coroutine[Any, Any, Any] = ask(name, waiting_rows, client, *more)
         return answer
 
-    monkeypatch.setattr(service.api.batcher, "ask", asked)
+    monkeypatch.setattr(service.api.batcher, "ask", recording_ask)
     forged = {"X-Forwarded-For": "198.51.100.1, 198.51.100.2"}
     for peer in ("10.0.0.1", "::ffff:10.0.0.1", "203.0.113.5", "2001:db8::1:2", "2001:db8::9:9"):
         assert service.predict(rows[0], peer=peer, headers=forged).status_code == 200
@@ -660,16 +667,18 @@ def test_only_the_names_that_are_set_reach_it_and_every_address_does(
 def test_pages_of_other_origins_may_call_it_only_if_they_are_named(
     serve: Any, shared: Service, rows: list[dict[str, Any]]
 ) -> None:
-    asked = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
+    headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
     service = serve(key="a-key", origins=["https://app.example.com"])
-    preflight = service("OPTIONS", "/predict", headers=asked)
+    preflight = service("OPTIONS", "/predict", headers=headers)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://app.example.com"
-    answer = service.predict(rows[0], headers=bearer("a-key") | asked)
+    answer = service.predict(rows[0], headers=bearer("a-key") | headers)
     assert answer.headers["access-control-allow-origin"] == "https://app.example.com"
-    stranger = service("OPTIONS", "/predict", headers=asked | {"Origin": "https://evil.example"})
+    stranger = service("OPTIONS", "/predict", headers=headers | {"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in stranger.headers
-    assert "access-control-allow-origin" not in shared("OPTIONS", "/predict", headers=asked).headers
+    assert (
+        "access-control-allow-origin" not in shared("OPTIONS", "/predict", headers=headers).headers
+    )
 
 
 def test_the_command_of_a_container_imports_no_library_before_it_can_be_told_to_end() -> None:
