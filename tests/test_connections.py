@@ -26,7 +26,8 @@ class Running:
         """Make it; `running` starts it."""
         parts = module("serving.connections")
         limits = parts.Limits(connections, read_seconds)
-        self.size, self.asked = size, 0
+        self.size = size
+        self.requests = 0
         config = uvicorn.Config(
             self.answer,
             http=partial(parts.BoundedConnection, limits=limits),  # type: ignore[arg-type]
@@ -40,7 +41,7 @@ class Running:
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
 
     async def answer(self, _: Any, receive: Any, send: Any) -> None:
-        self.asked += 1
+        self.requests += 1
         while (message := await receive()).get("more_body"):
             pass
         if message["type"] == "http.disconnect":
@@ -74,15 +75,15 @@ def running(module: Module) -> Callable[..., Any]:
     def running(
         connections: int = 100, read_seconds: float = 30.0, size: int = 2
     ) -> Iterator[Running]:
-        one = Running(module, connections, read_seconds, size)
-        one.thread.start()
-        while not one.server.started:
+        service = Running(module, connections, read_seconds, size)
+        service.thread.start()
+        while not service.server.started:
             time.sleep(0.01)
         try:
-            yield one
+            yield service
         finally:
-            one.server.should_exit = one.server.force_exit = True
-            one.thread.join(30)
+            service.server.should_exit = service.server.force_exit = True
+            service.thread.join(30)
 
     return running
 
@@ -114,12 +115,12 @@ ENDLESS = {
 def test_what_never_ends_before_a_body_is_refused_while_it_is_sent(
     running: Callable[..., Any], parts: list[bytes], status: int
 ) -> None:
-    with running() as one:
-        assert one.status(*parts) in (status, None)  # None: reset, as it still sends
-        while one.open_connections:
+    with running() as service:
+        assert service.status(*parts) in (status, None)  # None: reset, as it still sends
+        while service.open_connections:
             time.sleep(0.01)
-        assert one.status(REQUEST) == 200
-        assert one.asked <= 2
+        assert service.status(REQUEST) == 200
+        assert service.requests <= 2
 
 
 def test_what_ordinary_callers_send_is_answered(running: Callable[..., Any]) -> None:
@@ -127,12 +128,12 @@ def test_what_ordinary_callers_send_is_answered(running: Callable[..., Any]) -> 
     cookies = b"".join(b"Cookie-%d: %s\r\n" % (n, b"c" * 500) for n in range(60))
     chunks = b"".join(b"1\r\nx\r\n" for _ in range(50_000)) + b"0\r\nX-Trailer: y\r\n\r\n"
     chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
-    with running() as one:
-        assert one.status(b"GET / HTTP/1.1\r\nHost: x\r\n" + cookies + b"\r\n") == 200
-        assert one.status(b"GET /?q=" + b"q" * 7_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n") == 200
-        assert one.status(chunked) == 200
-        assert one.status(b"\r\n\r\n" + REQUEST) == 200
-        with one.connect() as connection:
+    with running() as service:
+        assert service.status(b"GET / HTTP/1.1\r\nHost: x\r\n" + cookies + b"\r\n") == 200
+        assert service.status(b"GET /?q=" + b"q" * 7_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n") == 200
+        assert service.status(chunked) == 200
+        assert service.status(b"\r\n\r\n" + REQUEST) == 200
+        with service.connect() as connection:
             connection.sendall(REQUEST * 10)
             answer = b""
             while answer.count(b"200 OK") < 10:
@@ -153,19 +154,19 @@ def test_what_ordinary_callers_send_is_answered(running: Callable[..., Any]) -> 
     ids=repr,
 )
 def test_a_request_that_stalls_is_given_up(running: Callable[..., Any], start: bytes) -> None:
-    with running(read_seconds=0.3) as one, one.connect() as connection:
+    with running(read_seconds=0.3) as service, service.connect() as connection:
         connection.sendall(start)
         answer = b""
         while more := connection.recv(1_000):
             answer += more
         assert b"408 Request Timeout" in answer
-        assert one.open_connections == 0
+        assert service.open_connections == 0
 
 
 def test_a_body_that_comes_slowly_but_in_time_is_answered(running: Callable[..., Any]) -> None:
-    with running(read_seconds=20.0) as one:
+    with running(read_seconds=20.0) as service:
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
-        with one.connect() as connection:
+        with service.connect() as connection:
             for part in (head[:20], head[20:], b"ab", b"cde"):
                 connection.sendall(part)
                 time.sleep(0.1)
@@ -178,16 +179,16 @@ def test_a_body_that_comes_slowly_but_in_time_is_answered(running: Callable[...,
 def test_a_full_house_closes_those_who_never_asked_and_answers_the_next(
     running: Callable[..., Any],
 ) -> None:
-    with running(connections=20) as one:
-        kept = one.connect()
+    with running(connections=20) as service:
+        kept = service.connect()
         kept.sendall(REQUEST)
         assert b"200 OK" in kept.recv(1_000)
-        half = [one.connect() for _ in range(60)]
+        half = [service.connect() for _ in range(60)]
         for caller in half:
             with suppress(OSError):
                 caller.sendall(b"GET / HTTP/1.1\r\nHos")
-        assert one.status(REQUEST) == 200
-        assert one.open_connections <= 20
+        assert service.status(REQUEST) == 200
+        assert service.open_connections <= 20
         kept.sendall(REQUEST)  # whoever was answered before is not the one to go
         assert b"200 OK" in kept.recv(1_000)
         for caller in (*half, kept):
@@ -195,11 +196,11 @@ def test_a_full_house_closes_those_who_never_asked_and_answers_the_next(
 
 
 def test_an_answer_that_is_not_taken_is_given_up(running: Callable[..., Any]) -> None:
-    with running(read_seconds=0.5, size=20_000_000) as one, one.connect() as connection:
+    with running(read_seconds=0.5, size=20_000_000) as service, service.connect() as connection:
         connection.sendall(REQUEST)
-        while not one.asked:
+        while not service.requests:
             time.sleep(0.01)
-        while one.open_connections:
+        while service.open_connections:
             time.sleep(0.01)
         taken = 0
         with suppress(ConnectionResetError):
@@ -209,24 +210,27 @@ def test_an_answer_that_is_not_taken_is_given_up(running: Callable[..., Any]) ->
 
 
 def test_requests_sent_ahead_are_bounded(running: Callable[..., Any]) -> None:
-    with running(size=100_000) as one, one.connect() as connection:
+    with running(size=100_000) as service, service.connect() as connection:
         with suppress(OSError):
             connection.sendall(REQUEST * 5_000)
             while connection.recv(1 << 20):
                 pass
-        assert one.asked < 100
+        assert service.requests < 100
 
 
 def test_a_process_that_may_open_few_files_has_fewer_connections(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts, asked = module("serving.connections"), []
+    parts = module("serving.connections")
+    limits_set = []
     settings = module("config.delivery").Service()
     for soft, hard, expected in ((128, 128, 64), (256, 1_024, 896), (1_024, 1_048_576, 1_000)):
         monkeypatch.setattr(parts.resource, "getrlimit", lambda _, n=(soft, hard): n)
-        monkeypatch.setattr(parts.resource, "setrlimit", lambda _, limits: asked.append(limits))
+        monkeypatch.setattr(
+            parts.resource, "setrlimit", lambda _, limits: limits_set.append(limits)
+        )
         assert parts.limits_of(settings).connections == expected
-    assert asked == [(128, 128), (1_024, 1_024), (1_128, 1_048_576)]
+    assert limits_set == [(128, 128), (1_024, 1_024), (1_128, 1_048_576)]
 
 
 def test_a_machine_without_ipv6_is_listened_to_by_ipv4(
