@@ -28,7 +28,8 @@ from test_delivery import DELIVERY, Loop
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.needs("kubectl")
 OVERLAYS = ["base", "staging", "production"]
-OLDEST, NEWEST = "1.31", "1.37"
+OLDEST = "1.31"
+NEWEST = "1.37"
 IMAGE = "registry.example/team/model@sha256:" + "1" * 64
 
 # Answers come from the folder `answers`: a file for each subcommand, `fails` in its first line.
@@ -83,7 +84,7 @@ class Cluster:
         self.answers("get", json.dumps({"spec": {"template": pods}}))
 
     @property
-    def asked(self) -> list[str]:
+    def commands(self) -> list[str]:
         """The commands, but for those that only look."""
         lines = (self.folder / "asked").read_text().splitlines()
         return [line for line in lines if not line.startswith("get ")]
@@ -102,7 +103,7 @@ def cluster(tmp_path: Path, render: Render, monkeypatch: pytest.MonkeyPatch) -> 
 def drawn(project: Path, overlay: str) -> dict[str, dict[str, Any]]:
     """Draw an overlay with the real kubectl."""
     text = os.popen(f"{KUBECTL} kustomize {project}/deploy/{overlay}").read()
-    return {found["kind"]: found for found in yaml.safe_load_all(text)}
+    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(text)}
 
 
 @pytest.mark.parametrize("kubernetes_version", [OLDEST, NEWEST])
@@ -110,31 +111,31 @@ def drawn(project: Path, overlay: str) -> dict[str, dict[str, Any]]:
 def test_manifests_keep_the_schema_of_kubernetes(
     render: Render, overlay: str, kubernetes_version: str
 ) -> None:
-    found = drawn(render(level=1, deployment="kubernetes"), overlay)
-    assert len(found) == 6
-    for manifest in found.values():
+    manifests = drawn(render(level=1, deployment="kubernetes"), overlay)
+    assert len(manifests) == 6
+    for manifest in manifests.values():
         kubernetes_validate.validate(manifest, kubernetes_version, strict=True)
 
 
 def test_control_a_misspelled_key_breaks_the_schema(render: Render) -> None:
-    found = drawn(render(level=1, deployment="kubernetes"), "production")["Deployment"]
-    container = found["spec"]["template"]["spec"]["containers"][0]
+    deployment = drawn(render(level=1, deployment="kubernetes"), "production")["Deployment"]
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
     container["readinesProbe"] = container.pop("readinessProbe")
     with pytest.raises(kubernetes_validate.ValidationError, match="readinesProbe"):
-        kubernetes_validate.validate(found, NEWEST, strict=True)
+        kubernetes_validate.validate(deployment, NEWEST, strict=True)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_may_do_nothing_but_serve(render: Render, overlay: str) -> None:
-    found = drawn(render(level=1, deployment="kubernetes"), overlay)
-    pod = found["Deployment"]["spec"]["template"]["spec"]
+    manifests = drawn(render(level=1, deployment="kubernetes"), overlay)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     # The Dockerfile's user, or one that the cluster chooses.
     assert {"runAsUser", "runAsGroup", "fsGroup"}.isdisjoint(pod["securityContext"])
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
-    assert found["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert manifests["ServiceAccount"]["automountServiceAccountToken"] is False
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -149,8 +150,8 @@ def test_pods_may_do_nothing_but_serve(render: Render, overlay: str) -> None:
 def test_pods_are_asked_sized_and_given_time_to_end(
     render: Render, module: Callable[[str], ModuleType], overlay: str
 ) -> None:
-    found = drawn(render(level=1, deployment="kubernetes"), overlay)
-    pod = found["Deployment"]["spec"]["template"]["spec"]
+    manifests = drawn(render(level=1, deployment="kubernetes"), overlay)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     for probe in ("startupProbe", "livenessProbe"):
@@ -160,10 +161,10 @@ def test_pods_are_asked_sized_and_given_time_to_end(
     paused = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drains = module("config.delivery").Service().drain_seconds
     assert pod["terminationGracePeriodSeconds"] > paused + drains
-    assert found["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    labels = found["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert manifests["Deployment"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
     for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
-        chosen = found[kind]["spec"][key]["matchLabels"]
+        chosen = manifests[kind]["spec"][key]["matchLabels"]
         assert chosen
         assert chosen.items() <= labels.items()
 
@@ -176,13 +177,13 @@ def test_only_pinned_images_are_deployed(
         kubernetes.Kubernetes("production", tag).check(None)
     kubernetes.Kubernetes("production", IMAGE).check(None)
     # The registry's image of a version goes before the configuration, ML_IMAGE before both.
-    found = kubernetes.Kubernetes("production", tag)
-    found.check(IMAGE)
-    assert found.image == IMAGE
+    target = kubernetes.Kubernetes("production", tag)
+    target.check(IMAGE)
+    assert target.image == IMAGE
     monkeypatch.setenv("ML_IMAGE", other := IMAGE.replace("team", "other"))
-    found = kubernetes.Kubernetes("production")
-    found.check(IMAGE)
-    assert found.image == other
+    target = kubernetes.Kubernetes("production")
+    target.check(IMAGE)
+    assert target.image == other
     with pytest.raises(kubernetes.UsageError, match="is not an overlay"):
         kubernetes.Kubernetes("nowhere", IMAGE)
 
@@ -191,17 +192,17 @@ def test_a_switch_applies_the_digest_and_waits(kubernetes: ModuleType, cluster: 
     target = kubernetes.Kubernetes("production", IMAGE)
     assert target.desired_version() is None
     target.switch("v2", "sha256:2")
-    applied, waited = cluster.asked
+    applied, waited = cluster.commands
     # From Python 3.12 on the path is absolute.
     assert re.match(r"apply -k (/.*/)?deploy/\.release-", applied)
     assert waited.startswith("rollout status deployment/model-service --namespace=production")
     assert "--timeout=" in waited
     assert not list(Path("deploy").glob(".release-*"))
-    found = {
-        one["kind"]: one
-        for one in yaml.safe_load_all((cluster.folder / "applied.yaml").read_text())
+    documents = {
+        manifest["kind"]: manifest
+        for manifest in yaml.safe_load_all((cluster.folder / "applied.yaml").read_text())
     }
-    pods = found["Deployment"]["spec"]["template"]
+    pods = documents["Deployment"]["spec"]["template"]
     assert pods["spec"]["containers"][0]["image"] == IMAGE
     assert pods["metadata"]["annotations"]["model-version"] == "v2"
 
@@ -212,11 +213,11 @@ def test_what_runs_is_not_applied_again(kubernetes: ModuleType, cluster: Cluster
     assert target.desired_version() == "v2"
     assert target.is_serving("v2", "sha256:2")
     target.switch("v2", "sha256:2")
-    assert [line.split()[0] for line in cluster.asked] == ["rollout"]
+    assert [line.split()[0] for line in cluster.commands] == ["rollout"]
     cluster.runs("v2", IMAGE.replace("1", "3"))  # the same model, in an image that was built anew
     assert not target.is_serving("v2", "sha256:2")
     target.switch("v2", "sha256:2")
-    assert [line.split()[0] for line in cluster.asked] == ["rollout", "apply", "rollout"]
+    assert [line.split()[0] for line in cluster.commands] == ["rollout", "apply", "rollout"]
 
 
 def test_pods_that_do_not_become_ready_are_told_of(
@@ -234,7 +235,7 @@ def test_pods_that_do_not_become_ready_are_told_of(
 def test_undo_brings_the_pods_of_before_back(kubernetes: ModuleType, cluster: Cluster) -> None:
     target = kubernetes.Kubernetes("production", IMAGE)
     target.restore("v1", "sha256:1")
-    assert [line.split()[1] for line in cluster.asked] == ["undo", "status"]
+    assert [line.split()[1] for line in cluster.commands] == ["undo", "status"]
     cluster.answers("rollout-undo", "fails error: no rollout history found")
     target.restore(None, None)  # of a first deployment there is nothing to go back to
     with pytest.raises(kubernetes.RefusedError, match="no rollout history"):
@@ -258,7 +259,7 @@ def test_the_service_is_reached_through_a_port_forward(
         with kubernetes.Kubernetes("staging", IMAGE).serving_url() as url:
             assert ask(f"{url}/version") == (200, {"version": "v2"})
         server.shutdown()
-    assert cluster.asked == ["port-forward service/model-service --namespace=staging :80"]
+    assert cluster.commands == ["port-forward service/model-service --namespace=staging :80"]
     cluster.answers("port-forward", "fails error: services not found")
     target = kubernetes.Kubernetes("staging", IMAGE)
     with pytest.raises(kubernetes.RefusedError, match="services not found"), target.serving_url():
@@ -273,10 +274,8 @@ def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_n
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The pods, as far as callers see, are a local service that a port-forward leads to."""
-    loop, cluster = (
-        Loop(ran(1, "binary").again(tmp_path / "project")),
-        Cluster(tmp_path / "cluster"),
-    )
+    loop = Loop(ran(1, "binary").again(tmp_path / "project"))
+    cluster = Cluster(tmp_path / "cluster")
     source = render(level=1, deployment="kubernetes")
     for name in ("deploy", "src/rung_runtime/adapters/target_kubernetes"):
         shutil.copytree(source / name, loop.path / name, dirs_exist_ok=True)
@@ -296,14 +295,18 @@ def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_n
         loop.ml("deploy", first, "--target", "kubernetes")
         assert loop.deployment["verdict"] == "deployed"
         assert loop.deployment["target"] == "kubernetes/production"
-        assert [line.split()[0] for line in cluster.asked] == ["apply", "rollout", "port-forward"]
+        assert [line.split()[0] for line in cluster.commands] == [
+            "apply",
+            "rollout",
+            "port-forward",
+        ]
         assert "is serving already" in loop.ml("deploy", first, "--target", "kubernetes")
 
         other = loop.made()  # which the local service does not serve
-        said = loop.ml("deploy", other, "--target", "kubernetes", exits=1)
-        assert f"serves {first}, not {other}" in said
+        output = loop.ml("deploy", other, "--target", "kubernetes", exits=1)
+        assert f"serves {first}, not {other}" in output
         assert loop.deployment["verdict"] == "rolled_back"
-        assert [" ".join(line.split()[:2]) for line in cluster.asked[-2:]] == [
+        assert [" ".join(line.split()[:2]) for line in cluster.commands[-2:]] == [
             "rollout undo",
             "rollout status",
         ]
@@ -311,8 +314,8 @@ def test_the_flow_promotes_what_the_cluster_serves_and_takes_back_what_it_does_n
 
         refused = cluster.folder / "answers/rollout-status"
         refused.write_text("fails error: exceeded its progress deadline")
-        said = loop.ml("deploy", loop.made(), "--target", "kubernetes", exits=1)
-        assert "exceeded its progress deadline" in said
+        output = loop.ml("deploy", loop.made(), "--target", "kubernetes", exits=1)
+        assert "exceeded its progress deadline" in output
         assert loop.champion == first
     finally:
         loop.ml("stop", exits=None)
