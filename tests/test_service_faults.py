@@ -65,8 +65,10 @@ class Callers:
     """Send one row after another, on connections that are kept alive, until told to stop."""
 
     def __init__(self, server: Server, row: dict[str, Any], number: int = 6) -> None:
-        self.url, self.row, self.over = server.url, row, threading.Event()
-        self.said: Counter[str] = Counter()
+        self.url = server.url
+        self.row = row
+        self.over = threading.Event()
+        self.statuses: Counter[str] = Counter()
         self.answered: list[tuple[float, str]] = []
         self.threads = [threading.Thread(target=self._call) for _ in range(number)]
         for thread in self.threads:
@@ -78,12 +80,12 @@ class Callers:
                 try:
                     answer = client.post(f"{self.url}/predict", json={"rows": self.row})
                 except httpx.ConnectError:
-                    self.said["no connection"] += 1
+                    self.statuses["no connection"] += 1
                     return
                 except httpx.TransportError as error:
-                    self.said[type(error).__name__] += 1
+                    self.statuses[type(error).__name__] += 1
                     continue
-                self.said[str(answer.status_code)] += 1
+                self.statuses[str(answer.status_code)] += 1
                 if answer.status_code == 200:
                     self.answered.append((time.time(), answer.json()["request_id"]))
 
@@ -115,14 +117,14 @@ def test_sigterm_loses_no_request_and_no_prediction(
                 pass
             time.sleep(0.05)
         assert server.process.returncode == 0
-        before = callers.said.total()
+        before = callers.statuses.total()
         again = start(log_seconds=60.0, log=log, listening=listening)
         time.sleep(1)
         callers.stop()
         assert again.stop() == 0
     assert draining
-    assert set(callers.said) == {"200"}, callers.said
-    assert callers.said.total() > before > 0
+    assert set(callers.statuses) == {"200"}, callers.statuses
+    assert callers.statuses.total() > before > 0
     logged = module("prediction_log").read(log).collect()["request_id"].to_list()
     assert sorted(logged) == sorted(name for _, name in callers.answered)
 
@@ -138,7 +140,7 @@ def test_kill_loses_at_most_the_seconds_of_the_log(
     server.process.wait()
     callers.stop()
     logged = set(module("prediction_log").read(server.log).collect()["request_id"])
-    lost = [at for at, name in callers.answered if name not in logged]
+    lost = [time_answered for time_answered, name in callers.answered if name not in logged]
     assert logged
     assert lost, "the control: something was waiting to be written"
     assert min(lost) > killed - 2.0
@@ -154,9 +156,9 @@ def test_the_disk_is_full_and_nobody_notices(
         answer = httpx.post(f"{server.url}/predict", json={"rows": rows[n]})
         assert answer.status_code == 200
         time.sleep(0.1)
-    told = httpx.get(f"{server.url}/metrics").text
-    assert "ml_log_waiting_rows 20.0" in told
-    assert "ml_log_failures_total 0.0" not in told
+    metrics = httpx.get(f"{server.url}/metrics").text
+    assert "ml_log_waiting_rows 20.0" in metrics
+    assert "ml_log_failures_total 0.0" not in metrics
     log.unlink()
     time.sleep(1.5)
     assert module("prediction_log").read(str(log)).collect().height == 20
@@ -179,9 +181,13 @@ def test_sigterm_while_it_loads_ends_it_at_once_with_exit_code_0(
     command = [sys.executable, "-c", f"{code}sys.argv[1:] = [{str(slow)!r}]\nmain()"]
     path = os.pathsep.join([str(tmp_path), str(ROOT / "runtime/src")])
     log = tmp_path / "said.log"
-    with log.open("w") as said:
+    with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, stdout=said, stderr=said
+            command,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=output,
+            stderr=output,
         )
     try:
         while not (tmp_path / "loading").exists():
@@ -213,17 +219,20 @@ def test_a_pile_of_requests_is_refused_at_once_and_takes_no_memory(
     start: Start, rows: list[dict[str, Any]]
 ) -> None:
     server = start(queue_rows=400, log="")
-    process, body = psutil.Process(server.process.pid), {"rows": (rows * 3)[:300]}
+    process = psutil.Process(server.process.pid)
+    body = {"rows": (rows * 3)[:300]}
     for _ in range(20):
         httpx.post(f"{server.url}/predict", json=body, timeout=30)
-    before, said, slow = process.memory_info().rss, Counter[int](), []
+    before = process.memory_info().rss
+    statuses = Counter[int]()
+    slow = []
 
     def flood() -> None:
         with httpx.Client(timeout=60) as client:
             for _ in range(25):
                 began = time.monotonic()
                 answer = client.post(f"{server.url}/predict", json=body)
-                said[answer.status_code] += 1
+                statuses[answer.status_code] += 1
                 if answer.status_code == 503:
                     assert answer.headers["retry-after"] == "1"
                     slow.append(time.monotonic() - began)
@@ -233,8 +242,8 @@ def test_a_pile_of_requests_is_refused_at_once_and_takes_no_memory(
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(said) == {200, 503}
-    assert said[200] > 10
+    assert set(statuses) == {200, 503}
+    assert statuses[200] > 10
     assert sorted(slow)[len(slow) // 2] < 2
     assert process.memory_info().rss < before + 150e6
     assert httpx.get(f"{server.url}/readyz").status_code == 200
@@ -261,7 +270,8 @@ def test_callers_who_send_a_byte_a_second_hold_up_nobody(
 def test_memory_stays_as_it_is(start: Start, rows: list[dict[str, Any]]) -> None:
     """The million of `make bench` in small: what grows with every row would show."""
     server = start(log_seconds=0.5)
-    process, sizes = psutil.Process(server.process.pid), []
+    process = psutil.Process(server.process.pid)
+    sizes = []
     with httpx.Client(timeout=60) as client:
         for _ in range(8):
             for _ in range(25):
@@ -286,8 +296,8 @@ def test_schemathesis_finds_no_fault(start: Start, tmp_path: Path) -> None:
     command += ["--max-examples", "60", "--seed", "1", "--no-color"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:]
-    told = httpx.get(f"{server.url}/metrics").text
-    lines = [line for line in told.splitlines() if line.startswith("ml_requests_total")]
+    metrics = httpx.get(f"{server.url}/metrics").text
+    lines = [line for line in metrics.splitlines() if line.startswith("ml_requests_total")]
     assert any('status="200"' in line for line in lines), "the control: some rows were answered"
     assert any('status="422"' in line for line in lines)
     assert not any('status="5' in line for line in lines)
@@ -312,20 +322,20 @@ def test_tritonclient_is_answered(start: Start, rows: list[dict[str, Any]]) -> N
             data = np.array(values, dtypes[tensor["datatype"]]).reshape(9, 1)
             inputs.append(http.InferInput(tensor["name"], [9, 1], tensor["datatype"]))
             inputs[-1].set_data_from_numpy(data, binary_data=binary)
-        asked = [
+        requested = [
             http.InferRequestedOutput("probabilities", binary_data=binary),
             http.InferRequestedOutput("prediction", binary_data=binary),
         ]
-        for outputs in (asked, None):
-            found = client.infer(name, inputs, outputs=outputs, request_id="7")
-            assert found.get_response()["id"] == "7"
-            shares = [list(one["probabilities"].values()) for one in expected]
-            assert found.as_numpy("probabilities").tolist() == shares
+        for outputs in (requested, None):
+            result = client.infer(name, inputs, outputs=outputs, request_id="7")
+            assert result.get_response()["id"] == "7"
+            shares = [list(prediction["probabilities"].values()) for prediction in expected]
+            assert result.as_numpy("probabilities").tolist() == shares
             named = [
                 value.decode() if isinstance(value, bytes) else value
-                for value in found.as_numpy("prediction").tolist()
+                for value in result.as_numpy("prediction").tolist()
             ]
-            assert named == [one["prediction"] for one in expected]
+            assert named == [prediction["prediction"] for prediction in expected]
     with pytest.raises(http.InferenceServerException, match="missing column"):
         client.infer(name, inputs[:3])
 
@@ -356,7 +366,8 @@ def test_an_object_store_can_be_the_log(
                     break
             except httpx.TransportError:
                 time.sleep(0.2)
-        log, labels = "s3://bucket/predictions", module("prediction_log")
+        log = "s3://bucket/predictions"
+        labels = module("prediction_log")
         assert labels.read(log).collect().is_empty()
         server = start(log=log, log_seconds=0.5)
         names = {}
