@@ -52,10 +52,10 @@ def server(
     sources: Render, made: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Serve the package."""
-    one = Server(sources(level=1), made, tmp_path_factory.mktemp("serve"), max_megabytes=1.0)
-    assert one.ready(), (one.cwd / "said.log").read_text()
-    yield one
-    one.stop()
+    service = Server(sources(level=1), made, tmp_path_factory.mktemp("serve"), max_megabytes=1.0)
+    assert service.ready(), (service.cwd / "said.log").read_text()
+    yield service
+    service.stop()
 
 
 def ask(server: Server, body: Any, **options: Any) -> httpx.Response:
@@ -71,12 +71,12 @@ def test_it_answers_what_the_model_answers_here(
     server: Server, module: Module, model: Any, rows: list[dict[str, Any]]
 ) -> None:
     table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
-    said = module("serving").check_parity(server.url, table, model)
-    assert "400 rows" in said
+    message = module("serving").check_parity(server.url, table, model)
+    assert "400 rows" in message
     expected = model.answers(model.predict(model.read(table)))
-    found = ask(server, {"rows": rows}).json()
-    assert (found["version"], found["model_digest"]) == (model.version, model.digest)
-    assert found["predictions"] == expected
+    document = ask(server, {"rows": rows}).json()
+    assert (document["version"], document["model_digest"]) == (model.version, model.digest)
+    assert document["predictions"] == expected
     assert ask(server, {"rows": rows[7]}).json()["predictions"] == [expected[7]]
 
 
@@ -104,10 +104,10 @@ def test_parity_sees_a_transform_that_differs_a_little(
 def test_each_request_has_an_id_of_the_services_and_its_callers_is_kept_beside(
     server: Server, rows: list[dict[str, Any]]
 ) -> None:
-    asked = {"rows": rows[0]}
+    body = {"rows": rows[0]}
     ids = set()
     for own in ("order-17", "order-17", "ml-check.x", "a b", "x" * 65, '"', ""):
-        answer = ask(server, asked, headers={"X-Request-Id": own})
+        answer = ask(server, body, headers={"X-Request-Id": own})
         ids.add(answer.json()["request_id"])
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
         kept = own if re.fullmatch("[a-z0-9.-]{1,64}", own) else None
@@ -122,16 +122,16 @@ def test_what_is_asked_at_once_is_answered_each_to_its_own(
     expected = model.answers(model.predict(model.read(pl.DataFrame(rows))))
     bad = rows[0] | {"carrier": "??"}
 
-    def one(n: int) -> tuple[int, httpx.Response]:
+    def send(n: int) -> tuple[int, httpx.Response]:
         return n, ask(server, {"rows": bad if n % 5 == 0 else rows[n]})
 
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(one, range(200)))
+        answers = list(pool.map(send, range(200)))
     for n, answer in answers:
         if n % 5 == 0:
             assert answer.status_code == 422
-            said = {"row": 0, "column": "carrier", "reason": "new category: ??"}
-            assert answer.json()["detail"] == [said]
+            fault = {"row": 0, "column": "carrier", "reason": "new category: ??"}
+            assert answer.json()["detail"] == [fault]
         else:
             assert answer.json()["predictions"] == [expected[n]]
 
@@ -176,8 +176,8 @@ def test_columns_are_those_of_the_contract(server: Server, rows: list[dict[str, 
     (fault,) = ask(server, {"rows": rows[0] | {"colour": "red"}}).json()["detail"]
     assert fault == {"row": 0, "column": None, "reason": "unknown column: colour"}
     # The contract knows the target, so a row may have it; it changes nothing.
-    told = ask(server, {"rows": rows[0] | {"delayed": True}}).json()["predictions"]
-    assert told == ask(server, {"rows": rows[0]}).json()["predictions"]
+    predictions = ask(server, {"rows": rows[0] | {"delayed": True}}).json()["predictions"]
+    assert predictions == ask(server, {"rows": rows[0]}).json()["predictions"]
     many = ask(server, {"rows": [{f"column {n}": n} for n in range(500)]})
     assert many.status_code == 422
     assert len(many.content) < 10_000
@@ -226,8 +226,8 @@ def test_the_other_rows_of_a_request_do_not_change_what_a_value_means(
     serving_rows = module("serving.rows")
     values = [1, 1.0, 2.5, True, "1", "1.0", "x", None, 10**25, math.nan, math.inf, 1e300, "\udc00"]
 
-    def read(column: str, given: list[Any]) -> list[Any]:
-        table = [rows[0] | {column: value} for value in given]
+    def read(column: str, column_values: list[Any]) -> list[Any]:
+        table = [rows[0] | {column: value} for value in column_values]
         typed = model.read(serving_rows.frame_from_rows(table, model.request_contract))
         faults = {row for failure in model.failures(typed) for row in failure["rows"]}
         good = [row for n, row in enumerate(table) if n not in faults]
@@ -237,15 +237,16 @@ def test_the_other_rows_of_a_request_do_not_change_what_a_value_means(
             if good
             else []
         )
-        return ["fault" if n in faults else next(values) for n in range(len(given))]
+        return ["fault" if n in faults else next(values) for n in range(len(column_values))]
 
     for column in ("seats", "flight", "carrier", "dest", "scheduled_departure"):
         alone = {n: read(column, [value])[0] for n, value in enumerate(values)}
         for n, k in itertools.product(alone, alone):
-            both, expected = read(column, [values[n], values[k]]), [alone[n], alone[k]]
+            both = read(column, [values[n], values[k]])
+            expected = [alone[n], alone[k]]
             assert ("fault" in both) == ("fault" in expected)
-            for found, before in zip(both, expected, strict=True):
-                assert before in ("fault", found), (column, values[n], values[k])
+            for paired, before in zip(both, expected, strict=True):
+                assert before in ("fault", paired), (column, values[n], values[k])
 
 
 def test_too_much_is_refused_before_it_is_read(server: Server, rows: list[dict[str, Any]]) -> None:
@@ -266,10 +267,12 @@ def test_too_much_is_refused_before_it_is_read(server: Server, rows: list[dict[s
 def test_what_is_too_much_for_the_queue_is_told_to_come_again(
     module: Module, made: Path, rows: list[dict[str, Any]]
 ) -> None:
-    serving, settings = module("serving"), module("config.delivery")
+    serving = module("serving")
+    settings = module("config.delivery")
     served = module("serving.loaded_model").load(made)
     app = serving.create_app(served, settings.Service(log="", queue_rows=3))
-    release, predict = threading.Event(), type(served.model).predict
+    release = threading.Event()
+    predict = type(served.model).predict
 
     class Slow(type(served.model)):  # type: ignore[misc]
         def predict(self, rows: pl.DataFrame) -> Any:
@@ -309,8 +312,8 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
         def predict(self, rows: pl.DataFrame) -> Any:
             if (rows["seats"] == 77).any():
                 raise ZeroDivisionError("seats")
-            found = super().predict(rows)
-            return np.where((rows["seats"] == 78).to_numpy()[:, None], np.nan, found)
+            y_pred = super().predict(rows)
+            return np.where((rows["seats"] == 78).to_numpy()[:, None], np.nan, y_pred)
 
     object.__setattr__(served, "model", Fragile(**vars(served.model)))
     app = module("serving").create_app(served, module("config.delivery").Service(log=""))
@@ -354,8 +357,8 @@ def test_a_bug_of_ours_leaves_nobody_waiting_for_ever(
             httpx.AsyncClient(transport=transport, base_url="http://x", timeout=20) as client,
         ):
             bodies = [{"rows": rows[0] | {"seats": seats}} for seats in (77, 50)]
-            asked = [client.post("/predict", json=body) for body in bodies]
-            return [(await asyncio.wait_for(one, 20)).status_code for one in asked]
+            requests = [client.post("/predict", json=body) for body in bodies]
+            return [(await asyncio.wait_for(request, 20)).status_code for request in requests]
 
     assert asyncio.run(run()) == [422, 200]
 
@@ -382,14 +385,14 @@ def test_tensors_are_answered_as_rows_are(server: Server, rows: list[dict[str, A
     base = f"{server.url}/v2/models/flight_delays"
     described = httpx.get(base).json()
     version = described["versions"][0]
-    assert [one["name"] for one in described["inputs"]] == list(rows[0])
+    assert [item["name"] for item in described["inputs"]] == list(rows[0])
     for path in (f"{base}/infer", f"{base}/versions/{version}/infer"):
         answer = httpx.post(path, json={"id": "7", "inputs": tensors(rows[:20])}).json()
         assert (answer["id"], answer["model_version"]) == ("7", version)
         named, shares = answer["outputs"]
-        assert named["data"] == [one["prediction"] for one in expected]
+        assert named["data"] == [item["prediction"] for item in expected]
         assert shares["shape"] == [20, 2]
-        assert shares["data"] == [p for one in expected for p in one["probabilities"].values()]
+        assert shares["data"] == [p for item in expected for p in item["probabilities"].values()]
     only = {"inputs": tensors(rows[:2]), "outputs": [{"name": "prediction"}]}
     answer = httpx.post(f"{base}/infer", json=only).json()
     assert [output["name"] for output in answer["outputs"]] == ["prediction"]
@@ -465,7 +468,7 @@ def keep(module: Module, made: Path, tmp_path: Path) -> Callable[..., Any]:
     served = module("serving.loaded_model").load(made)
     table = pl.read_csv(FLIGHTS, infer_schema=False, n_rows=400)
     typed = served.model.read(table)
-    found = served.model.predict(typed)
+    y_pred = served.model.predict(typed)
 
     def keep(**options: Any) -> tuple[Any, Callable[[int, str], None]]:
         settings = (
@@ -475,7 +478,7 @@ def keep(module: Module, made: Path, tmp_path: Path) -> Callable[..., Any]:
 
         def add(n: int, name: str = "r") -> None:
             request = module("prediction_log.writer").LoggedRequest(name, n)
-            log.add(served, [request], [{}] * n, typed.head(n), found[:n])
+            log.add(served, [request], [{}] * n, typed.head(n), y_pred[:n])
 
         return log, add
 
@@ -486,22 +489,23 @@ def test_the_log_has_every_prediction_with_all_that_made_it(
     server: Server, module: Module, model: Any, rows: list[dict[str, Any]]
 ) -> None:
     began = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=1)
-    asked, answers = {}, {}
+    requests = {}
+    answers = {}
     for n in range(30):
-        of = rows[n : n + 1 + n % 3]
-        answer = ask(server, {"rows": of}, headers={"X-Request-Id": f"log-{n}"}).json()
-        asked[answer["request_id"]] = of
+        sent = rows[n : n + 1 + n % 3]
+        answer = ask(server, {"rows": sent}, headers={"X-Request-Id": f"log-{n}"}).json()
+        requests[answer["request_id"]] = sent
         answers[answer["request_id"]] = answer["predictions"]
     time.sleep(1.5)
     read = module("prediction_log").read
     logged = read(server.log, since=began, model_digest=model.digest).collect()
-    for name, of in asked.items():
+    for name, sent in requests.items():
         mine = logged.filter(pl.col("request_id") == name).sort("row")
-        assert mine["row"].to_list() == list(range(len(of)))
+        assert mine["row"].to_list() == list(range(len(sent)))
         assert mine["prediction"].to_list() == [a["prediction"] for a in answers[name]]
         shares = mine.select("p:false", "p:true").rows()
         assert shares == [tuple(a["probabilities"].values()) for a in answers[name]]
-        typed = model.read(pl.DataFrame(of))
+        typed = model.read(pl.DataFrame(sent))
         assert mine.select(f"x:{n}" for n in typed.columns).rows() == typed.rows()
         assert set(mine["version"]) == {model.version}
         assert mine["client_request_id"].n_unique() == 1
@@ -571,16 +575,17 @@ def test_a_log_that_cannot_be_written_is_kept_up_to_a_bound(
 def test_labels_are_joined_by_request_and_the_last_word_counts(
     keep: Callable[..., Any], module: Module, made: Path, tmp_path: Path
 ) -> None:
-    labels, data = module("prediction_log"), module("model_package").load_package(made).data
+    labels = module("prediction_log")
+    data = module("model_package").load_package(made).data
     log, add = keep()
     add(3, "a")
     add(1, "b")
     log.close()
     file = tmp_path / "labels.csv"
     file.write_text("request_id,row,delayed\na,0,true\na,2,False\nzz,0,true\n")
-    assert "3 labels" in (said := labels.add_labels(file, data, log.location))
-    assert "1 of them" in said
-    assert "zz" in said
+    assert "3 labels" in (message := labels.add_labels(file, data, log.location))
+    assert "1 of them" in message
+    assert "zz" in message
     file.write_text("request_id,delayed\na,false\nb,TRUE\n")
     assert "without" not in labels.add_labels(file, data, log.location)
     rows = labels.joined(log.location).sort("request_id", "row").collect()
@@ -624,9 +629,9 @@ def test_labels_are_joined_by_the_keys_of_the_contract(
     assert "without" not in labels.add_labels(
         tmp_path / "labels.csv", served.model.data, settings.log
     )
-    found = labels.joined(settings.log).sort("request_id", "row").collect()
-    assert found["truth"].null_count() == 2
-    assert found.filter(pl.col("truth") == "true")["k:flight"].to_list() == [
+    joined = labels.joined(settings.log).sort("request_id", "row").collect()
+    assert joined["truth"].null_count() == 2
+    assert joined.filter(pl.col("truth") == "true")["k:flight"].to_list() == [
         str(row["flight"]) for row in rows[:2]
     ]
 
@@ -637,15 +642,15 @@ def test_labels_are_joined_by_the_keys_of_the_contract(
 def test_metrics_tell_what_was_asked_and_answered(
     server: Server, made: Path, model: Any, rows: list[dict[str, Any]]
 ) -> None:
-    def told() -> dict[str, float]:
+    def samples() -> dict[str, float]:
         lines = httpx.get(f"{server.url}/metrics").text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
-    before = told()
+    before = samples()
     ask(server, {"rows": [row | {"dest": "ZZZ", "seats": None} for row in rows[:7]]})
     ask(server, {"rows": 1})
-    after = told()
+    after = samples()
 
     def more(name: str) -> float:
         return after[name] - before.get(name, 0)
@@ -670,11 +675,12 @@ def test_metrics_tell_what_was_asked_and_answered(
 
 def test_openapi_has_an_example_that_is_answered(server: Server) -> None:
     described = httpx.get(f"{server.url}/openapi.json").json()
-    asked = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-    assert ask(server, asked["example"]).status_code == 200
+    content = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert ask(server, content["example"]).status_code == 200
     row = described["components"]["schemas"]["Row"]
     assert ask(server, {"rows": row["example"]}).status_code == 200
-    seats, carrier = row["properties"]["seats"], row["properties"]["carrier"]
+    seats = row["properties"]["seats"]
+    carrier = row["properties"]["carrier"]
     assert seats == {"type": ["number", "null"], "minimum": 0, "maximum": 800}
     assert "WN" in carrier["enum"]
     assert re.match(row["properties"]["scheduled_departure"]["pattern"], "2013-01-02T03:04")
@@ -692,11 +698,13 @@ def test_a_model_is_replaced_while_it_serves(
         new.write_text(json.dumps({"folder": str(folder), "version": version, "previous": None}))
         new.replace(desired)
 
-    one, two = (json.loads((f / "manifest.json").read_text()) for f in (made, other))
-    want(made, one["version"])
+    first, second = (json.loads((f / "manifest.json").read_text()) for f in (made, other))
+    want(made, first["version"])
     server = Server(sources(level=1), None, tmp_path / "serve")
     assert server.ready(), (server.cwd / "said.log").read_text()
-    failed, versions, over = [], set(), threading.Event()
+    failed = []
+    versions = set()
+    over = threading.Event()
 
     def load() -> None:
         with httpx.Client() as client:
@@ -707,20 +715,20 @@ def test_a_model_is_replaced_while_it_serves(
                 versions.add(answer.json().get("version"))
 
     def serves(manifest: dict[str, Any]) -> bool:
-        found: dict[str, Any] = {}
+        document: dict[str, Any] = {}
         for _ in range(200):
-            found = httpx.get(f"{server.url}/version").json()
-            if found["version"] == manifest["version"]:
+            document = httpx.get(f"{server.url}/version").json()
+            if document["version"] == manifest["version"]:
                 break
             time.sleep(0.1)
-        return found["package_digest"] == manifest["package_digest"] and not found["error"]
+        return document["package_digest"] == manifest["package_digest"] and not document["error"]
 
     callers = [threading.Thread(target=load) for _ in range(2)]
     for caller in callers:
         caller.start()
     try:
-        want(other, two["version"])
-        assert serves(two)
+        want(other, second["version"])
+        assert serves(second)
         want(tmp_path / "nothing", "20000101-000000-00000000")
         for _ in range(100):
             if error := httpx.get(f"{server.url}/version").json()["error"]:
@@ -728,20 +736,21 @@ def test_a_model_is_replaced_while_it_serves(
             time.sleep(0.1)
         assert "20000101" in error
         assert "holds no model" in error
-        want(made, one["version"])
-        assert serves(one)
+        want(made, first["version"])
+        assert serves(first)
     finally:
         over.set()
         for caller in callers:
             caller.join()
         code = server.stop()
     assert not failed
-    assert versions == {one["version"], two["version"]}
+    assert versions == {first["version"], second["version"]}
     assert code == 0
 
 
 def test_a_service_without_a_model_says_so(module: Module, tmp_path: Path) -> None:
-    serving, settings = module("serving"), module("config.delivery").Service(port=0)
+    serving = module("serving")
+    settings = module("config.delivery").Service(port=0)
     with pytest.raises(module("exceptions").UsageError, match="holds no model"):
         serving.serve(tmp_path, settings)
     with pytest.raises(module("exceptions").UsageError, match="names no package"):
