@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -21,9 +22,15 @@ from rung_runtime import UsageError, compiled
 from rung_runtime.artifacts import digest
 from rung_runtime.compiled import convert
 from rung_runtime.compiled.export import export
-from rung_runtime.config import Data
+from rung_runtime.config import Config, Data
 from rung_runtime.model_package import package_digest
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from rung_runtime.pipeline.compile import compile_package
+from rung_runtime.pipeline.train import save
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -31,6 +38,14 @@ from sklearn.preprocessing import OneHotEncoder
 
 SEED = 7
 ROWS = 1_500
+TRUSTED = (
+    "functools.partial",
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.utils.validation.check_array",
+)
 CITIES = [f"city {number}" for number in range(60)]
 Predict = Callable[[pl.DataFrame], NDArray[np.float64]]
 
@@ -176,6 +191,34 @@ def test_what_has_no_graph_is_said_by_name(estimator: Any, reason: str) -> None:
         convert.compile_estimator(fitted, rows, 2)
 
 
+def test_a_forest_that_is_too_large_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = frame(SEED).select("distance", "late")
+    fitted = RandomForestClassifier(n_estimators=3).fit(rows, target(frame(SEED), "binary"))
+    assert largest_difference(fitted, rows, 2) <= 1e-12
+    monkeypatch.setattr(convert, "MAX_SPLITS", 100)
+    with pytest.raises(convert.CannotCompile, match=r"its trees have \S+ splits, and the limit is"):
+        convert.compile_estimator(fitted, rows, 2)
+
+
+@pytest.mark.parametrize("max_leaf_nodes", [2, 31, None])
+@pytest.mark.parametrize("seed", range(3))
+def test_trees_with_gaps_in_numbers_and_many_leaves_are_compiled(
+    max_leaf_nodes: int | None, seed: int
+) -> None:
+    rows = frame(seed)
+    boosted = HistGradientBoostingClassifier(
+        max_iter=10,
+        max_leaf_nodes=max_leaf_nodes,
+        min_samples_leaf=3,
+        class_weight="balanced",
+        categorical_features="from_dtype",
+    )
+    assert largest_difference(boosted.fit(rows, target(rows, "multiclass")), rows, 4) <= 1e-12
+    numbers = rows.drop("city", "class")
+    forest = RandomForestClassifier(5, max_leaf_nodes=max_leaf_nodes, random_state=0)
+    assert largest_difference(forest.fit(numbers, target(rows, "multiclass")), numbers, 4) <= 1e-12
+
+
 def test_a_graph_that_predicts_otherwise_has_no_parity() -> None:
     rows = frame(SEED).drop("city", "class")
     y_true = target(frame(SEED), "binary")
@@ -185,6 +228,44 @@ def test_a_graph_that_predicts_otherwise_has_no_parity() -> None:
     )
     graph = compiled.CompiledModel(convert.compile_estimator(other, rows, 2))
     assert not compiled.check_parity(graph, fitted.predict_proba, rows).holds
+
+
+@pytest.mark.parametrize(
+    ("estimator", "is_other", "reason"),
+    [
+        (HistGradientBoostingClassifier(max_iter=5), False, None),
+        (KNeighborsClassifier(), False, "KNeighborsClassifier has no compiled form"),
+        (HistGradientBoostingClassifier(max_iter=5), True, r"the graph differs .* by \d"),
+    ],
+    ids=["equal", "no graph", "another graph"],
+)
+def test_a_package_gets_the_graph_that_predicts_the_same_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimator: Any, is_other: bool, reason: str
+) -> None:
+    rows = frame(SEED).select("distance", "late").cast(pl.Float64)
+    y_true = target(frame(SEED), "binary")
+    fitted = estimator.fit(rows, y_true)
+    save(fitted, tmp_path / "model.skops")
+    number = {"type": "number"}
+    data = Data.model_validate(
+        {
+            "source": "rows.csv",
+            "target": "y",
+            "task": "binary",
+            "classes": ["no", "yes"],
+            "split": {"by": "stratified"},
+            "columns": {"distance": number, "late": number, "y": {"type": "category"}},
+        }
+    )
+    monkeypatch.setattr("rung_runtime.pipeline.compile.features", lambda some: some)
+    monkeypatch.setattr("rung_runtime.pipeline.compile.trusted", lambda: TRUSTED)
+    if is_other:
+        other = HistGradientBoostingClassifier(max_iter=6).fit(rows, y_true)
+        content = convert.compile_estimator(other, rows, 2)
+        monkeypatch.setattr(convert, "compile_estimator", lambda *_: content)
+    verdict = compile_package(tmp_path, rows, cast(Config, SimpleNamespace(data=data)))
+    assert verdict.is_compiled == (tmp_path / "model.onnx").exists() == (reason is None)
+    assert reason is None or re.search(reason, str(verdict.reason))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ SINGLE_TREES = (
 LINEAR_REGRESSIONS = (ElasticNet, Lasso, LinearRegression, Ridge, RidgeCV)
 VOTING = (VotingClassifier, VotingRegressor)
 NO_CHILD = -1  # in a tree of scikit-learn
+MAX_SPLITS = 500_000  # of a forest: a file of some 30 MB
 
 
 class CannotCompile(Exception):
@@ -226,6 +227,9 @@ def _forest(fitted: Any, graph: Graph, matrix: str) -> str:
     outputs = len(fitted.classes_) if hasattr(fitted, "classes_") else 1
     if members[0].tree_.n_outputs != 1:
         raise CannotCompile("several targets have no compiled form")
+    splits = outputs * sum(member.tree_.node_count // 2 for member in members)
+    if splits > MAX_SPLITS:
+        raise CannotCompile(f"its trees have {splits:,} splits, and the limit is {MAX_SPLITS:,}")
     trees = Trees(outputs)
     for member in members:
         _add_tree(trees, member.tree_, len(members))
@@ -240,9 +244,8 @@ def _add_tree(trees: Trees, tree: Any, members: int) -> None:
     if tree.children_left[0] == NO_CHILD:
         trees.constant += values[0]
         return
-    first_of_output = range(trees.outputs)
     # A leaf of ONNX has one output, so that each output needs a tree of its own.
-    for output in first_of_output:
+    for output in range(trees.outputs):
         first = trees.begin()
         splits = np.flatnonzero(tree.children_left != NO_CHILD)
         index_of = {int(position): first + index for index, position in enumerate(splits)}
