@@ -104,7 +104,8 @@ def adopted(
                     path.write_text("#!/bin/sh\ntouch hooked\nexit 1\n")
                     path.chmod(0o755)
                 shutil.copytree(before, after)
-                done = rung(after, "--defaults", **installed(folder / "environment"))
+                env = installed(folder / "environment") | {"UV_HTTP_RETRIES": "1"}
+                done = rung(after, "--defaults", **env)
                 assert done.returncode == 0, done.stdout + done.stderr
                 (folder / "report").write_text(done.stdout)
         return before, after, (folder / "report").read_text()
@@ -271,6 +272,7 @@ def test_requirements_are_carried_and_locked(adopted: Adopted, kind: str) -> Non
     if kind == "scripts":
         assert "scikit-learn==1.0.2 (requirements.txt): conflicts with" in report
         assert "pandas==2.2.0 → pandas>=2.2.0" in report
+        assert "https://example.invalid/simple (requirements.txt): not adopted (" in report
 
 
 @pytest.mark.slow
@@ -311,7 +313,8 @@ def test_the_report_names_cells_and_lines_and_where_they_belong(adopted: Adopted
     assert "git switch main && git branch -D rung-adopt" in report
     report = adopted("poetry")[2]
     assert "fault_finder/model.py, line 6: reads data" in report
-    assert re.search(r"git show \w{9}:\.github/workflows/checks\.yml", report)
+    assert "checks.yml: yours moves to .github/workflows/checks.before.yml" in report
+    assert re.search(r"git show \w{9}:tox\.ini > tox\.rung\.ini", report)
     assert "pyproject.toml asks for >=3.9,<3.13" in report
 
 

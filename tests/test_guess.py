@@ -121,7 +121,7 @@ def test_a_line_of_pip_is_carried(line: str, encoding: str, tmp_path: Path) -> N
     write(tmp_path, {"requirements.txt": lines.encode(encoding)})
     found = requirements.collect(tmp_path, ["requirements.txt"])
     assert [str(one) for one in found.by_name.values()] == [REQUIREMENTS[line]]
-    assert "--index-url" in " ".join(found.notes)
+    assert [index.url for index in found.indexes] == ["https://example.invalid"]
 
 
 def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: 
         "extras_require={'x': ['setup_two']})\n",
         "setup.cfg": "[options]\ninstall_requires =\n    cfg_one\n    pandas>=2\n",
         "environment.yml": "dependencies:\n- python=3.8\n- conda-forge::conda_one=1.2\n- mkl\n"
-        "- pytorch\n- exact==1.3=py39_0\n- pip:\n  - pip_two~=2.0\n",
+        "- pytorch\n- plotly==1.3=py39_0\n- pip:\n  - pip_two~=2.0\n",
         "Pipfile": '[packages]\npipenv_one = {version = "~=1.0", extras = ["x"]}\n'
         'local = {path = "."}\n',
         "pyproject.toml": '[project]\ndependencies = ["project_one"]\n'
@@ -140,10 +140,10 @@ def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: 
         '[tool.poetry.group.x.dependencies]\npoetry_one = {git = "https://example.invalid/x"}\n',
     }
     write(tmp_path, dict(files))
-    found = requirements.collect(tmp_path, [*files])
+    found = requirements.collect(tmp_path, [*files], {"conda_one"})
     assert {str(one) for one in found.by_name.values()} == {
         *("pip_one==1", "setup_one>=1", "setup_two", "cfg_one", "pandas>=2", "conda_one==1.2.*"),
-        *("torch", "exact==1.3", "pip_two~=2.0", "pipenv_one[x]~=1.0", "project_one", "group_one"),
+        *("torch", "plotly==1.3", "pip_two~=2.0", "pipenv_one[x]~=1.0", "project_one", "group_one"),
         "poetry_one @ git+https://example.invalid/x",
     }
     assert found.notes == ["Pipfile: local is a local file, and was not adopted"]
@@ -243,11 +243,15 @@ def test_settings_of_tools_that_are_theirs_alone_come_along() -> None:
     theirs += "[tool.ruff]\nline-length = 79\n[tool.black]\nfast = true  # why not\n"
     theirs += '[tool.uv.sources]\nx = { git = "https://example.invalid" }\n[tool.hatch.build]\n'
     text, dropped = pyproject.merge_pyproject(
-        ours, theirs, ">=3.12", {"ruff": ["./a b.py"]}, [], []
+        ours, theirs, ">=3.12", {"ruff": ["./a b.py"]}, resolve.Choice()
     )
     read = tomlkit.parse(text).unwrap()
     assert read["project"] == {"name": "a", "keywords": ["k"], "requires-python": ">=3.12"}
-    assert read["tool"]["ruff"] == {"line-length": 100, "extend-exclude": ["./a b.py"]}
+    assert read["tool"]["ruff"] == {
+        "line-length": 100,
+        "src": ["src"],
+        "extend-exclude": ["./a b.py"],
+    }
     assert read["tool"]["black"] == {"fast": True}
     assert read["tool"]["uv"]["sources"] == {"x": {"git": "https://example.invalid"}}
     assert dropped == ["project.scripts", "tool.ruff", "tool.hatch"]

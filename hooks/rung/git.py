@@ -26,6 +26,16 @@ PINNED_CONFIG = {
     "merge.conflictStyle": "merge",
     "status.showUntrackedFiles": "normal",
 }
+# For a repository that is only looked at: what its own settings could start.
+UNTRUSTED_CONFIG = {
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+}
+UNTRUSTED_VARIABLES = {
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
 NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # a team's hooks must not change what is committed
 IN_PROGRESS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 
@@ -114,9 +124,39 @@ def write_blob(repository: Path, content: bytes) -> str:
 @contextmanager
 def pinned_git_config() -> Iterator[None]:
     """Give every Git that starts in this context the settings of `PINNED_CONFIG`."""
-    first = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
-    variables = {"GIT_CONFIG_COUNT": str(first + len(PINNED_CONFIG))}
-    for number, (key, value) in enumerate(PINNED_CONFIG.items(), first):
+    with git_config(PINNED_CONFIG):
+        yield
+
+
+@contextmanager
+def untrusted_git_config(folder: Path) -> Iterator[None]:
+    """Keep Git from running, fetching or writing anything that a repository's own settings name.
+
+    Filters are not run, either: a file whose time stamp has changed and that a filter of the
+    repository's would have to compare is taken for a change.
+    """
+    settings = UNTRUSTED_CONFIG | dict.fromkeys(own_programs(folder), "")
+    with git_config(settings), local.env(**UNTRUSTED_VARIABLES):
+        yield
+
+
+def own_programs(folder: Path) -> list[str]:
+    """Return the settings of a repository's own that make Git filter files, or fetch objects."""
+    if not folder.is_dir():
+        return []
+    pattern = r"^filter\.|^remote\..*\.promisor$"
+    command = ["git", "config", "--show-scope", "--name-only", "-z", "--get-regexp", pattern]
+    scopes_and_keys = split_nul(run(command, folder).text)
+    pairs = zip(scopes_and_keys[::2], scopes_and_keys[1::2], strict=True)
+    return [key for scope, key in pairs if scope in ("local", "worktree")]
+
+
+@contextmanager
+def git_config(settings: Mapping[str, str]) -> Iterator[None]:
+    """Give every Git that starts in this context these settings, before those of any file."""
+    first = int(local.env.get("GIT_CONFIG_COUNT", "0"))
+    variables = {"GIT_CONFIG_COUNT": str(first + len(settings))}
+    for number, (key, value) in enumerate(settings.items(), first):
         variables[f"GIT_CONFIG_KEY_{number}"] = key
         variables[f"GIT_CONFIG_VALUE_{number}"] = value
     # Copier starts Git with plumbum, which has an environment of its own.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from packaging.requirements import Requirement
-
 from ..console import bullets, confirm, echo
 from ..exceptions import RefusedError, UsageError
-from ..git import git, pinned_git_config
+from ..git import (
+    UNTRUSTED_CONFIG,
+    git,
+    git_config,
+    pinned_git_config,
+    untrusted_git_config,
+)
 from ..template import Template, list_files, render
 from . import (
     detect,
@@ -20,6 +25,7 @@ from . import (
     git_merge,
     merge_files,
     notebooks,
+    own_files,
     plan,
     pyproject,
     report,
@@ -63,8 +69,12 @@ def adopt(
         UsageError: The folder cannot be adopted; nothing was changed.
         RefusedError: Something could not be done, and the reason was printed.
     """
-    repository = inspect(folder)
-    with pinned_git_config():
+    # Of what a repository's own settings run, only filters are needed, to write files.
+    own_settings = untrusted_git_config(folder) if pretend else git_config(UNTRUSTED_CONFIG)
+    with ExitStack() as settings:
+        settings.enter_context(own_settings)
+        repository = inspect(folder)
+        settings.enter_context(pinned_git_config())
         guesses = guess_answers(repository, template, data)
         with TemporaryDirectory(prefix="rung-") as temporary:
             rendered = Path(temporary, "render")
@@ -76,17 +86,19 @@ def adopt(
                 file=file,
                 column=column,
                 lock_folder=Path(temporary, "lock"),
+                may_build=not pretend,
             )
             description = adoption.files.describe(repository.names, in_git=repository.in_git)
             echo(f"\n{description}\n")
             if pretend:
-                echo("Nothing was changed.")
+                if repository.in_git:
+                    add_kept_files(repository, adoption, "COMMIT", int(answers["level"]))
+                echo(f"{report.format_report(adoption.sections)}\n\nNothing was changed.")
                 return
             if ask and not yes and not confirm():
                 raise RefusedError("nothing was changed")
             if repository.in_git:
-                name = str(answers["project_name"])
-                commit_merge(repository, template, rendered, adoption, name)
+                commit_merge(repository, template, rendered, adoption, answers)
             else:
                 without_git.write_files(folder, rendered, adoption.files, adoption.contents)
                 clashes = without_git.describe_clashes(adoption.files)
@@ -129,6 +141,7 @@ def build_plan(
     file: str | None,
     column: str | None,
     lock_folder: Path,
+    may_build: bool,
 ) -> Adoption:
     """Decide everything: each file, the requirements, the lock, the data, the report.
 
@@ -139,6 +152,7 @@ def build_plan(
         file: The data that a person named.
         column: The target that a person named.
         lock_folder: Where to try which requirements can be locked.
+        may_build: Whether a package without a wheel may be built, which runs its code.
 
     Raises:
         UsageError: Something is in the way of a file of the project's.
@@ -155,22 +169,53 @@ def build_plan(
     adoption = Adoption(files, dict(files.merged))
     adoption.sections[report.TO_DO] = choose_data(repository, adoption, code, file, column)
     adoption.sections["Requirements that changed"] = merge_requirements(
-        repository, adoption, decode_text(ours[PYPROJECT]), excluded, lock_folder
+        repository,
+        adoption,
+        decode_text(ours[PYPROJECT]),
+        excluded,
+        lock_folder,
+        imported=notebooks.imported_modules(code),
+        may_build=may_build,
     )
     if PRE_COMMIT not in files.kept:
         own = decode_text(theirs[PRE_COMMIT]) if PRE_COMMIT in theirs else None
         hooks = decode_text(ours[PRE_COMMIT])
         text, _ = merge_files.merge_pre_commit(hooks, own, excluded["hooks"])
         adoption.contents[PRE_COMMIT] = encode_text(text)
+    metadata = [name for name in ("setup.py", "setup.cfg", PYPROJECT) if name in repository.names]
+    adoption.sections[report.TO_DO] += [
+        *own_files.shadowing_modules(existing, imported_by(ours)),
+        *(
+            f"{name} is a link that leads out of the repository: to use it, --file {name}"
+            for name in repository.linked_tables
+        ),
+    ]
     existing_code = [name for name in existing if name.endswith(plan.CODE)]
     adoption.sections |= {
-        "Your code, and where in the project it belongs": notebooks.suggest_places(code, package),
-        report.IN_BOTH: [*files.describe_moves(), *files.notes],
+        "Your code, and where in the project it belongs": [
+            *own_files.uninstalled_packages(repository.names, metadata),
+            *own_files.own_tests(excluded["pytest"]),
+            *notebooks.suggest_places(code, package),
+        ],
+        report.IN_BOTH: [
+            *files.describe_moves(),
+            *own_files.moved_pipeline_note(files.moved),
+            *own_files.later_clashes(repository.names, ours),
+            *files.notes,
+        ],
         f"Skipped by ruff, mypy, pytest and the hooks until you remove it from {PYPROJECT} and "
         f"{PRE_COMMIT}": plan.covering_paths(existing_code, ours),
         "Python": python_note(repository.folder),
     }
     return adoption
+
+
+def imported_by(rendered: Mapping[str, bytes]) -> set[str]:
+    """Return the top-level modules that a rendered project imports, except for its own."""
+    statement = r"(?m)^\s*(?:from|import)\s+(\w+)"
+    code = [decode_text(text) for name, text in rendered.items() if name.endswith(".py")]
+    own = {name.split("/")[1] for name in rendered if name.startswith("src/")}
+    return {module for text in code for module in re.findall(statement, text)} - own
 
 
 def existing_paths(repository: Repository, files: plan.FilePlan) -> list[str]:
@@ -196,6 +241,8 @@ def require_free_paths(repository: Repository, paths: Sequence[str], package: st
     """
     tracked = repository.names if repository.in_git else None
     obstacles = plan.find_obstacles(repository.folder, paths, tracked)
+    if any(name.startswith("src/rung_runtime/") for name in repository.names):
+        obstacles.append("src/rung_runtime/ is where the machinery goes: rename yours")
     if any(name.startswith(f"src/{package}/") for name in repository.names):
         obstacles.append(
             f"src/{package}/ exists: choose another package name, --data package_name=NAME"
@@ -212,6 +259,9 @@ def merge_requirements(
     ours: str,
     excluded: Mapping[str, Sequence[str]],
     lock_folder: Path,
+    *,
+    imported: Collection[str],
+    may_build: bool,
 ) -> list[str]:
     """Merge the requirements into the project's pyproject.toml, and lock it.
 
@@ -221,6 +271,8 @@ def merge_requirements(
         ours: The rendered project's pyproject.toml.
         excluded: What ruff, mypy and pytest skip, by tool.
         lock_folder: Where to try which requirements can be locked.
+        imported: The top-level modules that the repository's code imports.
+        may_build: Whether a package without a wheel may be built, which runs its code.
 
     Returns:
         A sentence for each requirement that changed, and for what was not adopted.
@@ -228,7 +280,7 @@ def merge_requirements(
     Raises:
         RefusedError: The project's own requirements cannot be locked.
     """
-    collected = requirements.collect(repository.folder, repository.names)
+    collected = requirements.collect(repository.folder, repository.names, imported)
     declared = requirements.declared_requirements(ours)
     notes = collected.notes
     wanted = {name: item for name, item in collected.by_name.items() if name not in declared}
@@ -249,20 +301,36 @@ def merge_requirements(
     if "uv.lock" in repository.names:
         (lock_folder / "uv.lock").write_bytes(repository.read("uv.lock"))
 
-    def write_pyproject(kept: Sequence[Requirement], unresolved: Sequence[Requirement]) -> str:
-        text, _ = pyproject.merge_pyproject(ours, theirs, python, excluded, kept, unresolved)
+    def write_pyproject(choice: resolve.Choice) -> str:
+        text, _ = pyproject.merge_pyproject(ours, theirs, python, excluded, choice)
         return text
 
-    resolution = resolve.resolve(lock_folder, wanted, write_pyproject)
+    try:
+        resolution = resolve.resolve(
+            lock_folder,
+            wanted,
+            write_pyproject,
+            indexes=collected.indexes,
+            without_cuda=() if collected.has_cuda else collected.from_conda,
+            may_build=may_build,
+        )
+    except RefusedError as error:
+        if required_python and pyproject.newer_python(python):
+            raise RefusedError(
+                f"{error} ({required_python.reason} asks for Python {python})"
+            ) from None
+        raise
     adoption.contents[PYPROJECT] = encode_text(resolution.pyproject)
     adoption.contents["uv.lock"] = resolution.lock
     adoption.sections[report.TO_DO] += [
-        f"no version of {requirement.name} is compatible with the others: {requirement} is a "
-        f"comment in {PYPROJECT}"
-        for requirement in resolution.excluded
+        f"{item.requirement} is a comment in {PYPROJECT}: {item.reason}"
+        for item in resolution.choice.unresolved
+    ]
+    notes += [
+        f"packages come from {index.url}, too ({index.file})" for index in resolution.choice.indexes
     ]
     notes += resolution.changes
-    _, dropped = pyproject.merge_pyproject(ours, theirs, python, excluded, [], [])
+    _, dropped = pyproject.merge_pyproject(ours, theirs, python, excluded, resolve.Choice())
     if dropped:
         notes.append(f"not adopted from your {PYPROJECT}: {', '.join(dropped)}")
     return notes
@@ -288,7 +356,9 @@ def choose_data(
         What is not known, if anything.
     """
     folder = repository.folder
-    data_file, target = detect_target.select_data(folder, repository.tables, code, file, column)
+    data_file, target = detect_target.select_data(
+        folder, repository.tables, code, file, column, repository.names
+    )
     adoption.data_file = data_file
     adoption.target = str(target.value) if target else None
     command = report.data_use_command(adoption.data_file, adoption.target)
@@ -300,8 +370,27 @@ def choose_data(
     return []
 
 
+def add_kept_files(repository: Repository, adoption: Adoption, commit: str, level: int) -> None:
+    """Add to the report what it means that the repository keeps some of its files.
+
+    Args:
+        repository: The repository.
+        adoption: The plan.
+        commit: The commit that has the template's files.
+        level: The project's level.
+    """
+    for own_name, name in adoption.files.kept.items():
+        text = decode_text(repository.read(own_name))
+        note = own_files.kept_file_note(own_name, name, commit, text, level)
+        adoption.sections[report.IN_BOTH].append(note)
+
+
 def commit_merge(
-    repository: Repository, template: Template, rendered: Path, adoption: Adoption, project: str
+    repository: Repository,
+    template: Template,
+    rendered: Path,
+    adoption: Adoption,
+    answers: Mapping[str, Any],
 ) -> None:
     """Commit the merge of repository and rendered project on a new branch, and check it out.
 
@@ -310,17 +399,15 @@ def commit_merge(
         template: The template.
         rendered: The rendered project.
         adoption: What was decided; its report gets the next steps.
-        project: The project's name.
+        answers: The project's answers.
     """
     folder = repository.folder
     files = adoption.files
-    message = f"{project}, as Rung {template.version} renders it"
+    message = f"{answers['project_name']}, as Rung {template.version} renders it"
     orphan = git_merge.commit_orphan(folder, rendered, message)
-    adoption.sections[report.IN_BOTH] += [
-        f"{own_name}: yours; to see the template's: git show {orphan[:9]}:{name}"
-        for own_name, name in files.kept.items()
-    ]
-    adoption.sections[report.NEXT] = report.next_steps(repository.base)
+    add_kept_files(repository, adoption, orphan[:9], int(answers["level"]))
+    check = own_files.check_command(files.kept_targets)
+    adoption.sections[report.NEXT] = report.next_steps(repository.base, check)
     text = report.format_report(adoption.sections)
     commit = git_merge.create_merge(
         folder,

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-import yaml
-from tomlkit.exceptions import TOMLKitError
-
-from .notebooks import called_name, read_text
+from .files import read_text, read_toml, read_yaml
+from .notebooks import called_name
 
 NO_DESCRIPTION = "No description yet."
-CONDA_FILES = ("environment.yml", "environment.yaml")
+CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yaml", "conda.yml")
 UNNAMED_ENVIRONMENTS = ("base", "env", "environment", "venv")
 PIPELINE_FILES = {"github": ".github/", "gitlab": ".gitlab-ci.yml"}
 HOSTS = {"github": "github.com", "gitlab": "gitlab"}
@@ -94,19 +91,13 @@ def read_metadata(folder: Path) -> Iterator[Metadata]:
     def metadata(file: str, table: dict[str, str]) -> Metadata:
         return Metadata(file, table.get("name", ""), table.get("description", ""))
 
-    pyproject = read_toml(folder / "pyproject.toml")
+    pyproject = read_toml(folder, "pyproject.toml")
     yield metadata("pyproject.toml", text_values(pyproject.get("project")))
     yield metadata("pyproject.toml", text_values(nested(pyproject, "tool", "poetry")))
-    yield metadata("setup.py", setup_arguments(folder / "setup.py"))
-    config = ConfigParser(interpolation=None)
-    try:
-        config.read_string(read_text(folder / "setup.cfg"))
-        section = dict(config["metadata"]) if "metadata" in config else {}
-        yield metadata("setup.cfg", text_values(section))
-    except ConfigError:
-        pass
+    yield metadata("setup.py", setup_arguments(folder))
+    yield metadata("setup.cfg", setup_cfg(folder, "metadata"))
     for file in CONDA_FILES:
-        name = text_values(read_yaml(folder / file)).get("name")
+        name = text_values(read_yaml(folder, file)).get("name")
         if name and name not in UNNAMED_ENVIRONMENTS:
             yield Metadata(file, name)
 
@@ -125,27 +116,20 @@ def nested(table: Any, *keys: str) -> Any:
     return table
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """Return the content of a TOML file; empty if it cannot be read."""
+def setup_cfg(folder: Path, section: str) -> dict[str, str]:
+    """Return a section of a setup.cfg; empty if there is none, or it cannot be read."""
+    config = ConfigParser(interpolation=None)
     try:
-        return dict(tomlkit.parse(read_text(file)).unwrap())
-    except (TOMLKitError, ValueError):
+        config.read_string(read_text(folder, "setup.cfg"))
+    except ConfigError:
         return {}
+    return text_values(dict(config[section])) if section in config else {}
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; empty if it cannot be read."""
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def setup_arguments(file: Path) -> dict[str, str]:
+def setup_arguments(folder: Path) -> dict[str, str]:
     """Return the literal texts that a setup.py passes to setup()."""
     try:
-        tree = ast.parse(read_text(file))
+        tree = ast.parse(read_text(folder, "setup.py"))
     except (SyntaxError, ValueError):
         return {}
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -163,7 +147,7 @@ def setup_arguments(file: Path) -> dict[str, str]:
 def title_and_summary(folder: Path, files: Sequence[str]) -> tuple[str, str]:
     """Return a README's title and its first paragraph, each empty if there is none."""
     name = next((file for file in files if re.fullmatch(r"(?i)readme(\.\w+)?", file)), None)
-    text = read_text(folder / name).replace("\r\n", "\n") if name else ""
+    text = read_text(folder, name).replace("\r\n", "\n") if name else ""
     text = re.sub(r"(?m)^(.+)\n[=~-]{3,}$", r"# \1\n", text)  # an underlined heading
     text = re.sub(r"(?m)^(#.*)$", r"\1\n", text)
     blocks = [block for block in re.split(r"\n\s*\n", text.strip()) if strip_markdown(block)]
@@ -231,23 +215,34 @@ def one_line(text: str) -> str:
 
 def required_python(folder: Path) -> Guess | None:
     """Return the Python that a repository requires, such as `>=3.8`."""
-    pyproject = read_toml(folder / "pyproject.toml")
+    pyproject = read_toml(folder, "pyproject.toml")
     requires = nested(pyproject, "project").get("requires-python")
     poetry = nested(pyproject, "tool", "poetry", "dependencies").get("python")
-    pipfile = text_values(read_toml(folder / "Pipfile").get("requires"))
+    pipfile = text_values(read_toml(folder, "Pipfile").get("requires"))
+    runtime = re.match(r"python-(\d+\.\d+)", read_text(folder, "runtime.txt"))
     versions = {
         "pyproject.toml": requires or poetry,
-        ".python-version": read_text(folder / ".python-version").strip(),
+        ".python-version": read_text(folder, ".python-version").strip(),
         "Pipfile": pipfile.get("python_version"),
+        "setup.py": setup_arguments(folder).get("python_requires"),
+        "setup.cfg": setup_cfg(folder, "options").get("python_requires"),
+        "runtime.txt": runtime and runtime[1],
     }
     for file in CONDA_FILES:
-        dependencies = read_yaml(folder / file).get("dependencies") or ()
+        dependencies = read_yaml(folder, file).get("dependencies") or ()
         python = [item for item in dependencies if re.match(r"python[=<> ]", str(item))]
         versions[file] = python[0].removeprefix("python") if python else None
     return next((Guess(str(value), file) for file, value in versions.items() if value), None)
 
 
 def is_too_old(python: str) -> bool:
-    """Check whether a Python requirement starts below the oldest that a project runs on."""
-    version = re.search(r"(?<![\d<])3\.(\d+)", python)
-    return bool(version and int(version[1]) < OLDEST_MINOR) or python.startswith("2")
+    """Check whether a Python requirement starts, or ends, below the oldest for a project."""
+    version = re.search(r"(?<![\d<])3\.(\d+)", python.replace("<=", "<"))
+    below = re.search(r"<\s*3\.(\d+)", python)
+    up_to = re.search(r"<=\s*3\.(\d+)", python)
+    return (
+        bool(version and int(version[1]) < OLDEST_MINOR)
+        or bool(below and int(below[1]) <= OLDEST_MINOR)
+        or bool(up_to and int(up_to[1]) < OLDEST_MINOR)
+        or python.startswith("2")
+    )

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import gzip
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..exceptions import UsageError
 from .detect import Guess
-from .notebooks import CodeUnit, called_name
+from .notebooks import CodeUnit
+from .target_votes import (
+    Column,
+    base_name,
+    file_constants,
+    mentioned_names,
+    r_votes,
+    read_settings,
+    setting_votes,
+    target_votes,
+)
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 SEPARATORS = ",;\t|"
-# What people call the column that they predict, and the values in it.
-COLUMN_VARIABLE = r"(?i)(target|label|y)s?(_?(col|column|name|var|variable))?"
-VALUES_VARIABLE = r"(?i)(y|target|label)s?(_\w+)?"
-FEATURES_VARIABLE = r"X|(?i:features)"
-
-
-@dataclass(frozen=True)
-class Vote:
-    """A column that a piece of code seems to predict."""
-
-    column: str
-    weight: int  # how certain that is
-    node: ast.AST  # what suggests it
 
 
 def select_data(
@@ -38,6 +32,7 @@ def select_data(
     code: Sequence[CodeUnit],
     file: str | None,
     column: str | None,
+    names: Iterable[str] = (),
 ) -> tuple[str | None, Guess | None]:
     """Return the data file and the target: those that a person named, else a guess.
 
@@ -47,6 +42,7 @@ def select_data(
         code: Its code.
         file: The file that was named, relative to the current folder or to the repository.
         column: The column that was named.
+        names: All files of the repository.
 
     Raises:
         UsageError: The file that was named does not exist, or no table has the column.
@@ -66,117 +62,57 @@ def select_data(
             names = ", ".join(tables[:3])
             raise UsageError(f"--target {column}: there is no such column in {names}")
         tables = with_column
-    data_file, target = detect_data(folder, tables, code)
+    data_file, target = detect_data(folder, tables, code, names)
     return data_file, Guess(column, "given as --target") if column else target
 
 
 def detect_data(
-    folder: Path, files: Iterable[str], code: Sequence[CodeUnit]
+    folder: Path, files: Iterable[str], code: Sequence[CodeUnit], names: Iterable[str] = ()
 ) -> tuple[str | None, Guess | None]:
     """Guess the data file, and the target among its columns; either may be unknown.
 
     Args:
         folder: The repository.
-        files: Its files, relative to it.
+        files: Its files that may be data, relative to it.
         code: Its code.
+        names: All of its files, of which settings and R's code are read, too.
     """
     tables = [file for file in files if file.lower().endswith(TABLES)]
     if not tables:
         return None, None
+    settings = [*read_settings(folder, names)]
     mentioned = {name for unit in code for name in mentioned_names(unit)}
-    weights = Counter[str]()
-    locations = dict[str, str]()
-    for unit in code:
-        for vote in target_votes(unit):
-            weights[vote.column] += vote.weight
-            locations.setdefault(vote.column, unit.location(vote.node))
+    mentioned |= {base_name(value) for _, _, value in settings}
+    votes = [vote for unit in code for vote in target_votes(unit, file_constants(code, unit.file))]
+    votes += setting_votes(settings)
+    votes += [vote for name in names for vote in r_votes(folder, name)]
+    weights = Counter[Column]()
+    locations = dict[Column, str]()
+    for vote in votes:
+        weights[vote.column] += vote.weight
+        locations.setdefault(vote.column, vote.location)
 
     def rank(table: str) -> tuple[bool, int]:
-        is_mentioned = PurePosixPath(table).name.lower() in mentioned
-        return is_mentioned, (folder / table).stat().st_size
+        return base_name(table) in mentioned, (folder / table).stat().st_size
 
     ranked = sorted(tables, key=rank, reverse=True)
     for table in ranked:
         for column, _ in weights.most_common():
-            if has_column(folder / table, column):
-                return table, Guess(column, locations[column])
+            name = column_name(folder / table, column)
+            if name is not None:
+                reason = locations[column]
+                if isinstance(column, int):
+                    reason += ", by its place, which is a guess"
+                return table, Guess(name, reason)
     return ranked[0], None
 
 
-def mentioned_names(unit: CodeUnit) -> Iterator[str]:
-    """Yield the file names that the texts in a piece of code may be, in lower case."""
-    for node in ast.walk(unit.tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield PurePosixPath(node.value.replace("\\", "/")).name.lower()
-
-
-def target_votes(unit: CodeUnit) -> list[Vote]:
-    """Return the columns that a piece of code seems to predict, in the order in which it does."""
-    constants = literal_variables(unit.tree)
-    votes = list[Vote]()
-    for node in ast.walk(unit.tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    votes += assignment_votes(target.id, node, constants)
-        elif isinstance(node, ast.Call) and called_name(node) == "pop" and node.args:
-            votes += [Vote(column, 2, node) for column in columns_in(node.args[0], constants)]
-    return votes
-
-
-def literal_variables(tree: ast.Module) -> dict[str, str]:
-    """Return the variables that hold a literal, and their values as text."""
-    return {
-        target.id: str(node.value.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-
-
-def assignment_votes(variable: str, node: ast.Assign, constants: dict[str, str]) -> list[Vote]:
-    """Return the columns that an assignment to a variable suggests.
-
-    Args:
-        variable: The name that is assigned to.
-        node: The assignment.
-        constants: Variables that hold a literal.
-    """
-    votes = list[Vote]()
-    if re.fullmatch(COLUMN_VARIABLE, variable) and isinstance(node.value, ast.Constant):
-        votes += [Vote(column, 3, node) for column in columns_in(node.value, constants)]
-    elif re.fullmatch(VALUES_VARIABLE, variable):
-        for part in ast.walk(node.value):
-            if isinstance(part, ast.Subscript):
-                votes += [Vote(column, 3, node) for column in columns_in(part.slice, constants)]
-                break
-            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                votes.append(Vote(part.attr, 2, node))
-    elif re.match(FEATURES_VARIABLE, variable):
-        for part in ast.walk(node.value):
-            votes += [Vote(column, 1, node) for column in dropped_columns(part, constants)]
-    return votes
-
-
-def columns_in(node: ast.AST | None, constants: dict[str, str]) -> list[str]:
-    """Return the column names in a text, a variable that holds one, or a list of these."""
-    if isinstance(node, ast.Constant):
-        return [node.value] if isinstance(node.value, str) else []
-    if isinstance(node, ast.Name):
-        return [constants[node.id]] if node.id in constants else []
-    if isinstance(node, ast.List):
-        return [name for element in node.elts for name in columns_in(element, constants)]
-    return []
-
-
-def dropped_columns(node: ast.AST, constants: dict[str, str]) -> list[str]:
-    """Return the columns that a call of drop() names."""
-    if not isinstance(node, ast.Call) or called_name(node) != "drop":
-        return []
-    keywords = {argument.arg: argument.value for argument in node.keywords}
-    arguments = (keywords.get("columns"), *node.args[:1])
-    return [name for argument in arguments for name in columns_in(argument, constants)]
+def column_name(file: Path, column: Column) -> str | None:
+    """Return the name of a column; None if a table does not have it."""
+    if isinstance(column, str):
+        return column if has_column(file, column) else None
+    header = max(read_headers(file), key=len, default=[])
+    return header[column].strip() if -len(header) <= column < len(header) else None
 
 
 def has_column(file: Path, name: str) -> bool:
@@ -184,13 +120,22 @@ def has_column(file: Path, name: str) -> bool:
     try:
         if file.suffix == ".parquet":
             return name.encode() in parquet_footer(file)
-        opener = gzip.open if file.suffix == ".gz" else open
+    except OSError:
+        return False
+    return any(name in (field.strip() for field in row) for row in read_headers(file))
+
+
+def read_headers(file: Path) -> list[list[str]]:
+    """Return the first line of a text file, split by each separator; empty if it has none."""
+    if file.suffix == ".parquet":
+        return []
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
         with opener(file, "rt", encoding="utf-8-sig", errors="replace") as table:
             header = table.readline()
     except (OSError, EOFError):
-        return False
-    rows = (next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS)
-    return any(name in (field.strip() for field in row) for row in rows)
+        return []
+    return [next(csv.reader([header], delimiter=separator), []) for separator in SEPARATORS]
 
 
 def parquet_footer(file: Path) -> bytes:

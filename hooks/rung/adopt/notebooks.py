@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .files import read_text
+
 READS = (
     r"read_(csv|table|parquet|excel|json|feather|sql\w*|fwf)|scan_(csv|parquet)|loadtxt|genfromtxt"
 )
@@ -51,9 +53,9 @@ def parse_code(folder: Path, names: Iterable[str]) -> Iterator[CodeUnit]:
     for name in names:
         sources: Iterable[tuple[int | None, str]] = ()
         if name.endswith(".py"):
-            sources = [(None, read_text(folder / name))]
+            sources = [(None, read_text(folder, name))]
         elif name.endswith(".ipynb"):
-            sources = code_cells(read_text(folder / name))
+            sources = code_cells(read_text(folder, name))
         for cell, source in sources:
             try:
                 with warnings.catch_warnings():
@@ -62,20 +64,6 @@ def parse_code(folder: Path, names: Iterable[str]) -> Iterator[CodeUnit]:
             except (SyntaxError, ValueError, RecursionError):
                 continue
             yield CodeUnit(name, cell, tree)
-
-
-def read_text(file: Path) -> str:
-    """Return a text file's content in any of the usual encodings; empty if it cannot be read."""
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return ""
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):  # what PowerShell's > writes
-        return content.decode("utf-16", "replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def code_cells(notebook: str) -> Iterator[tuple[int | None, str]]:
@@ -121,6 +109,18 @@ def suggest_places(units: Iterable[CodeUnit], package: str) -> list[str]:
         listed = ", ".join(labels)
         suggestions.append(f"{location}: {action} ({listed}) → src/{package}/problem/{module}")
     return suggestions
+
+
+def imported_modules(units: Iterable[CodeUnit]) -> set[str]:
+    """Return the top-level modules that code imports from anywhere."""
+    modules = set[str]()
+    for unit in units:
+        for node in ast.walk(unit.tree):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    return modules
 
 
 def transformer_names(tree: ast.Module) -> set[str]:

@@ -11,14 +11,21 @@ from pathlib import Path, PurePosixPath
 from packaging.version import InvalidVersion, Version
 
 from ..exceptions import UsageError
-from . import merge_files, pyproject
+from . import merge_files, own_files, pyproject
 from .merge_files import decode_text, encode_text
 
 # The machinery needs these: the template's version takes the path.
-REQUIRED = ("pyproject.toml", "config/*.yaml", "tests/test_controls.py", "dvc.yaml", ".dvc/config")
+REQUIRED = (
+    "pyproject.toml",
+    "config/*.yaml",
+    "tests/test_controls.py",
+    "dvc.yaml",
+    ".dvc/config",
+    ".github/workflows/*.yml",  # they call each other by path; GitHub runs those beside them, too
+)
 PYTEST_SETTINGS = ("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml")
 # A tool would read these instead of its table in pyproject.toml.
-SHADOWS = (*PYTEST_SETTINGS, "ruff.toml", ".ruff.toml", "mypy.ini", ".mypy.ini")
+SHADOWS = (*PYTEST_SETTINGS, "ruff.toml", ".ruff.toml", "mypy.ini", ".mypy.ini", "uv.toml")
 PYTHON_VERSION = ".python-version"
 OLDEST_PYTHON = Version("3.11")
 CODE = (".py", ".pyi", ".ipynb", "/")  # the last are submodules
@@ -37,6 +44,7 @@ class FilePlan:
     moved: dict[str, str] = field(default_factory=dict)  # theirs: its new path
     kept: dict[str, str] = field(default_factory=dict)  # theirs: the template's path
     notes: list[str] = field(default_factory=list)
+    kept_targets: list[str] = field(default_factory=list)  # of their Makefile, that ours has, too
 
     def describe(self, names: Collection[str], *, in_git: bool) -> str:
         """Return one line for each file, or folder of new files, that says what happens to it.
@@ -167,13 +175,13 @@ def merge_file(plan: FilePlan, name: str, own: str, ours: str, theirs: str) -> N
         text = merge_files.merge_editorconfig(ours, theirs)
     elif name == "Makefile":
         text, defined = merge_files.merge_makefile(ours, theirs)
+        plan.kept_targets = defined
         if defined:
-            plan.notes.append(f"{own}: your own targets are kept: {', '.join(defined)}")
+            plan.notes.append(own_files.kept_targets_note(own, defined))
     else:  # which paths its hooks skip is not known yet
         text, complete = merge_files.merge_pre_commit(ours, theirs, ())
         if not complete:
             plan.kept[own] = name
-            plan.notes.append(f"{own} stays as it was, without the template's hooks")
             return
     plan.merged[own] = encode_text(text)
     plan.in_both.append(own)
@@ -286,6 +294,9 @@ def tool_exclusions(
     pytest_options = [f"--ignore={path.rstrip('/')}" for path in covering_paths(tests, rendered)]
     if {"conftest.py", "tests/conftest.py"} & {*names}:
         pytest_options.append("--noconftest")
+    if "tests/__init__.py" in names:
+        # Otherwise pytest imports what is at the top before what is installed.
+        pytest_options.append("--import-mode=importlib")
     return {
         "ruff": [glob_pattern(path) for path in covering_paths(code, rendered)],
         "mypy": [regex_pattern(path) for path in covering_paths(typed, rendered)],

@@ -15,6 +15,8 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Array
 
 from .detect import nested
+from .indexes import PackageIndex
+from .resolve import Choice, Unresolved
 
 GROUP = "adopted"
 GROUP_COMMENT = "What the existing code needs. Remove what nothing imports any more."
@@ -22,7 +24,13 @@ EXCLUDED_COMMENT = "existing code: remove entries as you clean them up"
 # Tables of tools that build a package, or whose requirements were adopted.
 REPLACED_TOOLS = ("poetry", "setuptools", "setuptools_scm", "hatch", "flit", "pdm", "pdm-build")
 # The keys of [tool.uv] that say where packages come from; the others are about the package itself.
-UV_KEYS = ("sources", "index", "constraint-dependencies", "override-dependencies", "environments")
+UV_KEYS = (
+    "index",
+    "index-strategy",
+    "constraint-dependencies",
+    "override-dependencies",
+    "environments",
+)
 PROJECT_KEYS = ("authors", "maintainers", "keywords", "classifiers", "urls", "license", "version")
 POETRY_KEYS = ("license", "version", "keywords")
 POETRY_URLS = ("homepage", "repository", "documentation")
@@ -35,8 +43,7 @@ def merge_pyproject(
     theirs: str,
     python: str,
     excluded: Mapping[str, Sequence[str]],
-    requirements: Sequence[Requirement],
-    unresolved: Sequence[Requirement],
+    choice: Choice,
 ) -> tuple[str, list[str]]:
     """Merge two pyproject.toml files.
 
@@ -45,8 +52,7 @@ def merge_pyproject(
         theirs: The repository's, or an empty text.
         python: The Python that the repository requires, such as `>=3.12`.
         excluded: What ruff, mypy and pytest skip, by tool.
-        requirements: The adopted requirements.
-        unresolved: Those that could not be locked.
+        choice: The adopted requirements, and where they are from.
 
     Returns:
         The merged text, and the tables of theirs that are not in it.
@@ -59,8 +65,10 @@ def merge_pyproject(
         project[key] = value
     if floor := newer_python(python):
         project["requires-python"] = f">={floor}"
-    if requirements or unresolved:
-        add_requirements(merged, requirements, unresolved)
+    if choice.requirements or choice.unresolved:
+        add_requirements(merged, choice.requirements, choice.unresolved)
+    # Imports of mlflow are not the project's own because of a folder mlflow/ at the top.
+    tool["ruff"]["src"] = ["src"]
     extend_list(tool, "ruff", "extend-exclude", excluded.get("ruff", []))
     extend_list(tool, "mypy", "exclude", excluded.get("mypy", []))
     extend_list(tool, "pytest", "addopts", excluded.get("pytest", []))
@@ -72,13 +80,15 @@ def merge_pyproject(
             for key in UV_KEYS:
                 if key in table:
                     tool["uv"][key] = table[key]
+            add_sources(tool["uv"], nested(table, "sources"))
         elif name in tool or name in REPLACED_TOOLS:
             dropped.append(f"tool.{name}")
         else:
             tool[name] = table
+    add_indexes(tool["uv"], choice.indexes)
     text = tomlkit.dumps(merged)
     if theirs and not is_toml(text):  # tomlkit cannot write some orders of tables
-        text, _ = merge_pyproject(ours, "", python, excluded, requirements, unresolved)
+        text, _ = merge_pyproject(ours, "", python, excluded, choice)
         return text, [*own]
     return text, dropped
 
@@ -141,20 +151,42 @@ def newer_python(python: str) -> str | None:
 
 
 def add_requirements(
-    pyproject: Any, requirements: Sequence[Requirement], unresolved: Sequence[Requirement]
+    pyproject: Any, requirements: Sequence[Requirement], unresolved: Sequence[Unresolved]
 ) -> None:
     """Add the group of adopted requirements; those that could not be locked are comments."""
     lines = tomlkit.array()
     for line in sorted(map(str, requirements), key=str.lower):
         lines.add_line(line)
-    for line in sorted(map(str, unresolved), key=str.lower):
-        lines.add_line(comment=f"{line}  # no version of it is compatible with the others")
+    for item in sorted(unresolved, key=lambda item: str(item.requirement).lower()):
+        reason = item.reason.partition(":")[0]
+        lines.add_line(comment=f"{item.requirement}  # {reason}")
     lines.add_line(indent="")
     groups = pyproject["dependency-groups"]
     groups.add(tomlkit.comment(GROUP_COMMENT))
     groups.add(GROUP, lines)
     groups.add(tomlkit.nl())
     pyproject["tool"]["uv"]["default-groups"].append(GROUP)
+
+
+def add_sources(uv: Any, sources: Mapping[str, Any]) -> None:
+    """Add where single requirements are from, except for those that are not adopted."""
+    for name, source in sources.items():
+        if not (isinstance(source, dict) and {"path", "workspace"} & {*source}):
+            uv.setdefault("sources", tomlkit.table())[name] = source
+
+
+def add_indexes(uv: Any, indexes: Sequence[PackageIndex]) -> None:
+    """Add where packages come from to uv's table."""
+    if pages := [index.url for index in indexes if index.kind == "find-links"]:
+        uv["find-links"] = pages
+    for number, index in enumerate(index for index in indexes if index.kind != "find-links"):
+        table = tomlkit.table()
+        taken = {str(known.get("name", "")) for known in uv.get("index", ())}
+        table["name"] = index.name if index.name not in taken else f"{index.name}-{number + 1}"
+        table["url"] = index.url
+        if index.kind != "extra":
+            table[index.kind] = True
+        uv.setdefault("index", tomlkit.aot()).append(table)
 
 
 def extend_list(tools: Any, tool: str, key: str, values: Sequence[str]) -> None:

@@ -28,17 +28,18 @@ def data_use_command(file: str | None, target: str | None) -> str:
     return f"uv run ml data use {file_argument} --target {column}"
 
 
-def next_steps(base: str) -> list[str]:
+def next_steps(base: str, check: str) -> list[str]:
     """Return what to do on the branch, and how to go back.
 
     Args:
         base: The branch that was checked out before, or `--detach COMMIT`.
+        check: The command that runs the project's checks.
     """
     commit = base.removeprefix("--detach ")
     return [
         f"see what changed: git diff {commit}...{BRANCH} --stat",
         "run the pipeline: uv run ml run, then open artifacts/report.html",
-        "run the checks: make check; to run them on every commit: uv run pre-commit install",
+        f"run the checks: {check}; to run them on every commit: uv run pre-commit install",
         f"accept: git switch {base} && git merge {BRANCH}",
         "add more automation: rung up",
         f"or undo everything: git switch {base} && git branch -D {BRANCH}",

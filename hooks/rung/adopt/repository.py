@@ -13,6 +13,7 @@ from ..exceptions import UsageError
 from ..git import git, git_succeeds, has_commit, merge_in_progress, read_blob, split_nul
 from ..template import ANSWERS
 from . import detect_target
+from .files import is_inside, read_bytes
 from .report import BRANCH
 
 # Never searched: what tools make, and environments.
@@ -29,13 +30,14 @@ class Repository:
     names: list[str]  # the files in Git; without Git, all of them
     tables: list[str]  # files that may be data, in Git or not
     untracked: list[str] = field(default_factory=list)  # neither in Git nor ignored
+    linked_tables: list[str] = field(default_factory=list)  # links that lead out of the folder
     base: str = ""  # what `git switch` goes back to
 
     def read(self, name: str) -> bytes:
         """Return a file's content, as HEAD has it if there is one."""
         if self.in_git:
             return read_blob(self.folder, "HEAD", name)
-        return (self.folder / name).read_bytes()
+        return read_bytes(self.folder, name)
 
     def crlf_files(self) -> list[str]:
         """Return the files that have Windows line ends in Git."""
@@ -69,14 +71,16 @@ def inspect(folder: Path) -> Repository:
     if problems:
         raise UsageError(f"{folder} cannot be adopted yet:{bullets(problems)}\nNothing was written")
     files = sorted(walk(folder))
-    tables = [name for name in files if name.lower().endswith(detect_target.TABLES)]
+    all_tables = [name for name in files if name.lower().endswith(detect_target.TABLES)]
+    tables = [name for name in all_tables if is_inside(folder, name)]
+    linked_tables = [name for name in all_tables if name not in tables]
     if not in_git:
-        return Repository(folder, False, files, tables)
+        return Repository(folder, False, files, tables, linked_tables=linked_tables)
     branch = git(folder, "branch", "--show-current")
     base = branch or f"--detach {git(folder, 'rev-parse', '--short', 'HEAD')}"
     tracked = split_nul(git(folder, "ls-files", "-z"))
     untracked = split_nul(git(folder, "ls-files", "-z", "--others", "--exclude-standard"))
-    return Repository(folder, True, tracked, tables, untracked, base)
+    return Repository(folder, True, tracked, tables, untracked, linked_tables, base)
 
 
 def repository_problems(folder: Path) -> Iterator[str]:
@@ -91,7 +95,15 @@ def repository_problems(folder: Path) -> Iterator[str]:
         return
     if merge_in_progress(folder):
         yield "it is in the middle of a merge or rebase: finish or abort it"
-    status = ("status", "--porcelain", "-z", "--untracked-files=no")
+    # What is in a submodule is left alone, and so are the programs that its settings name.
+    status = (
+        "status",
+        "--porcelain",
+        "-z",
+        "--untracked-files=no",
+        "--ignore-submodules=dirty",
+        "--no-renames",
+    )
     if changes := split_nul(git(folder, *status)):
         names = shorten(change[3:] for change in changes)
         yield f"it has uncommitted changes ({names}): commit or stash them"

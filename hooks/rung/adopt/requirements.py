@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tomlkit
@@ -16,26 +16,30 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from .detect import CONDA_FILES, nested, read_toml, read_yaml
-from .notebooks import called_name, read_text
+from . import conda
+from .detect import nested
+from .files import is_inside, read_text, read_toml, read_yaml
+from .indexes import PackageIndex, is_pypi, parse_index
+from .notebooks import called_name
 
-# Names that differ on the Python Package Index.
-PYPI_NAMES = {
-    "sklearn": "scikit-learn",
-    "pytorch": "torch",
-    "pytorch-cpu": "torch",
-    "py-xgboost": "xgboost",
-    "matplotlib-base": "matplotlib",
-    "tensorflow-gpu": "tensorflow",
-    "opencv": "opencv-python",
-    "msgpack-python": "msgpack",
-}
-# What conda installs that is not a Python package.
-NOT_PYTHON = (
-    r"python|pip|setuptools|wheel|cuda.*|mkl|(open|lib)?blas.*|nodejs|gcc.*|gxx.*|make|r-.*|_.*"
-)
 EGG = r"(?:-e\s+|--editable[= ])?((?:git|hg|svn)\+\S+?)#.*egg=([\w.-]+)"
 SETUP_KEYWORDS = ("install_requires", "extras_require", "tests_require")
+INDEX_OPTIONS = {
+    "-i": "default",
+    "--index-url": "default",
+    "--extra-index-url": "extra",
+    "-f": "find-links",
+    "--find-links": "find-links",
+}
+LOCAL_URL = r"(git\+)?file:|\.{0,2}/"
+# Where the requirements of a whole repository are; elsewhere, they are of a part of it.
+SHARED_FOLDERS = (".", "requirements", "requires", "reqs", "deps", "env", "envs", "conda", "src")
+PIP_FILES = (
+    r"(?i)(.*/)?([\w.-]*requirements?[\w.-]*|((dev|test|prod)[-_.])?reqs|"
+    r"(requirements?|requires|reqs)/[\w.-]+)\.(txt|in)"
+)
+CONDA_FILES = r"(.*/)?(environment|conda)[\w.-]*\.ya?ml"
+PACKAGE_FILES = r"(.*/)?(setup\.py|setup\.cfg|pyproject\.toml|Pipfile)"
 
 
 @dataclass
@@ -44,59 +48,174 @@ class CollectedRequirements:
 
     by_name: dict[str, Requirement] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    indexes: list[PackageIndex] = field(default_factory=list)
+    constraints: dict[str, Requirement] = field(default_factory=dict)
+    from_conda: set[str] = field(default_factory=set)
+    has_cuda: bool = False  # a conda environment asks for it
     notes: list[str] = field(default_factory=list)
 
-    def add(self, line: str, file: str) -> None:
-        """Add a requirement; of two with the same name, the one with a version, or the first."""
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            self.notes.append(f"{file}: {line!r} is not a valid requirement, and was not adopted")
-            return
+    def add(self, line: str, file: str) -> str | None:
+        """Add a requirement; of two with the same name, the one with a version, or the first.
+
+        Returns:
+            Its normalized name, or None if it was not adopted.
+        """
+        requirement = self.parse(line, file)
+        if requirement is None:
+            return None
         if requirement.url and requirement.url.startswith("file:"):  # as conda's pip freeze writes
             self.notes.append(
                 f"{file}: {requirement.name} came from a file ({requirement.url}): "
                 "any version is accepted"
             )
             requirement.url = None
+        elif requirement.url and re.match(LOCAL_URL, requirement.url):
+            self.note_local(requirement.name, requirement.url, file)
+            return None
         canonical = canonicalize_name(requirement.name)
-        requirement.name = PYPI_NAMES.get(canonical, requirement.name)
+        requirement.name = conda.PYPI_NAMES.get(canonical, requirement.name)
         name = canonicalize_name(requirement.name)
         known = self.by_name.get(name)
         is_bare = known is not None and not known.specifier and not known.url
         if known is None or (is_bare and requirement.specifier):
             self.by_name[name] = requirement
             self.files[name] = file
+        return name
+
+    def parse(self, line: str, file: str) -> Requirement | None:
+        """Return a requirement; if it is not a valid one, note that."""
+        try:
+            return Requirement(line)
+        except InvalidRequirement:
+            self.notes.append(f"{file}: {line!r} is not a valid requirement, and was not adopted")
+            return None
+
+    def add_index(self, kind: str, url: str, file: str) -> None:
+        """Add an index that packages are from, or note why it cannot be used."""
+        index = parse_index(kind, url, file)
+        if isinstance(index, str):
+            self.notes.append(index)
+        elif index and index.url not in [known.url for known in self.indexes]:
+            self.indexes.append(index)
+
+    def note_local(self, name: str, path: str, file: str) -> None:
+        """Note that a requirement is a folder or a file, which is not adopted."""
+        self.notes.append(
+            f"{file}: {name} is from {path}, and was not adopted: uv add --group adopted PATH"
+        )
+
+    def apply_constraints(self) -> None:
+        """Narrow the requirements that a constraints file is about, and note the other ones."""
+        others = list[str]()
+        for name, constraint in self.constraints.items():
+            if name in self.by_name:
+                self.by_name[name].specifier &= constraint.specifier
+            else:
+                others.append(str(constraint))
+        if others:
+            self.notes.append(
+                f"constraints on what is not required itself ({', '.join(sorted(others))}): "
+                "not adopted, as uv.lock pins every version"
+            )
 
 
-def collect(folder: Path, files: list[str]) -> CollectedRequirements:
+def collect(
+    folder: Path, files: Sequence[str], imported: Collection[str] = ()
+) -> CollectedRequirements:
     """Return the requirements of a repository.
 
     Args:
         folder: The repository.
         files: Its files, relative to it.
+        imported: The top-level modules that its code imports.
     """
     collected = CollectedRequirements()
-    pyproject = read_toml(folder / "pyproject.toml")
-    for line in standard_requirements(pyproject):
-        collected.add(line, "pyproject.toml")
-    add_poetry(nested(pyproject, "tool", "poetry"), collected)
-    seen: set[Path] = set()
-    for file in sorted(files):
-        if not re.fullmatch(r"(requirements/)?[\w.-]*\.(txt|in)", file):
-            continue
-        # What pip-compile made of a shorter list is left to uv.lock.
-        is_compiled = file.removesuffix("txt") + "in" in files
-        if "requirements" in file and not is_compiled:
-            add_requirements_file(folder, file, collected, seen)
-    pipfile = read_toml(folder / "Pipfile")
-    for table in ("packages", "dev-packages"):
-        add_table(nested(pipfile, table), "Pipfile", collected)
-    for file in (*CONDA_FILES, "conda.yml", "conda.yaml"):
-        add_conda_environment(read_yaml(folder / file), file, collected)
-    for line in (*setup_py_requirements(folder), *setup_cfg_requirements(folder)):
-        collected.add(line, "setup.py or setup.cfg")
+    add_pyproject(folder, collected)
+    pip_files, conda_files, other_files = requirement_files(files)
+    seen: set[str] = set()
+    for file in pip_files:
+        add_requirements_file(folder, file, collected, seen)
+    add_pipfile(read_toml(folder, "Pipfile"), collected)
+    for file in conda_files:
+        add_conda_environment(folder, file, collected, seen, imported)
+    add_setup_py(folder, collected, seen)
+    add_setup_cfg(folder, collected, seen)
+    for file in other_files:
+        if file not in seen:
+            collected.notes.append(f"{file}: {how_to_adopt(file)}")
+    collected.apply_constraints()
     return collected
+
+
+def requirement_files(files: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Return pip's files and conda's that are about a whole repository, and those about a part.
+
+    If none is about the whole, those nearest to the top count as such.
+    """
+    # What pip-compile made of a shorter list is left to uv.lock.
+    pip_files = [
+        file
+        for file in sorted(files)
+        if re.fullmatch(PIP_FILES, file)
+        and file.removesuffix("txt") + "in" not in files
+        and "constraint" not in file.lower()
+    ]
+    conda_files = [file for file in sorted(files) if re.fullmatch(CONDA_FILES, file)]
+    package_files = [file for file in sorted(files) if re.fullmatch(PACKAGE_FILES, file)]
+    parts = [file for file in package_files if "/" in file]
+    both = [*pip_files, *conda_files]
+    shared = {file for file in both if str(PurePosixPath(file).parent) in SHARED_FOLDERS}
+    if both and not shared and package_files == parts:
+        depth = min(file.count("/") for file in both)
+        shared = {file for file in both if file.count("/") == depth}
+    return (
+        [file for file in pip_files if file in shared],
+        [file for file in conda_files if file in shared],
+        [file for file in (*both, *parts) if file not in shared],
+    )
+
+
+def how_to_adopt(file: str) -> str:
+    """Return why the requirements of a part of a repository stay where they are."""
+    folder = PurePosixPath(file).parent
+    if re.fullmatch(PIP_FILES, file):
+        return f"is about {folder}/ alone, and stays: uv add --group adopted -r {file} adopts it"
+    return f"is about {folder}/ alone, and stays as it is"
+
+
+def add_pyproject(folder: Path, collected: CollectedRequirements) -> None:
+    """Add what a pyproject.toml requires."""
+    pyproject = read_toml(folder, "pyproject.toml")
+    sources = nested(pyproject, "tool", "uv", "sources")
+    local = {
+        canonicalize_name(name): source
+        for name, source in sources.items()
+        if isinstance(source, dict) and {"path", "workspace"} & {*source}
+    }
+    for line in standard_requirements(pyproject):
+        requirement = collected.parse(line, "pyproject.toml")
+        if requirement is None:
+            continue
+        if source := local.get(canonicalize_name(requirement.name)):
+            path = str(source.get("path", "the workspace"))
+            collected.note_local(requirement.name, path, "pyproject.toml")
+        else:
+            collected.add(line, "pyproject.toml")
+    add_poetry(nested(pyproject, "tool", "poetry"), collected)
+    add_uv_indexes(nested(pyproject, "tool", "uv"), "pyproject.toml", collected)
+    settings = read_toml(folder, "uv.toml")
+    add_uv_indexes(settings, "uv.toml", collected)
+    for index in settings.get("index") or ():  # those of pyproject.toml are merged with it
+        kind = next((key for key in ("default", "explicit") if index.get(key)), "extra")
+        collected.add_index(kind, str(index.get("url", "")), "uv.toml")
+
+
+def add_uv_indexes(table: dict[str, Any], file: str, collected: CollectedRequirements) -> None:
+    """Add the indexes in older settings of uv, which are named as pip's options are."""
+    for key in ("extra-index-url", "index-url", "find-links"):
+        value = table.get(key) or []
+        for url in [value] if isinstance(value, str) else value:
+            collected.add_index(INDEX_OPTIONS[f"--{key}"], str(url), file)
 
 
 def standard_requirements(pyproject: dict[str, Any]) -> Iterator[str]:
@@ -116,6 +235,20 @@ def add_poetry(table: dict[str, Any], collected: CollectedRequirements) -> None:
     groups += nested(table, "group").values()
     for group in groups:
         add_table(nested(group, "dependencies"), "pyproject.toml", collected)
+    for source in table.get("source") or ():
+        is_default = source.get("default") or source.get("priority") in ("primary", "default")
+        kind = "default" if is_default else "extra"
+        collected.add_index(kind, str(source.get("url", "")), "pyproject.toml")
+
+
+def add_pipfile(table: dict[str, Any], collected: CollectedRequirements) -> None:
+    """Add what a Pipfile requires."""
+    for packages in ("packages", "dev-packages"):
+        add_table(nested(table, packages), "Pipfile", collected)
+    sources = [str(source.get("url", "")) for source in table.get("source") or ()]
+    for url in sources:
+        uses_pypi = any(is_pypi(source) for source in sources)
+        collected.add_index("extra" if uses_pypi else "default", url, "Pipfile")
 
 
 def add_table(table: dict[str, Any], file: str, collected: CollectedRequirements) -> None:
@@ -140,6 +273,8 @@ def table_requirement(name: str, options: dict[str, Any]) -> str:
     extras = f"[{','.join(options['extras'])}]" if options.get("extras") else ""
     marker = f"; {options['markers']}" if options.get("markers") else ""
     url = options.get("git")
+    if not url and options.get("url"):
+        return f"{name}{extras} @ {options['url']}{marker and f' {marker}'}"
     if not url:
         return f"{name}{extras}{standard_constraint(str(options.get('version', '*')))}{marker}"
     refs = (options.get(key) for key in ("rev", "tag", "branch", "ref"))
@@ -178,7 +313,12 @@ def upper_bound(operator: str, version: str) -> str:
 
 
 def add_requirements_file(
-    folder: Path, file: str, collected: CollectedRequirements, seen: set[Path]
+    folder: Path,
+    file: str,
+    collected: CollectedRequirements,
+    seen: set[str],
+    *,
+    constraints: bool = False,
 ) -> None:
     """Add the lines of a pip requirements file, and of those that it includes.
 
@@ -187,63 +327,90 @@ def add_requirements_file(
         file: The path of the file in it.
         collected: What to add to.
         seen: Files that were read already.
+        constraints: The file only says which versions may be installed.
     """
-    path = (folder / file).resolve()
-    if path in seen:
+    if not is_inside(folder, file):
+        collected.notes.append(f"{file}: is outside of the repository, and was not read")
         return
-    seen.add(path)
-    for raw_line in re.sub(r"\\\r?\n", " ", read_text(path)).splitlines():
-        line = re.sub(r"(^|\s)#.*", "", raw_line).strip()
-        line = re.sub(r"\s--(hash|config-settings|global-option)[= ]\S+", "", line).strip()
-        if include := re.match(r"(?:-r|--requirement)[= ]\s*(.+)", line):
-            included = Path(file).parent / include[1].strip()
-            add_requirements_file(folder, included.as_posix(), collected, seen)
-        elif egg := re.match(EGG, line):
-            collected.add(f"{egg[2]} @ {egg[1]}", file)
-        elif re.match(r"(-e|--editable)|\.{0,2}/|\.$", line):
-            is_this_repository = re.fullmatch(r"(-e|--editable)?[= ]*\.(\[.*\])?", line)
-            if not is_this_repository:
-                collected.notes.append(
-                    f"{file}: {line!r} is a folder or an address: add it by hand"
-                )
-        elif line.startswith("-"):
-            collected.notes.append(
-                f"{file}: {line!r} is an option of pip: [tool.uv] may need its counterpart"
-            )
-        elif line:
-            collected.add(line, file)
+    name = (folder / file).resolve().relative_to(folder.resolve()).as_posix()
+    if name in seen:
+        return
+    seen |= {name, file}
+    if not (folder / file).is_file():
+        collected.notes.append(f"{file}: there is no such file, though another one includes it")
+    for line in re.sub(r"\\\r?\n", " ", read_text(folder, file)).splitlines():
+        add_pip_line(folder, line, file, collected, seen, constraints=constraints)
+
+
+def add_pip_line(
+    folder: Path,
+    raw_line: str,
+    file: str,
+    collected: CollectedRequirements,
+    seen: set[str],
+    *,
+    constraints: bool = False,
+) -> None:
+    """Add a line of a pip requirements file, as `add_requirements_file` does."""
+    line = re.sub(r"(^|\s)#.*", "", raw_line).strip()
+    line = re.sub(r"\s--(hash|config-settings|global-option)[= ]\S+", "", line).strip()
+    option = re.match(r"(--[\w-]+|-\w)[= ]?\s*(.*)", line)
+    name, value = (option[1], option[2].strip()) if option else ("", "")
+    included = PurePosixPath(file).parent / value
+    if name in ("-r", "--requirement"):
+        add_requirements_file(folder, included.as_posix(), collected, seen, constraints=constraints)
+    elif name in ("-c", "--constraint"):
+        add_requirements_file(folder, included.as_posix(), collected, seen, constraints=True)
+    elif name in INDEX_OPTIONS:
+        collected.add_index(INDEX_OPTIONS[name], value.strip("\"'"), file)
+    elif egg := re.match(EGG, line):
+        collected.add(f"{egg[2]} @ {egg[1]}", file)
+    elif re.match(r"(-e|--editable)|\.{0,2}/|\.$", line):
+        is_this_repository = re.fullmatch(r"(-e|--editable)?[= ]*\.(\[.*\])?", line)
+        if not is_this_repository:
+            collected.notes.append(f"{file}: {line!r} is a folder or an address: add it by hand")
+    elif name:
+        collected.notes.append(
+            f"{file}: {line!r} is an option of pip: [tool.uv] may need its counterpart"
+        )
+    elif line and constraints:
+        if constraint := collected.parse(line, file):
+            collected.constraints.setdefault(canonicalize_name(constraint.name), constraint)
+    elif line:
+        collected.add(line, file)
 
 
 def add_conda_environment(
-    table: dict[str, Any], file: str, collected: CollectedRequirements
+    folder: Path,
+    file: str,
+    collected: CollectedRequirements,
+    seen: set[str],
+    imported: Collection[str],
 ) -> None:
-    """Add the requirements of a conda environment."""
-    for item in table.get("dependencies") or ():
-        if isinstance(item, dict):
-            lines = [str(line) for line in item.get("pip") or ()]
-            for line in lines:
-                if not line.startswith("-"):
-                    collected.add(line, file)
-            continue
-        match = re.fullmatch(r"(?:[\w./-]+::)?([\w.-]+)(?:\[.*\])?\s*(.*)", str(item).strip())
-        if match and not re.fullmatch(NOT_PYTHON, match[1]):
-            version = re.sub(r"\s+", "", match[2])
-            collected.add(f"{match[1]}{conda_constraint(version)}", file)
+    """Add the requirements of a conda environment that are packages of PyPI, too.
+
+    Args:
+        folder: The repository.
+        file: The path of the environment in it.
+        collected: What to add to.
+        seen: Files that were read already.
+        imported: The top-level modules that the repository's code imports.
+    """
+    environment = conda.read_environment(read_yaml(folder, file), imported)
+    collected.has_cuda |= environment.has_cuda
+    for line in environment.pip_lines:
+        add_pip_line(folder, line, file, collected, seen)
+    for line in environment.requirements:
+        name = collected.add(line, file)
+        if name and collected.files[name] == file:
+            collected.from_conda.add(name)
+    collected.notes += [f"{file}: {note}" for note in environment.notes]
 
 
-def conda_constraint(version: str) -> str:
-    """Return a version of conda (=1.2, ==1.2=build, 1.2.*) as PEP 440 writes it."""
-    if exact := re.fullmatch(r"==([^=<>,|]+)(=.*)?", version):
-        return f"=={exact[1]}"
-    if pinned := re.fullmatch(r"=?([^=<>!~,|]+?)(\.?\*)?(=.*)?", version):
-        return f"=={pinned[1]}.*" if pinned[1] != "*" else ""
-    return version
-
-
-def setup_py_requirements(folder: Path) -> Iterator[str]:
-    """Yield what a setup.py requires, as far as it stands there literally."""
+def add_setup_py(folder: Path, collected: CollectedRequirements, seen: Collection[str]) -> None:
+    """Add what a setup.py requires, as far as it stands there literally."""
     try:
-        tree = ast.parse(read_text(folder / "setup.py"))
+        tree = ast.parse(read_text(folder, "setup.py"))
     except (SyntaxError, ValueError):
         return
     variables = {
@@ -253,6 +420,8 @@ def setup_py_requirements(folder: Path) -> Iterator[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    reads_known_file = not texts.isdisjoint(seen)  # such as open("requirements.txt")
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or called_name(node) != "setup":
             continue
@@ -260,22 +429,34 @@ def setup_py_requirements(folder: Path) -> Iterator[str]:
             value = argument.value
             if isinstance(value, ast.Name):
                 value = variables.get(value.id, value)
-            if argument.arg in SETUP_KEYWORDS:
-                yield from literals(value)
+            if argument.arg not in SETUP_KEYWORDS:
+                continue
+            for line in literals(value):
+                collected.add(line, "setup.py")
+            if not isinstance(value, ast.Dict | ast.List | ast.Tuple) and not reads_known_file:
+                collected.notes.append(
+                    f"setup.py: {argument.arg} is computed by {ast.unparse(value)[:60]}, which "
+                    "adopt does not run: add what is missing with uv add --group adopted"
+                )
 
 
-def setup_cfg_requirements(folder: Path) -> Iterator[str]:
-    """Yield what a setup.cfg requires."""
+def add_setup_cfg(folder: Path, collected: CollectedRequirements, seen: set[str]) -> None:
+    """Add what a setup.cfg requires."""
     config = ConfigParser(interpolation=None)
     try:
-        config.read_string(read_text(folder / "setup.cfg"))
+        config.read_string(read_text(folder, "setup.cfg"))
     except ConfigError:
         return
     lists = [config.get("options", "install_requires", fallback="")]
     if config.has_section("options.extras_require"):
         lists += dict(config["options.extras_require"]).values()
     for lines in lists:
-        yield from (line.strip() for line in lines.splitlines() if line.strip())
+        for line in filter(None, map(str.strip, lines.splitlines())):
+            if line.startswith("file:"):
+                for file in re.split(r"[,\s]+", line.removeprefix("file:").strip()):
+                    add_requirements_file(folder, file, collected, seen)
+            else:
+                collected.add(line, "setup.cfg")
 
 
 def literals(node: ast.AST) -> Iterator[str]:

@@ -1,0 +1,557 @@
+"""`rung adopt` with repositories as people have them: what is read, carried, named, left alone."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import io
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import tomlkit
+import yaml
+from conftest import git
+from packaging.requirements import Requirement
+from plumbum import local
+from repositories import commit, notebook, write
+from rung import RefusedError, UsageError
+from rung.adopt import (
+    adoption,
+    conda,
+    detect,
+    detect_target,
+    notebooks,
+    own_files,
+    plan,
+    pyproject,
+    repository,
+    requirements,
+    resolve,
+)
+from rung.adopt.indexes import PackageIndex
+from rung.git import untrusted_git_config
+
+# --- what is run and read -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Return a repository whose own settings start programs, each of which leaves a file."""
+    folder = tmp_path / "hostile"
+    commit(folder, "one", {"a.txt": "a\n", ".gitattributes": "*.txt filter=theirs diff=theirs\n"})
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\ntouch "{tmp_path}/ran-$1"\n[ "$1" = filter ] && cat\nexit 0\n')
+    program.chmod(0o755)
+    settings = {
+        "core.fsmonitor": "fsmonitor",
+        "core.hooksPath": "hooks",
+        "core.pager": "pager",
+        "filter.theirs.clean": "filter",
+        "filter.theirs.smudge": "filter",
+        "diff.theirs.textconv": "textconv",
+        "diff.external": "external",
+        "gpg.program": "gpg",
+    }
+    for key, argument in settings.items():
+        git(folder, "config", key, f"{program} {argument}")
+    git(folder, "config", "filter.theirs.required", "true")
+    (folder / "a.txt").write_text("b\n")  # which Git now has to compare
+    (folder / "a.txt").write_text("a\n")
+    return folder
+
+
+def test_looking_at_a_repository_runs_nothing_that_its_settings_name(hostile: Path) -> None:
+    # A file that only its filter could compare is taken for a change.
+    with untrusted_git_config(hostile), suppress(UsageError):
+        found = repository.inspect(hostile)
+        found.crlf_files()
+        found.read("a.txt")
+    assert [path.name for path in hostile.parent.glob("ran-*")] == []
+
+
+def test_looking_at_a_repository_writes_nothing_into_it(tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    commit(folder, "one", {"a.txt": "a\n"})
+    os.utime(folder / "a.txt", (1, 1))  # what Git would note down
+    before = (folder / ".git/index").read_bytes()
+    with untrusted_git_config(folder):
+        repository.inspect(folder)
+    assert (folder / ".git/index").read_bytes() == before
+
+
+SECRET = "top secret, stored elsewhere"  # pragma: allowlist secret
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "setup.py", "setup.cfg", "requirements.txt", "environment.yml", "a.ipynb"]
+)
+def test_a_link_that_leads_out_of_a_repository_is_not_followed(tmp_path: Path, name: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "inside"
+    contents = {
+        "README.md": f"# {SECRET}\n\n{SECRET}.\n",
+        "setup.py": f"setup(name='{SECRET}', install_requires=['secret'])\n",
+        "setup.cfg": f"[metadata]\nname = {SECRET}\n[options]\ninstall_requires =\n    secret\n",
+        "requirements.txt": "secret\n",
+        "environment.yml": f"name: {SECRET}\ndependencies: [pandas, secret]\n",
+        "a.ipynb": notebook("import secret"),
+    }
+    write(outside, {name: contents[name]})
+    folder.mkdir()
+    (folder / name).symlink_to(outside / name)
+    answers = detect.detect_answers(folder, [name], "", ())
+    collected = requirements.collect(folder, [name], {"secret"})
+    assert "secret" not in str([guess.value for guess in answers.values()])
+    assert collected.by_name == {}
+    assert notebooks.imported_modules(notebooks.parse_code(folder, [name])) == set()
+
+
+@pytest.mark.parametrize("line", ["-r ../more.txt", "-c ../more.txt", "-rsub/../../more.txt"])
+def test_an_include_that_leads_out_of_a_repository_is_named_and_not_read(
+    tmp_path: Path, line: str
+) -> None:
+    write(tmp_path, {"more.txt": "secret<2\n", "inside/requirements.txt": f"{line}\nsecret\n"})
+    collected = requirements.collect(tmp_path / "inside", ["requirements.txt"])
+    assert [str(one) for one in collected.by_name.values()] == ["secret"]
+    assert "more.txt: is outside of the repository, and was not read" in " ".join(collected.notes)
+
+
+def test_a_table_that_is_a_link_out_of_a_repository_is_named_and_not_read(tmp_path: Path) -> None:
+    write(tmp_path, {"a.csv": "x,y\n1,2\n", "inside/b.csv": "x\n"})
+    (tmp_path / "inside/a.csv").symlink_to("../a.csv")
+    (tmp_path / "inside/c.csv").symlink_to("b.csv")
+    found = repository.inspect(tmp_path / "inside")
+    assert found.tables == ["b.csv", "c.csv"]
+    assert found.linked_tables == ["a.csv"]
+
+
+# --- requirements ---------------------------------------------------------------------------------
+
+
+def test_requirements_below_the_top_are_carried_or_named(tmp_path: Path) -> None:
+    files = {
+        "src/requirements.txt": "pandas==1.5.3\n-r ../dev-requirements.txt\n-c constraints.txt\n",
+        "src/constraints.txt": "pandas<3\nurllib3<2\n",
+        "dev-requirements.txt": "hypothesis\n",
+        "requirements/prod.in": "gunicorn\n",
+        "requirements/prod.txt": "gunicorn==23.0.0\n",
+        "requirements/sub/gpu.txt": "cupy\n",
+        "api/requirements.txt": "flask\n",
+        "docs/environment.yml": "dependencies: [sphinx]\n",
+        "jobs/setup.py": "",
+        "freqs.txt": "not requirements\n",
+    }
+    write(tmp_path, files)
+    collected = requirements.collect(tmp_path, [*files])
+    assert {str(one) for one in collected.by_name.values()} == {
+        "pandas<3,==1.5.3",
+        "hypothesis",
+        "gunicorn",
+    }
+    notes = "\n".join(collected.notes)
+    for file in ("api/requirements.txt", "docs/environment.yml", "jobs/setup.py"):
+        assert f"{file}: is about " in notes
+    assert "uv add --group adopted -r api/requirements.txt" in notes
+    assert "urllib3<2" in notes
+
+
+def test_requirements_of_a_part_are_carried_if_there_are_no_others(tmp_path: Path) -> None:
+    write(tmp_path, {"app/requirements.txt": "flask\n", "app/more/requirements.txt": "numpy\n"})
+    collected = requirements.collect(
+        tmp_path, ["app/requirements.txt", "app/more/requirements.txt"]
+    )
+    assert [*collected.by_name] == ["flask"]
+    assert "app/more/requirements.txt: is about app/more/ alone" in collected.notes[0]
+
+
+def test_what_a_setup_file_computes_is_named_and_what_it_reads_is_carried(tmp_path: Path) -> None:
+    write(tmp_path, {"setup.py": "setup(install_requires=get('x'), tests_require=['attrs'])\n"})
+    collected = requirements.collect(tmp_path, ["setup.py"])
+    assert [*collected.by_name] == ["attrs"]
+    assert collected.notes[0].startswith("setup.py: install_requires is computed by get('x')")
+    write(tmp_path, {"reqs/base.txt": "flask\n"})
+    write(tmp_path, {"setup.cfg": "[options]\ninstall_requires = file: reqs/base.txt\n"})
+    write(tmp_path, {"setup.py": "setup(install_requires=open('reqs/base.txt').readlines())\n"})
+    collected = requirements.collect(tmp_path, ["setup.py", "setup.cfg", "reqs/base.txt"])
+    assert [*collected.by_name] == ["flask"]
+    assert collected.notes == []
+
+
+def test_a_requirement_that_is_a_folder_is_named_and_never_anothers_package(tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": '[project]\ndependencies = ["ours", "flask"]\n'
+        '[tool.uv.sources]\nours = { path = "libs/ours" }\n',
+        "requirements.txt": "here @ ./libs/here\nthere @ git+file:///srv/there\n",
+    }
+    write(tmp_path, files)
+    collected = requirements.collect(tmp_path, [*files])
+    assert [*collected.by_name] == ["flask"]
+    assert [note.partition(",")[0] for note in collected.notes] == [
+        "pyproject.toml: ours is from libs/ours",
+        "requirements.txt: here is from ./libs/here",
+        "requirements.txt: there is from git+file:///srv/there",
+    ]
+
+
+def test_an_index_is_carried_without_its_password(tmp_path: Path) -> None:
+    files = {
+        "requirements.txt": "--extra-index-url https://me:word@a.example.invalid/simple\n"
+        "-f https://b.example.invalid/wheels.html\n--find-links ../wheels\n"
+        "-i https://pypi.org/simple\n--extra-index-url=https://${TOKEN}@a.example.invalid/simple\n",
+        "Pipfile": '[[source]]\nurl = "https://c.example.invalid/simple"\n',
+        "pyproject.toml": '[[tool.poetry.source]]\nname = "d"\n'
+        'url = "https://d.example.invalid/simple"\n',
+        "uv.toml": 'extra-index-url = ["https://e.example.invalid/simple"]\n',
+    }
+    write(tmp_path, files)
+    collected = requirements.collect(tmp_path, [*files])
+    assert {(index.kind, index.url) for index in collected.indexes} == {
+        ("extra", "https://a.example.invalid/simple"),
+        ("find-links", "https://b.example.invalid/wheels.html"),
+        ("default", "https://c.example.invalid/simple"),
+        ("extra", "https://d.example.invalid/simple"),
+        ("extra", "https://e.example.invalid/simple"),
+    }
+    assert "../wheels" in " ".join(collected.notes)
+    text, _ = pyproject.merge_pyproject(
+        (
+            "[project]\n[dependency-groups]\n[tool.ruff]\n[tool.uv]\ndefault-groups = []\n"
+            '[tool.uv.build-backend]\nmodule-name = "x"\n'
+        ),
+        "",
+        "",
+        {},
+        resolve.Choice(indexes=collected.indexes),
+    )
+    uv = tomlkit.parse(text).unwrap()["tool"]["uv"]
+    assert uv["find-links"] == ["https://b.example.invalid/wheels.html"]
+    assert {"name": "a-example-invalid", "url": "https://a.example.invalid/simple"} in uv["index"]
+    assert {"c-example-invalid"} == {one["name"] for one in uv["index"] if one.get("default")}
+    assert "word" not in text
+
+
+def test_a_conda_package_is_carried_only_if_pypi_has_the_same() -> None:
+    listed = [
+        *("python=3.8", "pytorch=1.9", "pandas", "librosa>=0.9", "mamba", "git", "faiss-gpu"),
+        *("cudatoolkit=10.2", "tidyverse", "mkl", {"pip": ["attrs", "-r requirements.txt"]}),
+    ]
+    environment = conda.read_environment({"dependencies": listed}, {"librosa", "git"})
+    assert environment.requirements == ["torch==1.9.*", "pandas", "librosa>=0.9"]
+    assert environment.pip_lines == ["attrs", "-r requirements.txt"]
+    assert environment.has_cuda
+    notes = "\n".join(environment.notes)
+    assert "mamba, git, faiss-gpu, cudatoolkit: not from PyPI" in notes
+    assert "tidyverse: not adopted, as no code imports it" in notes
+
+
+# --- what uv says ---------------------------------------------------------------------------------
+
+
+def wheel(folder: Path, name: str, version: str, requires: Sequence[str] = ()) -> None:
+    """Write a wheel without code into an index."""
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    files = {
+        "METADATA": metadata,
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for file, text in files.items():
+            archive.writestr(f"{info}/{file}", text)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            record += f"{info}/{file},sha256={digest.rstrip('=')},{len(text)}\n"
+        archive.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
+    path = folder / name / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.getvalue())
+    (path.parent / "index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
+
+
+@pytest.fixture(scope="session")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which uv remembers what it knows of this Python."""
+    return tmp_path_factory.mktemp("uv-cache")
+
+
+@pytest.fixture
+def index(tmp_path: Path, uv_cache: Path) -> Iterator[Path]:
+    """Return a folder that is uv's only index, with packages such as PyPI has."""
+    folder = tmp_path / "index"
+    cuda = [f"nvidia-{part}" for part in ("cublas", "cudnn", "nccl", "nvtx")]
+    for part in cuda:
+        wheel(folder, part, "1.0")
+    wheel(folder, "torch", "2.9", cuda)
+    wheel(folder, "lightning", "2.0", ["torch"])
+    wheel(folder, "xgboost", "3.0", cuda[:1])
+    wheel(folder, "plain", "1.0")
+    environment = {
+        "UV_DEFAULT_INDEX": folder.as_uri(),
+        "UV_CACHE_DIR": str(uv_cache),
+        "UV_HTTP_RETRIES": "0",
+        "UV_PYTHON": sys.executable,
+    }
+    with local.env(**environment):
+        yield folder
+
+
+def resolved(folder: Path, *lines: str, **options: object) -> resolve.Resolution:
+    """Lock a project with these requirements."""
+    folder.mkdir()
+    template = (
+        '[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.11"\n'
+        "[dependency-groups]\ndev = []\n[tool.ruff]\n[tool.uv]\ndefault-groups = []\n"
+    )
+
+    def text(choice: resolve.Choice) -> str:
+        return pyproject.merge_pyproject(template, "", "", {}, choice)[0]
+
+    wanted = {Requirement(line).name: Requirement(line) for line in lines}
+    return resolve.resolve(folder, wanted, text, **options)  # type: ignore[arg-type]
+
+
+def test_a_version_that_conda_pinned_does_not_become_cuda(index: Path, tmp_path: Path) -> None:
+    done = resolved(tmp_path / "x", "torch==1.9.*", "xgboost==1.5", "plain", "lightning==1.0")
+    assert [str(one) for one in done.choice.requirements] == ["xgboost>=1.5", "plain"]
+    assert {item.requirement.name for item in done.choice.unresolved} == {"torch", "lightning"}
+    assert "brings CUDA" in done.choice.unresolved[0].reason
+    assert "cudnn" not in done.lock.decode()
+    assert "torch==1.9.*  # what this Python has a wheel of brings CUDA" in done.pyproject
+
+
+def test_cuda_that_pip_would_have_installed_stays_and_condas_is_not_added(
+    index: Path, tmp_path: Path
+) -> None:
+    as_it_is = resolved(tmp_path / "pip", "torch>=2", "plain")
+    assert [str(one) for one in as_it_is.choice.requirements] == ["torch>=2", "plain"]
+    of_conda = resolved(tmp_path / "conda", "torch>=2", "plain", without_cuda={"torch"})
+    assert [str(one) for one in of_conda.choice.requirements] == ["plain"]
+    assert "nvidia" not in of_conda.lock.decode()
+
+
+def test_an_index_that_cannot_be_read_is_named_with_uvs_reason(index: Path, tmp_path: Path) -> None:
+    closed = PackageIndex("extra", "http://127.0.0.1:9/simple", "requirements.txt")
+    page = PackageIndex("find-links", "http://127.0.0.1:9/wheels", "requirements.txt")
+    done = resolved(tmp_path / "x", "plain", indexes=[closed, page])
+    assert [str(one) for one in done.choice.requirements] == ["plain"]
+    assert len(done.changes) == 2
+    assert "Connection refused" in done.changes[0]
+    assert "127.0.0.1:9" not in done.pyproject
+
+
+def test_an_index_is_searched_before_pypi(index: Path, tmp_path: Path) -> None:
+    wheel(index.parent / "other", "plain", "0.1")
+    other = PackageIndex("extra", (index.parent / "other").as_uri(), "requirements.txt")
+    kept = resolved(tmp_path / "kept", "plain", indexes=[other])
+    assert kept.choice.indexes == [other]
+    assert 'version = "0.1"' in kept.lock.decode()
+
+
+def test_a_package_is_not_built_where_nothing_may_run(index: Path, tmp_path: Path) -> None:
+    (index / "source").mkdir()
+    (index / "source/index.html").write_text('<a href="source-1.0.tar.gz">source-1.0.tar.gz</a>')
+    (index / "source/source-1.0.tar.gz").write_bytes(b"not even an archive")
+    done = resolved(tmp_path / "x", "source", "plain", may_build=False)
+    assert [str(one) for one in done.choice.requirements] == ["plain"]
+    assert done.choice.unresolved[0].reason == "no wheel of it is compatible with the others"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            "error: Request failed after 3 retries in 13.0s\n  cause: Failed to download "
+            "`https://example.invalid/cpython`\n  cause: dns error\n  cause: no such host\n",
+            "Failed to download `https://example.invalid/cpython`: no such host",
+        ),
+        (
+            "error: No solution found when resolving dependencies\n"
+            "  cause: Because there is no version of a==99 and\n    x depends on it, that is all.",
+            "No solution found when resolving dependencies: "
+            "Because there is no version of a==99 and x depends on it, that is all",
+        ),
+        (
+            "error: No interpreter found for Python >=3.14\n\nhint: downloads are set to 'never'\n",
+            "No interpreter found for Python >=3.14: downloads are set to 'never'",
+        ),
+        ("something else\n", "something else"),
+    ],
+)
+def test_uvs_own_reason_is_told(message: str, reason: str) -> None:
+    assert resolve.failure(message) == reason
+
+
+def test_a_python_that_cannot_be_had_is_refused_with_uvs_reason(
+    index: Path, tmp_path: Path
+) -> None:
+    text = '[project]\nname = "x"\nversion = "0"\nrequires-python = ">=3.99"\n'
+    with pytest.raises(RefusedError, match=r"incompatible with .*>=3\.99"):
+        resolve.resolve(tmp_path, {}, lambda choice: text)
+
+
+@pytest.mark.parametrize(
+    ("files", "python", "old"),
+    [
+        ({"pyproject.toml": '[project]\nrequires-python = "<3.11"\n'}, "<3.11", True),
+        ({"setup.py": "setup(python_requires='==3.9.*')\n"}, "==3.9.*", True),
+        ({"setup.cfg": "[options]\npython_requires = <=3.10\n"}, "<=3.10", True),
+        ({"runtime.txt": "python-3.8.12\n"}, "3.8", True),
+        ({"conda.yaml": "dependencies: [python=3.7]\n"}, "=3.7", True),
+        ({"pyproject.toml": '[project]\nrequires-python = ">=3.12,<3.15"\n'}, None, False),
+    ],
+)
+def test_a_python_that_no_project_runs_on_is_told_wherever_it_stands(
+    tmp_path: Path, files: dict[str, str], python: str | None, old: bool
+) -> None:
+    write(tmp_path, dict(files))
+    file = next(iter(files))
+    expected = [f"{file} asks for {python}; a project needs 3.11 or newer"] if old else []
+    assert adoption.python_note(tmp_path) == expected
+
+
+# --- the column to predict ------------------------------------------------------------------------
+
+TARGETS = {
+    'train_x = train.drop(["sold"], axis=1)': "",
+    'train_y = train[["sold"]]': "",
+    'X, y = df.drop("sold", axis=1), df["sold"]': "",
+    'a, b, c, d = train_test_split(df.drop(columns=["sold"]), df["sold"])': "",
+    "model.fit(df[columns], df.sold)": "",
+    'y = np.array(df["sold"])': "",
+    'y: pd.Series = df.loc[:, "sold"]': "",
+    'target_column_name = "sold"': "",
+    'def train(path, *, target="sold"): pass': "",
+    'parser.add_argument("--target-column", default="sold")': "",
+    'class Config:\n    TARGET: str = "sold"': "",
+    'settings = {"label": "sold"}': "",
+    'LogisticRegression(labelCol="sold")': "",
+    'smf.ols("sold ~ size + id", data=df)': "",
+    'features = [name for name in df.columns if name != "sold"]': "",
+    'y = df.get_column("sold")': "",
+    "y = df.iloc[:, -1]": "by its place, which is a guess",
+    "X = df.iloc[:, :-1].values": "by its place, which is a guess",
+    "y = data[:, 2]": "by its place, which is a guess",
+    "y = df[df.columns[-1]]": "by its place, which is a guess",
+}
+
+
+@pytest.mark.parametrize("code", TARGETS)
+def test_the_column_to_predict_is_found_however_code_names_it(code: str, tmp_path: Path) -> None:
+    write(tmp_path, {"t.csv": "id;size;sold\n1;2;3\n"})
+    unit = notebooks.CodeUnit("train.py", None, ast.parse(code))
+    _, target = detect_target.detect_data(tmp_path, ["t.csv"], [unit])
+    assert target is not None
+    assert target.value == "sold"
+    assert target.reason.endswith(TARGETS[code] or f"line {target.reason[-1]}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'sns.barplot(x="id", y="size")',
+        'plt.plot(a, label="size")',
+        'label_encoder = LabelEncoder().fit(df["size"])',
+        'df = df.drop("id", axis=1)',
+        "print(df.size)",
+    ],
+)
+def test_a_column_that_code_only_looks_at_is_not_the_target(code: str, tmp_path: Path) -> None:
+    write(tmp_path, {"t.csv": "id;size;sold\n1;2;3\n"})
+    unit = notebooks.CodeUnit("train.py", None, ast.parse(code))
+    assert detect_target.detect_data(tmp_path, ["t.csv"], [unit])[1] is None
+
+
+def test_a_variable_of_one_cell_names_the_column_in_another(tmp_path: Path) -> None:
+    write(tmp_path, {"t.csv": "id,sold\n1,2\n", "a.ipynb": notebook('c = "sold"', "y = df[c]")})
+    code = [*notebooks.parse_code(tmp_path, ["a.ipynb"])]
+    target = detect_target.detect_data(tmp_path, ["t.csv"], code)[1]
+    assert target == detect.Guess("sold", "a.ipynb, cell 2")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("params.yaml", "base:\n  target_col: sold\n", "params.yaml, target_col"),
+        ("config.json", '{"data": {"target": "sold"}}', "config.json, target"),
+        ("conf/train.toml", '[data]\nlabel = "sold"\n', "conf/train.toml, label"),
+        ("model.R", "library(x)\nm <- lm(sold ~ ., data = d)\n", "model.R, line 2"),
+        ("model.Rmd", "y <- d$sold\n", "model.Rmd, line 1"),
+    ],
+)
+def test_settings_and_code_in_r_name_the_column_too(
+    name: str, text: str, place: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {"t.csv": "id,sold\n1,2\n", name: text})
+    target = detect_target.detect_data(tmp_path, ["t.csv"], [], [name])[1]
+    assert target == detect.Guess("sold", place)
+
+
+# --- files of their own ---------------------------------------------------------------------------
+
+
+def test_a_gitlab_pipeline_of_their_own_stays_and_the_job_that_starts_ours_is_named() -> None:
+    theirs = "stages: [prepare, ship]\nbuild:\n  script: !reference [.x, script]\n"
+    note = own_files.kept_file_note(".gitlab-ci.yml", ".gitlab-ci.yml", "abc", theirs, 0)
+    assert "GitLab runs none of the project's pipelines" in note
+    assert "git show abc:.gitlab-ci.yml > .gitlab-ci.rung.yml" in note
+    job = yaml.safe_load(note.partition("add this job to yours: ")[2])["rung"]
+    assert job["stage"] == "prepare"
+    assert job["trigger"]["include"] == ".gitlab-ci.rung.yml"
+    assert "stage: test" in own_files.child_pipeline("build: {script: x}\n")
+    at_level_1 = own_files.kept_file_note(".gitlab-ci.yml", ".gitlab-ci.yml", "abc", theirs, 1)
+    assert "CI/CD configuration file: .gitlab-ci.rung.yml" in at_level_1
+
+
+def test_a_file_that_hides_one_of_ours_comes_with_the_line_that_brings_ours() -> None:
+    tox = own_files.kept_file_note("tox.ini", "tox.ini", "abc", "", 0)
+    assert "git show abc:tox.ini > tox.rung.ini, and uv run tox -c tox.rung.ini" in tox
+    assert own_files.check_command(["clean"]) == "make check"
+    assert "uv run pytest" in own_files.check_command(["test"])
+    note = own_files.kept_targets_note("Makefile", ["test", "clean"])
+    assert note.endswith("of the project: uv run pytest (instead of make test)")
+    moved = own_files.moved_pipeline_note({"dvc.yaml": "dvc.before.yaml"})
+    assert "uv run dvc repro pipeline/dvc.yaml" in moved[0]
+    later = own_files.later_clashes(["Dockerfile", "dvc.yaml", "train.py"], ["tox.ini"])
+    assert later[0].startswith("Dockerfile, dvc.yaml: yours; level 1 brings its own")
+
+
+def test_a_workflow_of_a_name_that_ours_call_makes_room_and_still_runs() -> None:
+    name = ".github/workflows/checks.yml"
+    planned = plan.plan_files({name: b"ours"}, {name: b"theirs"}, [name], ())
+    assert planned.moved == {name: ".github/workflows/checks.before.yml"}
+
+
+def test_a_module_that_hides_one_that_a_project_needs_is_named() -> None:
+    names = ["numpy/__init__.py", "src/polars.py", "typing.py", "mlflow/Dockerfile", "a/yaml.py"]
+    notes = own_files.shadowing_modules(names, {"numpy", "polars", "typing", "mlflow", "yaml"})
+    assert [note.split(",")[0] for note in notes] == [
+        "numpy/__init__.py hides numpy",
+        "src/polars.py hides polars",
+        "typing.py hides typing",
+    ]
+
+
+def test_packages_that_are_not_installed_any_more_are_named() -> None:
+    names = ["src/__init__.py", "src/utils.py", "tests/__init__.py", "one/__init__.py"]
+    notes = own_files.uninstalled_packages(names, ["setup.py"])
+    assert notes[0].startswith("one/, src/: not installed any more")
+    assert own_files.uninstalled_packages(names, []) == []
+
+
+def test_how_to_run_tests_of_their_own_is_told() -> None:
+    excluded = plan.tool_exclusions(["tests/test_a.py", "tests/old/test_b.py"], ["tests/x.py"], "x")
+    notes = own_files.own_tests(excluded["pytest"])
+    assert "uv run pytest -o addopts= tests/old tests/test_a.py runs them" in notes[0]
+    assert own_files.own_tests(["--noconftest"]) == []
+
+
+def test_tests_that_are_a_package_do_not_hide_what_is_installed() -> None:
+    excluded = plan.tool_exclusions(["tests/__init__.py", "joblib.py"], [], "x")
+    assert "--import-mode=importlib" in excluded["pytest"]
