@@ -95,3 +95,33 @@ def test_a_rule_of_problem_that_fails_without_a_column_leaves_the_fault_of_shape
     del row["origin"]
     (fault,) = parts.shape_faults([row], model.request_contract)
     assert parts._value_faults([row], [fault], model) == []
+
+
+def test_whoever_sends_good_rows_waits_for_no_fault_of_others(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What breaks the contract is judged alone, after those that do not have been answered."""
+    parts = module("serving.batcher")
+    log = module("prediction_log").PredictionLog(module("config.delivery").Service(log=""))
+    batcher = parts.Batcher(example, log, max_waiting_rows=1_000, batch_rows=1_000)
+    bad = [flight(seats=801), flight(carrier="??"), flight(flight="many"), {"colour": "red"}]
+    requests = [parts.PendingRequest(str(n), "a", [bad[n % 4]], None) for n in range(60)]
+    requests.insert(30, parts.PendingRequest("good", "b", [flight()], None))
+    kind = type(example.reader)
+    read = kind.read
+    reads = []
+
+    def counted(reader: Any, *rows: Any) -> Any:
+        reads.append(rows)
+        return read(reader, *rows)
+
+    monkeypatch.setattr(kind, "read", counted)
+    (outcome,) = batcher._outcomes(requests, example)
+    assert outcome.request.id == "good"
+    assert len(outcome.result.predictions) == 1
+    assert len(reads) <= 5
+    alone = [batcher.queue.take(1_000) for _ in range(60)]
+    assert all(len(batch) == 1 and batch[0].is_suspect for batch in alone)
+    for (request,) in alone:
+        (outcome,) = batcher._outcomes([request], example)
+        assert outcome.result.faults
