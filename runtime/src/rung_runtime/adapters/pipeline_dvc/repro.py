@@ -7,6 +7,7 @@ import logging
 import sys
 
 ERROR_MARK = "dvc: "
+INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
 STAGE_MARK = "dvc stage: "  # a stage is about to run
 # Their messages: which stage runs, with which command; that the lock file is written; what to do
 # with Git; blank lines.
@@ -40,6 +41,8 @@ def main() -> None:
     except DvcException as error:
         sys.stderr.write(f"{ERROR_MARK}{_with_causes(error)}\n")
         sys.exit(1)
+    except KeyboardInterrupt:  # it reaches `ml run`, too, which says so
+        sys.exit(INTERRUPTED)
 
 
 def _with_causes(error: BaseException | None) -> str:
