@@ -61,6 +61,13 @@ def test_settings_that_mean_the_same_are_no_change(controls: ModuleType) -> None
     assert controls.table([]) == ""
 
 
+def test_where_no_setting_differs_ml_controls_says_so(
+    controls: ModuleType, module: Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module("cli.delivery").show_controls("main")
+    assert capsys.readouterr() == ("", "no setting differs from main\n")
+
+
 def test_each_change_is_shown_before_and_after(controls: ModuleType) -> None:
     before = yaml.safe_load(Path("config/gate.yaml").read_text())["thresholds"]
     metric, value = next(iter(before.items()))

@@ -105,6 +105,8 @@ def show_controls(
     controls = _load("controls")
     if table := controls.table(controls.compared(base, head or None).changes):
         typer.echo(table)
+    else:
+        typer.echo(f"no setting differs from {base}", err=True)
 
 
 def _measure_again() -> None:
