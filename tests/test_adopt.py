@@ -79,8 +79,10 @@ def rung(adoptions: Path, released: Path) -> Callable[..., Done]:
     """Adopt, as somebody whom Git knows, with the template's first version."""
 
     def rung(folder: Path, *args: str, first: str = "", **env: str) -> Done:
-        said = ("adopt", folder.name, "--template", str(released), "--to", "v1.0.0", *args)
-        return run(*STRICT, *said, cwd=folder.parent, home=adoptions / "home", first=first, **env)
+        arguments = ("adopt", folder.name, "--template", str(released), "--to", "v1.0.0", *args)
+        return run(
+            *STRICT, *arguments, cwd=folder.parent, home=adoptions / "home", first=first, **env
+        )
 
     return rung
 
@@ -94,7 +96,8 @@ def adopted(
     def adopted(kind: str) -> tuple[Path, Path, str]:
         name = kind.replace(" ", "-")
         folder = adoptions / name
-        before, after = folder / "before" / name, folder / "after" / name
+        before = folder / "before" / name
+        after = folder / "after" / name
         with FileLock(adoptions / f"lock-{name}"):
             if not (folder / "report").exists():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -156,7 +159,8 @@ def test_every_byte_that_was_there_is_in_history_and_where_it_was(
     adopted: Adopted, kind: str
 ) -> None:
     before, after, _ = adopted(kind)
-    had, has = blobs(before, "HEAD"), blobs(after, "rung-adopt")
+    had = blobs(before, "HEAD")
+    has = blobs(after, "rung-adopt")
     reachable = git(after, "rev-list", "--objects", "rung-adopt").split()
     assert set(had.values()) <= set(reachable)
     for name, blob in had.items():
@@ -265,9 +269,9 @@ def test_requirements_are_carried_and_locked(adopted: Adopted, kind: str) -> Non
     _, after, report = adopted(kind)
     made = tomllib.loads((after / "pyproject.toml").read_text())
     listed = made["dependency-groups"].get("adopted", [])
-    assert {Requirement(one).name for one in listed} == KINDS[kind].carried
+    assert {Requirement(entry).name for entry in listed} == KINDS[kind].carried
     assert ("adopted" in made["tool"]["uv"]["default-groups"]) == bool(listed)
-    locked = {one["name"] for one in tomllib.loads((after / "uv.lock").read_text())["package"]}
+    locked = {entry["name"] for entry in tomllib.loads((after / "uv.lock").read_text())["package"]}
     assert KINDS[kind].carried <= locked
     if kind == "scripts":
         assert "scikit-learn==1.0.2 (requirements.txt): conflicts with" in report
@@ -530,7 +534,8 @@ def test_a_failure_leaves_all_as_it_was(
 
 
 def test_without_git_a_failure_takes_back_what_was_written(tmp_path: Path) -> None:
-    folder, render = tmp_path / "it", tmp_path / "render"
+    folder = tmp_path / "it"
+    render = tmp_path / "render"
     repositories.no_git(folder)
     before = content(folder)
     (render / "new/deep").mkdir(parents=True)
@@ -599,14 +604,15 @@ def test_git_leaves_the_line_ends_of_any_name_alone(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitattributes").write_text("* text=auto eol=lf\n" + keep_line_ends(wanted))
     for name in wanted:
-        said = git(tmp_path, "-c", "core.quotePath=false", "check-attr", "-z", "text", name)
-        assert said.split("\0")[2] == "unset", name
+        attributes = git(tmp_path, "-c", "core.quotePath=false", "check-attr", "-z", "text", name)
+        assert attributes.split("\0")[2] == "unset", name
     for name in ("stir.txt", "deep/a b.txt"):
         assert git(tmp_path, "check-attr", "-z", "text", name).split("\0")[2] == "auto", name
 
 
 def test_an_orphan_and_a_repository_meet_in_one_commit(tmp_path: Path) -> None:
-    repository, render = tmp_path / "repository", tmp_path / "render"
+    repository = tmp_path / "repository"
+    render = tmp_path / "render"
     repositories.commit(repository, "mine", {"a": "mine\n", "b": "mine\n", "c": "mine\n"})
     git(repository, "config", "user.name", "Test")
     git(repository, "config", "user.email", "test@example.invalid")
