@@ -69,9 +69,9 @@ def hostile(tmp_path: Path) -> Path:
 def test_looking_at_a_repository_runs_nothing_that_its_settings_name(hostile: Path) -> None:
     # A file that only its filter could compare is taken for a change.
     with untrusted_git_config(hostile), suppress(UsageError):
-        found = repository.inspect(hostile)
-        found.crlf_files()
-        found.read("a.txt")
+        inspected = repository.inspect(hostile)
+        inspected.crlf_files()
+        inspected.read("a.txt")
     assert [path.name for path in hostile.parent.glob("ran-*")] == []
 
 
@@ -92,7 +92,8 @@ SECRET = "top secret, stored elsewhere"  # pragma: allowlist secret
     "name", ["README.md", "setup.py", "setup.cfg", "requirements.txt", "environment.yml", "a.ipynb"]
 )
 def test_a_link_that_leads_out_of_a_repository_is_not_followed(tmp_path: Path, name: str) -> None:
-    outside, folder = tmp_path / "outside", tmp_path / "inside"
+    outside = tmp_path / "outside"
+    folder = tmp_path / "inside"
     contents = {
         "README.md": f"# {SECRET}\n\n{SECRET}.\n",
         "setup.py": f"setup(name='{SECRET}', install_requires=['secret'])\n",
@@ -117,7 +118,7 @@ def test_an_include_that_leads_out_of_a_repository_is_named_and_not_read(
 ) -> None:
     write(tmp_path, {"more.txt": "secret<2\n", "inside/requirements.txt": f"{line}\nsecret\n"})
     collected = requirements.collect(tmp_path / "inside", ["requirements.txt"])
-    assert [str(one) for one in collected.by_name.values()] == ["secret"]
+    assert [str(requirement) for requirement in collected.by_name.values()] == ["secret"]
     assert "more.txt: is outside of the repository, and was not read" in " ".join(collected.notes)
 
 
@@ -125,9 +126,9 @@ def test_a_table_that_is_a_link_out_of_a_repository_is_named_and_not_read(tmp_pa
     write(tmp_path, {"a.csv": "x,y\n1,2\n", "inside/b.csv": "x\n"})
     (tmp_path / "inside/a.csv").symlink_to("../a.csv")
     (tmp_path / "inside/c.csv").symlink_to("b.csv")
-    found = repository.inspect(tmp_path / "inside")
-    assert found.tables == ["b.csv", "c.csv"]
-    assert found.linked_tables == ["a.csv"]
+    inspected = repository.inspect(tmp_path / "inside")
+    assert inspected.tables == ["b.csv", "c.csv"]
+    assert inspected.linked_tables == ["a.csv"]
 
 
 # --- requirements ---------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_requirements_below_the_top_are_carried_or_named(tmp_path: Path) -> None
     }
     write(tmp_path, files)
     collected = requirements.collect(tmp_path, [*files])
-    assert {str(one) for one in collected.by_name.values()} == {
+    assert {str(requirement) for requirement in collected.by_name.values()} == {
         "pandas<3,==1.5.3",
         "hypothesis",
         "gunicorn",
@@ -231,7 +232,7 @@ def test_an_index_is_carried_without_its_password(tmp_path: Path) -> None:
     uv = tomlkit.parse(text).unwrap()["tool"]["uv"]
     assert uv["find-links"] == ["https://b.example.invalid/wheels.html"]
     assert {"name": "a-example-invalid", "url": "https://a.example.invalid/simple"} in uv["index"]
-    assert {"c-example-invalid"} == {one["name"] for one in uv["index"] if one.get("default")}
+    assert {"c-example-invalid"} == {entry["name"] for entry in uv["index"] if entry.get("default")}
     assert "word" not in text
 
 
@@ -319,7 +320,10 @@ def resolved(folder: Path, *lines: str, **options: object) -> resolve.Resolution
 
 def test_a_version_that_conda_pinned_does_not_become_cuda(index: Path, tmp_path: Path) -> None:
     done = resolved(tmp_path / "x", "torch==1.9.*", "xgboost==1.5", "plain", "lightning==1.0")
-    assert [str(one) for one in done.choice.requirements] == ["xgboost>=1.5", "plain"]
+    assert [str(requirement) for requirement in done.choice.requirements] == [
+        "xgboost>=1.5",
+        "plain",
+    ]
     assert {item.requirement.name for item in done.choice.unresolved} == {"torch", "lightning"}
     assert "brings CUDA" in done.choice.unresolved[0].reason
     assert "cudnn" not in done.lock.decode()
@@ -330,9 +334,12 @@ def test_cuda_that_pip_would_have_installed_stays_and_condas_is_not_added(
     index: Path, tmp_path: Path
 ) -> None:
     as_it_is = resolved(tmp_path / "pip", "torch>=2", "plain")
-    assert [str(one) for one in as_it_is.choice.requirements] == ["torch>=2", "plain"]
+    assert [str(requirement) for requirement in as_it_is.choice.requirements] == [
+        "torch>=2",
+        "plain",
+    ]
     of_conda = resolved(tmp_path / "conda", "torch>=2", "plain", without_cuda={"torch"})
-    assert [str(one) for one in of_conda.choice.requirements] == ["plain"]
+    assert [str(requirement) for requirement in of_conda.choice.requirements] == ["plain"]
     assert "nvidia" not in of_conda.lock.decode()
 
 
@@ -340,7 +347,7 @@ def test_an_index_that_cannot_be_read_is_named_with_uvs_reason(index: Path, tmp_
     closed = PackageIndex("extra", "http://127.0.0.1:9/simple", "requirements.txt")
     page = PackageIndex("find-links", "http://127.0.0.1:9/wheels", "requirements.txt")
     done = resolved(tmp_path / "x", "plain", indexes=[closed, page])
-    assert [str(one) for one in done.choice.requirements] == ["plain"]
+    assert [str(requirement) for requirement in done.choice.requirements] == ["plain"]
     assert len(done.changes) == 2
     assert "Connection refused" in done.changes[0]
     assert "127.0.0.1:9" not in done.pyproject
@@ -359,7 +366,7 @@ def test_a_package_is_not_built_where_nothing_may_run(index: Path, tmp_path: Pat
     (index / "source/index.html").write_text('<a href="source-1.0.tar.gz">source-1.0.tar.gz</a>')
     (index / "source/source-1.0.tar.gz").write_bytes(b"not even an archive")
     done = resolved(tmp_path / "x", "source", "plain", may_build=False)
-    assert [str(one) for one in done.choice.requirements] == ["plain"]
+    assert [str(requirement) for requirement in done.choice.requirements] == ["plain"]
     assert done.choice.unresolved[0].reason == "no wheel of it is compatible with the others"
 
 
