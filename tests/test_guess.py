@@ -80,12 +80,12 @@ def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
         "print 1",
     ]
     write(tmp_path, {"a.ipynb": notebook(*cells), "broken.ipynb": "{", "empty.ipynb": "[]"})
-    found = [*notebooks.parse_code(tmp_path, ["a.ipynb", "broken.ipynb", "empty.ipynb"])]
-    assert [one.cell for one in found] == [3, 4]  # print 1 is Python 2
+    parsed = [*notebooks.parse_code(tmp_path, ["a.ipynb", "broken.ipynb", "empty.ipynb"])]
+    assert [cell.cell for cell in parsed] == [3, 4]  # print 1 is Python 2
 
 
 @pytest.mark.parametrize(
-    ("said", "standard"),
+    ("constraint", "standard"),
     {
         "^1.2.3": ">=1.2.3,<2",
         "^0.2": ">=0.2,<0.3",
@@ -99,8 +99,8 @@ def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
         "~=1.4": "~=1.4",
     }.items(),
 )
-def test_a_version_of_poetry_is_one_of_the_standard(said: str, standard: str) -> None:
-    assert requirements.standard_constraint(said) == standard
+def test_a_version_of_poetry_is_one_of_the_standard(constraint: str, standard: str) -> None:
+    assert requirements.standard_constraint(constraint) == standard
 
 
 REQUIREMENTS = {
@@ -119,9 +119,9 @@ REQUIREMENTS = {
 def test_a_line_of_pip_is_carried(line: str, encoding: str, tmp_path: Path) -> None:
     lines = f"-e .\n{line}\n--index-url https://example.invalid\n".replace("\n", "\r\n")
     write(tmp_path, {"requirements.txt": lines.encode(encoding)})
-    found = requirements.collect(tmp_path, ["requirements.txt"])
-    assert [str(one) for one in found.by_name.values()] == [REQUIREMENTS[line]]
-    assert [index.url for index in found.indexes] == ["https://example.invalid"]
+    collected = requirements.collect(tmp_path, ["requirements.txt"])
+    assert [str(requirement) for requirement in collected.by_name.values()] == [REQUIREMENTS[line]]
+    assert [index.url for index in collected.indexes] == ["https://example.invalid"]
 
 
 def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_each_kind_of_file_is_read_and_the_stricter_of_two_is_carried(tmp_path: 
         '[tool.poetry.group.x.dependencies]\npoetry_one = {git = "https://example.invalid/x"}\n',
     }
     write(tmp_path, dict(files))
-    found = requirements.collect(tmp_path, [*files], {"conda_one"})
-    assert {str(one) for one in found.by_name.values()} == {
+    collected = requirements.collect(tmp_path, [*files], {"conda_one"})
+    assert {str(requirement) for requirement in collected.by_name.values()} == {
         *("pip_one==1", "setup_one>=1", "setup_two", "cfg_one", "pandas>=2", "conda_one==1.2.*"),
         *("torch", "plotly==1.3", "pip_two~=2.0", "pipenv_one[x]~=1.0", "project_one", "group_one"),
         "poetry_one @ git+https://example.invalid/x",
     }
-    assert found.notes == ["Pipfile: local is a local file, and was not adopted"]
+    assert collected.notes == ["Pipfile: local is a local file, and was not adopted"]
 
 
 @pytest.mark.parametrize(
@@ -163,11 +163,11 @@ def test_what_cannot_go_together_is_known(theirs: str, ours: str, may: bool) -> 
 
 
 def test_a_requirement_is_loosened_step_by_step() -> None:
-    asked = Requirement("a[x]==1.2.*,>1.1,<2; python_version > '3'")
+    requirement = Requirement("a[x]==1.2.*,>1.1,<2; python_version > '3'")
     marker = '; python_version > "3"'
-    said = [f"a[x]<2,==1.2.*,>1.1{marker}", f"a[x]>1.1,>=1.2{marker}", f"a[x]{marker}"]
-    assert [str(one) for one in resolve.relaxed_variants(asked)] == said
-    assert [str(one) for one in resolve.relaxed_variants(Requirement("a"))] == ["a"]
+    variants = [f"a[x]<2,==1.2.*,>1.1{marker}", f"a[x]>1.1,>=1.2{marker}", f"a[x]{marker}"]
+    assert [str(variant) for variant in resolve.relaxed_variants(requirement)] == variants
+    assert [str(variant) for variant in resolve.relaxed_variants(Requirement("a"))] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_requirement_is_loosened_step_by_step() -> None:
 )
 def test_a_package_has_a_name_that_is_free(name: str, package: str, tmp_path: Path) -> None:
     files = ["src/there/__init__.py"]
-    asked = Guess(name, "it says so")
-    assert detect.package_name(asked, tmp_path, files, {"numpy", "src"}).value == package
+    guess = Guess(name, "it says so")
+    assert detect.package_name(guess, tmp_path, files, {"numpy", "src"}).value == package
 
 
 @pytest.mark.parametrize(
@@ -276,10 +276,11 @@ def test_folders_that_hold_nothing_of_ours_are_left_out_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "old"), {">=3.8": True, "^3.9": True, "3.12": False, ">=3.11,<3.14": False}.items()
+    ("constraint", "old"),
+    {">=3.8": True, "^3.9": True, "3.12": False, ">=3.11,<3.14": False}.items(),
 )
-def test_a_python_that_is_too_old_is_known(said: str, old: bool) -> None:
-    assert detect.is_too_old(said) is old
+def test_a_python_that_is_too_old_is_known(constraint: str, old: bool) -> None:
+    assert detect.is_too_old(constraint) is old
 
 
 def test_a_file_that_is_named_goes_before_others(
