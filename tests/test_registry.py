@@ -913,6 +913,36 @@ def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
     assert not list((at.path / "to").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", "mine"),
+        ("problem/mine.py", "mine"),
+        ("gate.json", "edited by hand"),
+        ("manifest.json", '{"name": "My web app", "icons": []}'),
+        ("manifest.json", "not even JSON"),
+    ],
+)
+def test_a_folder_with_what_no_package_brought_is_not_replaced(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    registry = importlib.import_module("rung_runtime.registry")
+    folder = tmp_path / "folder"
+    registry.require_replaceable(folder)
+    folder.mkdir()
+    registry.require_replaceable(folder)
+    shutil.rmtree(folder)
+    package(folder, 1)
+    registry.require_replaceable(folder)
+    (folder / name).write_text(content)
+    with pytest.raises(UsageError, match="name another folder"):
+        registry.require_replaceable(folder)
+    (tmp_path / "link").symlink_to(folder)
+    for other in (tmp_path / "link", folder / name):
+        with pytest.raises(UsageError, match="is a file or a link"):
+            registry.require_replaceable(other)
+
+
 def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
     at, registry, version, evil = forged(place)
     # It would be imported in the place of problem/features.py.

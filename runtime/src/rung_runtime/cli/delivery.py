@@ -168,9 +168,7 @@ def fetch(
     """Download a package from the registry, and verify it."""
     registry = _load("registry")
     folder = START / to
-    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not empty and not (folder / "manifest.json").is_file():
-        raise UsageError(f"{folder} is not a package, and would be replaced: name another folder")
+    registry.require_replaceable(folder)
     typer.echo(registry.fetch_version(registry.find(version), folder))
 
 

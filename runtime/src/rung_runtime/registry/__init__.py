@@ -14,7 +14,7 @@ from .champion import (
     refresh_champion_pointer,
     require_expected,
 )
-from .download import staged_download
+from .download import require_replaceable, staged_download
 from .fetch import fetch_version
 from .interface import Conflict, EnsureLease, Registry, Version
 from .listing import print_versions
@@ -50,6 +50,7 @@ __all__ = [
     "refresh_champion_pointer",
     "register",
     "require_expected",
+    "require_replaceable",
     "rollback",
     "staged_download",
 ]

@@ -33,6 +33,34 @@ def download(version: Version, to: Path) -> None:
         new.rename(to)
 
 
+def require_replaceable(folder: Path) -> None:
+    """Check that a download into a folder would delete nothing but an unchanged package.
+
+    Raises:
+        UsageError: It is a file or a link, or has files that no package brought.
+    """
+    from ..model_package import MANIFEST, verified_manifest
+
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise UsageError(f"{folder} is a file or a link, and would be replaced: name a folder")
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    if not paths:
+        return
+    try:
+        expected = {*verified_manifest(folder)["files"], MANIFEST}
+    except UsageError:
+        reason = "is not a package, or is one that was changed"
+        raise UsageError(f"{folder} {reason}, and would be replaced: name another folder") from None
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    if others := sorted(names - expected):
+        raise UsageError(
+            f"{folder} has {others[0]}, which is not part of the package there and would be "
+            "deleted: name another folder"
+        )
+
+
 @contextmanager
 def staged_download(to: Path, version: Version) -> Iterator[Path]:
     """Yield a folder to download a package into; it then replaces `to` if it is whole.
