@@ -401,6 +401,35 @@ def test_a_persons_git_settings_cost_no_line(
     assert "# All that a person runs." in (project / "Makefile").read_text()
 
 
+def test_a_persons_home_does_not_decide_what_an_update_merges(
+    rung: Callable[..., Made], project: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    (home / "ignored").write_text("Makefile\n*.csv\ntox.ini\n")
+    (home / "attributes").write_text("*.csv filter=missing\n")
+    for folder in ("templates/hooks", "templates/info", "hooks"):
+        (home / folder).mkdir(parents=True)
+    (home / "templates/info/exclude").write_text("README.md\nconfig/\n")
+    for hook in ("templates/hooks/prepare-commit-msg", "hooks/prepare-commit-msg"):
+        (home / hook).write_text("#!/bin/sh\nexit 1\n")
+        (home / hook).chmod(0o755)
+    with (home / ".gitconfig").open("a") as file:
+        file.write('[filter "missing"]\nclean = not-installed\nrequired = true\n')
+        file.write("[core]\nexcludesFile = ~/ignored\nattributesFile = ~/attributes\n")
+        file.write("hooksPath = ~/hooks\n[init]\ntemplateDir = ~/templates\n")
+        file.write("[commit]\ngpgSign = true\n[user]\nsigningKey = nobody\n")
+    with (project / "Makefile").open("a") as file:
+        file.write("\n# mine\n")
+    commit(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 0, done.stderr
+    assert "# mine" in (project / "Makefile").read_text()
+    assert "# All that a person runs." in (project / "Makefile").read_text()
+    assert "# These are the same checks" in (project / "tox.ini").read_text()
+    changed = set(git(project, "diff", "--name-only", "HEAD").split())
+    assert changed == {".copier-answers.yml", "Makefile", "tox.ini"}
+
+
 def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     rung: Callable[..., Made], project: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +22,9 @@ from .template import (
     parse_answers,
     resolve_version,
 )
+
+COMMANDS = ("new", "adopt", "update", "up", "add")
+SYNONYMS = {"init": "new", "create": "new", "upgrade": "update"}
 
 
 class Rung(cli.Application):
@@ -59,11 +65,15 @@ class VersionCommand(AnswersCommand):
     )
 
     def resolve_template(self) -> Template:
-        """Return the template to copy from."""
+        """Return the template to copy from.
+
+        Raises:
+            UsageError: There is no such template, or it has no such version.
+        """
         if self.template:
             return resolve_version(normalize_url(self.template), self.ref)
         bundled = bundled_template()
-        return resolve_version(bundled.url, self.ref) if self.ref else bundled
+        return resolve_version(bundled.url, self.ref) if self.ref is not None else bundled
 
 
 @Rung.subcommand("new")
@@ -160,6 +170,7 @@ class Up(AnswersCommand):
     DESCRIPTION = "Raise a project's level by one: what it adds and needs, its checks"
 
     yes = cli.Flag("--yes", help="Do not ask for confirmation")
+    defaults = cli.Flag("--defaults", help="Ask nothing: accept what it shows")
 
     def main(self, folder: str = ".") -> int:
         """Raise the level of the project in FOLDER, by default the current one."""
@@ -167,7 +178,7 @@ class Up(AnswersCommand):
         def command() -> None:
             from .up import up
 
-            up(find_project(Path(folder)), self.data, yes=self.yes)
+            up(find_project(Path(folder)), self.data, yes=self.yes or self.defaults)
 
         return exit_code(command)
 
@@ -199,6 +210,23 @@ def find_project(folder: Path) -> Path:
     return Path(git(folder, "rev-parse", "--show-toplevel"))
 
 
+def check_command(arguments: Sequence[str]) -> None:
+    """Check that there is the command that the command line names.
+
+    Raises:
+        UsageError: There is not; the message names the one that was probably meant.
+    """
+    word = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if word is None or word in COMMANDS or "--completions" in arguments:
+        return
+    close = difflib.get_close_matches(word.lower(), [*COMMANDS, *SYNONYMS], n=1)
+    meant = SYNONYMS.get(close[0], close[0]) if close else None
+    hint = f"`rung {meant}` is probably meant" if meant else f"use one of {', '.join(COMMANDS)}"
+    raise UsageError(f"there is no command {word}: {hint}")
+
+
 def main() -> None:
     """Run the command."""
+    if code := exit_code(lambda: check_command(sys.argv[1:])):
+        sys.exit(code)
     Rung.run()

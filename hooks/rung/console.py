@@ -12,6 +12,7 @@ from typing import Any
 from plumbum import ProcessExecutionError, local
 
 from .exceptions import RungError, UsageError
+from .process import failure_reason
 
 # A Git hook sets these for the repository that it belongs to.
 GIT_HOOK_VARIABLES = (
@@ -55,6 +56,11 @@ def confirm() -> bool:
         raise UsageError("there is no terminal to ask in: add --yes") from None
 
 
+def print_error(message: object) -> None:
+    """Print why a command ends; a reason of several lines starts on a line of its own."""
+    print(f"rung: {message}.".replace(": \n", ":\n"), file=sys.stderr)
+
+
 def exit_code(command: Callable[[], Any]) -> int:
     """Run a command, print the error that stops it, and return its exit code."""
     for name in [name for name in os.environ if name.startswith(GIT_HOOK_VARIABLES)]:
@@ -65,16 +71,15 @@ def exit_code(command: Callable[[], Any]) -> int:
     try:
         return int(command() or 0)
     except RungError as error:
-        print(f"rung: {error}.", file=sys.stderr)
+        print_error(error)
         return error.exit_code
-    except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.filename else error
-        print(f"rung: {reason}.", file=sys.stderr)
+    except ProcessExecutionError as error:  # an OSError, of a program that Copier has started
+        reason = failure_reason(error.stderr or error.stdout) or f"exit code {error.retcode}"
+        print_error(f"{Path(error.argv[0]).name}: {reason}")
         return UsageError.exit_code
-    except ProcessExecutionError as error:  # of a program that Copier has started
-        lines = (error.stderr or error.stdout).strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {error.retcode}"
-        print(f"rung: {Path(error.argv[0]).name}: {reason}.", file=sys.stderr)
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print_error(reason)
         return UsageError.exit_code
     except KeyboardInterrupt:
         print("\nrung: interrupted.", file=sys.stderr)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from plumbum import local
 
+from .console import echo
 from .exceptions import UsageError
 from .process import run
 
-# A person's settings must not decide whether a patch applies, or which bytes are in it. Copier
-# depends on Git for both, so these are set in the environment.
+# A person's settings must not decide whether a patch applies, which bytes are in it, or which files
+# of a render exist. Copier depends on Git for all of that, so these are set in the environment.
 PINNED_CONFIG = {
     "apply.whitespace": "nowarn",
     "apply.ignoreWhitespace": "no",
+    "core.attributesFile": os.devnull,  # such as filters whose program is missing
     "core.autocrlf": "false",
+    "core.excludesFile": os.devnull,
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,  # a team's hooks must not change what is committed
     "core.safecrlf": "false",
     "core.quotePath": "true",  # Copier reads names as Git quotes them
     "diff.noprefix": "false",
@@ -36,7 +42,11 @@ UNTRUSTED_VARIABLES = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
 }
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # a team's hooks must not change what is committed
+# Neither a person's templates of repositories nor what all users of a machine share.
+PINNED_VARIABLES = {"GIT_TEMPLATE_DIR": "", "GIT_ATTR_NOSYSTEM": "1"}
+NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
+# With these, Git cannot read a repository at all: that is no answer to what it was asked.
+UNREADABLE = ("bad config", "bad numeric config", "bad boolean config", "unable to access")
 IN_PROGRESS = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
 
 
@@ -80,24 +90,59 @@ def git(
 
 
 def git_succeeds(folder: Path, *args: str | Path) -> bool:
-    """Check whether a git command ends with exit code 0."""
-    return run(["git", *map(str, args)], folder).succeeded
+    """Check whether a git command ends with exit code 0.
+
+    Raises:
+        UsageError: Git cannot read the repository or its own settings, so this is not an answer.
+    """
+    result = run(["git", *map(str, args)], folder, env={"LC_ALL": "C"})
+    if result.succeeded:
+        return True
+    if "dubious ownership" in result.error_text:
+        trusted = re.search(r"safe\.directory '?([^'\n]+)", result.error_text)
+        repository = trusted[1] if trusted else folder
+        raise UsageError(
+            f"Git does not trust {repository}, which belongs to another user. "
+            f"Run: git config --global --add safe.directory {repository}"
+        )
+    if any(words in result.error_text for words in UNREADABLE):
+        raise UsageError(f"Git cannot read its settings: {result.reason}")
+    return False
 
 
 def has_commit(folder: Path) -> bool:
     """Check whether a repository has a commit.
 
     Raises:
-        UsageError: Git refuses to read the repository, as it belongs to another user.
+        UsageError: Git cannot read the repository.
     """
-    command = ["git", "rev-parse", "-q", "--verify", "HEAD"]
-    result = run(command, folder, env={"LC_ALL": "C"})
-    if not result.succeeded and "dubious ownership" in result.error_text:
-        raise UsageError(
-            f"Git does not trust {folder}, which belongs to another user. "
-            f"Run: git config --global --add safe.directory {folder}"
-        )
-    return result.succeeded
+    return git_succeeds(folder, "rev-parse", "-q", "--verify", "HEAD")
+
+
+def commit(folder: Path, message: str, *args: str | Path) -> None:
+    """Commit for a person: without their hooks, and unsigned if Git cannot sign.
+
+    Args:
+        folder: The repository.
+        message: The commit message.
+        args: More arguments of `git commit`.
+
+    Raises:
+        UsageError: It failed; the message has Git's own reason.
+    """
+    command = (*NO_HOOKS, "commit", "--quiet", "--no-verify", "-m", message)
+    try:
+        git(folder, *command, *args)
+    except UsageError as error:
+        if git_setting(folder, "commit.gpgSign") != "true":
+            raise
+        git(folder, *command, "--no-gpg-sign", *args)
+        echo(f"The commit “{message}” is not signed: {error}.")
+
+
+def git_setting(folder: Path, key: str) -> str:
+    """Return a boolean setting of Git's as "true" or "false", or nothing if it is not set."""
+    return run(["git", "config", "--type=bool", key], folder).text.strip()
 
 
 def merge_in_progress(folder: Path) -> bool:
@@ -124,7 +169,7 @@ def write_blob(repository: Path, content: bytes) -> str:
 @contextmanager
 def pinned_git_config() -> Iterator[None]:
     """Give every Git that starts in this context the settings of `PINNED_CONFIG`."""
-    with git_config(PINNED_CONFIG):
+    with git_config(PINNED_CONFIG), local.env(**PINNED_VARIABLES):
         yield
 
 

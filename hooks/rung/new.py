@@ -10,10 +10,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from . import post_gen, pre_gen
+from . import lock, post_gen, pre_gen
 from .console import echo
 from .exceptions import RefusedError
-from .process import run
 from .template import ANSWERS, Template, render
 
 
@@ -36,11 +35,8 @@ def new(folder: Path, template: Template, data: Mapping[str, Any], *, ask: bool)
     with all_or_nothing(folder) as stage:
         answers = render(template, stage, data, ask=ask, likely=likely_answers(folder))
         # What fails most often, as it needs the network, comes before the project is in its place.
-        locked = run(["uv", "lock", "--quiet"], stage, output="shown")
-        if not locked.succeeded:
-            raise RefusedError(
-                f"uv lock ended with exit code {locked.returncode} (see above); nothing was created"
-            )
+        if reason := lock.lock_elsewhere(stage):
+            raise RefusedError(f"uv lock failed, and nothing was created: {reason}")
         move_into_place(stage, folder)
         post_gen.setup(folder)
     echo(f"""
@@ -52,6 +48,8 @@ def new(folder: Path, template: Template, data: Mapping[str, Any], *, ask: bool)
   make check                                lint, types, tests and controls""")
     if not (folder / ".git").exists():
         echo("\nIt is inside another repository: hooks and commits are left to that one.")
+    if settings := lock.personal_settings(folder):
+        echo(f"\n{settings}")
     if template.commit is None:
         echo("\nIt came from a package: the first `rung update` needs --template URL.")
 

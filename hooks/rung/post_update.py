@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
+from . import lock
 from .console import echo, exit_code
 from .exceptions import RefusedError
 from .git import git, split_nul
@@ -23,6 +24,7 @@ CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
 # Levels above 0 also do what their pipelines would do, with a registry of their own.
 REHEARSAL = ("ml run", "ml register", "ml deploy --target local/staging")
 TIDY_IMPORTS = ("ruff check --quiet --select I --fix", "ruff format --quiet")
+TO_FINISH = "Fix it, then run `rung update --continue`"
 SHOWN_LINES = 15  # of what a failed check prints
 CONFLICT_MARKERS = (b"<<<<<<< ", b">>>>>>> ")
 
@@ -59,8 +61,10 @@ def check(project: Path, rewritten: Iterable[str] = ()) -> None:
     """
     if conflicts := find_conflicts(project):
         raise RefusedError(f"unresolved conflicts in {', '.join(conflicts)}: resolve them first")
-    if not run(["uv", "lock", "--quiet"], project, output="shown").succeeded:
-        raise RefusedError("uv finds no compatible versions (see above)")
+    if reason := lock.lock(project):
+        raise RefusedError(f"uv lock failed: {reason}\n{TO_FINISH}")
+    if settings := lock.personal_settings(project):
+        raise RefusedError(f"{settings}\n{TO_FINISH}")
     echo("uv lock … passed")
     if files := [name for name in rewritten if (project / name).is_file()]:
         for command in TIDY_IMPORTS:
@@ -117,7 +121,7 @@ def run_checks(
             echo("".join(f"  {line}\n" for line in lines))
     if failed:
         verdict = f"{', '.join(failed)} failed in {project}"
-        raise RefusedError(f"{verdict}. Fix it, then run `rung update --continue`")
+        raise RefusedError(f"{verdict}. {TO_FINISH}")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .console import exit_code, shorten
+from .console import bullets, exit_code, shorten
 from .exceptions import UsageError
 from .git import git, git_succeeds, has_commit, merge_in_progress, split_nul
+from .pre_gen import surrounding_problems
 from .template import ANSWERS, Template, history, read_answers
 
 RECORD_FOLDER = "rung"  # in the Git directory
@@ -54,6 +55,10 @@ def check(project: Path) -> dict[str, Any]:
     if Path(git(project, "rev-parse", "--show-toplevel")).resolve() != project.resolve():
         raise UsageError(
             f"{project} is inside another repository: only a repository of its own can be updated"
+        )
+    if problems := surrounding_problems(project):
+        raise UsageError(
+            f"{project} cannot be updated yet:{bullets(problems)}\nNothing was changed"
         )
     if merge_in_progress(project):
         raise UsageError(f"{project} is in the middle of a merge or rebase: finish or abort it")

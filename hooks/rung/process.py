@@ -19,6 +19,24 @@ STDERR: dict[Output, int | None] = {
     "merged": subprocess.STDOUT,
     "shown": None,
 }
+MAX_REASON_LINES = 12
+# The Makefile of a project hides the same.
+PERSONAL_VARIABLES = (
+    "VIRTUAL_ENV",
+    "UV_EXCLUDE_NEWER",
+    "UV_FORK_STRATEGY",
+    "UV_PRERELEASE",
+    "UV_PROJECT",
+    "UV_RESOLUTION",
+    "UV_WORKING_DIR",
+)
+# Where systems keep the certificates that they trust.
+CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +64,36 @@ class CompletedCommand:
 
     @property
     def reason(self) -> str:
-        """The last line that was printed, of standard error if it has any; else the exit code."""
-        lines = (self.error_text or self.text).strip().splitlines()
-        return lines[-1] if lines else f"exit code {self.returncode}"
+        """Why it failed: what was printed, of standard error if it has any; else the exit code."""
+        return failure_reason(self.error_text or self.text) or f"exit code {self.returncode}"
+
+
+def failure_reason(output: str) -> str:
+    """Return what a program says of its failure, for the end of a sentence.
+
+    The last line alone is seldom the cause, so all of them are kept, each on a line of its own.
+    """
+    lines = [line.rstrip() for line in output.strip().rstrip(".").splitlines() if line.strip()]
+    if len(lines) > MAX_REASON_LINES:
+        lines = ["…", *lines[-MAX_REASON_LINES:]]
+    if len(lines) < 2:
+        return "".join(lines)
+    return "".join(f"\n  {line}" for line in lines)
 
 
 def is_installed(program: str) -> bool:
     """Check whether a program is on the PATH."""
     return program in local
+
+
+def system_certificates() -> dict[str, str]:
+    """Return what makes uv trust the system's certificates, which may have a company's authority.
+
+    Where there are none, as in a small image, uv keeps those that it brings.
+    """
+    if not any(Path(file).is_file() for file in CERTIFICATES):
+        return {}
+    return {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}  # its name before uv 0.11
 
 
 def run(
@@ -67,8 +107,9 @@ def run(
 ) -> CompletedCommand:
     """Run a command to its end.
 
-    An active virtual environment is hidden from it: a project has its own. If this process is
-    interrupted, so is the command, as Ctrl-C would do it; it may have started others in turn.
+    An active virtual environment is hidden from it, as a project has its own, and so is what would
+    make uv lock something else for this person than for others. If this process is interrupted, so
+    is the command, as Ctrl-C would do it; it may have started others in turn.
 
     Args:
         command: A program and its arguments.
@@ -82,8 +123,10 @@ def run(
     Raises:
         UsageError: The program is not on the PATH.
     """
-    environment = local.env.getdict() | dict(env or {})  # plumbum's, as Copier uses it, too
-    environment.pop("VIRTUAL_ENV", None)
+    environment = local.env.getdict()  # plumbum's, as Copier uses it, too
+    environment = system_certificates() | environment | dict(env or {})
+    for name in PERSONAL_VARIABLES:
+        environment.pop(name, None)
     program, *args = command
     try:
         executable = str(local.which(program))

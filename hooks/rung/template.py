@@ -22,6 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 from .exceptions import UsageError
 from .git import git, git_succeeds, pinned_git_config
+from .process import run
 
 ANSWERS = ".copier-answers.yml"
 PACKAGED = "rung"  # the address in the answers if the template came in a package, which has none
@@ -93,9 +94,12 @@ def resolve_version(url: str, ref: str | None = None) -> Template:
     Raises:
         UsageError: The address cannot be reached, or has no such version.
     """
+    if ref is not None and not ref.strip():
+        raise UsageError("--to is empty: name a tag, branch or commit")
     repository = history(url)
     ref = ref or newest_release(git(repository, "tag", "--list").splitlines()) or "HEAD"
-    if not git_succeeds(repository, "rev-parse", "-q", "--verify", f"{ref}^{{commit}}"):
+    is_range = ref.startswith("^")
+    if is_range or not git_succeeds(repository, "rev-parse", "-q", "--verify", f"{ref}^{{commit}}"):
         raise UsageError(f"{url} has no version {ref}: `git ls-remote {url}` lists them")
     commit = git(repository, "rev-parse", f"{ref}^{{commit}}")
     return Template(url, commit, git(repository, "describe", "--tags", "--always", commit))
@@ -130,8 +134,10 @@ def clone(url: str) -> TemporaryDirectory[str]:
     for prefix, host in {"gh:": "https://github.com/", "gl:": "https://gitlab.com/"}.items():
         address = re.sub(f"^{prefix}/?", host, address)
     folder = TemporaryDirectory(prefix="rung-")
-    command = ("clone", "--quiet", "--bare", "--", address, "template")
-    git(Path(folder.name), *command, env={"GIT_TERMINAL_PROMPT": "0"})
+    command = ("git", "clone", "--quiet", "--bare", "--", address, "template")
+    result = run(command, Path(folder.name), env={"GIT_TERMINAL_PROMPT": "0"})
+    if not result.succeeded:
+        raise UsageError(f"the template {url} cannot be read: {result.reason}")
     return folder
 
 
@@ -259,6 +265,18 @@ def list_files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+class AnswersLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, as a merge may leave it: PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping, whose keys must differ."""
+        names = [str(key.value) for key, _ in node.value]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise ValueError(f"the key {name} is there twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_answers(project: Path) -> dict[str, Any]:
     """Return a project's answers.
 
@@ -267,7 +285,7 @@ def read_answers(project: Path) -> dict[str, Any]:
     """
     file = project / ANSWERS
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = yaml.load(file.read_text("utf-8"), AnswersLoader)
     except FileNotFoundError:
         raise UsageError(
             f"{project} is not a project of this template, as it has no {ANSWERS}: see `rung adopt`"
@@ -307,7 +325,9 @@ def parse_answers(options: list[str], template: Template) -> dict[str, Any]:
         if question.get("multiselect"):
             parts = (part.strip() for part in value.strip("[]").split(","))
             answers[name] = [part for part in parts if part]
-        elif question["type"] == "int" and value.isdecimal():
+        elif question["type"] == "int":
+            if not value.isdecimal():
+                raise UsageError(f"--data {option}: {name} is a whole number")
             answers[name] = int(value)
         else:
             answers[name] = value

@@ -13,7 +13,7 @@ from typing import Any
 from . import imports, moves, post_update, pre_update
 from .console import bullets, echo
 from .exceptions import RefusedError, UsageError
-from .git import git, split_nul
+from .git import commit, git, split_nul
 from .lost_lines import find_lost_lines, read_content
 from .template import (
     ANSWERS,
@@ -332,7 +332,7 @@ def relocate_template(project: Path, answers: dict[str, Any], url: str) -> dict[
     message = f"The template is at {url}"
     try:
         file.write_text("".join(lines), "utf-8")
-        git(project, "commit", "--quiet", "--no-verify", "-m", message, "--", ANSWERS)
+        commit(project, message, "--", ANSWERS)
     except BaseException:
         file.write_text(old_text, "utf-8")
         raise

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from ..console import echo
-from ..git import NO_HOOKS, git, git_succeeds
+from ..git import commit, git, git_succeeds
 from ..process import run
 from ..progress import run_with_progress
 from .plan import Adoption
@@ -73,7 +73,7 @@ def commit_data(folder: Path, table: Path, file: str) -> list[str]:
     else:
         git(folder, "add", "--", table)
     git(folder, "add", "--update")
-    git(folder, *NO_HOOKS, "commit", "--quiet", "--no-verify", "-m", f"Use {file}")
+    commit(folder, f"Use {file}")
     return notes
 
 

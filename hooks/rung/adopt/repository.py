@@ -62,7 +62,7 @@ def inspect(folder: Path) -> Repository:
         raise UsageError(f"{folder} is a project already: `rung update` brings it up to date")
     has_commit(folder)  # raises if Git refuses to read it
     in_git = git_succeeds(folder, "rev-parse", "--is-inside-work-tree")
-    problems = pre_gen.program_problems()
+    problems = [*pre_gen.program_problems(), *pre_gen.surrounding_problems(folder)]
     if in_git or (folder / ".git").exists():
         problems += repository_problems(folder)
     has_environment = "UV_PROJECT_ENVIRONMENT" in os.environ or (folder / "uv.lock").exists()

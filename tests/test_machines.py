@@ -1,0 +1,520 @@
+"""Machines and people's settings as they are: set aside, or told before anything is written.
+
+`make setup` is run in a folder with the Makefile of the template and a uv that does nothing, where
+uv itself does not matter; each case has a fresh home with that one setting.
+"""
+
+from __future__ import annotations
+
+import http.server
+import io
+import re
+import shutil
+import ssl
+import subprocess
+import threading
+import zipfile
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, environment, git, run
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from plumbum import ProcessExecutionError, local
+from rung import UsageError, lock, pre_gen, pre_update
+from rung.adopt import repository
+from rung.cli import COMMANDS, Rung, check_command
+from rung.console import exit_code
+from rung.git import commit as commit_with_rung
+from rung.git import git_succeeds
+from rung.process import run as run_program
+from rung.template import read_answers, resolve_version
+
+IDENTITY = "[user]\nname = Somebody\nemail = some@example.invalid\n"
+NO_UV = """#!/bin/sh
+echo "$*" >>"$HOME/asked"
+case $1 in workspace) exit 2 ;; sync) touch uv.lock ;; esac
+"""
+FILES = [
+    "Makefile",
+    ".gitattributes",
+    ".gitignore",
+    "data/raw/flights.csv",
+    "pyproject.toml",
+    "uv.lock",
+]
+TOY = """\
+[project]
+name = "toy"
+version = "0"
+requires-python = ">=3.11"
+dependencies = {dependencies}
+[tool.uv]
+package = false
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return the home of somebody whom Git knows, with a uv that does nothing in bin/."""
+    home = tmp_path / "home"
+    for folder in ("bin", "hooks", "templates/hooks", "templates/info"):
+        (home / folder).mkdir(parents=True)
+    (home / ".gitconfig").write_text(IDENTITY)
+    (home / "bin/uv").write_text(NO_UV)
+    (home / "bin/uv").chmod(0o755)
+    return home
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a folder with the Makefile of a project, and a file of each kind."""
+    project = tmp_path / "project"
+    (project / "data/raw").mkdir(parents=True)
+    shutil.copy(ROOT / "template/Makefile", project)
+    shutil.copy(ROOT / "template/.gitignore", project)
+    shutil.copy(ROOT / "template/.gitattributes", project)
+    (project / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
+    (project / "data/raw/flights.csv").write_text("a,b\n1,2\n")
+    return project
+
+
+def setup(project: Path, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return run("make", "setup", cwd=project, home=home, first=str(home / "bin"), **more)
+
+
+def refusing(hook: Path) -> None:
+    """Write a hook that refuses every commit."""
+    hook.write_text("#!/bin/sh\necho 'no ticket in the message' >&2\nexit 1\n")
+    hook.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        "[core]\nexcludesFile = ~/ignored\n",
+        "[core]\nhooksPath = ~/hooks\n",
+        "[init]\ntemplateDir = ~/templates\ndefaultBranch = trunk\n",
+        '[core]\nattributesFile = ~/attributes\n[filter "lfs"]\nclean = git-lfs-is-missing\n'
+        "required = true\n",
+        "[core]\nautocrlf = true\nsafecrlf = true\n",
+        "[commit]\ngpgSign = true\n[gpg]\nprogram = not-installed\n",
+    ],
+)
+def test_the_first_commit_has_every_file_whatever_a_persons_git_does(
+    project: Path, home: Path, setting: str
+) -> None:
+    (home / "ignored").write_text("*.csv\nuv.lock\nMakefile\ndata/\n")
+    (home / "templates/info/exclude").write_text("*.csv\nMakefile\n")
+    (home / "attributes").write_text("*.csv filter=lfs\n")
+    for folder in ("hooks", "templates/hooks"):
+        refusing(home / folder / "commit-msg")
+    (home / ".gitconfig").write_text(IDENTITY + setting)
+    (project / ".venv").mkdir()
+    (project / ".venv/ours").touch()
+    done = setup(project, home)
+    assert done.returncode == 0, done.stderr
+    assert git(project, "ls-files").split() == sorted(FILES)
+    assert git(project, "branch", "--show-current") == "main"
+    unsigned = "The first commit is not signed, for the reason above" in done.stdout
+    assert unsigned == ("gpgSign" in setting)
+    assert ("not-installed" in done.stderr) == unsigned, "Git says why"
+
+
+def test_settings_that_git_cannot_read_are_told_before_anything_is_made(
+    project: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / ".gitconfig").write_text("[user\nname = Somebody\n")
+    before = sorted(project.rglob("*"))
+    done = setup(project, home)
+    assert done.returncode == 2
+    assert f"bad config line 1 in file {home}/.gitconfig" in done.stderr
+    assert sorted(project.rglob("*")) == before
+    with local.env(HOME=str(home)):
+        assert pre_gen.identity_problems(project) == [
+            f"Git cannot read its settings: fatal: bad config line 1 in file {home}/.gitconfig"
+        ]
+        with pytest.raises(UsageError, match="Git cannot read its settings: fatal: bad config"):
+            git_succeeds(project, "rev-parse", "HEAD")
+
+
+def test_make_setup_in_another_users_repository_gives_the_reason_of_git(
+    project: Path, home: Path
+) -> None:
+    git(project, "init", "-q")
+    done = setup(project, home, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert done.returncode == 2
+    assert "dubious ownership" in done.stderr
+    assert "--add safe.directory" in done.stderr
+    assert not (project / "uv.lock").exists()
+
+
+def test_a_commit_of_rung_is_unsigned_and_unhooked_if_it_must_be(
+    project: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(project, "init", "-q")
+    refusing(home / "hooks/prepare-commit-msg")
+    setting = "[commit]\ngpgSign = true\n[gpg]\nprogram = not-installed\n"
+    (home / ".gitconfig").write_text(f"{IDENTITY}{setting}[core]\nhooksPath = ~/hooks\n")
+    with local.env(HOME=str(home)):
+        commit_with_rung(project, "Words", "--allow-empty")
+        message = capsys.readouterr().out
+        assert "is not signed" in message
+        assert "not-installed" in message, "the first line of what Git says, too"
+        with pytest.raises(UsageError, match="nothing added to commit"):
+            commit_with_rung(project, "Words")
+    assert git(project, "log", "--format=%s") == "Words"
+
+
+def test_what_a_program_says_of_its_failure_is_told_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ProcessExecutionError(["git"], 128, "", "error: the cause\nfatal: the consequence.\n")
+
+    assert exit_code(fail) == 2
+    assert capsys.readouterr().err == "rung: git:\n  error: the cause\n  fatal: the consequence.\n"
+    failed = run_program(["sh", "-c", "echo a cause >&2; exit 3"], tmp_path)
+    assert failed.reason == "a cause"
+    assert run_program(["sh", "-c", "exit 3"], tmp_path).reason == "exit code 3"
+
+
+# What a folder around a project can be to uv.
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Return a uv workspace with a lock."""
+    workspace = tmp_path / "workspace"
+    (workspace / "packages").mkdir(parents=True)
+    members = '[tool.uv.workspace]\nmembers = ["packages/*"]\nexclude = ["packages/left-out"]\n'
+    (workspace / "pyproject.toml").write_text(TOY.format(dependencies="[]") + members)
+    run_program(["uv", "lock", "--quiet"], workspace)
+    return workspace
+
+
+@pytest.mark.parametrize(
+    ("folder", "members", "is_member"),
+    [
+        ("packages/churn", '["packages/*"]', True),
+        ("packages/churn", '["./packages/churn"]', True),
+        ("a/b/churn", '["**/churn"]', True),
+        ("packages/left-out", '["packages/*"]', False),
+        ("packages/deep/churn", '["packages/*"]', False),
+        ("churn", '["packages/*"]', False),
+        ("churn", '["/absolute/*", "", "../*"]', False),
+    ],
+)
+def test_a_folder_that_would_join_a_workspace_is_told_before_its_lock_changes(
+    workspace: Path, folder: str, members: str, is_member: bool
+) -> None:
+    text = (workspace / "pyproject.toml").read_text().replace('["packages/*"]', members)
+    (workspace / "pyproject.toml").write_text(text)
+    problems = pre_gen.workspace_problems(workspace / folder)
+    assert len(problems) == is_member
+    if problems:
+        assert f"uv workspace {workspace}" in problems[0]
+        assert f'add "{folder}" to exclude of [tool.uv.workspace]' in problems[0]
+        return
+    # Then uv sees it so, too.
+    (workspace / folder).mkdir(parents=True)
+    (workspace / folder / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
+    before = (workspace / "uv.lock").read_bytes()
+    assert run_program(["uv", "lock", "--quiet"], workspace / folder).succeeded
+    assert (workspace / "uv.lock").read_bytes() == before
+    assert (workspace / folder / "uv.lock").exists()
+
+
+def test_make_setup_in_a_workspace_leaves_its_lock_alone(workspace: Path, home: Path) -> None:
+    member = workspace / "packages/churn"
+    member.mkdir()
+    shutil.copy(ROOT / "template/Makefile", member)
+    text = TOY.format(dependencies="[]").replace("toy", "churn")
+    (member / "pyproject.toml").write_text(text)
+    before = (workspace / "uv.lock").read_bytes()
+    (home / "bin/uv").unlink()
+    done = setup(member, home)
+    assert done.returncode == 2
+    assert f"is a member of the uv workspace {workspace}" in done.stdout
+    assert (workspace / "uv.lock").read_bytes() == before
+    assert [path.name for path in member.iterdir()] != []
+    assert not (member / ".git").exists()
+
+
+def test_a_project_is_locked_where_no_folder_around_it_matters(workspace: Path) -> None:
+    stage = workspace / "packages/.left-out-x1y2"
+    stage.mkdir()
+    (stage / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
+    before = (workspace / "uv.lock").read_bytes()
+    assert lock.lock_elsewhere(stage) is None
+    assert (stage / "uv.lock").exists()
+    assert (workspace / "uv.lock").read_bytes() == before
+
+
+def test_an_update_in_a_workspace_is_refused_before_it_begins(workspace: Path) -> None:
+    project = workspace / "packages/churn"
+    project.mkdir()
+    (project / ".copier-answers.yml").write_text("_commit: v1\n_src_path: x\nlevel: 1\n")
+    git(project, "init", "-q")
+    git(project, "commit", "-q", "--allow-empty", "-m", "mine")
+    with pytest.raises(UsageError, match="would be a member of the uv workspace"):
+        pre_update.check(project)
+    shutil.rmtree(project / ".git")
+    (project / ".copier-answers.yml").unlink()
+    with pytest.raises(UsageError, match="would be a member of the uv workspace"):
+        repository.inspect(project)
+
+
+# A person's own settings of uv.
+
+
+def test_a_lock_does_not_depend_on_how_old_a_persons_packages_have_to_be(
+    tmp_path: Path, home: Path
+) -> None:
+    lines = (ROOT / "template/pyproject.toml.jinja").read_text().splitlines()
+    own = next(line for line in lines if line.startswith("exclude-newer"))
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]") + own)
+    (home / ".config/uv").mkdir(parents=True)
+    (home / ".config/uv/uv.toml").write_text('exclude-newer = "7 days"\n')
+    assert run("uv", "lock", cwd=tmp_path, home=home).returncode == 0
+    check = run("uv", "lock", "--check", cwd=tmp_path, home=tmp_path / "pipeline")
+    assert check.returncode == 0, check.stderr
+    assert lock.personal_settings(tmp_path) == ""
+
+
+def test_what_a_person_has_set_for_uv_and_pipelines_lack_is_told(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
+    (home / ".config/uv").mkdir(parents=True)
+    (home / ".config/uv/uv.toml").write_text('prerelease = "allow"\n')
+    with local.env(**environment(home), UV_EXCLUDE_NEWER="2020-01-01", UV_PROJECT="elsewhere"):
+        assert lock.lock(tmp_path) is None
+    told = lock.personal_settings(tmp_path)
+    assert told.count("\n") == 1, "the variables do not count"
+    assert 'prerelease: add prerelease = "allow" to [tool.uv] of pyproject.toml' in told
+    package = '[[package]]\nname = "x"\nsource = { registry = "https://mirror.invalid/simple" }\n'
+    (tmp_path / "uv.lock").write_text(package)
+    assert "the index https://mirror.invalid/simple: add [[tool.uv.index]]" in (
+        lock.personal_settings(tmp_path)
+    )
+
+
+@pytest.mark.parametrize("kind", ["project", "conda"])
+def test_an_environment_that_has_another_use_stays_as_it_is(
+    tmp_path: Path, home: Path, project: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    shared = tmp_path / "shared"
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", str(shared))
+    assert pre_gen.surrounding_problems(project) == []
+    record = shared / "lib/python3.13/site-packages/other-0.dist-info/direct_url.json"
+    if kind == "project":
+        record.parent.mkdir(parents=True)
+        record.write_text('{"url":"file:///other","dir_info":{"editable":true}}')
+    else:
+        (shared / "conda-meta").mkdir(parents=True)
+    assert f"UV_PROJECT_ENVIRONMENT is {shared}, which" in pre_gen.surrounding_problems(project)[0]
+    if kind == "project":
+        done = setup(project, home, UV_PROJECT_ENVIRONMENT=str(shared))
+        assert done.returncode == 2
+        assert "which the project above uses" in done.stdout
+        record.write_text(f'{{"url":"file://{project}","dir_info":{{"editable":true}}}}')
+        assert pre_gen.surrounding_problems(project) == []
+    assert setup(project, home, UV_PROJECT_ENVIRONMENT=str(shared)).returncode == 0
+    assert "sync --compile-bytecode --inexact" in (home / "asked").read_text(), "takes nothing away"
+
+
+# A company's certificate authority.
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Serve an index by TLS, and return its address and the certificate of its authority."""
+    now = datetime.now()
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    titles = ("CA", "host")
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)]) for title in titles]
+    certificates = []
+    for number, (key, name) in enumerate(zip(keys, names, strict=True)):
+        builder = x509.CertificateBuilder(names[0], name, key.public_key(), number + 1)
+        builder = builder.not_valid_before(now - timedelta(2)).not_valid_after(now + timedelta(2))
+        constraints = x509.BasicConstraints(ca=number == 0, path_length=None)
+        builder = builder.add_extension(constraints, critical=True)
+        if number:
+            addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+            builder = builder.add_extension(addresses, critical=False)
+        signed = builder.sign(keys[0], hashes.SHA256())
+        certificates.append(signed.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "ca.pem").write_bytes(certificates[0])
+    private = keys[1].private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (tmp_path / "host.pem").write_bytes(private + certificates[1])
+    folder = tmp_path / "index"
+    for package in ("dep", "pre-commit"):
+        wheel = f"{package.replace('-', '_')}-1.0-py3-none-any.whl"
+        (folder / "simple" / package).mkdir(parents=True)
+        (folder / "simple" / package / wheel).write_bytes(wheel_of(package))
+        (folder / "simple" / package / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "host.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}/simple", tmp_path / "ca.pem"
+    server.shutdown()
+    server.server_close()
+
+
+def wheel_of(name: str) -> bytes:
+    """Return a wheel whose one command, of the same name, does nothing."""
+    module = name.replace("-", "_")
+    info = f"{module}-1.0.dist-info"
+    files = {
+        f"{module}.py": "def main(): pass\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {module}:main\n",
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, text in (files | {f"{info}/RECORD": record}).items():
+            archive.writestr(path, text)
+    return content.getvalue()
+
+
+@pytest.mark.needs("unshare", root=True)
+def test_a_certificate_authority_of_the_system_is_trusted_by_make_setup(
+    project: Path, home: Path, index: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, authority = index
+    store = Path("/etc/ssl/certs/ca-certificates.crt")
+    trusted = tmp_path / "trusted.crt"
+    trusted.write_bytes((store.read_bytes() if store.exists() else b"") + authority.read_bytes())
+    (home / "bin/uv").unlink()
+    (project / "pyproject.toml").write_text(TOY.format(dependencies='["pre-commit", "dep"]'))
+    settings = environment(home) | {"UV_DEFAULT_INDEX": url, "UV_CACHE_DIR": str(tmp_path / "uv")}
+    settings = {key: value for key, value in settings.items() if not key.startswith("SSL_")}
+    # In a namespace of its own, the system's store has the authority of this test, too.
+    inside = f'mount --bind "{trusted}" {store} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", inside, "sh"]
+    setups = [
+        subprocess.run(
+            [*command, "make", "setup"],
+            cwd=project,
+            env=settings | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for more in ({"UV_SYSTEM_CERTS": "false", "UV_NATIVE_TLS": "false"}, {})
+    ]
+    assert setups[0].returncode == 2, "what a person has set stays so"
+    assert "UnknownIssuer" in setups[0].stderr
+    assert setups[1].returncode == 0, setups[1].stderr
+    assert url in (project / "uv.lock").read_text()
+
+
+def test_an_authority_that_nobody_trusts_names_the_setting(
+    tmp_path: Path, home: Path, index: tuple[str, Path]
+) -> None:
+    url, authority = index
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies='["dep"]'))
+    settings = environment(home) | {"UV_DEFAULT_INDEX": url, "UV_CACHE_DIR": str(tmp_path / "uv")}
+    settings.pop("SSL_CERT_FILE", None)
+    with local.env():
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            local.env.pop(name, "")
+        local.env.update(settings)
+        reason = lock.lock(tmp_path) or ""
+        assert "UnknownIssuer" in reason
+        assert "set SSL_CERT_FILE to its certificates" in reason
+        with local.env(SSL_CERT_FILE=str(authority)):
+            assert lock.lock(tmp_path) is None
+
+
+def test_each_way_to_uv_trusts_the_systems_certificates_unless_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["sh", "-c", "echo $UV_SYSTEM_CERTS"]
+    store = tmp_path / "store.crt"
+    monkeypatch.setattr("rung.process.CERTIFICATES", (str(store),))
+    assert run_program(command, tmp_path).text == "\n"
+    store.touch()
+    assert run_program(command, tmp_path).text == "true\n"
+    with local.env(UV_SYSTEM_CERTS="false"):
+        assert run_program(command, tmp_path).text == "false\n"
+    stores = [name for name in certificate_stores() if Path(name).exists()]
+    done = run(str(ROOT / ".ci/with-uv"), *command, cwd=tmp_path, home=tmp_path / "home")
+    assert done.stdout == ("true\n" if stores else "\n")
+
+
+def certificate_stores() -> list[str]:
+    """Return where the shell looks for certificates: the same places in all three."""
+    texts = [
+        (ROOT / name).read_text()
+        for name in ("template/Makefile", ".ci/with-uv", "hooks/rung/process.py")
+    ]
+    found = [re.findall(r"/etc/[\w./-]+\.(?:crt|pem)", text) for text in texts]
+    assert found[0] == found[1] == found[2]
+    return found[0]
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nwe", "x", "--defaults"], "there is no command nwe: `rung new` is probably meant"),
+        (["init", "x"], "there is no command init: `rung new` is probably meant"),
+        (["Upgrade"], "there is no command Upgrade: `rung update` is probably meant"),
+        (["zzz"], "there is no command zzz: use one of new, adopt, update, up, add"),
+    ],
+)
+def test_a_command_that_is_mistyped_is_named(words: list[str], told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_command(words)
+    assert str(error.value) == told
+
+
+def test_a_command_that_is_there_is_not_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        check_command([command, "nwe"])
+        _, code = Rung.run(["rung", command, "--help"], exit=False)
+        assert code == 0
+    listed = capsys.readouterr().out
+    assert all(f"rung {command}" in listed for command in COMMANDS)
+    check_command(["--version"])
+    check_command([])
+
+
+def test_up_takes_defaults_for_yes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+    monkeypatch.setattr("rung.up.up", lambda *args, yes: calls.append(yes))
+    for options in ([], ["--yes"], ["--defaults"]):
+        assert Rung.run(["rung", "up", *options, str(tmp_path)], exit=False)[1] == 0
+    assert calls == [False, True, True]
+
+
+def test_answers_that_are_there_twice_are_refused(tmp_path: Path) -> None:
+    text = "_commit: v1\n_src_path: x\nlevel: 1\nci: []\nlevel: 2\n"
+    (tmp_path / ".copier-answers.yml").write_text(text)
+    with pytest.raises(UsageError, match="the key level is there twice"):
+        read_answers(tmp_path)
+
+
+def test_a_template_that_cannot_be_read_is_told_by_its_address() -> None:
+    with pytest.raises(UsageError, match=r"the template nowhere\.git cannot be read: fatal: "):
+        resolve_version("nowhere.git")
