@@ -99,7 +99,7 @@ class Place:
     def client(self) -> ModuleType:
         return importlib.import_module("rung_runtime.adapters.registry_oci.client")
 
-    def at(self, where: str) -> None:
+    def configure(self, where: str) -> None:
         """Configure where the registry is."""
         project = importlib.import_module("rung_runtime.project")
         adapter = "mlflow" if self.kind == "mlflow" else "oci"
@@ -125,7 +125,7 @@ class Place:
         return str(manifest["package_digest"])
 
     def names(self) -> list[str]:
-        return [found.version for found in self.registry.open_registry().versions()]
+        return [entry.version for entry in self.registry.open_registry().versions()]
 
     def serves(self, version: str, like: int) -> None:
         """The champion is this version, and whole."""
@@ -166,7 +166,7 @@ def database(registry: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> 
     """Return MLflow's database with its tables and nothing in them, to be copied."""
     folder = tmp_path_factory.mktemp("database")
     place = Place(folder, "mlflow", registry, "registry", folder / "registry")
-    place.at(place.where)
+    place.configure(place.where)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -187,7 +187,8 @@ def place(
     """Make a place with a registry of a kind, and go there; MLflow has its tables already."""
 
     def place(kind: str, tables: bool = True) -> Place:
-        where, storage = "registry", tmp_path / "registry"
+        where = "registry"
+        storage = tmp_path / "registry"
         if kind == "remote":
             address, store = request.getfixturevalue("host")
             name = f"team/model-{os.getpid()}-{next(numbers)}"
@@ -196,7 +197,7 @@ def place(
         if kind == "mlflow" and tables:
             shutil.copy(request.getfixturevalue("database"), tmp_path / "mlflow.db")
         made = Place(tmp_path, kind, registry, where, storage)
-        made.at(where)
+        made.configure(where)
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         if kind == "remote":
@@ -246,7 +247,8 @@ def test_a_registry_that_forgets_what_it_was_given_does_not_keep_the_contract(
         def lock(self) -> Any:
             return nullcontext(lambda: None)
 
-    registry, contract = Forgetful(), RegistryContract()
+    registry = Forgetful()
+    contract = RegistryContract()
     for name, test in vars(RegistryContract).items():
         if name.startswith("test_"):
             folder = (
@@ -259,34 +261,36 @@ def test_a_registry_that_forgets_what_it_was_given_does_not_keep_the_contract(
 
 @kinds
 def test_what_is_not_there_is_said(place: New, kind: str) -> None:
-    at = place(kind)
+    project = place(kind)
     with pytest.raises(UsageError, match="ml register"):
-        at.registry.find()
-    at.push(1), at.push(2)
+        project.registry.find()
+    project.push(1), project.push(2)
     with pytest.raises(UsageError, match="2 versions"):
-        at.registry.find("20260101")
+        project.registry.find("20260101")
     with pytest.raises(UsageError, match="no version nothing"):
-        at.registry.open_registry().fetch("nothing", at.path / "out")
-    assert not (at.path / "out").exists()
-    assert at.registry.current_champion() is None
+        project.registry.open_registry().fetch("nothing", project.path / "out")
+    assert not (project.path / "out").exists()
+    assert project.registry.current_champion() is None
     with pytest.raises(UsageError, match="nothing"):
-        at.registry.open_registry().point("champion", "nothing")
-    assert at.registry.current_champion() is None
+        project.registry.open_registry().point("champion", "nothing")
+    assert project.registry.current_champion() is None
 
 
 @kinds
 def test_the_champion_goes_forward_and_back(
     place: New, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = place(kind)
-    registry, a = at.registry, at.push(1)
+    project = place(kind)
+    registry = project.registry
+    a = project.push(1)
     with pytest.raises(RefusedError, match="no champion"):
         registry.rollback()
     assert registry.promote(a).version == a
-    b, late = at.push(2, at.digest(1)), at.push(3, "sha256:somebody")
+    b = project.push(2, project.digest(1))
+    late = project.push(3, "sha256:somebody")
     assert registry.promote(b[-8:]).version == b
     assert registry.promote(b).version == b  # it is already: nothing changes
-    c = at.push(4, at.digest(2))
+    c = project.push(4, project.digest(2))
     assert registry.promote(c).version == c
     assert [entry.version for entry in registry.history(registry.open_registry())] == [a, b, c]
     (entry, *_) = json.loads(registry.open_registry().get("history"))
@@ -314,40 +318,41 @@ def test_the_champion_goes_forward_and_back(
 def test_a_registry_without_models_says_so_and_lists_nothing(
     place: New, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = place(kind)
-    at.registry.print_versions()
-    listed, told = capsys.readouterr()
+    project = place(kind)
+    project.registry.print_versions()
+    listed, hint = capsys.readouterr()
     assert listed == ""
-    assert "ml register" in told
+    assert "ml register" in hint
 
 
 @kinds
 def test_a_promotion_that_was_cut_off_is_not_history(place: New, kind: str) -> None:
-    at = place(kind)
-    registry, a = at.registry, at.push(1)
+    project = place(kind)
+    registry = project.registry
+    a = project.push(1)
     registry.promote(a)
-    lost = at.push(2, at.digest(1))
+    lost = project.push(2, project.digest(1))
     entries = [*json.loads(registry.open_registry().get("history")), {"version": lost}]
     # And killed before the alias moved.
     registry.open_registry().set("history", json.dumps(entries))
     assert [entry.version for entry in registry.history(registry.open_registry())] == [a]
-    b = at.push(3, at.digest(1))
+    b = project.push(3, project.digest(1))
     registry.promote(b)
     assert registry.rollback() == (b, a)
 
 
 @kinds
 def test_the_pipeline_sees_the_champion_change_and_only_that(place: New, kind: str) -> None:
-    at = place(kind)
-    pointer = at.path / at.registry.POINTER
-    assert at.registry.refresh_champion_pointer() is None
+    project = place(kind)
+    pointer = project.path / project.registry.POINTER
+    assert project.registry.refresh_champion_pointer() is None
     assert json.loads(pointer.read_text()) is None
-    at.registry.promote(at.push(1))
-    found = at.registry.refresh_champion_pointer()
-    assert json.loads(pointer.read_text()) == at.registry.reference(found)
+    project.registry.promote(project.push(1))
+    champion = project.registry.refresh_champion_pointer()
+    assert json.loads(pointer.read_text()) == project.registry.reference(champion)
     before = pointer.stat().st_mtime_ns
-    at.push(2)
-    at.registry.refresh_champion_pointer()
+    project.push(2)
+    project.registry.refresh_champion_pointer()
     assert pointer.stat().st_mtime_ns == before
 
 
@@ -378,26 +383,26 @@ except registry.Conflict as error:
 
 @kinds
 def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(place: New, kind: str) -> None:
-    at = place(kind)
-    at.registry.promote(at.push(1))
-    rivals = [at.push(2, at.digest(1)), at.push(3, at.digest(1))]
+    project = place(kind)
+    project.registry.promote(project.push(1))
+    rivals = [project.push(2, project.digest(1)), project.push(3, project.digest(1))]
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROMOTES, at.registry.__name__, *pair, ":".join(sys.path)],
-            cwd=at.path,
+            [sys.executable, "-c", PROMOTES, project.registry.__name__, *pair, ":".join(sys.path)],
+            cwd=project.path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for pair in (rivals, rivals[::-1])
     ]
-    said = [process.communicate(timeout=180) for process in started]
+    outputs = [process.communicate(timeout=180) for process in started]
     codes = [process.returncode for process in started]
-    assert sorted(codes) == [0, 1], said
+    assert sorted(codes) == [0, 1], outputs
     winner = rivals[codes.index(0)]
-    assert said[codes.index(1)][1].startswith(f"conflict: {winner} became the champion"), said
-    assert at.registry.current_champion().version == winner
-    history = at.registry.history(at.registry.open_registry())
+    assert outputs[codes.index(1)][1].startswith(f"conflict: {winner} became the champion"), outputs
+    assert project.registry.current_champion().version == winner
+    history = project.registry.history(project.registry.open_registry())
     assert [entry.version for entry in history][1:] == [winner]
 
 
@@ -427,7 +432,9 @@ def test_two_never_hold_a_lease(registry: ModuleType, monkeypatch: pytest.Monkey
     set_timing(monkeypatch, max_write_s=0.06, ttl_s=0.5)
     # Some writes take longer than that: whoever made one must not enter.
     notes = Notes(lambda: r.choice([0.0, 0.002, 0.01, 0.05]))
-    inside, most, entered = 0, 0, 0
+    inside = 0
+    most = 0
+    entered = 0
     own = threading.Lock()
 
     def many() -> None:
@@ -436,7 +443,8 @@ def test_two_never_hold_a_lease(registry: ModuleType, monkeypatch: pytest.Monkey
             with registry.lease(notes):
                 with own:
                     inside += 1
-                    most, entered = max(most, inside), entered + 1
+                    most = max(most, inside)
+                    entered = entered + 1
                 time.sleep(0.01)
                 with own:
                     inside -= 1
@@ -486,7 +494,7 @@ def forked(does: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def deadly(at: Place, moment: int) -> None:
+def deadly(project: Place, moment: int) -> None:
     """Kill this process before its nth change to the registry, or its nth request to a remote."""
     left = moment
 
@@ -496,16 +504,16 @@ def deadly(at: Place, moment: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if at.kind == "remote":
-        ask = at.adapter.Remote._ask
+    if project.kind == "remote":
+        ask = project.adapter.Remote._ask
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             count()
             return ask(*args, **kwargs)
 
-        at.adapter.Remote._ask = counted
+        project.adapter.Remote._ask = counted
         return
-    if at.kind == "mlflow":
+    if project.kind == "mlflow":
         import sqlalchemy
 
         for event in ("before_cursor_execute", "commit"):
@@ -527,7 +535,8 @@ EVERY_SO_MANY = {"folder": 5, "remote": 4, "mlflow": 37}
 def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new(
     place: New, kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    at, versions = place(kind), [""] * 2
+    project = place(kind)
+    versions = [""] * 2
     if kind == "remote":
         set_timing(monkeypatch, max_write_s=0.1, ttl_s=0.4)  # of one who was killed
     importlib.import_module("rung_runtime.model_package")
@@ -535,45 +544,49 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
         importlib.import_module(f"mlflow.store.{heavy}.sqlalchemy_store")
 
     def start() -> None:
-        at.registry.promote(at.push(1))
+        project.registry.promote(project.push(1))
 
     def goes_on(moment: int) -> None:
-        deadly(at, moment)
-        at.registry.promote(at.push(2, at.digest(1)))
+        deadly(project, moment)
+        project.registry.promote(project.push(2, project.digest(1)))
 
     def looks() -> None:
-        champion = at.registry.current_champion().version
+        champion = project.registry.current_champion().version
         assert champion in versions
-        at.serves(champion, 1 + (champion == versions[1]))
-        assert set(at.names()) <= set(versions)
+        project.serves(champion, 1 + (champion == versions[1]))
+        assert set(project.names()) <= set(versions)
 
     def ends() -> None:
-        at.registry.promote(at.push(2, at.digest(1)))
-        at.serves(versions[1], 2)
-        at.registry.rollback()
+        project.registry.promote(project.push(2, project.digest(1)))
+        project.serves(versions[1], 2)
+        project.registry.rollback()
 
     for n in (1, 2):
-        versions[n - 1] = package(at.path / f"package-{n}", n)["version"]
+        versions[n - 1] = package(project.path / f"package-{n}", n)["version"]
     assert forked(start) == 0
-    killed, survived = 0, False
+    killed = 0
+    survived = False
     # Each start of MLflow takes a second, and it makes hundreds of changes.
     nightly = request.config.getoption("tier") == "nightly"
     steps = {"folder": 1, "remote": 1, "mlflow": 3} if nightly else EVERY_SO_MANY
     moments = range(1, 9_999, steps[kind])
-    shutil.copytree(at.path, at.path.with_name(f"{at.path.name}-before"), symlinks=True)
+    shutil.copytree(
+        project.path, project.path.with_name(f"{project.path.name}-before"), symlinks=True
+    )
     for moment in moments:
         if kind != "remote":  # each begins without version 2
             for name in ("registry", "mlflow.db", "mlartifacts"):
-                old = at.path.with_name(f"{at.path.name}-before") / name
-                shutil.rmtree(at.path / name, ignore_errors=True)
+                old = project.path.with_name(f"{project.path.name}-before") / name
+                shutil.rmtree(project.path / name, ignore_errors=True)
                 if old.is_dir():
-                    shutil.copytree(old, at.path / name)
+                    shutil.copytree(old, project.path / name)
                 elif old.exists():
-                    shutil.copy(old, at.path / name)
+                    shutil.copy(old, project.path / name)
         ended = forked(lambda: goes_on(moment))  # noqa: B023
         assert ended in (0, -signal.SIGKILL)
         assert forked(looks) == 0, f"after a kill at {moment}"
-        killed, survived = killed + (ended != 0), ended == 0
+        killed = killed + (ended != 0)
+        survived = ended == 0
         if survived:
             break
         if kind == "remote" or moment % 5 == 1:
@@ -587,36 +600,36 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
 
 @pytest.mark.parametrize("kind", [MARKED[0], MARKED[2]])
 def test_a_full_disk_leaves_the_registry_as_it_was(place: New, kind: str) -> None:
-    at = place(kind, tables=False)
-    disk = at.path / "disk"
+    project = place(kind, tables=False)
+    disk = project.path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root and a system that lets it")
     try:
-        at.at("disk/registry" if kind == "folder" else "model")
+        project.configure("disk/registry" if kind == "folder" else "model")
         for name in ("mlflow.db", "mlartifacts"):
-            (at.path / name).symlink_to(disk / name)
+            (project.path / name).symlink_to(disk / name)
         (disk / "mlartifacts").mkdir()
-        first = at.push(1)
-        at.registry.promote(first)
-        package(at.path / "package-2", 2)
+        first = project.push(1)
+        project.registry.promote(first)
+        package(project.path / "package-2", 2)
         for spare in (0, 4_096, 8_192, 12_288):
             fill(disk / "full", spare)
-            with pytest.raises(UsageError) as said:
-                at.push(2, at.digest(1))
-            assert "\n" not in str(said.value)
-            assert at.names() == [first]
-            at.serves(first, 1)
+            with pytest.raises(UsageError) as refused:
+                project.push(2, project.digest(1))
+            assert "\n" not in str(refused.value)
+            assert project.names() == [first]
+            project.serves(first, 1)
         (disk / "full").unlink()
-        second = at.push(2, at.digest(1))
+        second = project.push(2, project.digest(1))
         fill(disk / "full", 0)
         with pytest.raises(UsageError):
-            at.registry.promote(second)
-        at.serves(first, 1)
+            project.registry.promote(second)
+        project.serves(first, 1)
         (disk / "full").unlink()
-        at.registry.promote(second)
-        at.serves(second, 2)
+        project.registry.promote(second)
+        project.serves(second, 2)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -637,7 +650,7 @@ class Faulty:
 
     address: str
     fault: Callable[[int, str, str], str] = lambda *_: ""
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     port: int = 0
 
     def where(self, real: str) -> str:
@@ -656,8 +669,8 @@ class Faulty:
                     self.close_connection = True
 
             def pass_on(self) -> None:
-                faulty.asked.append(f"{self.command} {self.path}")
-                how = faulty.fault(len(faulty.asked), self.command, self.path)
+                faulty.requests.append(f"{self.command} {self.path}")
+                how = faulty.fault(len(faulty.requests), self.command, self.path)
                 length = int(self.headers.get("Content-Length") or 0)
                 if how == "hang":
                     time.sleep(3)
@@ -686,13 +699,13 @@ class Faulty:
                 sent = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
                 upstream.request(self.command, self.path, body or None, sent)
                 answer = upstream.getresponse()
-                found = answer.read()
+                payload = answer.read()
                 self.send_response(answer.status)
                 for key, value in answer.getheaders():
                     if key.lower() not in ("connection", "date", "transfer-encoding"):
                         self.send_header(key, value)
                 self.end_headers()
-                self.wfile.write(found[: len(found) // 2] if how == "half" else found)
+                self.wfile.write(payload[: len(payload) // 2] if how == "half" else payload)
                 if how == "half":
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
@@ -713,14 +726,14 @@ class Faulty:
 @pytest.fixture
 def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place, Faulty]]:
     """A remote registry with a champion, behind a stand-in that can fail."""
-    at = place("remote")
-    between = Faulty(at.where.split("/")[2])
+    project = place("remote")
+    between = Faulty(project.where.split("/")[2])
     server = between.start()
-    monkeypatch.setattr(at.client, "sleep", lambda _: None)
+    monkeypatch.setattr(project.client, "sleep", lambda _: None)
     set_timing(monkeypatch, max_write_s=0.1, ttl_s=0.3)
-    at.at(between.where(at.where))
-    at.registry.promote(at.push(1))
-    yield at, between
+    project.configure(between.where(project.where))
+    project.registry.promote(project.push(1))
+    yield project, between
     server.shutdown()
     server.server_close()
 
@@ -730,41 +743,42 @@ def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place,
 def test_a_registry_that_fails_from_any_request_on_keeps_its_champion(
     faulty: tuple[Place, Faulty], how: str, request: pytest.FixtureRequest
 ) -> None:
-    at, between = faulty
+    project, between = faulty
     step = 1 if request.config.getoption("tier") == "nightly" else 4
-    first = at.registry.current_champion().version
-    package(at.path / "package-2", 2)
+    first = project.registry.current_champion().version
+    package(project.path / "package-2", 2)
     for moment in range(1, 99, step):
-        between.asked.clear()
+        between.requests.clear()
         between.fault = lambda n, *_, begin=moment: how if n >= begin else ""
-        said = ""
+        reason = ""
         try:
-            at.registry.promote(at.push(2, at.digest(1)))
+            project.registry.promote(project.push(2, project.digest(1)))
         except UsageError as error:
-            said = str(error)
-        assert "\n" not in said
-        assert not said or said.startswith(("oci+http://127.0.0.1", "another command holds"))
-        assert len(between.asked) < moment + 40
-        between.fault, finished = (lambda *_: ""), len(between.asked) < moment
-        champion = at.registry.current_champion().version
-        at.serves(champion, 1 + (champion != first))
-        assert set(at.names()) <= {first, package_version(at, 2)}
+            reason = str(error)
+        assert "\n" not in reason
+        assert not reason or reason.startswith(("oci+http://127.0.0.1", "another command holds"))
+        assert len(between.requests) < moment + 40
+        between.fault = lambda *_: ""
+        finished = len(between.requests) < moment
+        champion = project.registry.current_champion().version
+        project.serves(champion, 1 + (champion != first))
+        assert set(project.names()) <= {first, package_version(project, 2)}
         if finished:
             break
         if champion != first:  # only what follows the move has failed, or its answer was lost
-            at.registry.rollback()
+            project.registry.rollback()
     assert moment > 10
-    assert champion == package_version(at, 2)
+    assert champion == package_version(project, 2)
 
 
-def package_version(at: Place, n: int) -> str:
-    return str(json.loads((at.path / f"package-{n}/manifest.json").read_text())["version"])
+def package_version(project: Place, n: int) -> str:
+    return str(json.loads((project.path / f"package-{n}/manifest.json").read_text())["version"])
 
 
 @slow
 @pytest.mark.parametrize("how", ["500", "503", "429", "cut", "half", "half upload"])
 def test_a_fault_that_passes_is_tried_again(faulty: tuple[Place, Faulty], how: str) -> None:
-    at, between = faulty
+    project, between = faulty
     kinds = {"half": ["GET"], "half upload": ["PUT"]}.get(how, ["GET", "HEAD", "POST", "PUT"])
 
     failed: list[str] = []
@@ -777,140 +791,145 @@ def test_a_fault_that_passes_is_tried_again(faulty: tuple[Place, Faulty], how: s
         failed.append(path)
         return how
 
-    package(at.path / "package-2", 2)
-    between.asked.clear()
+    package(project.path / "package-2", 2)
+    between.requests.clear()
     between.fault = fault
-    second = at.push(2, at.digest(1))
-    at.registry.promote(second)
-    assert failed, between.asked
+    second = project.push(2, project.digest(1))
+    project.registry.promote(second)
+    assert failed, between.requests
     between.fault = lambda *_: ""
-    at.serves(second, 2)
+    project.serves(second, 2)
 
 
 def test_trying_again_has_a_limit(faulty: tuple[Place, Faulty]) -> None:
-    at, between = faulty
+    project, between = faulty
     between.fault = lambda *_: "503"
-    between.asked.clear()
+    between.requests.clear()
     with pytest.raises(UsageError, match="does not answer"):
-        at.registry.current_champion()
-    assert len(between.asked) == 1 + at.client.RETRIES
+        project.registry.current_champion()
+    assert len(between.requests) == 1 + project.client.RETRIES
 
 
 def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
     faulty: tuple[Place, Faulty], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at, between = faulty
-    monkeypatch.setattr(at.client, "ANSWER", 0.2)
+    project, between = faulty
+    monkeypatch.setattr(project.client, "ANSWER", 0.2)
     between.fault = lambda *_: "hang"
     began = time.monotonic()
     with pytest.raises(UsageError, match="does not answer"):
-        at.registry.current_champion()
+        project.registry.current_champion()
     assert time.monotonic() - began < 5
-    at.at(f"oci+http://127.0.0.1:{free_port()}/team/model")
+    project.configure(f"oci+http://127.0.0.1:{free_port()}/team/model")
     with pytest.raises(UsageError, match="does not answer"):
-        at.registry.current_champion()
+        project.registry.current_champion()
 
 
 @slow
 def test_an_mlflow_server_that_is_not_there_is_said(
     place: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = place("mlflow")
+    project = place("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(UsageError, match=r"127\.0\.0\.1"):
-        at.registry.current_champion()
+        project.registry.current_champion()
 
 
 # --- damaged ---------------------------------------------------------------------------------
 
 
-def stored(at: Place, of: bytes) -> list[Path]:
+def stored(project: Place, data: bytes) -> list[Path]:
     """The files in which a registry keeps some content."""
-    folder = {"folder": at.path / "registry", "mlflow": at.path / "mlartifacts"}.get(at.kind)
+    folder = {"folder": project.path / "registry", "mlflow": project.path / "mlartifacts"}.get(
+        project.kind
+    )
     if folder:
-        return [p for p in folder.rglob("*") if p.is_file() and p.read_bytes() == of]
-    digest = hashlib.sha256(of).hexdigest()
-    return [at.storage / "blobs/sha256" / digest[:2] / digest / "data"]
+        return [p for p in folder.rglob("*") if p.is_file() and p.read_bytes() == data]
+    digest = hashlib.sha256(data).hexdigest()
+    return [project.storage / "blobs/sha256" / digest[:2] / digest / "data"]
 
 
 @kinds
 @pytest.mark.parametrize("how", ["changed", "cut off", "gone"])
 def test_a_damaged_file_is_never_served(place: New, kind: str, how: str) -> None:
-    at = place(kind)
-    version, other = at.push(8), at.push(9)
-    (found,) = stored(at, b"model 8 " * 1_000)
-    whole = found.read_bytes()
+    project = place(kind)
+    version = project.push(8)
+    other = project.push(9)
+    (file,) = stored(project, b"model 8 " * 1_000)
+    whole = file.read_bytes()
     if how == "gone":
-        found.unlink()
+        file.unlink()
     else:
-        found.write_bytes(whole[:-3] + (b"" if how == "cut off" else b"???"))
-    at.registry.open_registry().fetch(other, at.path / "out")
-    before = content(at.path / "out")
-    with pytest.raises(UsageError) as said:
-        at.registry.open_registry().fetch(version, at.path / "out")
-    assert (sha(whole) if kind != "mlflow" else version) in str(said.value)
-    assert "\n" not in str(said.value)
-    assert content(at.path / "out") == before
-    assert not [p for p in at.path.iterdir() if p.name.startswith(".out")]
-    assert set(at.names()) == {version, other}
+        file.write_bytes(whole[:-3] + (b"" if how == "cut off" else b"???"))
+    project.registry.open_registry().fetch(other, project.path / "out")
+    before = content(project.path / "out")
+    with pytest.raises(UsageError) as refused:
+        project.registry.open_registry().fetch(version, project.path / "out")
+    assert (sha(whole) if kind != "mlflow" else version) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert content(project.path / "out") == before
+    assert not [p for p in project.path.iterdir() if p.name.startswith(".out")]
+    assert set(project.names()) == {version, other}
     if kind == "folder":  # the same package again makes it whole
-        at.push(8)
+        project.push(8)
     else:
-        found.write_bytes(whole)
-    at.registry.open_registry().fetch(version, at.path / "out")
-    assert content(at.path / "out") == content(at.path / "package-8")
+        file.write_bytes(whole)
+    project.registry.open_registry().fetch(version, project.path / "out")
+    assert content(project.path / "out") == content(project.path / "package-8")
 
 
 @pytest.mark.parametrize("kind", MARKED[:2])
 def test_a_damaged_manifest_is_never_believed(place: New, kind: str) -> None:
-    at = place(kind)
-    version = at.push(7)
-    at.registry.promote(version)
-    _, manifest = at.registry.open_registry().store.manifest(version)
-    (found,) = stored(at, manifest)
-    found.write_bytes(manifest.replace(b"roc_auc", b"roc_auk"))
+    project = place(kind)
+    version = project.push(7)
+    project.registry.promote(version)
+    _, manifest = project.registry.open_registry().store.manifest(version)
+    (file,) = stored(project, manifest)
+    file.write_bytes(manifest.replace(b"roc_auc", b"roc_auk"))
     for asks in (
-        at.registry.current_champion,
-        at.registry.open_registry().versions,
-        lambda: at.registry.open_registry().fetch(version, at.path / "out"),
+        project.registry.current_champion,
+        project.registry.open_registry().versions,
+        lambda: project.registry.open_registry().fetch(version, project.path / "out"),
     ):
         with pytest.raises(UsageError, match=sha(manifest)):
             asks()
-    assert not (at.path / "out").exists()
+    assert not (project.path / "out").exists()
 
 
 def test_a_damaged_index_is_said_and_a_tag_that_was_moved_is_not_followed(place: New) -> None:
-    at = place("folder")
-    first, second = at.push(1), at.push(2)
-    index = at.path / "registry/index.json"
+    project = place("folder")
+    first = project.push(1)
+    second = project.push(2)
+    index = project.path / "registry/index.json"
     before = index.read_text()
     index.write_text(before[: len(before) // 2])
     with pytest.raises(UsageError, match="is damaged"):
-        at.registry.open_registry().versions()
+        project.registry.open_registry().versions()
     index.write_text(before.replace(f'"{first}"', '"gone"').replace(f'"{second}"', f'"{first}"'))
     with pytest.raises(UsageError, match=f"no version {first}"):
-        at.registry.open_registry().fetch(first, at.path / "out")
-    assert not (at.path / "out").exists()
+        project.registry.open_registry().fetch(first, project.path / "out")
+    assert not (project.path / "out").exists()
 
 
 def forged(place: New) -> tuple[Place, Any, str, dict[str, Any]]:
     """Give a registry in a folder, a version that is in it, and its manifest, to be falsified."""
-    at = place("folder")
-    version, registry = at.push(1), at.registry.open_registry()
+    project = place("folder")
+    version = project.push(1)
+    registry = project.registry.open_registry()
     _, manifest = registry.store.manifest(version)
-    return at, registry, version, json.loads(manifest)
+    return project, registry, version, json.loads(manifest)
 
 
 @pytest.mark.parametrize("title", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil", "", "."])
 def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
-    at, registry, version, evil = forged(place)
+    project, registry, version, evil = forged(place)
     evil["layers"][0]["annotations"]["org.opencontainers.image.title"] = title
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
     with pytest.raises(UsageError, match=re.escape(f"outside of it: {title}")):
-        registry.fetch(version, at.path / "to/out")
-    assert not list(at.path.rglob("evil"))
-    assert not list((at.path / "to").iterdir())
+        registry.fetch(version, project.path / "to/out")
+    assert not list(project.path.rglob("evil"))
+    assert not list((project.path / "to").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -944,28 +963,28 @@ def test_a_folder_with_what_no_package_brought_is_not_replaced(
 
 
 def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
-    at, registry, version, evil = forged(place)
+    project, registry, version, evil = forged(place)
     # It would be imported in the place of problem/features.py.
-    more = at.adapter.descriptor(b"1/0", "text/plain")
+    more = project.adapter.descriptor(b"1/0", "text/plain")
     more["annotations"] = {"org.opencontainers.image.title": "problem/features/__init__.py"}
     registry.store.put(b"1/0")
     evil["layers"].append(more)
     registry.store.tag(version, json.dumps(evil).encode(), evil["artifactType"])
     with pytest.raises(UsageError, match="damaged"):
-        registry.fetch(version, at.path / "to/out")
-    assert not (at.path / "to/out").exists()
+        registry.fetch(version, project.path / "to/out")
+    assert not (project.path / "to/out").exists()
 
 
 @pytest.mark.parametrize("name", ["../../evil", ".hidden", "/tmp/evil", "a b", "", "a" * 129])
 def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str) -> None:
-    at, registry, _, evil = forged(place)
+    project, registry, _, evil = forged(place)
     evil["annotations"]["org.opencontainers.image.version"] = name
     for tag in (name, "champion"):
         registry.store.tag(tag, json.dumps(evil).encode(), evil["artifactType"])
     with pytest.raises(UsageError, match="not the name of a version"):
-        at.registry.current_champion()
+        project.registry.current_champion()
     with pytest.raises(UsageError, match="not the name of a version"):
-        registry.fetch(name, at.path / "to" / "out")
+        registry.fetch(name, project.path / "to" / "out")
     del evil["annotations"]
     registry.store.tag("champion", json.dumps(evil).encode(), evil["artifactType"])
     with pytest.raises(UsageError, match="not of a model"):
@@ -973,15 +992,15 @@ def test_a_version_that_is_no_name_of_a_folder_is_refused(place: New, name: str)
 
 
 def test_a_champion_that_is_gone_is_not_taken_for_none(place: New) -> None:
-    at = place("folder")
-    version = at.push(1)
-    at.registry.promote(version)
-    index = at.path / "registry/index.json"
+    project = place("folder")
+    version = project.push(1)
+    project.registry.promote(version)
+    index = project.path / "registry/index.json"
     whole = json.loads(index.read_text())
     named = "org.opencontainers.image.ref.name"
     kept = [e for e in whole["manifests"] if e["annotations"][named] != version]
     index.write_text(json.dumps(whole | {"manifests": kept}))
-    for ask in (at.registry.current_champion, at.registry.refresh_champion_pointer):
+    for ask in (project.registry.current_champion, project.registry.refresh_champion_pointer):
         with pytest.raises(UsageError, match=f"{version} is gone"):
             ask()
 
@@ -1001,9 +1020,9 @@ def test_skopeo_and_oras_read_what_we_write_and_we_what_skopeo_copies(
 ) -> None:
     import oras.client  # type: ignore[import-untyped]
 
-    at = place("folder")
-    version = at.push(1)
-    at.registry.promote(version)
+    project = place("folder")
+    version = project.push(1)
+    project.registry.promote(version)
     assert json.loads(Path("registry/oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     raw = json.loads(tool("skopeo", "inspect", "--raw", f"oci:registry:{version}"))
     assert raw["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
@@ -1023,10 +1042,10 @@ def test_skopeo_and_oras_read_what_we_write_and_we_what_skopeo_copies(
         )  # fmt: skip
     client = oras.client.OrasClient(hostname=host[0], insecure=True)
     client.pull(target=f"{copied}:champion", outdir=str(tmp_path / "pulled"))
-    assert content(tmp_path / "pulled") == content(at.path / "package-1")
-    at.at(f"oci+http://{copied}")
-    at.serves(version, 1)
-    assert len(at.registry.history(at.registry.open_registry())) == 1
+    assert content(tmp_path / "pulled") == content(project.path / "package-1")
+    project.configure(f"oci+http://{copied}")
+    project.serves(version, 1)
+    assert len(project.registry.history(project.registry.open_registry())) == 1
 
 
 def test_a_registry_that_asks_who_you_are_is_told_from_the_docker_login(
@@ -1034,22 +1053,23 @@ def test_a_registry_that_asks_who_you_are_is_told_from_the_docker_login(
 ) -> None:
     import base64
 
-    at, folder = place("folder"), tmp_path_factory.mktemp("auth")
+    project = place("folder")
+    folder = tmp_path_factory.mktemp("auth")
     (folder / "who").write_text(tool("htpasswd", "-Bbn", "us", "secret"))
     asks = {"htpasswd": {"realm": "ours", "path": str(folder / "who")}}
     with serving(folder, auth=asks) as address:
-        at.at(f"oci+http://{address}/team/model")
+        project.configure(f"oci+http://{address}/team/model")
         monkeypatch.setenv("DOCKER_CONFIG", str(folder))
         for password, works in {"wrong": False, "secret": True}.items():
             login = {"auth": base64.b64encode(f"us:{password}".encode()).decode()}
             (folder / "config.json").write_text(json.dumps({"auths": {address: login}}))
             if works:
                 set_timing(monkeypatch, max_write_s=0.5)
-                at.registry.promote(at.push(1))
-                at.serves(at.names()[0], 1)
+                project.registry.promote(project.push(1))
+                project.serves(project.names()[0], 1)
             else:
                 with pytest.raises(UsageError, match="401"):
-                    at.push(1)
+                    project.push(1)
 
 
 # --- ml register -----------------------------------------------------------------------------
@@ -1090,9 +1110,9 @@ def test_only_the_package_that_the_gate_passed_is_registered(
 def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
     place: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = place("folder")
-    manifest = package(at.path / "artifacts/model", 1)
-    (at.path / "artifacts/gate.json").write_bytes(b"{}")
+    project = place("folder")
+    manifest = package(project.path / "artifacts/model", 1)
+    (project.path / "artifacts/gate.json").write_bytes(b"{}")
     champion = {"version": "v", "package_digest": "sha256:of the champion", "model_digest": "x"}
     gate = {
         "verdict": "passed",
@@ -1119,31 +1139,31 @@ def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
         changed = {**documents, step: documents[step] | {key: value}}
         monkeypatch.setattr(registration, "read_fields", changed.__getitem__)
         with pytest.raises(RefusedError):
-            at.registry.register()
+            project.registry.register()
     monkeypatch.setattr(registration, "read_fields", documents.__getitem__)
-    (at.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
+    (project.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
     with pytest.raises(RefusedError, match="ml run"):
-        at.registry.register()
-    assert at.names() == []
-    (at.path / "artifacts/gate.json").write_bytes(b"{}")
-    found = at.registry.register()
-    assert (found.version, found.facts["compared_with"]) == (
+        project.registry.register()
+    assert project.names() == []
+    (project.path / "artifacts/gate.json").write_bytes(b"{}")
+    version = project.registry.register()
+    assert (version.version, version.facts["compared_with"]) == (
         manifest["version"],
         "sha256:of the champion",
     )
-    assert found.facts["commit"] == "none"
+    assert version.facts["commit"] == "none"
 
 
 def test_the_champion_that_came_out_again_is_no_new_version(
     place: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each run would deploy another one, and the same drift start another training."""
-    at = place("folder")
-    first = at.push(1)
-    at.registry.promote(first)
+    project = place("folder")
+    first = project.push(1)
+    project.registry.promote(first)
 
     def again(changed: str) -> Any:
-        folder = at.path / "artifacts/model"
+        folder = project.path / "artifacts/model"
         shutil.rmtree(folder, ignore_errors=True)
         manifest = package(folder, 1)
         (folder / changed).write_bytes(b'{"judged": "again"}')
@@ -1151,14 +1171,14 @@ def test_the_champion_that_came_out_again_is_no_new_version(
         whole = sha(json.dumps(manifest["files"], sort_keys=True).encode())
         manifest |= {"package_digest": whole, "version": f"20260101-120001-{whole[7:15]}"}
         (folder / "manifest.json").write_text(json.dumps(manifest))
-        shutil.copy(folder / "gate.json", at.path / "artifacts/gate.json")
+        shutil.copy(folder / "gate.json", project.path / "artifacts/gate.json")
         documents = {
             "gate": {
                 "verdict": "passed",
                 "model_digest": manifest["model_digest"],
                 "comparison": {
                     "kind": "same",
-                    "champion": at.registry.reference(at.registry.current_champion()),
+                    "champion": project.registry.reference(project.registry.current_champion()),
                 },
                 "commit": None,
                 "data_digest": "sha256:data",
@@ -1171,10 +1191,10 @@ def test_the_champion_that_came_out_again_is_no_new_version(
             },
         }
         monkeypatch.setattr(registration, "read_fields", documents.__getitem__)
-        return at.registry.register()
+        return project.registry.register()
 
     assert again("gate.json").version == first
-    assert at.names() == [first]
+    assert project.names() == [first]
     new = again("contract.json").version  # the same model, and other rows are let through
     assert new != first
-    assert sorted(at.names()) == sorted([first, new])
+    assert sorted(project.names()) == sorted([first, new])
