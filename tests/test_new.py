@@ -58,9 +58,9 @@ def programs(folder: Path, **scripts: str) -> str:
 
 def tracked(project: Path) -> dict[str, bytes]:
     listed = git(project, "ls-files", "-z").split("\0")
-    found = {name: (project / name).read_bytes() for name in listed if name}
+    contents = {name: (project / name).read_bytes() for name in listed if name}
     # An index does not say at each time how large a file is.
-    return found | {"uv.lock": re.sub(rb", size = \d+", b"", found["uv.lock"])}
+    return contents | {"uv.lock": re.sub(rb", size = \d+", b"", contents["uv.lock"])}
 
 
 @pytest.mark.slow
@@ -75,8 +75,8 @@ def test_new_gives_the_tree_that_copier_and_make_setup_give(
     done = rung("new", "mine", "--defaults", "--template", str(released), *answers, **env)
     assert done.returncode == 0, done.stderr
     plain = tmp_path / "plain"
-    said = {"project_name": "Late trains", "ci": ["gitlab", "github"]}
-    copy(released, plain, said, vcs_ref="v1.0.0")
+    copier_answers = {"project_name": "Late trains", "ci": ["gitlab", "github"]}
+    copy(released, plain, copier_answers, vcs_ref="v1.0.0")
     home = tmp_path / "home"
     assert run("make", "setup", cwd=plain, home=home, **env).returncode == 0
     mine = tmp_path / "here/mine"
@@ -93,7 +93,8 @@ def test_new_gives_the_tree_that_copier_and_make_setup_give(
 
 
 def test_all_that_is_missing_is_said_at_once(tmp_path: Path, released: Path) -> None:
-    here, home = tmp_path / "here", tmp_path / "home"
+    here = tmp_path / "here"
+    home = tmp_path / "home"
     (here / "mine").mkdir(parents=True)
     (here / "mine/notes.txt").write_text("mine")
     old = programs(tmp_path / "bin", uv='[ "$1" = python ] && exit 2; echo uv 0.4.30')
@@ -103,20 +104,20 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, released: Path) -> 
     command = [RUNG, "new", "mine", "--defaults", "--template", str(released)]
     done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    for said in (
+    for sentence in (
         "make is not installed: install 3.81 or newer",
         "uv 0.4 is too old: install 0.9 or newer",
         "there is no Python >=3.11",
         "Git has no identity configured: run `git config",
         "mine is not empty: choose another folder, or see `rung adopt`",
     ):
-        assert said in done.stderr, said
+        assert sentence in done.stderr, sentence
     assert "Traceback" not in done.stderr
     assert [p.name for p in (here / "mine").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "reason"),
     [
         (
             ["--data", "levle=1"],
@@ -133,12 +134,12 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path, released: Path) -> 
     ],
 )
 def test_a_wrong_answer_is_a_sentence_and_writes_nothing(
-    rung: Callable[..., Made], released: Path, tmp_path: Path, args: list[str], said: str
+    rung: Callable[..., Made], released: Path, tmp_path: Path, args: list[str], reason: str
 ) -> None:
     template = [] if "--template" in args else ["--template", str(released)]
     done = rung("new", "mine", "--defaults", *template, *args)
     assert done.returncode == 2, done.stdout
-    assert said in done.stderr
+    assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "here").iterdir()) == []
 
@@ -288,7 +289,8 @@ def test_in_a_terminal_it_asks_and_takes_what_is_said(released: Path, tmp_path: 
     env = {"PATH": f"{first}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
     (tmp_path / ".gitconfig").write_text("[user]\nname = Somebody\nemail = s@example.invalid\n")
     command = [RUNG, "new", "mine", "--template", str(released), "--data", "level=0"]
-    seen, pid, terminal = b"", *pty.fork()
+    seen = b""
+    pid, terminal = pty.fork()
     if pid == 0:  # the child
         os.chdir(tmp_path)
         os.execve(command[0], command, env | {"TERM": "xterm"})
@@ -303,7 +305,8 @@ def test_in_a_terminal_it_asks_and_takes_what_is_said(released: Path, tmp_path: 
             answer = b"\x15Late trains\r" if wanted[0] == b"called?" else b"\r"
             # Ctrl-U does not clear a default here: it is deleted key by key.
             os.write(terminal, b"\x7f" * 20 + answer[1:] if answer[0] == 0x15 else answer)
-            seen, wanted = b"", wanted[1:]
+            seen = b""
+            wanted = wanted[1:]
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, seen.decode(errors="replace")
     answers = yaml.safe_load((tmp_path / "mine/.copier-answers.yml").read_text())
@@ -316,7 +319,8 @@ def test_in_a_terminal_it_asks_and_takes_what_is_said(released: Path, tmp_path: 
 def test_a_package_brings_the_template_and_is_told_its_address_later(
     released: Path, rung: Callable[..., Made], tmp_path: Path
 ) -> None:
-    home, here = tmp_path / "home", tmp_path / "here"
+    home = tmp_path / "home"
+    here = tmp_path / "here"
     built = run(
         uv(), "build", "--wheel", "--quiet", "--out-dir", str(here), str(ROOT), cwd=here, home=home
     )
@@ -326,13 +330,14 @@ def test_a_package_brings_the_template_and_is_told_its_address_later(
     done = run(*command, cwd=here, home=home)
     assert done.returncode == 0, done.stderr
     assert "--template URL" in done.stdout
-    mine, fresh = here / "mine", copy(released, tmp_path / "fresh", {"project_name": "Mine"})
+    mine = here / "mine"
+    fresh = copy(released, tmp_path / "fresh", {"project_name": "Mine"})
     same = {p.relative_to(fresh) for p in fresh.rglob("*") if p.is_file()}
     differ = {p for p in same if (mine / p).read_bytes() != (fresh / p).read_bytes()}
     assert differ == {Path(".copier-answers.yml")}
-    told = rung("update", cwd=mine)
-    assert told.returncode == 2
-    assert "name the template's address with --template URL" in told.stderr
+    refused = rung("update", cwd=mine)
+    assert refused.returncode == 2
+    assert "name the template's address with --template URL" in refused.stderr
     version = yaml.safe_load((mine / ".copier-answers.yml").read_text())["_commit"]
     git(released, "tag", version)
     try:
@@ -369,7 +374,8 @@ def test_by_uvx_from_an_address_a_project_gets_that_address_and_version(
     first = programs(
         tmp_path / "bin", uv="case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; esac"
     )
-    home, address = tmp_path / "home", f"git+{history.as_uri()}"
+    home = tmp_path / "home"
+    address = f"git+{history.as_uri()}"
     home.mkdir()
     (home / ".gitconfig").write_text("[user]\nname = Somebody\nemail = some@example.invalid\n")
     command = [
