@@ -297,9 +297,9 @@ def test_what_a_person_has_set_for_uv_and_pipelines_lack_is_told(
     (home / ".config/uv/uv.toml").write_text('prerelease = "allow"\n')
     with local.env(**environment(home), UV_EXCLUDE_NEWER="2020-01-01", UV_PROJECT="elsewhere"):
         assert lock.lock(tmp_path) is None
-    told = lock.personal_settings(tmp_path)
-    assert told.count("\n") == 1, "the variables do not count"
-    assert 'prerelease: add prerelease = "allow" to [tool.uv] of pyproject.toml' in told
+    message = lock.personal_settings(tmp_path)
+    assert message.count("\n") == 1, "the variables do not count"
+    assert 'prerelease: add prerelease = "allow" to [tool.uv] of pyproject.toml' in message
     package = '[[package]]\nname = "x"\nsource = { registry = "https://mirror.invalid/simple" }\n'
     (tmp_path / "uv.lock").write_text(package)
     assert "the index https://mirror.invalid/simple: add [[tool.uv.index]]" in (
@@ -466,9 +466,9 @@ def certificate_stores() -> list[str]:
         (ROOT / name).read_text()
         for name in ("template/Makefile", ".ci/with-uv", "hooks/rung/process.py")
     ]
-    found = [re.findall(r"/etc/[\w./-]+\.(?:crt|pem)", text) for text in texts]
-    assert found[0] == found[1] == found[2]
-    return found[0]
+    stores = [re.findall(r"/etc/[\w./-]+\.(?:crt|pem)", text) for text in texts]
+    assert stores[0] == stores[1] == stores[2]
+    return stores[0]
 
 
 # Words.
@@ -483,10 +483,10 @@ def certificate_stores() -> list[str]:
         (["zzz"], "there is no command zzz: use one of new, adopt, update, up, add"),
     ],
 )
-def test_a_command_that_is_mistyped_is_named(words: list[str], told: str) -> None:
+def test_a_command_that_is_mistyped_is_named(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as error:
         check_command(words)
-    assert str(error.value) == told
+    assert str(error.value) == message
 
 
 def test_a_command_that_is_there_is_not_doubted(capsys: pytest.CaptureFixture[str]) -> None:
