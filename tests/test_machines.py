@@ -475,7 +475,7 @@ def certificate_stores() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["nwe", "x", "--defaults"], "there is no command nwe: `rung new` is probably meant"),
         (["init", "x"], "there is no command init: `rung new` is probably meant"),
