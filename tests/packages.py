@@ -126,7 +126,7 @@ class Server:
             "serving.serve(None if folder == 'None' else Path(folder), settings, *ours)\n"
         )
         cwd.mkdir(parents=True, exist_ok=True)
-        self.output = (cwd / "said.log").open("w")
+        self.output = (cwd / "output.log").open("w")
         command = [sys.executable, "-c", code]
         self.process = subprocess.Popen(
             command, cwd=cwd, stdout=self.output, stderr=self.output, pass_fds=fds

@@ -126,7 +126,7 @@ def behind(
             hosts=[NAME],
             **settings,
         )
-        assert server.ready(), (server.cwd / "said.log").read_text()
+        assert server.ready(), (server.cwd / "output.log").read_text()
         folder = tmp_path / "nginx"
         folder.mkdir()
         upstream = server.url.removeprefix("http://")

@@ -46,7 +46,7 @@ def start(sources: Render, made: Path, tmp_path: Path) -> Iterator[Start]:
     def start(**options: Any) -> Server:
         folder = tmp_path / f"serve-{len(servers)}"
         servers.append(Server(sources(level=1), made, folder, **options))
-        assert servers[-1].ready(), (folder / "said.log").read_text()
+        assert servers[-1].ready(), (folder / "output.log").read_text()
         return servers[-1]
 
     yield start
@@ -180,7 +180,7 @@ def test_sigterm_while_it_loads_ends_it_at_once_with_exit_code_0(
         (tmp_path / "polars.py").write_text(wait)
     command = [sys.executable, "-c", f"{code}sys.argv[1:] = [{str(slow)!r}]\nmain()"]
     path = os.pathsep.join([str(tmp_path), str(ROOT / "runtime/src")])
-    log = tmp_path / "said.log"
+    log = tmp_path / "output.log"
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -264,7 +264,7 @@ def test_callers_who_send_a_byte_a_second_hold_up_nobody(
     assert time.monotonic() - began < 10
     for caller in slow:
         caller.close()
-    assert "exception" not in (server.cwd / "said.log").read_text().lower()
+    assert "exception" not in (server.cwd / "output.log").read_text().lower()
 
 
 def test_memory_stays_as_it_is(start: Start, rows: list[dict[str, Any]]) -> None:

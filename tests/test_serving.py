@@ -53,7 +53,7 @@ def server(
 ) -> Iterator[Server]:
     """Serve the package."""
     service = Server(sources(level=1), made, tmp_path_factory.mktemp("serve"), max_megabytes=1.0)
-    assert service.ready(), (service.cwd / "said.log").read_text()
+    assert service.ready(), (service.cwd / "output.log").read_text()
     yield service
     service.stop()
 
@@ -701,7 +701,7 @@ def test_a_model_is_replaced_while_it_serves(
     first, second = (json.loads((f / "manifest.json").read_text()) for f in (made, other))
     want(made, first["version"])
     server = Server(sources(level=1), None, tmp_path / "serve")
-    assert server.ready(), (server.cwd / "said.log").read_text()
+    assert server.ready(), (server.cwd / "output.log").read_text()
     failed = []
     versions = set()
     over = threading.Event()
