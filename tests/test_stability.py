@@ -212,10 +212,14 @@ def test_documents_of_the_last_release_are_valid_and_no_field_goes(
     now = json.loads((releases.ROOT / releases.RUNTIME / "documents.schema.json").read_text())
     for step, old in before["$defs"].items():
         assert set(old.get("properties", {})) <= set(now["$defs"][step].get("properties", {}))
-    for step, (path, *_) in module("artifacts").STEPS.items():
+    count = 0
+    for step, path in module("artifacts").DOCUMENTS.items():
         document = ROOT / "tests/data/documents-0.2" / path.name
-        schema = {**now, "$ref": f"#/$defs/{step}"}
-        Draft202012Validator(schema).validate(json.loads(document.read_text()))
+        if document.exists():
+            schema = {**now, "$ref": f"#/$defs/{step}"}
+            Draft202012Validator(schema).validate(json.loads(document.read_text()))
+            count += 1
+    assert count >= 11
 
 
 @pytest.mark.parametrize("name", ["data", "schema", "features", "model"])
