@@ -9,11 +9,26 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from .. import UsageError
 
 GROUP = "rung.adapters"
+
+
+class Tracker(Protocol):
+    """What the module of a tracker has: each run that reaches its gate is recorded."""
+
+    def prepare(self) -> None:
+        """Prepare to record while the pipeline runs, such as by an import."""
+
+    def record(self) -> str:
+        """Record the last run, once.
+
+        Returns:
+            A sentence: where it was recorded, or why it was not and what to do. Nothing is raised,
+            as no tracker may fail a training.
+        """
 
 
 def load(slot: str, name: str) -> ModuleType:
