@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
+import yaml
+from conftest import ROOT
 from rung.imports import renames, rewritten, rewritten_lines
 from rung.moves import Move
 
@@ -19,6 +23,10 @@ ELSEWHERE = {
     "registry/oci.py": "adapters/registry_oci/__init__.py",
     "tracking.py": "adapters/tracker_mlflow/__init__.py",
 }
+NAMES = {  # of a module that was divided, what went elsewhere
+    "Drift": "rung_runtime.config.drift.Drift",
+    "drift": "rung_runtime.config.drift.load_drift",
+}
 PLACES = dict(zip(MOVED, MOVED, strict=True)) | ELSEWHERE
 KNOWN = renames(
     [
@@ -27,6 +35,7 @@ KNOWN = renames(
             Move(f"src/flights/{old}", f"src/rung_runtime/{new}", package)
             for old, (new, package) in PACKAGES.items()
         ),
+        Move("src/flights/limits.py", "src/rung_runtime/config/delivery.py", names=NAMES),
     ],
     {"src/flights/__init__.py": "LOOP: bool = True\nclass Refused(Exception): ...\n"},
 )
@@ -38,6 +47,16 @@ KNOWN = renames(
         ("from flights.config import load", "from rung_runtime.config import load"),
         ("from flights import config", "from rung_runtime import config"),
         ("from flights.settings import Delivery", "from rung_runtime.config import Delivery"),
+        ("from flights.limits import Drift", "from rung_runtime.config.drift import Drift"),
+        (
+            "from ..limits import Delivery, Drift as D, drift  # ours",
+            "from rung_runtime.config.delivery import Delivery\n"
+            "from rung_runtime.config.drift import Drift as D, load_drift as drift  # ours",
+        ),
+        (
+            'patch("flights.limits.Drift", flights.limits.Watch)',
+            'patch("rung_runtime.config.drift.Drift", rung_runtime.config.delivery.Watch)',
+        ),
         (
             "from flights import config as c  # a note",
             "from rung_runtime import config as c  # a note",
@@ -136,3 +155,12 @@ def test_a_teams_line_in_a_file_that_moved_imports_from_where_its_old_place_did(
         "<<<<<<< before updating\n"
         "    from rung_runtime import config\n"
     )
+
+
+def test_each_name_of_the_table_is_where_the_table_says() -> None:
+    rows = yaml.safe_load((ROOT / "copier/moves.yml").read_text("utf-8"))
+    places = [place for row in rows for place in row.get("names", {}).values()]
+    assert len(places) >= 5
+    for place in places:
+        module, _, name = place.rpartition(".")
+        assert hasattr(import_module(module), name), place

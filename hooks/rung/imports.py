@@ -20,6 +20,8 @@ class Renames:
 
     modules: dict[str, str]
     attributes: dict[str, dict[str, str]]  # of a package's __init__: its names, and their package
+    # Of a module that was divided: names that did not go with it, and their dotted names now.
+    elsewhere: dict[str, dict[str, str]]
 
     @property
     def packages(self) -> set[str]:
@@ -36,6 +38,7 @@ def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
     """
     modules = dict[str, str]()
     attributes = dict[str, dict[str, str]]()
+    elsewhere = dict[str, dict[str, str]]()
     for move in moves:
         before = _module(move.old)
         after = move.module or _module(move.new)
@@ -46,7 +49,9 @@ def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
             attributes[before] = dict.fromkeys(names, after)
         else:
             modules[before] = after
-    return Renames(modules, attributes)
+            if move.names:
+                elsewhere[before] = move.names
+    return Renames(modules, attributes, elsewhere)
 
 
 def rewritten(text: str, path: str, known: Renames) -> str:
@@ -84,13 +89,18 @@ def rewritten(text: str, path: str, known: Renames) -> str:
             text = "\n".join(indent + line for line in new)
             lines[first : last + 1] = [kept + text + rest]
     text = "".join(lines)
+    places = known.modules | {
+        f"{module}.{name}": place
+        for module, names in known.elsewhere.items()
+        for name, place in names.items()
+    }
     for package in known.packages:
-        names = sorted(n.partition(".")[2] for n in known.modules if n.startswith(f"{package}."))
+        names = sorted(n.partition(".")[2] for n in places if n.startswith(f"{package}."))
         if names:
             # `import package.module`, and names in strings, as monkeypatch.setattr takes them.
             moved = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
             pattern = re.compile(rf"(?<![\w.]){re.escape(package)}\.({moved})\b")
-            text = pattern.sub(lambda match: known.modules[match[0]], text)
+            text = pattern.sub(lambda match: places[match[0]], text)
     return text
 
 
@@ -143,6 +153,8 @@ def _places(node: ast.ImportFrom, path: str, known: Renames) -> dict[str, list[s
             place = ""
         elif module in known.modules:
             place, _, new_name = known.modules[module].rpartition(".")
+        elif alias.name in known.elsewhere.get(base, {}):
+            place, _, new_name = known.elsewhere[base][alias.name].rpartition(".")
         elif base in known.modules:
             place = known.modules[base]
         else:

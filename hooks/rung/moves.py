@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +24,8 @@ class Move:
     old: str
     new: str
     module: str = ""  # what imports of a Python file name now; empty: the file at its new place
+    # Names of a Python file that went elsewhere, and their dotted names now.
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def between(template: Template, package: str, old: Path, new: Path) -> list[Move]:
@@ -53,7 +55,7 @@ def between(template: Template, package: str, old: Path, new: Path) -> list[Move
         row = rows[folder]
         place = row["to"] + name.removeprefix(folder)
         if place in new_files:
-            moves.append(Move(name, place, row.get("module", "")))
+            moves.append(Move(name, place, row.get("module", ""), row.get("names", {})))
     return moves
 
 
