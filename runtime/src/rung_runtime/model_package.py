@@ -27,6 +27,7 @@ from .artifacts import MODEL, PACKAGE, digest
 from .compiled import CompiledModel
 from .config import Data
 from .pipeline.ingest import inputs, typed
+from .pipeline.profiles import ColumnProfile
 from .pipeline.validate import FailedRule, Rules, failures
 
 MANIFEST = "manifest.json"
@@ -46,19 +47,11 @@ class Manifest(TypedDict):
     refit_digest: NotRequired[str]  # of the model, if it was trained once more on all rows
 
 
-class ColumnSummary(TypedDict):
-    """The values of a column in `profile.json`: of numbers their percentiles, else counts."""
-
-    gaps: NotRequired[float]  # the share of missing values
-    percentiles: NotRequired[list[float]]  # 0 to 100
-    counts: NotRequired[dict[str, int]]  # by category
-
-
 class Profile(TypedDict):
     """The part of `profile.json` that serving reads."""
 
-    columns: dict[str, ColumnSummary]  # by feature, of the training rows
-    prediction: ColumnSummary  # of the holdout
+    columns: dict[str, ColumnProfile]  # by feature, of the training rows
+    prediction: ColumnProfile  # of the holdout
 
 
 class Prediction(TypedDict):

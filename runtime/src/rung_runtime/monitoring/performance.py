@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ..config import Data, Gate
 from ..config.drift import Drift
 from ..pipeline.formatting import short
-from ..pipeline.intervals import Interval, bootstrap, effective_rows
+from ..pipeline.intervals import bootstrap, effective_rows
 from ..pipeline.metrics import SCORES
-from ..records import CalibrationCheck, MetricCheck
+from ..records import CalibrationCheck, Ends, MetricCheck
 from .label_batches import MIN_LABELS
 from .label_selection import balanced, one_class_arrives_sooner
 from .skill import skill, student_quantile, widening
@@ -27,7 +27,7 @@ class Expected(NamedTuple):
     """What the package says of the champion's predictions for its holdout."""
 
     metric: str  # of the gate
-    metrics: dict[str, Interval]
+    metrics: dict[str, Ends]
     rows: int
     predicted: float | None  # positives that were predicted, for binary; predictions that were
     observed: float | None  # expected to be right, for multiclass; and how many there were

@@ -3,18 +3,18 @@
 from scipy.stats import t as student
 
 from ..config import HIGHER_IS_BETTER
-from ..pipeline.intervals import Interval
+from ..records import Ends
 
 FLOOR = 0.02  # of a distance from perfection, so that 0.9998 is not far below 0.9999
 
 
 def skill(
     metric: str,
-    value: Interval,
-    holdout: Interval,
+    value: Ends,
+    holdout: Ends,
     stretch: float = 1.0,
     holdout_stretch: float = 1.0,
-) -> Interval:
+) -> Ends:
     """Return how far a metric came from the holdout's value towards perfection, as an interval.
 
     Below 0 it was lost: -0.1 is a tenth of the way that the holdout was from perfection. Both ends
@@ -29,7 +29,7 @@ def skill(
         stretch: By how much the interval of the value is to be wider than it is.
         holdout_stretch: The same of the holdout's.
     """
-    unknown: Interval = {"value": None, "low": None, "high": None}
+    unknown: Ends = {"value": None, "low": None, "high": None}
     best = 1.0 if metric in HIGHER_IS_BETTER else 0.0
     if any(item is None for item in (*value.values(), *holdout.values())):
         return unknown

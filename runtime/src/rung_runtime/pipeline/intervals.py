@@ -8,20 +8,13 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from ..config import Gate
+from ..records import Ends
 from .metrics import Floats, Rows
 
 # An interval from fewer rows of a class than this says little; a slice is not judged by them.
 MIN_CLASS_ROWS = 10
 # A bootstrap draws at most this many rows, which bounds its cost.
 MAX_BOOTSTRAP_ROWS = 2_000
-
-
-class Interval(TypedDict):
-    """A number and the ends of its confidence interval; None where they are not defined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 # The class with the fewest rows, as `metrics.json` has it.
@@ -33,7 +26,7 @@ def bootstrap(
     n: int,
     gate: Gate,
     decisive_rows: int | None = None,
-) -> list[Interval]:
+) -> list[Ends]:
     """Bootstrap several numbers at once; the intervals are those of `percentile_interval`.
 
     Beyond 2,000 rows it draws that many and scales to n ("m out of n"; Bickel, Götze and van Zwet,
@@ -62,7 +55,7 @@ def bootstrap(
     ]
 
 
-def percentile_interval(value: float, deviations: Floats, rows: int, confidence: float) -> Interval:
+def percentile_interval(value: float, deviations: Floats, rows: int, confidence: float) -> Ends:
     """Return the expanded percentile interval (see `expanded_tail`) of a number.
 
     Args:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Gate
-from .intervals import Interval, can_be_judged, effective_rows, percentile_interval
+from ..records import Ends
+from .intervals import can_be_judged, effective_rows, percentile_interval
 from .metrics import Floats, Rows, gain_and_way, ratio, score, skill, skills, span, weighted
 
 # What bounds the cost: rows of a holdout and of a slice at most, and draws at least.
@@ -94,7 +95,7 @@ class Resampled(NamedTuple):
     # (resamples,) from the value, as if errors larger than any in the rows could come.
     tail_deviations: Floats | None = None
 
-    def interval(self, confidence: float) -> Interval:
+    def interval(self, confidence: float) -> Ends:
         """Return the expanded percentile interval; see `percentile_interval`."""
         interval = percentile_interval(self.value, self.deviations, self.rows, confidence)
         high = interval["high"]
@@ -310,7 +311,7 @@ def simultaneous_intervals(
     slices: Sequence[Rows],
     confidence: float,
     bound: float = 0.0,
-) -> list[Interval]:
+) -> list[Ends]:
     """Return the skill over a reference in each of several slices, with ends that hold for all.
 
     The more slices are looked at, the lower is the lowest by chance alone. So all are resampled
@@ -342,7 +343,7 @@ def simultaneous_intervals(
         if is_judged and error > 0
     ]
     farthest = float(np.quantile(np.max(standardized, axis=0), confidence)) if standardized else 0.0
-    intervals: list[Interval] = []
+    intervals: list[Ends] = []
     for slice_skill, error, is_judged in zip(resampled, errors, judged, strict=True):
         value = slice_skill.value if np.isfinite(slice_skill.value) else None
         if value is None or not is_judged:

@@ -12,7 +12,8 @@ import polars as pl
 
 from ..artifacts import now
 from ..config import Column, Data
-from ..model_package import ColumnSummary, Model, Profile, load_package
+from ..model_package import Model, Profile, load_package
+from ..pipeline.profiles import ColumnProfile
 from .metrics import Distributions
 from .plain_rows import PlainReader
 from .rows import Row, frame_from_rows, rows_from_frame
@@ -60,7 +61,7 @@ def load(folder: Path, package_digest: str | None = None) -> LoadedModel:
     return loaded
 
 
-def typical_value(column: Column, summary: ColumnSummary) -> Any:
+def typical_value(column: Column, summary: ColumnProfile) -> Any:
     """Return a value that is typical of a column, as JSON has it; None if nothing is known.
 
     Args:

@@ -18,7 +18,8 @@ from prometheus_client.core import (
 )
 
 from ..config import Data
-from ..model_package import ColumnSummary, Profile
+from ..model_package import Profile
+from ..pipeline.profiles import ColumnProfile
 
 if TYPE_CHECKING:
     from .batcher import Batcher
@@ -64,7 +65,7 @@ class Distribution:
         counts: How many values are of each category; of numbers, only the gaps.
     """
 
-    def __init__(self, summary: ColumnSummary) -> None:
+    def __init__(self, summary: ColumnProfile) -> None:
         """Make an empty distribution.
 
         Args:
