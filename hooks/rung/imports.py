@@ -89,18 +89,18 @@ def rewritten(text: str, path: str, known: Renames) -> str:
             text = "\n".join(indent + line for line in new)
             lines[first : last + 1] = [kept + text + rest]
     text = "".join(lines)
-    places = known.modules | {
+    places_now = known.modules | {
         f"{module}.{name}": place
         for module, names in known.elsewhere.items()
         for name, place in names.items()
     }
     for package in known.packages:
-        names = sorted(n.partition(".")[2] for n in places if n.startswith(f"{package}."))
+        names = sorted(n.partition(".")[2] for n in places_now if n.startswith(f"{package}."))
         if names:
             # `import package.module`, and names in strings, as monkeypatch.setattr takes them.
             moved = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
             pattern = re.compile(rf"(?<![\w.]){re.escape(package)}\.({moved})\b")
-            text = pattern.sub(lambda match: places[match[0]], text)
+            text = pattern.sub(lambda match: places_now[match[0]], text)
     return text
 
 
