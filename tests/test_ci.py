@@ -11,9 +11,9 @@ from programs import started
 
 # What .ci/run sees to, and what every Debian has.
 SYSTEM = {"apt-get", "bash", "cp", "dpkg", "dpkg-query", "env", "find", "git", "make", "mount"}
-SYSTEM |= {"python", "python3", "sh", "tar", "umount"}
-# What the environment brings, and uv itself, which .ci/with-uv brings.
-ENVIRONMENT = {"act", "ml", "schemathesis", "uv"}
+SYSTEM |= {"python", "python3", "sh", "tar", "umount", "unshare"}
+# What the environment brings, and .ci/with-uv, which brings uv itself.
+ENVIRONMENT = {"act", "ml", "rung", "schemathesis", "uv", "with-uv"}
 CHROMES = {"google-chrome"}  # in the place of chromium, where it is there
 
 

@@ -156,7 +156,8 @@ class Place:
         kept = log.PredictionLog(settings)
         served = loaded_model.LoadedModel(self.model, {}, Deaf())
         typed = rows.select(self.model.data.features)
-        kept.add(served, [(name, n)], [{}] * n, typed, self.model.predict(typed))
+        request = self.module("prediction_log.writer").LoggedRequest(name, n)
+        kept.add(served, [request], [{}] * n, typed, self.model.predict(typed))
         kept.write()
         (file,) = Path("fresh").rglob("*.parquet")
         begin = PAST + timedelta(hours=hour)
@@ -441,7 +442,8 @@ def test_what_the_service_logs_is_what_it_reads(place: Place, module: Import) ->
     served = module("serving.loaded_model").load(folder)
     kept = log.PredictionLog(settings.Service(log_seconds=0.05))
     rows = place.rows(2 * WINDOW).select(place.model.data.features)
-    kept.add(served, [("a", 2 * WINDOW)], [{}] * 2 * WINDOW, rows, served.model.predict(rows))
+    request = module("prediction_log.writer").LoggedRequest("a", 2 * WINDOW)
+    kept.add(served, [request], [{}] * 2 * WINDOW, rows, served.model.predict(rows))
     kept.count_refused(
         place.model.version, [serving_rows.Fault(0, "seats", "not a number", None, 7)]
     )
