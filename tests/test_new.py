@@ -78,6 +78,7 @@ def test_new_gives_the_tree_that_copier_and_make_setup_give(
     copier_answers = {"project_name": "Late trains", "ci": ["gitlab", "github"]}
     copy(released, plain, copier_answers, vcs_ref="v1.0.0")
     home = tmp_path / "home"
+    env = installed(tmp_path / "another environment")
     assert run("make", "setup", cwd=plain, home=home, **env).returncode == 0
     mine = tmp_path / "here/mine"
     assert tracked(mine) == tracked(plain)

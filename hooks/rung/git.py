@@ -204,6 +204,15 @@ def git_config(settings: Mapping[str, str]) -> Iterator[None]:
     for number, (key, value) in enumerate(settings.items(), first):
         variables[f"GIT_CONFIG_KEY_{number}"] = key
         variables[f"GIT_CONFIG_VALUE_{number}"] = value
-    # Copier starts Git with plumbum, which has an environment of its own.
-    with local.env(**variables):
-        yield
+    # Copier starts Git with plumbum, which has an environment of its own, and by dunamai without.
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        with local.env(**variables):
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
