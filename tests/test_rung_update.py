@@ -69,8 +69,8 @@ def commit(project: Path) -> str:
 
 
 def everything(project: Path) -> dict[str, bytes]:
-    found = (p for p in project.rglob("*") if p.is_file() and ".git" not in p.parts)
-    return {str(p.relative_to(project)): p.read_bytes() for p in found}
+    files = (p for p in project.rglob("*") if p.is_file() and ".git" not in p.parts)
+    return {str(p.relative_to(project)): p.read_bytes() for p in files}
 
 
 def uv(folder: Path, says: str = "exit 0") -> str:
@@ -90,10 +90,10 @@ def test_an_update_shows_what_is_new_merges_relocks_and_checks(
     assert (project / "tox.ini").read_text().startswith("# These are the same checks")
     assert (project / "tox.ini").read_text().endswith("# mine\n")
     assert (project / "src/rung_runtime/pipeline/new.py").exists()
-    asked = (tmp_path / "bin/asked").read_text().splitlines()
-    assert asked[0] == "lock --quiet"
+    commands = (tmp_path / "bin/asked").read_text().splitlines()
+    assert commands[0] == "lock --quiet"
     checks = ("ruff check", "ruff format --check", "mypy", "pytest")
-    assert [line.rpartition("/project ")[2] for line in asked[1:]] == list(checks)
+    assert [line.rpartition("/project ")[2] for line in commands[1:]] == list(checks)
     assert git(project, "rev-parse", "HEAD") == head, "the commit is the person's"
     commit(project)
     again = rung("update", cwd=project, first=uv(tmp_path / "bin", "exit 9"))
@@ -227,7 +227,7 @@ def broken(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "reason"),
     [
         (dirty, "has uncommitted changes (Makefile): commit or stash them"),
         (merging, "in the middle of a merge or rebase"),
@@ -239,13 +239,17 @@ def broken(project: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["update", "up"])
 def test_what_cannot_be_updated_is_a_sentence_and_stays_as_it_is(
-    rung: Callable[..., Made], project: Path, fault: Callable[[Path], None], said: str, command: str
+    rung: Callable[..., Made],
+    project: Path,
+    fault: Callable[[Path], None],
+    reason: str,
+    command: str,
 ) -> None:
     fault(project)
     before = everything(project)
     done = rung(command, *(["--yes"] if command == "up" else []), cwd=project)
     assert done.returncode == 2, done.stdout
-    assert said in done.stderr or (command == "up" and "has no version" in done.stderr)
+    assert reason in done.stderr or (command == "up" and "has no version" in done.stderr)
     assert "Traceback" not in done.stderr
     assert everything(project) == before
 
@@ -299,7 +303,7 @@ def in_the_way(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "reason"),
     [
         (hidden, "has uncommitted changes (notes.txt)"),
         (overlooked, "Git is configured to ignore changes to Makefile"),
@@ -311,13 +315,13 @@ def test_what_git_does_not_show_is_not_lost(
     project: Path,
     tmp_path: Path,
     fault: Callable[[Path], None],
-    said: str,
+    reason: str,
 ) -> None:
     fault(project)
     before = everything(project)
     done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
     assert done.returncode == 2, done.stdout
-    assert said in done.stderr
+    assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert everything(project) == before
 
@@ -367,7 +371,8 @@ def test_an_address_is_kept_only_if_the_update_begins(
 ) -> None:
     other = tmp_path / "a: copy #1"
     git(tmp_path, "clone", "-q", str(two), str(other))
-    head, before = git(project, "rev-parse", "HEAD"), everything(project)
+    head = git(project, "rev-parse", "HEAD")
+    before = everything(project)
     wrong = rung("update", "--template", str(other), "--to", "v99", cwd=project)
     assert wrong.returncode == 2
     assert git(project, "rev-parse", "HEAD") == head
@@ -450,8 +455,8 @@ def test_up_shows_what_a_level_adds_and_needs_before_it_asks(
     answers = yaml.safe_load((project / ".copier-answers.yml").read_text())
     assert (answers["level"], answers["registry"], answers["_commit"]) == (1, "mlflow", "v1.1.0")
     assert "The project is at level 1, and its checks pass" in done.stdout
-    asked = (tmp_path / "bin/asked").read_text()
-    assert "ml deploy --target local/staging" in asked
+    commands = (tmp_path / "bin/asked").read_text()
+    assert "ml deploy --target local/staging" in commands
 
 
 def test_add_brings_an_adapter_with_its_files_requirements_and_configuration(
@@ -496,7 +501,8 @@ def test_what_cannot_be_added_is_a_sentence_and_changes_nothing(
 
 
 def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) -> None:
-    now, heard = tmp_path / "now", tmp_path / "heard"
+    now = tmp_path / "now"
+    heard = tmp_path / "heard"
     # As uv does: it waits for what it started, which hears of the end as by Ctrl-C.
     waits = f'trap \'touch "{heard}"; kill $!; exit 130\' INT; sleep 60 & touch "{now}"; wait'
     fake = programs(tmp_path / "bin", uv=f'case "$*" in *pytest*) {waits};; esac')
