@@ -78,7 +78,9 @@ class StandInJob:
     """A job of a pull request, whose platform is the stand-in of both APIs."""
 
     def __init__(self, name: str, server: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.name, self.api, self.monkeypatch = name, server, monkeypatch
+        self.name = name
+        self.api = server
+        self.monkeypatch = monkeypatch
 
     def comments(self) -> list[str]:
         return self.api.comments
@@ -266,12 +268,12 @@ def checks(contract: type) -> list[str]:
     return [name for name in vars(contract) if name.startswith("test_")]
 
 
-def fails(contract: type, name: str, **given: Any) -> None:
+def fails(contract: type, name: str, **available: Any) -> None:
     """Check that a test of a contract fails with what it is given."""
     check = getattr(contract(), name)
-    asked = {key: given[key] for key in inspect.signature(check).parameters}
+    arguments = {key: available[key] for key in inspect.signature(check).parameters}
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        check(**asked)
+        check(**arguments)
 
 
 @pytest.mark.parametrize("name", checks(TrackerContract))
@@ -343,8 +345,8 @@ def test_control_a_target_that_says_yes_to_everything_fails_each_check(
     name: str, always_v0: str
 ) -> None:
     releases = (Release("v1", "sha256:1"), Release("v2", "sha256:2"))
-    given = {"open_target": lambda: Careless(always_v0), "releases": releases}
-    fails(TargetContract, name, unservable=Release("v3", "sha256:3"), **given)
+    target = {"open_target": lambda: Careless(always_v0), "releases": releases}
+    fails(TargetContract, name, unservable=Release("v3", "sha256:3"), **target)
 
 
 class Talkative:
@@ -353,8 +355,9 @@ class Talkative:
     name = ""
     workspace = Path("nowhere")
 
-    def __init__(self, said: list[str], started: list[None]) -> None:
-        self.said, self.started = said, started
+    def __init__(self, written: list[str], started: list[None]) -> None:
+        self.written = written
+        self.started = started
 
     def registry_prefix(self) -> str:
         return "https://GHCR.io/Team"
@@ -366,7 +369,7 @@ class Talkative:
         return {}
 
     def comment(self, text: str, tail: str = "") -> None:
-        self.said[:] = [*self.said, text + tail, text]
+        self.written[:] = [*self.written, text + tail, text]
 
     def train(self) -> None:
         self.started += [None, None]
@@ -379,11 +382,11 @@ class Talkative:
 def test_control_a_platform_that_writes_whatever_it_is_given_fails_each_check(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said: list[str] = []
+    written: list[str] = []
     started: list[None] = []
     job = SimpleNamespace(
-        comments=lambda: said,
-        say=said.append,
+        comments=lambda: written,
+        say=written.append,
         trainings=lambda: len(started),
         revoke=lambda: None,
         leave=lambda: None,
@@ -391,7 +394,7 @@ def test_control_a_platform_that_writes_whatever_it_is_given_fails_each_check(
     fails(
         PlatformContract,
         name,
-        detect=lambda: Talkative(said, started),
+        detect=lambda: Talkative(written, started),
         job=job,
         capsys=capsys,
     )
