@@ -211,8 +211,8 @@ def git_config(settings: Mapping[str, str]) -> Iterator[None]:
         with local.env(**variables):
             yield
     finally:
-        for name, value in before.items():
-            if value is None:
+        for name, earlier in before.items():
+            if earlier is None:
                 del os.environ[name]
             else:
-                os.environ[name] = value
+                os.environ[name] = earlier
