@@ -73,9 +73,10 @@ def read(source: Path, separator: str) -> pl.DataFrame:
         if kind := not_a_table(source):
             raise UsageError(f"{source} is {kind}") from None
         raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
-    # Read as a table nevertheless: its first bytes have become the name of a column.
-    misread = rows.width < 2 or not rows.columns[0][:1].isalnum()
-    if misread and (kind := not_a_table(source)):
+    # Read as a table nevertheless: its first bytes have become the names of columns.
+    has_names = all(map(str.isprintable, rows.columns)) and rows.columns[0][:1].isalnum()
+    is_misread = rows.width < 2 or rows.is_empty() or not has_names
+    if is_misread and (kind := not_a_table(source)):
         raise UsageError(f"{source} is {kind}")
     # Separators at the end of each line, as spreadsheets leave them, make columns of nothing.
     ends = [n for n in rows.columns if re.fullmatch(r"_duplicated_\d+", n)]
