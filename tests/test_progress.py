@@ -47,6 +47,24 @@ def test_in_a_log_a_stage_is_one_line_without_control_characters(module: Module,
     assert log() == ["✓ fetch  2 of 2 [files]", "✗ watch"]
 
 
+def test_bad_input_is_answered_by_one_sentence_and_no_stages(module: Module, log: Log) -> None:
+    progress = module("progress")
+    with suppress(ArithmeticError), progress.stages(quiet_until="models"):
+        progress.begin("read")
+        progress.begin("contract")
+        raise ArithmeticError
+    assert log() == []
+    with suppress(ArithmeticError), progress.stages(quiet_until="models"):
+        progress.begin("read")
+        progress.begin("models")
+        assert log() == ["✓ read"]
+        raise ArithmeticError
+    assert log() == ["✗ models"]
+    with progress.stages(quiet_until="models"):
+        progress.begin("read")
+    assert log() == ["✓ read"]
+
+
 def test_without_a_stage_nothing_is_shown(module: Module, log: Log) -> None:
     progress = module("progress")
     progress.begin("fetch")

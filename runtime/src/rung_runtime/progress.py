@@ -30,20 +30,27 @@ def open_console(stream: TextIO) -> "Console":
 
 
 @contextmanager
-def stages() -> Iterator[None]:
-    """Show the stages that begin in this context; inside another one, they are shown there."""
+def stages(quiet_until: str = "") -> Iterator[None]:
+    """Show the stages that begin in this context; inside another one, they are shown there.
+
+    Args:
+        quiet_until: The first stage that takes long. Those before it have no lines until it begins,
+            so that bad input is answered by one sentence alone.
+    """
     if _present.get():
         yield
         return
-    present = Stages()
+    present = Stages(quiet_until)
     token = _present.set(present)
     try:
         yield
     except BaseException:
-        present.end(mark="[red]✗[/]")
+        present.fail()
         raise
-    finally:
+    else:
         present.end()
+        present.show_held()
+    finally:
         _present.reset(token)
 
 
@@ -62,8 +69,10 @@ def report(detail: str) -> None:
 class Stages:
     """The stages of a command, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet_until: str) -> None:
         self.console = open_console(sys.stderr)
+        self.quiet_until = quiet_until
+        self.held: list[str] | None = [] if quiet_until else None  # lines that are not shown yet
         self.name = ""  # of the present stage; "": there is none
         self.detail = ""
         self.started = 0.0
@@ -71,6 +80,8 @@ class Stages:
 
     def begin(self, name: str) -> None:
         self.end()
+        if name == self.quiet_until:
+            self.show_held()
         self.name = name
         self.detail = ""
         self.started = time.monotonic()
@@ -89,10 +100,23 @@ class Stages:
         if self.line:
             self.line.stop()
             self.line = None
-        self.console.print(
-            stage_line(mark, self.name, time.monotonic() - self.started, self.detail)
-        )
+        line = stage_line(mark, self.name, time.monotonic() - self.started, self.detail)
+        if self.held is None:
+            self.console.print(line)
+        else:
+            self.held.append(line)
         self.name = ""
+
+    def fail(self) -> None:
+        """End the present stage as one that failed."""
+        self.end(mark="[red]✗[/]")
+        self.held = None
+
+    def show_held(self) -> None:
+        """Show the lines that were held back, and all that follow."""
+        for line in self.held or ():
+            self.console.print(line)
+        self.held = None
 
     def _moving_line(self) -> "Progress":
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -74,7 +74,7 @@ def use(
     _require_choice("rare-classes", rare_classes, RARE_CLASSES)
     console = Console(highlight=False, markup=False, force_terminal=sys.stdout.isatty())
     source = Path("data/raw") / file.name
-    with progress.stages():
+    with progress.stages(quiet_until="models"):
         progress.begin("read")
         separator = detect_delimiter(file)
         rows = read(file, separator)
