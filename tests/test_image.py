@@ -166,13 +166,15 @@ def names(requirements: list[str]) -> list[str]:
 
 
 @contextmanager
-def running(buildah: Buildah, container: str) -> Iterator[tuple[psutil.Popen, psutil.Process, str]]:
+def running(
+    buildah: Buildah, container: str, *options: str
+) -> Iterator[tuple[psutil.Popen, psutil.Process, str]]:
     """Start the container as its image says; buildah, the service in it, and its address."""
     config = described(buildah)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    run = ["run", "--isolation", "chroot", "--env", f"ML_PORT={port}", container, "--"]
+    run = ["run", "--isolation", "chroot", "--env", f"ML_PORT={port}", *options, container, "--"]
     log = buildah.folder / f"{container}-{port}.log"
     with log.open("w") as output:
         process = psutil.Popen(
@@ -232,6 +234,24 @@ def test_the_image_serves_its_model_as_nobody_and_ends_when_told(
         assert answer["predictions"][0]["prediction"] == offline["prediction"]
         service.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_the_image_serves_and_logs_as_any_user_of_group_0(
+    image: tuple[Buildah, str], ran: Callable[[int, str], Copy]
+) -> None:
+    """As on OpenShift, which chooses a user that no file of the image knows."""
+    row = rows_of(ran(1, "binary").path)[0]
+    options = ("--user", "1000650000:0", "--env", "ML_LOG_SECONDS=0.2")
+    with running(*image, *options) as (_process, service, url):
+        assert (service.uids().effective, service.gids().effective) == (1_000_650_000, 0)
+        body = json.dumps(row).encode()
+        request = urllib.request.Request(f"{url}/predict", body)
+        assert json.load(urllib.request.urlopen(request, timeout=30))["predictions"]
+        metrics = ""
+        while "ml_log_written_rows_total 1.0" not in metrics:
+            metrics = urllib.request.urlopen(f"{url}/metrics", timeout=30).read().decode()
+            assert "ml_log_failures_total 0.0" in metrics
+            time.sleep(0.1)
 
 
 def test_the_service_writes_nothing_outside_its_volume(image: tuple[Buildah, str]) -> None:

@@ -255,7 +255,8 @@ def test_who_ends_it_has_nothing_or_a_project_that_is_whole(
     released: Path, tmp_path: Path, how: signal.Signals, when: str
 ) -> None:
     waits = f"touch {tmp_path}/now; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
-    waits = f"case $1 in --version) echo uv 0.13.0;; {when}) {waits};; esac"
+    version = "--version) echo uv 0.13.0;;"
+    waits = f"case $1 in {version} {when}) {waits};; lock) touch uv.lock;; esac"
     first = programs(tmp_path / "bin", uv=waits)
     home = tmp_path / "home"
     home.mkdir()
