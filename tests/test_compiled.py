@@ -289,6 +289,17 @@ def test_inputs_that_are_not_those_of_training_are_refused(
         graph.predict(change(rows))
 
 
+def test_a_missing_runtime_and_a_damaged_file_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(UsageError, match=r"model\.onnx is damaged"):
+        compiled.load(tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match=r"model\.onnx needs onnxruntime: run `uv sync`"):
+        compiled.load(tmp_path / "model.onnx")
+
+
 def test_a_long_table_is_predicted_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = frame(SEED)
     fitted = HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype")

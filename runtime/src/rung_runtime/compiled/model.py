@@ -73,10 +73,12 @@ def load(path: Path, threads: int = 0) -> CompiledModel:
     """Open the compiled model of a package.
 
     Raises:
-        UsageError: The file is damaged.
+        UsageError: The file is damaged, or onnxruntime is missing.
     """
     try:
         return CompiledModel(path.read_bytes(), threads)
+    except ImportError as error:
+        raise UsageError(f"{path} needs onnxruntime: run `uv sync` ({error})") from None
     except Exception as error:  # onnxruntime has a type for each reason
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path} is damaged ({reason}): run `ml package` again") from None
