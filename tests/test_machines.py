@@ -450,10 +450,14 @@ def test_each_way_to_uv_trusts_the_systems_certificates_unless_there_are_none(
     command = ["sh", "-c", "echo $UV_SYSTEM_CERTS"]
     store = tmp_path / "store.crt"
     monkeypatch.setattr("rung.process.CERTIFICATES", (str(store),))
-    assert run_program(command, tmp_path).text == "\n"
-    store.touch()
-    assert run_program(command, tmp_path).text == "true\n"
-    with local.env(UV_SYSTEM_CERTS="false"):
+    with local.env():
+        for name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):  # which `make test` sets
+            monkeypatch.delenv(name, raising=False)
+            local.env.pop(name, None)
+        assert run_program(command, tmp_path).text == "\n"
+        store.touch()
+        assert run_program(command, tmp_path).text == "true\n"
+        local.env["UV_SYSTEM_CERTS"] = "false"
         assert run_program(command, tmp_path).text == "false\n"
     stores = [name for name in certificate_stores() if Path(name).exists()]
     done = run(str(ROOT / ".ci/with-uv"), *command, cwd=tmp_path, home=tmp_path / "home")

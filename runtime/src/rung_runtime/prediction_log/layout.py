@@ -8,8 +8,10 @@
 A log is a folder, or the URL of an object store, whose login is in its usual variables.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
 import polars as pl
@@ -53,7 +55,23 @@ def write_file(log: str, name: str, frame: pl.DataFrame) -> None:
     if is_remote(log):
         frame.write_parquet(remote_path(log, name))
     else:
-        write_rows(frame, Path(log) / name)
+        path = Path(log) / name
+        _make_folder(path.parent)
+        write_rows(frame, path)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder as the one above it is: who may write to a log may write to each of its days.
+
+    A volume outlives the user that a service ran as, and a umask would shut the next one out.
+    """
+    if folder.exists():
+        return
+    _make_folder(folder.parent)
+    with suppress(FileExistsError):  # another service was first
+        folder.mkdir()
+        with suppress(PermissionError):  # of a file system that has no permissions
+            folder.chmod(S_IMODE(folder.parent.stat().st_mode))
 
 
 def scan_files(log: str, pattern: str, since: datetime | None = None) -> pl.LazyFrame | None:
