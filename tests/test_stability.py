@@ -24,8 +24,6 @@ from pydantic import AliasChoices, BaseModel
 
 Module = Callable[[str], ModuleType]
 RELEASE = releases.newest()
-# In 0.2 the machinery was in the project's package; since 0.3 it is the runtime.
-PACKAGE = releases.PACKAGE if RELEASE.startswith("0.2") else releases.RUNTIME
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +31,12 @@ def last(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Module, Pat
     """Import modules of the last release under a name of their own; and the release's files."""
     commit = releases.commit_of(RELEASE)
     folder = tmp_path_factory.mktemp("release")
-    packed = subprocess.check_output(["git", "-C", ROOT, "archive", commit, "template", PACKAGE])
+    paths = ["template", releases.RUNTIME]
+    packed = subprocess.check_output(["git", "-C", ROOT, "archive", commit, *paths])
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="tar")
-    (folder / PACKAGE).rename(folder / "last_release")
+    (folder / releases.RUNTIME).rename(folder / "last_release")
+    (folder / releases.PACKAGE / "problem").rename(folder / "last_problem")
     sys.path.insert(0, str(folder))
     yield lambda name: importlib.import_module(f"last_release.{name}".rstrip(".")), folder
     sys.path.remove(str(folder))
@@ -54,21 +54,20 @@ def settings(*modules: ModuleType) -> dict[str, type[BaseModel]]:
     }
 
 
-CONFIG = {  # modules of the last release, and what has their classes now
-    "config": ["config.files", "config.data", "config.model", "config.gate", "config.pipeline"],
-    "settings": ["config.delivery", "config.drift"],
-}
+CONFIG = [
+    f"config.{name}"
+    for name in ("files", "data", "model", "gate", "pipeline", "delivery", "drift")
+]
 
 
-@pytest.mark.parametrize("name", CONFIG)
 def test_no_key_of_config_goes_and_none_is_asked_for_that_was_not(
-    module: Module, last: tuple[Module, Path], name: str
+    module: Module, last: tuple[Module, Path]
 ) -> None:
-    now = settings(*map(module, CONFIG[name]))
-    for kind, model in settings(last[0](name)).items():
+    now = settings(*map(module, CONFIG))
+    for kind, model in settings(*map(last[0], CONFIG)).items():
         fields = now[kind].model_fields
         names = read_names(now[kind])
-        assert set(model.model_fields) <= set(names)
+        assert set(read_names(model)) <= set(names)
         known = {names[key] for key in model.model_fields}
         assert not [key for key in set(fields) - known if fields[key].is_required()]
         for key, field in model.model_fields.items():
@@ -89,7 +88,7 @@ def test_each_earlier_name_of_a_key_is_in_the_table_of_names_that_changed(module
     table = page.partition("## Names that changed")[2].partition("## ")[0]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `config/")]
     count = 0
-    for file in {file for files in CONFIG.values() for file in files}:
+    for file in CONFIG:
         for record in settings(module(file)).values():
             for earlier, name in read_names(record).items():
                 if earlier != name:
@@ -170,7 +169,7 @@ def parameters(app: Any) -> dict[str, set[str]]:
 
 
 def test_no_command_of_ml_goes_or_asks_for_more(module: Module, last: tuple[Module, Path]) -> None:
-    before = parameters(last[0]("cli").app)
+    before = parameters(last[0]("cli.app").app)
     now = parameters(module("cli.app").app)
     for name, names in before.items():
         if name.endswith("(all)"):
@@ -227,7 +226,7 @@ def test_modules_of_problem_of_the_last_release_are_called_as_before(
     module: Module, last: tuple[Module, Path], name: str
 ) -> None:
     protocol = getattr(module("problem"), f"{name.capitalize()}Module")
-    written = importlib.import_module(f"last_release.problem.{name}")
+    written = importlib.import_module(f"last_problem.{name}")
     functions = {
         key: function
         for key, function in vars(protocol).items()

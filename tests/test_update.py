@@ -34,6 +34,7 @@ pytestmark = pytest.mark.slow  # no project is installed, but each test updates 
 ANSWERS = ".copier-answers.yml"
 CI = (["github"], ["gitlab"], ["github", "gitlab"])
 RELEASES = [f"v{version}" for version in released()]
+BEFORE_THE_MOVE = "v0.2.0"  # the last release with the machinery in the user's package
 
 
 def answered(level: int) -> dict[str, Any]:
@@ -328,14 +329,14 @@ def test_what_copier_update_alone_does_with_what_moved(
 ) -> None:
     """It moves what nobody touched, and deletes what a team changed: hence `rung update`."""
     about = answered(0)
-    project = start(rendered(RELEASES[-1], about), tmp_path / "project")
+    project = start(rendered(BEFORE_THE_MOVE, about), tmp_path / "project")
     gate = project / "src/flight_delays/pipeline/gate.py"
     gate.write_bytes(gate.read_bytes() + mine("gate.py"))
     commit(project)
     settings: dict[str, Any] = {"defaults": True, "overwrite": True, "skip_answered": True}
     run_update(project, vcs_ref=NOW, quiet=True, unsafe=False, **settings)
     fresh = files(rendered(NOW, about))
-    old = files(rendered(RELEASES[-1], about))
+    old = files(rendered(BEFORE_THE_MOVE, about))
     kept = seeds(project, "flight_delays")
     assert files(project) == fresh | {name: old[name] for name in kept}  # imports included
 
