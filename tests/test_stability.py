@@ -55,8 +55,7 @@ def settings(*modules: ModuleType) -> dict[str, type[BaseModel]]:
 
 
 CONFIG = [
-    f"config.{name}"
-    for name in ("files", "data", "model", "gate", "pipeline", "delivery", "drift")
+    f"config.{name}" for name in ("files", "data", "model", "gate", "pipeline", "delivery", "drift")
 ]
 
 
