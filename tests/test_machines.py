@@ -453,7 +453,7 @@ def test_each_way_to_uv_trusts_the_systems_certificates_unless_there_are_none(
     with local.env():
         for name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):  # which `make test` sets
             monkeypatch.delenv(name, raising=False)
-            local.env.pop(name, None)
+            local.env.pop(name, "")
         assert run_program(command, tmp_path).text == "\n"
         store.touch()
         assert run_program(command, tmp_path).text == "true\n"

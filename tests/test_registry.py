@@ -505,13 +505,13 @@ def deadly(project: Place, moment: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if project.kind == "remote":
-        ask = project.adapter.Remote._ask
+        ask = project.client.Remote._ask
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             count()
             return ask(*args, **kwargs)
 
-        project.adapter.Remote._ask = counted
+        project.client.Remote._ask = counted
         return
     if project.kind == "mlflow":
         import sqlalchemy
@@ -964,8 +964,9 @@ def test_a_folder_with_what_no_package_brought_is_not_replaced(
 
 def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:
     project, registry, version, evil = forged(place)
+    artifact = importlib.import_module("rung_runtime.adapters.registry_oci.artifact")
     # It would be imported in the place of problem/features.py.
-    more = project.adapter.descriptor(b"1/0", "text/plain")
+    more = artifact.descriptor(b"1/0", "text/plain")
     more["annotations"] = {"org.opencontainers.image.title": "problem/features/__init__.py"}
     registry.store.put(b"1/0")
     evil["layers"].append(more)

@@ -128,11 +128,12 @@ def test_an_adapter_of_ones_own_comes_by_an_entry_point(
 def test_a_library_that_an_adapter_needs_and_is_missing_is_named(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "rung_runtime.adapters.registry_oci", raising=False)
-    monkeypatch.delitem(sys.modules, "rung_runtime.adapters.registry_oci.client", raising=False)
-    monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(module("project").UsageError, match=r"needs requests.* `uv sync`"):
-        module("adapters").load("registry", "oci")
+    for name in ("adapters.registry_oci.client", "http_client"):
+        monkeypatch.delitem(sys.modules, f"rung_runtime.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    registry = module("adapters").load("registry", "oci")
+    with pytest.raises(module("project").UsageError, match=r"needs httpx.* `uv sync`"):
+        registry.open_registry("oci://registry.test/models")
 
 
 def test_every_adapter_has_a_manifest_a_page_and_an_entry_in_the_index() -> None:

@@ -176,5 +176,5 @@ def test_a_key_that_is_there_twice_is_refused(module: Module, text: str) -> None
 @pytest.mark.parametrize("where", ["oci://", "oci://ghcr.io", "oci://localhost/x", "oci+http:///x"])
 def test_a_registry_without_a_host_is_never_somebody_elses(module: Module, where: str) -> None:
     oci = module("adapters.registry_oci")
-    with pytest.raises(oci.UsageError, match="is not oci://HOST/NAME"):
+    with pytest.raises(module("project").UsageError, match="is not oci://HOST/NAME"):
         oci.open_registry(where)

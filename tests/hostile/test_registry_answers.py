@@ -494,7 +494,7 @@ def test_a_command_costs_the_same_however_many_versions_there_are(
     monkeypatch.chdir(tmp_path)
     # A lease costs the same each time, unless the machine is busy.
     free = nullcontext(lambda: None)
-    monkeypatch.setattr(module("adapters.registry_oci"), "lease", lambda _: free)
+    monkeypatch.setattr(module("adapters.registry_oci.registry"), "lease", lambda _: free)
     (tmp_path / "config").mkdir()
     (tmp_path / "config/delivery.yaml").write_text("{}")
     costs: dict[int, dict[str, int]] = {}

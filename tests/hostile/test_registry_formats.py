@@ -353,10 +353,11 @@ def test_what_a_registry_says_of_a_version_stays_within_its_line(
 def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
     shelf: Shelf, module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oci = module("adapters.registry_oci")
+    oci = module("adapters.registry_oci.registry")
+    remote = module("adapters.registry_oci.client").Remote
     version = shelf.push(1)
     whole = json.dumps(shelf.manifest(version))
-    monkeypatch.setattr(oci.Remote, "download", lambda *_: pytest.fail("it was asked for"))
+    monkeypatch.setattr(remote, "download", lambda *_: pytest.fail("it was asked for"))
     for sizes, reason in ([oci.MAX_FILE + 1], "has"), ([oci.MAX_FILE] * 900, "a package of"):
         manifest = json.loads(whole)
         layer = json.dumps(manifest["layers"][0])
@@ -367,7 +368,7 @@ def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
         shelf.store(version, manifest)
         with pytest.raises(UsageError, match=f"{reason}.* more than"):
             shelf.open.fetch(version, shelf.path / "out")
-    monkeypatch.setattr(oci.Remote, "put", lambda *_: pytest.fail("it was sent"))
+    monkeypatch.setattr(remote, "put", lambda *_: pytest.fail("it was sent"))
     monkeypatch.setattr(oci, "MAX_FILE", 3)
     with pytest.raises(UsageError, match=r"has .* more than 3"):
         shelf.push(2)

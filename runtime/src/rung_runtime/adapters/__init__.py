@@ -54,9 +54,14 @@ def load(slot: str, name: str) -> ModuleType:
                 f"pyproject.toml: [tool.rung] names the {slot} {name!r}, and there is no adapter of"
                 f" that name: use one of {listed}, or `rung add {slot} {name}`"
             ) from None
-        raise UsageError(
-            f"the {slot} {name} needs {error.name}, which is not installed: run `uv sync`"
-        ) from None
+        raise missing_library(slot, name, error) from None
+
+
+def missing_library(slot: str, name: str, error: ModuleNotFoundError) -> UsageError:
+    """Return what to tell a person whose environment lacks a library that an adapter needs."""
+    return UsageError(
+        f"the {slot} {name} needs {error.name}, which is not installed: run `uv sync`"
+    )
 
 
 def names(slot: str) -> list[str]:

@@ -9,29 +9,31 @@ or within this machine. What is uploaded is not sent again while nobody knows wh
 """
 
 import hashlib
-import ipaddress
 import json
 import re
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
 
-import requests
-
 from ... import UsageError, ci_platform
+from ...http_client import (
+    NO_RETRIES,
+    Client,
+    Limits,
+    NoResponse,
+    Response,
+    ResponseTooLarge,
+    TimedOut,
+    is_loopback,
+    origin,
+)
 from . import docker_login
+from .artifact import BYTES, DIGEST, MANIFEST, MAX_FILE, UnknownMediaType, digest
 
-T = TypeVar("T")
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-BYTES = "application/octet-stream"
 # Seconds. A request of little content ends within TOTAL with all its retries, which is less than a
 # lease lasts after its last write may start: see LEASE and WRITES.
 CONNECT = 5.0
@@ -44,20 +46,13 @@ LISTING = 60.0  # for all pages of tags
 # Bytes. Registries take manifests of 4 MiB at most.
 MAX_JSON = 8 * 2**20
 MAX_ERROR = 2**16
-MAX_FILE = 2 * 2**30
-MAX_PACKAGE = 4 * MAX_FILE
 MAX_PAGES = 200
 MAX_REDIRECTS = 5
 PAGE = 1000
 AGAIN = (429, 500, 502, 503, 504)
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 NAME = re.compile(r"[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(/[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*)*")
-
-
-class UnknownMediaType(UsageError):
-    """The registry takes no manifest of this type, and perhaps one of another."""
 
 
 class Broken(Exception):
@@ -66,55 +61,6 @@ class Broken(Exception):
 
 class Slow(Broken):
     """No answer came in time: what was sent may have arrived."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a registry answered."""
-
-    status: int
-    reason: str
-    headers: Mapping[str, str]
-    body: bytes
-    url: str
-
-    def message(self) -> str:
-        """The registry's own reason, in one printable line.
-
-        Errors are https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes;
-        token servers have `details` or `message`, after OAuth 2 `error_description`.
-        """
-        text = ""
-        try:
-            content = json.loads(self.body)
-        except (ValueError, RecursionError):
-            content = None
-            if not self.headers.get("Content-Type", "").startswith("text/html"):
-                text = self.body.decode("utf-8", "replace")
-        if isinstance(content, dict):
-            errors = content.get("errors")
-            if isinstance(errors, list) and errors and isinstance(errors[0], dict):
-                parts = [errors[0].get(key) for key in ("code", "message", "detail")]
-            else:
-                names = ("details", "message", "error_description", "error")
-                parts = [content[name] for name in names if content.get(name)][:1]
-            texts = [part if isinstance(part, str) else json.dumps(part) for part in parts if part]
-            text = ": ".join(dict.fromkeys(texts))
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        head = f"{self.status} {self.reason}".strip()
-        return f"{head}: {line[:300]}" if line else head
-
-    def retry_after(self) -> float | None:
-        """Seconds to wait, if the registry says how many."""
-        value = self.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"[0-9]{1,9}", value):
-            return float(value)
-        try:
-            until = parsedate_to_datetime(value)
-        except (ValueError, IndexError, TypeError):
-            return None
-        until = until if until.tzinfo else until.replace(tzinfo=UTC)
-        return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 class Remote:
@@ -133,20 +79,13 @@ class Remote:
         self.name = name
         server = docker_login.HUB if self.host in docker_login.HUB_NAMES else self.host
         prefix = "http" if scheme == "oci+http" else "https"
-        self.origin = _origin(f"{prefix}://{server}")
+        self.origin = origin(f"{prefix}://{server}")
         self.base = f"{prefix}://{server}/v2/{name}/"
         self.encrypted = prefix == "https"
         # Basic, Bearer or nothing, and what belongs to it; known once the registry has asked.
         self.authorization = ""
         self.present = set[str]()  # blobs that are known to be there
-        self._connect()
-
-    def _connect(self) -> None:
-        self.session = requests.Session()
-        # From ~/.netrc nothing is taken; within this machine nothing goes through a proxy.
-        self.session.auth = lambda request: request
-        self.session.trust_env = self.encrypted
-        self.session.headers.update({"User-Agent": "rung", "Accept-Encoding": "identity"})
+        self.client = Client(retries=NO_RETRIES, use_proxies=self.encrypted)
 
     @cached_property
     def login(self) -> docker_login.Login:
@@ -192,7 +131,7 @@ class Remote:
         answer = self._ask("GET", f"manifests/{reference}", 200, 404, headers={"Accept": MANIFEST})
         if answer.status == 404:
             return None
-        named = answer.headers.get("Docker-Content-Digest") or _digest(answer.body)
+        named = answer.headers.get("Docker-Content-Digest") or digest(answer.body)
         return (reference if by_digest else named), answer.body
 
     def tag(self, name: str, manifest: bytes, kind: str) -> None:
@@ -226,30 +165,30 @@ class Remote:
 
     def put(self, content: bytes) -> None:
         """Store a blob, unless it is there."""
-        digest = _digest(content)
-        if digest in self.present or self._has_blob(digest):
+        blob = digest(content)
+        if blob in self.present or self._has_blob(blob):
             return
         seconds = COMMIT + len(content) / RATE
-        place = self._upload(digest)
+        place = self._upload(blob)
         # Sent anew once where the connection broke, and once more in a session of its own.
         for again in (True, True, False):
             try:
                 answer = self._ask("PUT", place, data=content, seconds=seconds, retries=0)
             except Slow as error:
-                if self._has_blob(digest):
+                if self._has_blob(blob):
                     return
                 raise UsageError(
                     f"{self.url}: the registry has not confirmed an upload of {len(content)} "
                     f"bytes within {seconds:.0f} s: {error}; try again later"
                 ) from None
             except Broken as error:
-                if self._has_blob(digest):
+                if self._has_blob(blob):
                     return
                 if not again:
                     raise self._silent(error) from None
                 continue
             if answer.status in (200, 201, 202, 204):
-                self.present.add(digest)
+                self.present.add(blob)
                 return
             if not again or answer.status not in (*AGAIN, 400, 404, 416):
                 raise self._refused(answer, "PUT", "blobs/uploads/")
@@ -259,7 +198,7 @@ class Remote:
                     raise self._refused(answer, "PUT", "blobs/uploads/")
                 sleep(1.0 if wait is None else wait)
             else:
-                place = self._upload(digest)  # the old one was cut off
+                place = self._upload(blob)  # the old one was cut off
 
     def download(self, digest: str, size: int, to: Path) -> str | None:
         """Write a blob of a known size to a file.
@@ -302,12 +241,12 @@ class Remote:
         place = self._target(answer)
         return f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': digest}, safe=':')}"
 
-    def _target(self, answer: Answer) -> str:
+    def _target(self, answer: Response) -> str:
         """Where an answer sends us, which is never from an encrypted place to an open one."""
         location = answer.headers.get("Location", "")
         try:
             place = urljoin(answer.url, location)
-            scheme, host, _ = _origin(place)
+            scheme, host, _ = origin(place)
         except ValueError:
             host = ""
         if not location or not host:
@@ -319,28 +258,27 @@ class Remote:
             )
         return place.partition("#")[0]
 
-    def _next_page(self, answer: Answer) -> str:
+    def _next_page(self, answer: Response) -> str:
         """The path of the next page of tags; empty at the end.
 
         Of the address only path and query are followed, always to this registry: behind a proxy
         registries name hosts that only they know, and a hostile one somebody else's.
         """
         try:
-            links = requests.utils.parse_header_links(answer.headers.get("Link", ""))
-            link = next((item["url"] for item in links if item.get("rel") == "next"), "")
-            target = urlsplit(urljoin(answer.url, link))
-        except (ValueError, KeyError):
-            link = ""
+            link = answer.link("next")
+            target = urlsplit(urljoin(answer.url, link or ""))
+        except ValueError:
+            link = None
         if not link:
             return ""
         if not target.path.endswith("/tags/list"):
             raise UsageError(f"{self.url}: the registry's list of tags is malformed")
         return f"tags/list?{target.query}"
 
-    def _json(self, answer: Answer, what: str) -> dict[str, Any]:
+    def _json(self, answer: Response, what: str) -> dict[str, Any]:
         try:
-            content = json.loads(answer.body)
-        except (ValueError, RecursionError):
+            content = answer.json()
+        except ValueError:
             content = None
         if not isinstance(content, dict):
             raise UsageError(f"{self.url}: the registry's {what} is malformed")
@@ -360,7 +298,7 @@ class Remote:
         total: float = TOTAL,
         retries: int | None = None,
         to: BinaryIO | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Ask, again if the registry is busy or the connection breaks.
 
         Args:
@@ -415,11 +353,11 @@ class Remote:
         limit: int,
         seconds: float,
         to: BinaryIO | None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request, with credentials where they belong, and follow redirects of reading."""
         tried = False
         for _ in range(MAX_REDIRECTS + 2):
-            own = _origin(url) == self.origin
+            own = origin(url) == self.origin
             more = dict(headers)
             if own and self.authorization:
                 more["Authorization"] = self.authorization
@@ -433,7 +371,7 @@ class Remote:
                 return answer
         raise UsageError(f"{self.url}: the registry redirects without an end")
 
-    def _authorize(self, answer: Answer, *, writes: bool, seconds: float) -> None:
+    def _authorize(self, answer: Response, *, writes: bool, seconds: float) -> None:
         """Be who the registry asks for.
 
         Raises:
@@ -442,7 +380,7 @@ class Remote:
         challenge = answer.headers.get("WWW-Authenticate", "")
         bearer = re.search(r"(?i)\bbearer\s+(.*)", challenge)
         known = re.match(r"(?i)\s*basic\b|.*,\s*basic\s", challenge)
-        if self.login and not self.encrypted and not _loopback(self.origin[1]):
+        if self.login and not self.encrypted and not is_loopback(self.origin[1]):
             raise UsageError(
                 f"{self.url}: the registry asks for a login, and that is sent encrypted only: "
                 f"use oci://{self.host}/{self.name}"
@@ -461,11 +399,11 @@ class Remote:
         params = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         realm = params.get("realm", "")
         try:
-            scheme, host, _ = _origin(realm)
+            scheme, host, _ = origin(realm)
         except ValueError:
             scheme = ""
             host = ""
-        if not host or (scheme != "https" and (self.encrypted or not _loopback(host))):
+        if not host or (scheme != "https" and (self.encrypted or not is_loopback(host))):
             named = f"{scheme}://{host}" if host else "no address"
             raise UsageError(f"{self.url}: the registry names {named} for logins, not one with TLS")
         scope = f"repository:{self.name}:pull,push" if writes else params.get("scope")
@@ -482,7 +420,7 @@ class Remote:
             own = {"Authorization": f"Basic {self.login.basic}"} if self.login.password else {}
             answer = self._exchange("GET", url, b"", own, MAX_JSON, seconds, None)
         if answer.status in AGAIN:
-            raise Broken(f"its token server answers {answer.message()}")
+            raise Broken(f"its token server answers {_reason(answer)}")
         if answer.status != 200:
             raise self._refused(replace(answer, url=self.base), "", "")
         content = self._json(answer, "token")
@@ -500,86 +438,41 @@ class Remote:
         limit: int,
         seconds: float,
         to: BinaryIO | None,
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read one answer.
 
         Raises:
-            Broken: The connection does, or the answer is larger than its limit.
+            UsageError: It is larger than its limit, or the disk cannot be written.
+            Broken: The connection does.
             Slow: It is not there in time, whatever the registry sends meanwhile.
         """
-        session = self.session
-        start = monotonic()
-        count = 0
-
-        def left() -> float:
-            # A registry says how large a file is: what counts is how much has arrived.
-            return start + seconds + count / RATE - monotonic()
-
-        def talk() -> Answer:
-            nonlocal count
-            response = session.request(
-                method,
-                url,
-                # As a file it is sent in parts, each of which may take as long as CONNECT says.
-                data=BytesIO(data) if data else None,
-                headers=headers,
-                stream=True,
-                allow_redirects=False,
-                timeout=(max(CONNECT, seconds) if data else min(CONNECT, seconds), seconds),
-            )
-            with response:
-                failed = response.status_code >= 300
-                most = MAX_ERROR if failed else limit
-                out = BytesIO() if failed or to is None else to
-                out.seek(0)
-                out.truncate()
-                count = 0
-                while method != "HEAD" and (part := response.raw.read1(2**16, decode_content=True)):
-                    count += len(part)
-                    if left() < 0:
-                        raise Slow("it is not done in time")
-                    if count > most and not failed:
-                        raise UsageError(
-                            f"{self.url}: the registry's answer has more than {most} bytes: "
-                            "it is damaged, or another one is there"
-                        )
-                    out.write(part)
-                    if count > most:
-                        break
-                body = out.getvalue() if isinstance(out, BytesIO) else b""
-                headers_read = response.headers
-                return Answer(response.status_code, response.reason or "", headers_read, body, url)
-
+        limits = Limits(CONNECT, seconds, RATE, max_bytes=limit, max_error_bytes=MAX_ERROR)
         try:
-            return _within(left, talk)
-        except (Broken, UsageError):
-            self._connect()  # what is left of the answer is not read
-            raise
-        except requests.ConnectTimeout:
-            raise Broken(f"no connection within {CONNECT:.0f} s") from None
-        except requests.Timeout:
-            raise Slow(f"no answer within {seconds:.3g} s") from None
-        except OSError as error:  # what requests raises is one, too
-            if to is not None and error.errno is not None and error.filename is None:
-                raise UsageError(f"the disk cannot be written: {error.strerror}") from None
-            raise self._broken(error) from None
-        except Exception as error:  # of urllib3 and http.client, while the body is read
-            raise self._broken(error) from None
-
-    def _broken(self, error: BaseException) -> Broken:
-        text = _why(error)
-        if "timed out" in text.lower():
-            return Slow(text)
-        return Broken(text)
+            return self.client.exchange(
+                method, url, body=data or None, headers=headers, limits=limits, to=to
+            )
+        except ResponseTooLarge:
+            raise UsageError(
+                f"{self.url}: the registry's answer has more than {limit} bytes: "
+                "it is damaged, or another one is there"
+            ) from None
+        except TimedOut as error:
+            raise Slow(str(error)) from None
+        except (NoResponse, ValueError) as error:
+            raise Broken(str(error)) from None
+        except OSError as error:
+            if to is None or error.filename is not None:  # of certificates, for one
+                raise Broken(str(error)) from None
+            raise UsageError(f"the disk cannot be written: {error.strerror}") from None
 
     # Reasons.
 
     def _silent(self, error: Broken) -> UsageError:
         return UsageError(f"{self.url}: the registry does not answer: {error}")
 
-    def _refused(self, answer: Answer, method: str, path: str) -> UsageError:
+    def _refused(self, answer: Response, method: str, path: str) -> UsageError:
         """What to tell a person of an answer: the registry's own reason, and what to do."""
-        text = answer.message()
+        text = _reason(answer)
         for secret in self._secrets():
             text = text.replace(secret, "…")  # a registry may repeat what it was sent
         if answer.status == 429:
@@ -604,8 +497,8 @@ class Remote:
             sent += [login.basic] if login.password else []
         return [secret for secret in sent if len(secret) > 3]
 
-    def _advice(self, answer: Answer) -> str:
-        if _origin(answer.url) != self.origin:
+    def _advice(self, answer: Response) -> str:
+        if origin(answer.url) != self.origin:
             return f"that is {urlsplit(answer.url).hostname}, where it keeps its files"
         login = f"`docker login {self.host}`"
         if self.login.problem:
@@ -619,67 +512,28 @@ class Remote:
         return f"may the login of {self.login.source} do that? {login} makes another"
 
 
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+def _reason(answer: Response) -> str:
+    """Return the registry's own reason, in one printable line.
 
-
-def _origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port.
-
-    Raises:
-        ValueError: It is none of HTTP.
+    Errors are https://github.com/opencontainers/distribution-spec/blob/v1.1.0/spec.md#error-codes;
+    token servers have `details` or `message`, after OAuth 2 `error_description`.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, (parts.hostname or "").lower(), port
-
-
-def _loopback(host: str) -> bool:
-    """Whether a host is this machine itself, whatever a name server says."""
-    if host == "localhost":
-        return True
+    text = ""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        content = answer.json()
     except ValueError:
-        return False
-
-
-def _within(left: Callable[[], float], act: Callable[[], T]) -> T:
-    """Do something while there is time left: a socket's own timeout begins anew with each byte.
-
-    Raises:
-        Slow: It takes longer. It continues in a thread that nobody waits for.
-    """
-    results = list[T]()
-    errors = list[BaseException]()
-
-    def run() -> None:
-        try:
-            results.append(act())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive() and (seconds := left()) > 0:
-        thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise Slow("it is not done in time")
-    return results[0]
-
-
-def _why(error: BaseException) -> str:
-    """The innermost reason of an error of requests or urllib3, in one line."""
-    for _ in range(10):
-        inner = getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-        if inner is None:
-            break
-        error = inner
-    text = re.sub(r"^[\w.<>]*Connection\w*\([^)]*\):\s*", "", str(error)).partition("\n")[0]
-    return text.strip()[:200] or type(error).__name__
+        content = None
+        if not answer.headers.get("Content-Type", "").startswith("text/html"):
+            text = answer.body.decode("utf-8", "replace")
+    if isinstance(content, dict):
+        errors = content.get("errors")
+        if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+            parts = [errors[0].get(key) for key in ("code", "message", "detail")]
+        else:
+            names = ("details", "message", "error_description", "error")
+            parts = [content[name] for name in names if content.get(name)][:1]
+        texts = [part if isinstance(part, str) else json.dumps(part) for part in parts if part]
+        text = ": ".join(dict.fromkeys(texts))
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    head = f"{answer.status} {answer.reason}".strip()
+    return f"{head}: {line[:300]}" if line else head
