@@ -19,7 +19,9 @@ from conftest import ROOT
 from hosts.api import Api
 from hosts.jobs import api, quoted, runner
 from packages import package
+from rung_runtime.explanations import Explainer, Subject, open_explainer
 from rung_runtime.testing.adapters import (
+    ExplainerContract,
     PlatformContract,
     RecordedRun,
     Release,
@@ -69,6 +71,17 @@ class TestMlflow(TrackerContract):
     @pytest.fixture
     def unreachable(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         return lambda: monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+# --- explainers ------------------------------------------------------------------------------
+
+
+class TestShapleyValues(ExplainerContract):
+    """The one that is always there."""
+
+    @pytest.fixture
+    def open_explainer(self) -> Callable[[Subject], Explainer]:
+        return lambda subject: open_explainer("shapley", subject)
 
 
 # --- CI platforms ----------------------------------------------------------------------------

@@ -25,6 +25,7 @@ class Project:
     ci: tuple[str, ...] = PLATFORMS
     registry: str = "oci"
     deployment: str = "local"
+    explainer: str = "shapley"
 
     @property
     def has_loop(self) -> bool:

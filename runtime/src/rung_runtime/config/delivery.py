@@ -32,6 +32,10 @@ class Service(Strict):
     log_seconds: float = Field(default=5.0, gt=0)  # of predictions that a kill -9 may lose
     log_rows: int = Field(default=200_000, ge=1)  # in memory, while the log cannot be written
     private: list[str] = Field(default=[])  # columns that log, metrics and examples leave out
+    explain_seconds: float = Field(
+        default=1.0, ge=0
+    )  # an answer waits for its explanations; 0: off
+    explain_rows: int = Field(default=10, ge=1)  # of a request that are explained
     proxies: list[str] = Field(default=[])  # addresses, networks: believed about who is asking
     user_header: str = ""  # what those proxies set for callers whom they know; "": nothing
     hosts: list[str] = Field(default=[])  # names that it is reached by; none: any

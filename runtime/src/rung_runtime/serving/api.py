@@ -21,6 +21,7 @@ from .body import BodyReader
 from .check_token import HEADER as CHECK_HEADER
 from .check_token import ensure_token, is_token
 from .desired import Stamp, follow_desired
+from .explaining import Explaining
 from .front import caller
 from .loaded_model import LoadedModel
 from .metrics import Metrics
@@ -30,11 +31,16 @@ REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 
 
 class ParsedRequest(NamedTuple):
-    """The rows of a request, what makes a response of its ID and the answer, and its own ID."""
+    """The rows of a request, what makes a response of its ID and the answer, and its own ID.
+
+    Attributes:
+        is_explained: Whether the caller asks for explanations.
+    """
 
     rows: list[Row]
     render: Callable[[str, Answer], Response]
     client_request_id: str | None = None
+    is_explained: bool = False
 
 
 class Api:
@@ -57,6 +63,7 @@ class Api:
         self.check_token = ensure_token()
         self.log = PredictionLog(settings)
         self.batcher = Batcher(loaded, self.log, settings.queue_rows, settings.max_rows)
+        self.explaining = Explaining(loaded, settings)
         self.metrics = Metrics(self.batcher, settings.private)
         self._metrics_text: asyncio.Task[bytes] | None = None
 
@@ -68,6 +75,7 @@ class Api:
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Run the threads; at the end, write the rest of the log."""
         self.batcher.start()
+        self.explaining.start()
         self.log.thread.start()
         if self.stamp:
             arguments = (self.batcher, self.stamp, self.stopped, self._set_error)
@@ -75,6 +83,7 @@ class Api:
         yield
         self.stopped.set()
         self.batcher.stop()
+        self.explaining.stop()
         self.log.close()
         if self.log.error:
             print(f"ml: the log is not written: {self.log.error}", file=sys.stderr)  # noqa: T201
@@ -103,14 +112,18 @@ class Api:
             request_id = f"{CHECK_PREFIX}{request_id}"
         client = caller(request.client.host if request.client else "")
         client_id = _usable_id(request.headers.get("x-request-id"))
+        predicted: float | None = None
         try:
             body = await self.bodies.read(request, client)
-            rows, render, own_id = parse(body, request)
+            rows, render, own_id, is_explained = parse(body, request)
             client_id = client_id or _usable_id(own_id)
             if len(rows) > self.settings.max_rows:
                 excess = f"{len(rows)} rows are more than {self.settings.max_rows}"
                 raise RequestError.for_request(f"{excess}, send them in parts", 413)
             answer = await self.batcher.ask(request_id, rows, client, client_id)
+            predicted = time.perf_counter()
+            if is_explained:
+                answer = await self._explained(answer, rows, client)
             response = render(request_id, answer)
             self.metrics.rows.inc(len(rows))
         except RequestError as error:
@@ -125,8 +138,20 @@ class Api:
         if client_id:
             response.headers["x-client-request-id"] = client_id
         self.metrics.requests.labels(route, response.status_code).inc()
-        self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+        # To the prediction: how long an explanation may take is up to `explain_seconds`.
+        seconds = (predicted or time.perf_counter()) - started
+        self.metrics.seconds.labels(route).observe(seconds)
         return response
+
+    async def _explained(self, answer: Answer, rows: list[Row], client: str) -> Answer:
+        """Return an answer with explanations, or the reasons why there are none."""
+        started = time.perf_counter()
+        explanations = await self.explaining.explain(answer.loaded, rows, client)
+        self.metrics.explanation_seconds.observe(time.perf_counter() - started)
+        missing = sum(isinstance(explained, str) for explained in explanations)
+        self.metrics.explanations.labels("explained").inc(len(rows) - missing)
+        self.metrics.explanations.labels("missing").inc(missing)
+        return answer._replace(explanations=explanations)
 
     async def metrics_text(self) -> bytes:
         """Return the metrics; all who ask at the same time get the same.

@@ -13,10 +13,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 from ..config.delivery import Service
+from ..prediction_log.layout import json_text
 from . import open_inference, openapi
 from .api import Api, ParsedRequest
 from .batcher import Answer
 from .desired import Stamp, desired_stamp, load_desired
+from .explaining import explanation_json
 from .front import Front
 from .loaded_model import LoadedModel, load
 from .main import ended_by_sigterm
@@ -116,24 +118,45 @@ def create_app(
     return app
 
 
-def parse(api: Api, body: bytes, _: Request) -> ParsedRequest:
-    """Parse the body of `POST /predict`.
+def parse(api: Api, body: bytes, request: Request) -> ParsedRequest:
+    """Parse `POST /predict`.
 
     Raises:
-        RequestError: As `parse_rows`.
+        RequestError: As `parse_rows`; or the query says something that it cannot.
     """
     rows = parse_rows(body, api.model.request_contract, api.settings.max_rows)
-    return ParsedRequest(rows, render)
+    is_explained = _is_explained(request)
+    return ParsedRequest(rows, partial(render, api.settings), is_explained=is_explained)
 
 
-def render(request_id: str, answer: Answer) -> Response:
+def _is_explained(request: Request) -> bool:
+    """Check whether a request asks for explanations.
+
+    Raises:
+        RequestError: It says neither yes nor no.
+    """
+    if not request.scope["query_string"]:
+        return False
+    text = request.query_params.get("explain", "false")
+    if text not in ("true", "false"):
+        raise RequestError.for_request("explain is not true or false", value=json_text(text[:20]))
+    return text == "true"
+
+
+def render(settings: Service, request_id: str, answer: Answer) -> Response:
     """Return the response to `POST /predict`."""
     model = answer.loaded.model
+    predictions: list[Any] = answer.predictions
+    if answer.explanations is not None:
+        predictions = [
+            prediction | explanation_json(explained, settings.private)
+            for prediction, explained in zip(predictions, answer.explanations, strict=True)
+        ]
     body = {
         "request_id": request_id,
         "version": model.version,
         "model_digest": model.digest,
-        "predictions": answer.predictions,
+        "predictions": predictions,
     }
     return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
 

@@ -22,6 +22,7 @@ from ..model_package import Model, Prediction
 from ..pipeline.ingest import typed
 from ..pipeline.validate import MAX_SAMPLES, failures
 from ..prediction_log.writer import ANY_ERROR, LoggedRequest, PredictionLog
+from .explaining import Explained
 from .fair_queue import Admission, FairQueue
 from .loaded_model import LoadedModel
 from .rows import (
@@ -44,6 +45,7 @@ class Answer(NamedTuple):
 
     loaded: LoadedModel
     predictions: list[Prediction]
+    explanations: list[Explained] | None = None  # of the rows, if the caller asked for them
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from .. import project
 from ..artifacts import now
 from ..config import Column, Data
+from ..explanations import Explainer, Subject, background, background_size, open_explainer
 from ..model_package import Model, Profile, load_package
 from ..pipeline.profiles import ColumnProfile
 from .metrics import Distributions
@@ -32,6 +34,24 @@ class LoadedModel:
     def reader(self) -> PlainReader:
         """Return what reads the rows of requests."""
         return PlainReader(self.model)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """Return the model as an explainer is given it."""
+        contract = self.model.request_contract
+        rows = background(
+            self.profile["columns"], contract, background_size(len(contract.features))
+        )
+        return Subject(self.model.predict, rows, contract)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Return the explainer that the project names.
+
+        Raises:
+            UsageError: There is none of that name, or a library that it needs is not installed.
+        """
+        return open_explainer(project.current().explainer, self.subject)
 
     @property
     def example(self) -> Row:

@@ -42,9 +42,21 @@ class Metrics:
             "ml_requests", "Requests for predictions", ["route", "status"], registry=self.registry
         )
         self.rows = prometheus_client.Counter("ml_rows", "Rows answered", registry=self.registry)
+        self.explanations = prometheus_client.Counter(
+            "ml_explanations",
+            "Rows whose explanation was asked for",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.explanation_seconds = Histogram(
+            "ml_explanation_seconds",
+            "Time from the predictions of a request to its explanations",
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
         self.seconds = Histogram(
             "ml_request_seconds",
-            "Time to the answer",
+            "Time to the prediction",
             ["route"],
             buckets=LATENCY_BUCKETS,
             registry=self.registry,

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Container
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..config import Column
 from ..config.delivery import Service
@@ -45,9 +45,39 @@ class Refusal(BaseModel):
     detail: list[Fault]
 
 
+class Explanation(BaseModel):
+    """How a prediction comes from the columns: all numbers here add up to what was predicted."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    class_: Annotated[
+        str | None,
+        Field(alias="class", description="Whose probability is explained; absent of a regression"),
+    ] = None
+    base_value: Annotated[
+        float, Field(description="What is predicted, on average, without the values of the row")
+    ]
+    contributions: Annotated[
+        dict[str, float],
+        Field(description="By column: of a probability, or in the unit of the target"),
+    ]
+    private: Annotated[
+        float | None, Field(description="Of all columns that are not shown, if there are any")
+    ] = None
+    remainder: Annotated[
+        float | None, Field(description="What the explainer attributes to no column")
+    ] = None
+
+
 class Prediction(BaseModel):
     prediction: str | float
     probabilities: dict[str, float] = {}  # of the classes, if there are any
+    explanation: Annotated[
+        Explanation | None, Field(description="With explain=true; null if there is none in time")
+    ] = None
+    explanation_error: Annotated[str | None, Field(description="Why the explanation is null")] = (
+        None
+    )
 
 
 class Answer(BaseModel):
@@ -71,6 +101,14 @@ def document(app: FastAPI, loaded: LoadedModel, settings: Service) -> dict[str, 
         "properties": {"rows": {"oneOf": [rows, row]}},
     }
     body = {"schema": {"anyOf": [request, row, rows]}, "example": example}
+    openapi["paths"]["/predict"]["post"]["parameters"] = [
+        {
+            "name": "explain",
+            "in": "query",
+            "description": "Explain the first rows: see Explanation",
+            "schema": {"type": "boolean", "default": False},
+        }
+    ]
     openapi["paths"]["/predict"]["post"]["requestBody"] = {
         "required": True,
         "content": {"application/json": body},
