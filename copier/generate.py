@@ -19,10 +19,17 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
-SLOTS = ("registry", "target", "ci", "pipeline", "tracker")
-QUESTIONS = {"registry": "registry", "target": "deployment", "ci": "ci"}  # that choose an adapter
-NEW = ("runtime",)  # questions that a release before did not ask
-ALWAYS = ("target_local",)  # others of its slot come beside it
+SLOTS = ("registry", "target", "ci", "pipeline", "tracker", "model_format")
+# Of each slot, the question that chooses an adapter.
+QUESTIONS = {
+    "registry": "registry",
+    "target": "deployment",
+    "ci": "ci",
+    "model_format": "model_format",
+}
+LISTS = ("ci", "model_format")  # questions of which a project may choose several
+NEW = {"runtime": "'copied'", "model_format": "['skops']"}  # that a release before did not ask
+ALWAYS = ("target_local", "model_format_skops")  # others of its slot come beside it
 SCHEMA = ROOT / "runtime/src/rung_runtime/documents.schema.json"
 # Definitions in it that are written by hand, as these documents have no type yet.
 UNTYPED: tuple[str, ...] = ()
@@ -72,7 +79,7 @@ def adapters() -> list[Adapter]:
             raise ValueError(f"{path.relative_to(ROOT)}: proof is {adapter.proof!r}")
         found.append(adapter)
     # In a slot the default, which is what copier.yml says, goes first.
-    defaults = {"oci": 0, "local": 0, "github": 0}
+    defaults = {"oci": 0, "local": 0, "github": 0, "skops": 0}
     order = {slot: number for number, slot in enumerate(SLOTS)}
     return sorted(found, key=lambda a: (order[a.slot], defaults.get(a.name, 1), a.name))
 
@@ -155,10 +162,9 @@ def lists(table: str) -> str:
     answers = [row["answer"] for row in paths if "answer" in row]
     for answer in [a for n, a in enumerate(answers) if a not in answers[:n]]:
         ((name, value),) = answer.items()
-        # Of providers a project may have several.
-        missing = f"'{value}' not in {name}" if name == "ci" else f"{name} != '{value}'"
-        if name in NEW:  # an update renders the version before as well, which does not ask
-            missing = f"{name} | default('{value}') != '{value}'"
+        # An update renders the version before as well, which may not ask.
+        given = f"({name} | default({NEW[name]}))" if name in NEW else name
+        missing = f"'{value}' not in {given}" if name in LISTS else f"{given} != '{value}'"
         lines += _when(missing, [row for row in paths if row.get("answer") == answer])
     lines += [f"  - {row['path']}" for row in paths if row["class"] == "retired"]
     lines += ["", "# Seeds that a level, or an answer, may yet bring.", "_skip_if_exists:"]

@@ -23,9 +23,9 @@ from rung_runtime.artifacts import digest
 from rung_runtime.compiled import convert
 from rung_runtime.compiled.export import export
 from rung_runtime.config import Config, Data
+from rung_runtime.model_format import save
 from rung_runtime.model_package import package_digest
 from rung_runtime.pipeline.compile import compile_package
-from rung_runtime.pipeline.train import save
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
 import zipfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -140,3 +142,55 @@ def test_a_line_over_time_goes_on_after_new_year(module: Module) -> None:
         errors.append(float(np.mean((predicted - y[known:]) ** 2) ** 0.5))
     print("seeds 0 to 2:", errors)
     assert max(errors) < 1.2 * noise
+
+
+OWN = """
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+
+TRUSTED = [f"{__name__}.Own"]
+
+
+class Own(ClassifierMixin, BaseEstimator):
+    def fit(self, x, y):
+        self.model_ = LogisticRegression().fit(x, y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict_proba(self, x):
+        return self.model_.predict_proba(x)
+"""
+
+
+def test_a_class_of_your_own_is_loaded_from_the_problem_that_came_with_it(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container does not have the project's package, and a working tree has other code by now."""
+    model_format = module("model_format")
+    for name in ("flights", "packaged"):
+        folder = tmp_path / name / "problem"
+        folder.mkdir(parents=True)
+        (folder / "model.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.rung]\npackage = "flights"\n')
+    monkeypatch.chdir(tmp_path)
+    own, packaged = (importlib.import_module(f"{n}.problem.model") for n in ("flights", "packaged"))
+    fitted = own.Own().fit([[0], [1]], [0, 1])
+    path = tmp_path / "model.skops"
+    model_format.save(fitted, path)
+    assert b"flights" not in path.read_bytes()
+    loaded = model_format.load(path, packaged.TRUSTED, problem="packaged.problem")
+    assert type(loaded) is packaged.Own
+    assert type(model_format.load(path, own.TRUSTED)) is own.Own
+    assert loaded.predict_proba([[0.3]]).tolist() == fitted.predict_proba([[0.3]]).tolist()
+    with pytest.raises(module("exceptions").UsageError, match="does not trust"):
+        model_format.load(path, [])
+
+
+@pytest.mark.parametrize("content", [b"", b"x", pickle.dumps({"a": 1}), b"PK\x03\x04" + bytes(99)])
+def test_what_is_no_archive_of_skops_is_told_as_a_damaged_model(
+    module: Module, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "model.skops").write_bytes(content)
+    with pytest.raises(module("exceptions").UsageError, match="is damaged"):
+        module("model_format").load(tmp_path / "model.skops", [])

@@ -11,7 +11,12 @@ from .exceptions import UsageError
 from .template import PACKAGED, read_questions
 
 # The question that chooses a slot's adapter. One that takes a list keeps its earlier choices.
-QUESTIONS = {"registry": "registry", "target": "deployment", "ci": "ci"}
+QUESTIONS = {
+    "registry": "registry",
+    "target": "deployment",
+    "ci": "ci",
+    "model_format": "model_format",
+}
 
 
 def add(project: Path, slot: str, name: str) -> None:
@@ -19,7 +24,7 @@ def add(project: Path, slot: str, name: str) -> None:
 
     Args:
         project: The top of its repository.
-        slot: `registry`, `target` or `ci`.
+        slot: `registry`, `target`, `ci` or `model_format`.
         name: The adapter, as docs/adapters.md lists it.
 
     Raises:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,11 +17,9 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
-import skops.io
 from numpy.typing import NDArray
-from skops.io.exceptions import UntrustedTypesFoundException
 
-from . import UsageError, compiled
+from . import UsageError, compiled, model_format
 from .artifacts import MODEL, PACKAGE, digest
 from .compiled import CompiledModel
 from .config import Data
@@ -45,6 +42,7 @@ class Manifest(TypedDict):
     model_digest: str  # of the model that was measured
     files: dict[str, str]  # the digest of each, by its path in the package
     refit_digest: NotRequired[str]  # of the model, if it was trained once more on all rows
+    formats: NotRequired[list[str]]  # adapters that reading the model takes; absent: skops
 
 
 class Profile(TypedDict):
@@ -144,7 +142,12 @@ def load_package(
         raise UsageError(f"{folder}/ is not the package that was deployed: `ml deploy` it again")
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
     code = _import_problem(folder / "problem", manifest["package_digest"][-12:])
-    fitted = load_estimator(folder / MODEL.name, code["model"].TRUSTED)
+    fitted = load_estimator(
+        folder / MODEL.name,
+        code["model"].TRUSTED,
+        problem=code["model"].__package__,
+        formats=manifest.get("formats", [model_format.DEFAULT]),
+    )
     is_compiled = compiled.FILE in manifest["files"]
     return Model(
         manifest,
@@ -249,24 +252,15 @@ def package_digest(files: dict[str, str]) -> str:
     return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
 
 
-def load_estimator(path: Path, trusted: Collection[str]) -> Any:
-    """Load an estimator.
-
-    Args:
-        path: A file of skops.
-        trusted: The types, besides scikit-learn's public ones, that the file may hold.
-
-    Raises:
-        UsageError: The file is damaged, or holds another type.
-    """
-    try:
-        return skops.io.load(path, trusted=list(trusted))
-    except UntrustedTypesFoundException as error:
-        raise UsageError(
-            f"{path} holds types that problem/model.py does not trust: {error}"
-        ) from None
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise UsageError(f"{path} is damaged ({error}): run `ml train` again") from None
+def load_estimator(
+    path: Path,
+    trusted: Collection[str],
+    *,
+    problem: str | None = None,
+    formats: Collection[str] | None = None,
+) -> Any:
+    """Load an estimator: see `model_format.load`."""
+    return model_format.load(path, trusted, problem=problem, formats=formats)
 
 
 def predict(fitted: Any, rows: pl.DataFrame, data: Data, features: Features) -> NDArray[np.float64]:

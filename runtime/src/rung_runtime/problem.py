@@ -72,13 +72,20 @@ def features(rows: "pl.DataFrame") -> "pl.DataFrame":
 def estimator(
     name: str, task: str, inputs: "pl.DataFrame", seed: int, params: Mapping[str, Any]
 ) -> "BaseEstimator":
-    """Make an unfitted estimator with the project's `model.estimator`."""
-    return cast(ModelModule, _module("model")).estimator(name, task, inputs, seed, params)
+    """Make an unfitted estimator with the project's `model.estimator`.
+
+    One of another library becomes what its adapter makes of it: see `model_format`.
+    """
+    from .model_format import adapt
+
+    return adapt(cast(ModelModule, _module("model")).estimator(name, task, inputs, seed, params))
 
 
 def linear(task: str, inputs: "pl.DataFrame") -> "BaseEstimator":
     """Make the unfitted linear baseline with the project's `model.linear`."""
-    return cast(ModelModule, _module("model")).linear(task, inputs)
+    from .model_format import adapt
+
+    return adapt(cast(ModelModule, _module("model")).linear(task, inputs))
 
 
 def trusted() -> Collection[str]:

@@ -29,6 +29,7 @@ from ..artifacts import (
 )
 from ..config import DATA, Config, Data
 from ..config import MODEL as CONFIG
+from ..model_format import formats, save
 from ..model_package import MANIFEST, OLD, package_digest, predict, repair
 from ..problem import features
 from ..problem import folder as problem_folder
@@ -41,7 +42,7 @@ from .ingest import inputs
 from .profiles import ColumnProfile
 from .report import render
 from .seasons import CLOCK, add_usual
-from .train import fit, save
+from .train import fit
 
 NEW = PACKAGE.with_name(".model.new")
 # What lineage.json has of each step.
@@ -73,6 +74,7 @@ def step(config: Config) -> str:
             files=files,
             refit_digest=files[MODEL.name] if config.model.refit else None,
             compiled=compiled,
+            formats=formats(NEW / MODEL.name),
         )
         record.document = document
         manifest = {"created": steps["train"].ended, **document.content()}

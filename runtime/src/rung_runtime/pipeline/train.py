@@ -3,20 +3,17 @@
 The file holds no pickle and no time: the same rows, config and code give the same bytes.
 """
 
-import io
-import re
 import traceback
-import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
-import skops.io
 
 from .. import UsageError
 from ..artifacts import MODEL as FILE
-from ..artifacts import TRAIN, atomic_write, step_record
+from ..artifacts import TRAIN, step_record
 from ..config import DATA, MODEL, Config, Data, Model
+from ..model_format import Unsavable, save, to_bytes
 from ..problem import estimator, features
 from ..records import TrainingDocument
 from .ingest import inputs, labels
@@ -38,10 +35,6 @@ def step(config: Config) -> str:
             model_inputs=features(inputs(rows.head(1), config.data)).columns,
         )
     return f"{config.model.estimator} on {rows.height:,} rows"
-
-
-class Unsavable(Exception):
-    """skops has no way to write the model."""
 
 
 def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
@@ -77,42 +70,6 @@ def _module(filename: str) -> str:
     return "/".join(parts)
 
 
-def save(fitted: Any, path: Path) -> None:
-    """Write a model with skops, less what differs from run to run.
-
-    Memory addresses and random names of files become numbers in the order of their first use; the
-    time of day becomes the first that a zip file knows.
-
-    Raises:
-        Unsavable: skops cannot write it.
-    """
-    try:
-        content = skops.io.dumps(fitted)
-    except Exception as error:  # of many types, RecursionError among them (skops#195)
-        raise Unsavable(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
-    names: dict[str, str] = {}
-
-    def renumber(match: re.Match[str]) -> str:
-        stem = PurePosixPath(match[2]).stem
-        number = names.setdefault(stem, str(len(names)))
-        return match[1] + number + match[2].removeprefix(stem)
-
-    with zipfile.ZipFile(io.BytesIO(content)) as source, atomic_write(path) as new:
-        schema = re.sub(
-            r'("__id__": |"file": ")([^",}\s]+)', renumber, source.read("schema.json").decode()
-        )
-        files = {"schema.json": schema.encode()}
-        for name in source.namelist():
-            stem = PurePosixPath(name).stem
-            if stem in names:
-                files[names[stem] + name.removeprefix(stem)] = source.read(name)
-            else:
-                files.setdefault(name, source.read(name))
-        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED) as target:
-            for name, part in sorted(files.items()):
-                target.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
-
-
 def _explain(error: Unsavable, rows: pl.DataFrame, config: Config) -> str:
     """Name the params without which the model can be saved, as a few rows show."""
     some = rows.sample(min(rows.height, 1_000), seed=0)
@@ -121,12 +78,10 @@ def _explain(error: Unsavable, rows: pl.DataFrame, config: Config) -> str:
         params = {key: value for key, value in config.model.params.items() if key != name}
         try:
             fitted = fit(some, config.data, config.model.model_copy(update={"params": params}))
-            skops.io.dumps(fitted)
+            to_bytes(fitted)
         except Exception:  # it needs the param, or another one is to blame
             continue
         blamed.append(name)
     if blamed:
         return f"{MODEL}: params: the model cannot be saved with {' and '.join(blamed)} ({error})"
-    return (
-        f"problem/model.py: estimator '{config.model.estimator}' cannot be saved by skops ({error})"
-    )
+    return f"problem/model.py: estimator '{config.model.estimator}' cannot be saved ({error})"

@@ -36,3 +36,6 @@ class PackageDocument(Document):
         description="Of the model in the package, if it was trained once more, on all rows.",
     )
     compiled: Omittable[Compiled] = None
+    formats: Omittable[list[str]] = Field(
+        default=None, description="The adapters that reading the model takes; absent: skops."
+    )

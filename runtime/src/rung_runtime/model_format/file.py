@@ -1,0 +1,167 @@
+"""The file of a model: an archive of skops, the same bytes for the same model.
+
+It holds no pickle, no time, and no name of the project: a class of `problem/` is that of the
+package that the file lies in.
+"""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import skops.io
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from .. import UsageError, project
+from ..artifacts import atomic_write
+from .choose import available
+
+DEFAULT = "skops"  # the format of a package whose manifest names none
+SCHEMA = "schema.json"  # in the archive: the tree of objects
+ADAPTER = re.compile(r"\brung_runtime\.adapters\.model_format_(\w+)\.")
+
+
+class Unsavable(Exception):
+    """A model cannot be written."""
+
+
+def to_bytes(fitted: Any) -> bytes:
+    """Return the file of a model, less what differs from run to run.
+
+    Memory addresses and random names of files become numbers in the order of their first use; the
+    time of day becomes the first that a zip file knows.
+
+    Raises:
+        Unsavable: A part of it cannot be written.
+    """
+    try:
+        content = skops.io.dumps(fitted)
+    except Exception as error:  # of many types, RecursionError among them (skops#195)
+        raise Unsavable(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
+    names: dict[str, str] = {}
+
+    def renumber(match: re.Match[str]) -> str:
+        stem = PurePosixPath(match[2]).stem
+        number = names.setdefault(stem, str(len(names)))
+        return match[1] + number + match[2].removeprefix(stem)
+
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source:
+        schema = re.sub(
+            r'("__id__": |"file": ")([^",}\s]+)', renumber, source.read(SCHEMA).decode()
+        )
+        schema = _move_classes(schema, _problem(), "problem")
+        files = {SCHEMA: schema.encode()}
+        for name in source.namelist():
+            stem = PurePosixPath(name).stem
+            if stem in names:
+                files[names[stem] + name.removeprefix(stem)] = source.read(name)
+            else:
+                files.setdefault(name, source.read(name))
+        with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as target:
+            for name, part in sorted(files.items()):
+                target.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
+    return result.getvalue()
+
+
+def save(fitted: Any, path: Path) -> None:
+    """Write a model: see `to_bytes`.
+
+    Raises:
+        Unsavable: A part of it cannot be written.
+    """
+    content = to_bytes(fitted)
+    with atomic_write(path) as new:
+        new.write_bytes(content)
+
+
+def load(
+    path: Path,
+    trusted: Collection[str],
+    *,
+    problem: str | None = None,
+    formats: Collection[str] | None = None,
+) -> Any:
+    """Read a model.
+
+    Args:
+        path: A file that `save` wrote, now or in an earlier release.
+        trusted: The types that the file may hold, besides those of scikit-learn and of adapters.
+        problem: The name that the `problem/` of the model was imported by; None: the project's.
+        formats: The adapters whose types the file may hold, too; None: all that there are.
+
+    Raises:
+        UsageError: The file is damaged, or holds another type, or a library is not installed.
+    """
+    problem = problem or _problem()
+    # The file has the classes of `problem/` without the name of the project.
+    types = [re.sub(r"^\w+\.problem\.", f"{problem}.", name) for name in trusted]
+    for name, adapter in available().items():
+        if formats is None or name in formats:
+            types += adapter.TRUSTED
+    try:
+        return skops.io.loads(_with_classes_of(path.read_bytes(), problem), trusted=types)
+    except UntrustedTypesFoundException as error:
+        if missing := ADAPTER.search(str(error)):
+            raise UsageError(
+                f"{path} holds a model of {missing[1]}, for which there is no adapter here: "
+                f"run `rung add model_format {missing[1]}`"
+            ) from None
+        raise UsageError(
+            f"{path} holds types that problem/model.py does not trust: {error}"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path} needs {error.name}, which is not installed") from None
+    except Exception as error:  # of what anybody may have written
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{path} is damaged ({reason}): run `ml train` again") from None
+
+
+def formats(path: Path) -> list[str]:
+    """Return the names of the adapters that a model needs, `skops` if it needs no other.
+
+    Args:
+        path: A file that `save` wrote.
+    """
+    with zipfile.ZipFile(path) as archive:
+        schema = json.loads(archive.read(SCHEMA))
+    types = set(_types(schema))
+    names = [name for name, adapter in available().items() if types & {*adapter.TRUSTED}]
+    return names or [DEFAULT]
+
+
+def _types(node: Any) -> list[str]:
+    """Return the names of all types in the tree of an archive."""
+    if isinstance(node, list):
+        return [name for item in node for name in _types(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [f"{node['__module__']}.{node['__class__']}"] if "__module__" in node else []
+    return own + [name for item in node.values() for name in _types(item)]
+
+
+def _problem() -> str:
+    return f"{project.current().package}.problem"
+
+
+def _move_classes(schema: str, package: str, to: str) -> str:
+    """Return the tree of an archive with classes of another package."""
+    pattern = rf'("__module__": "){re.escape(package)}(?=\.)'
+    return re.sub(pattern, lambda match: match[1] + to, schema)
+
+
+def _with_classes_of(content: bytes, problem: str) -> bytes:
+    """Return an archive whose classes of `problem/` are those of a package."""
+    with zipfile.ZipFile(io.BytesIO(content)) as source:
+        old = source.read(SCHEMA).decode()
+        new = _move_classes(old, "problem", problem)
+        if new == old:
+            return content
+        result = io.BytesIO()
+        with zipfile.ZipFile(result, "w") as target:
+            for name in source.namelist():
+                target.writestr(name, new if name == SCHEMA else source.read(name))
+    return result.getvalue()
