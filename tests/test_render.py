@@ -72,7 +72,7 @@ def test_every_question_explains_itself_and_has_a_default() -> None:
         "registry",
         "deployment",
     ]
-    assert list(QUESTIONS) == [*questions, "runtime"]  # the last is not asked
+    assert list(QUESTIONS) == [*questions, "runtime", "model_format"]  # the last two are not asked
     for question in QUESTIONS.values():
         assert "default" in question
         assert question["help"].rstrip().endswith(("?", "."))
