@@ -22,7 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = 1_500
 
 
-def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **contract: Any) -> Path:
+def package(
+    module: Callable[[str], ModuleType],
+    to: Path,
+    seed: int = 0,
+    *,
+    is_compiled: bool = False,
+    **contract: Any,
+) -> Path:
     """Make a package of the example's first rows, with another seed or parts of the contract."""
     config, ingest, train, inference = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "model_package")
@@ -39,6 +46,10 @@ def package(module: Callable[[str], ModuleType], to: Path, seed: int = 0, **cont
     shutil.copytree(problem, to / "problem", ignore=shutil.ignore_patterns("__pycache__"))
     features = module("problem.features").features
     y_pred = inference.predict(fitted, rows, data, features)
+    if is_compiled:
+        compile_estimator = module("compiled.convert").compile_estimator
+        frame = features(ingest.inputs(rows, data))
+        (to / "model.onnx").write_bytes(compile_estimator(fitted, frame, len(data.classes)))
     dtype = pl.Array(pl.Float64, y_pred.shape[1]) if y_pred.ndim == 2 else pl.Float64
     predictions = pl.DataFrame({"given": pl.Series(y_pred.tolist(), dtype=dtype)})
     profile = module("pipeline.package").profile(rows, predictions, data)

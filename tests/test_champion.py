@@ -36,7 +36,7 @@ def rival(module: Module, unseen: Any, noise: float = 0.0, seed: int = 0) -> tup
         {},
         data,
         data.for_predicting(),
-        verdicts._fitted(module, train, noise),
+        lambda: verdicts._fitted(module, train, noise),
         noisy,
         verdicts._rules,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import packages
 import polars as pl
 import pytest
 from conftest import ROOT
@@ -404,3 +406,45 @@ def test_rows_at_the_edges_of_the_contract_keep_it() -> None:
     assert (edges["stops"].min(), edges["stops"].max()) == (0, 4)
     assert edges["note"].str.len_chars().max() == 1_000
     assert edges.null_count().row(0) == (0, 2, 2, 0, 0, 0)
+
+
+WITHOUT_SCIKIT_LEARN = """
+import sys
+sys.modules.update(dict.fromkeys(["joblib", "narwhals", "scipy", "skops", "sklearn"]))
+from rung_runtime.serving import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_compiled", "line", "code"),
+    [(True, "", 0), (False, "", 1), (True, "import sklearn\n", 1)],
+    ids=["compiled", "an estimator", "features that import it"],
+)
+def test_an_image_does_without_scikit_learn_where_the_model_answers_without_it(
+    module: Callable[[str], ModuleType], tmp_path: Path, is_compiled: bool, line: str, code: int
+) -> None:
+    """What the Dockerfile asks before it installs the rest."""
+    packages.package(module, tmp_path / "made", is_compiled=is_compiled)
+    packages.variant(module, tmp_path / "made", tmp_path / "model", {"problem/features.py": line})
+    command = [sys.executable, "-c", WITHOUT_SCIKIT_LEARN, "--check", str(tmp_path / "model")]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src")}
+    run = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == code, run.stderr
+    lines = run.stderr.splitlines()
+    assert len(lines) == code
+    assert not code or "the model does not answer: ModuleNotFoundError" in lines[0]
+
+
+def test_an_estimator_that_is_loaded_late_is_that_of_the_package(
+    module: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    package = packages.package(module, tmp_path / "model", is_compiled=True)
+    load = module("model_package").load_package
+    assert load(package).fitted.n_iter_ == 10
+    opened = load(package)
+    (package / "model.skops").write_bytes(b"another")
+    with pytest.raises(module("exceptions").UsageError, match="has changed since"):
+        _ = opened.fitted

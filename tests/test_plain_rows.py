@@ -77,7 +77,7 @@ def model(missing_values: list[str], *, has_rules: bool = True) -> Model:
         manifest=unused,
         data=data,
         request_contract=data.for_predicting(),
-        fitted=None,
+        load_fitted=unused,
         features=unused,
         rules=lambda columns: rule if has_rules and {"wind", "stops"} <= set(columns) else {},
     )

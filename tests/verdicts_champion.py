@@ -147,7 +147,12 @@ def _compared(
     y_pred = module("model_package").predict(fitted, held, data, _features(ours))
     challenger = compare.Challenger(train, held, y_pred, recipe(fitted, _features(ours), data))
     model = module("model_package").Model(
-        {}, data, data.for_predicting(), _fitted(module, train, theirs), _features(theirs), _rules
+        {},
+        data,
+        data.for_predicting(),
+        lambda: _fitted(module, train, theirs),
+        _features(theirs),
+        _rules,
     )
     rival = compare.Rival(champion_of(module), model, np.ones(held.height, bool))
     return compare.compare(challenger, rival, whole, settings)

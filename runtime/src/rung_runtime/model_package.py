@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -67,7 +68,7 @@ class Model:
         manifest: The package's `manifest.json`.
         data: The contract that the model was trained under.
         request_contract: The same for rows to predict: without a target, any number of rows.
-        fitted: The estimator.
+        load_fitted: Loads the estimator, which takes seconds and the libraries that it is of.
         features: The package's own `problem.features.features`.
         rules: The package's own `problem.schema.rules`.
         compiled: What predicts as the estimator does, a thousand times as fast, if there is one.
@@ -76,10 +77,19 @@ class Model:
     manifest: Manifest
     data: Data
     request_contract: Data = field(repr=False)
-    fitted: Any = field(repr=False)
+    load_fitted: Callable[[], Any] = field(repr=False)
     features: Features = field(repr=False)
     rules: Rules = field(repr=False)
     compiled: CompiledModel | None = field(default=None, repr=False, kw_only=True)
+
+    @cached_property
+    def fitted(self) -> Any:
+        """Return the estimator, which is loaded when it is asked for: with a compiled form, hardly.
+
+        Raises:
+            UsageError: See `load_estimator`.
+        """
+        return self.load_fitted()
 
     @property
     def version(self) -> str:
@@ -141,23 +151,32 @@ def load_package(
     if expected_digest not in (None, manifest["package_digest"]):
         raise UsageError(f"{folder}/ is not the package that was deployed: `ml deploy` it again")
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
-    code = _import_problem(folder / "problem", manifest["package_digest"][-12:])
-    fitted = load_estimator(
-        folder / MODEL.name,
-        code["model"].TRUSTED,
-        problem=code["model"].__package__,
-        formats=manifest.get("formats", [model_format.DEFAULT]),
-    )
+    suffix = manifest["package_digest"][-12:]
+    modules = {
+        name: _import_problem(folder / "problem", name, suffix) for name in ("features", "schema")
+    }
+
+    def load_fitted() -> Any:
+        path = folder / MODEL.name
+        if digest(path) != manifest["files"][MODEL.name]:
+            raise UsageError(f"{path} has changed since the package was opened")
+        module = _import_problem(folder / "problem", "model", suffix)
+        formats = manifest.get("formats", [model_format.DEFAULT])
+        return load_estimator(path, module.TRUSTED, problem=module.__package__, formats=formats)
+
     is_compiled = compiled.FILE in manifest["files"]
-    return Model(
+    model = Model(
         manifest,
         data,
         data.for_predicting(),
-        fitted,
-        code["features"].features,
-        code["schema"].rules,
+        load_fitted,
+        modules["features"].features,
+        modules["schema"].rules,
         compiled=compiled.load(folder / compiled.FILE, threads) if is_compiled else None,
     )
+    if not is_compiled:
+        _ = model.fitted  # now, so that whoever opens the package learns what is wrong with it
+    return model
 
 
 def repair() -> None:
@@ -287,8 +306,10 @@ def estimate(fitted: Any, X: pl.DataFrame, data: Data) -> NDArray[np.float64]:
     return y_pred
 
 
-def _import_problem(folder: Path, suffix: str) -> dict[str, ModuleType]:
-    """Import a package's `problem/` under a name of its own, and write nothing into its folder.
+def _import_problem(folder: Path, module: str, suffix: str) -> ModuleType:
+    """Import a module of a package's `problem/` under a name of its own.
+
+    Nothing is written into its folder.
 
     Args:
         suffix: Makes the name that of this package alone.
@@ -298,8 +319,6 @@ def _import_problem(folder: Path, suffix: str) -> dict[str, ModuleType]:
     sys.dont_write_bytecode = True
     try:
         sys.modules.setdefault(name, ModuleType(name)).__path__ = [str(folder)]
-        return {
-            module: import_module(f"{name}.{module}") for module in ("features", "schema", "model")
-        }
+        return import_module(f"{name}.{module}")
     finally:
         sys.dont_write_bytecode = not writes_bytecode

@@ -130,7 +130,7 @@ def open_isolated(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
                 raise UsageError(f"the package in {folder}/ cannot be opened: {error}") from None
             absent: Any = _absent
             yield IsolatedModel(
-                manifest, data, data.for_predicting(), None, absent, absent, process, unconfined
+                manifest, data, data.for_predicting(), absent, absent, absent, process, unconfined
             )
 
 

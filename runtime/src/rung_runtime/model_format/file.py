@@ -12,9 +12,6 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import skops.io
-from skops.io.exceptions import UntrustedTypesFoundException
-
 from .. import UsageError, project
 from ..artifacts import atomic_write
 from .choose import available
@@ -37,6 +34,8 @@ def to_bytes(fitted: Any) -> bytes:
     Raises:
         Unsavable: A part of it cannot be written.
     """
+    import skops.io  # in functions: it imports all of scikit-learn
+
     try:
         content = skops.io.dumps(fitted)
     except Exception as error:  # of many types, RecursionError among them (skops#195)
@@ -96,6 +95,9 @@ def load(
     Raises:
         UsageError: The file is damaged, or holds another type, or a library is not installed.
     """
+    import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
     problem = problem or _problem()
     # The file has the classes of `problem/` without the name of the project.
     types = [re.sub(r"^\w+\.problem\.", f"{problem}.", name) for name in trusted]

@@ -12,9 +12,11 @@ import polars as pl
 
 from .. import project
 from ..artifacts import now
+from ..compiled import edge_rows
 from ..config import Column, Data
 from ..explanations import Explainer, Subject, background, background_size, open_explainer
 from ..model_package import Model, Profile, load_package
+from ..pipeline.ingest import inputs
 from ..pipeline.profiles import ColumnProfile
 from .metrics import Distributions
 from .plain_rows import PlainReader
@@ -79,6 +81,22 @@ def load(folder: Path, package_digest: str | None = None) -> LoadedModel:
     with suppress(Exception):  # of problem/, for a row that nobody has sent
         model.predict(model.read(frame_from_rows([loaded.example], model.request_contract)))
     return loaded
+
+
+def why_not_answering(folder: Path) -> str:
+    """Return why a package does not answer with the libraries that are installed; "" if it does.
+
+    It is asked for a typical row, and for rows at the edges of its contract.
+    """
+    try:
+        loaded = load(folder)
+        model = loaded.model
+        contract = model.request_contract
+        typical = inputs(model.read(frame_from_rows([loaded.example], contract)), contract)
+        model.predict(pl.concat([typical, edge_rows(typical, contract)]))
+    except Exception as error:  # of problem/, too
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def typical_value(column: Column, summary: ColumnProfile) -> Any:

@@ -1,4 +1,4 @@
-"""`ml-serve PACKAGE`, the one command of a container.
+"""`ml-serve PACKAGE`, the one command of a container; with `--check`, of the build of its image.
 
 It may be told to end before it serves. The first process of a container gets no signal that it has
 not asked for, so it asks before it imports what takes a second, and a model that may take many.
@@ -17,17 +17,32 @@ from ..exceptions import UsageError
 
 
 def main() -> None:
-    """Run `ml-serve PACKAGE`."""
+    """Run `ml-serve PACKAGE`, or `ml-serve --check PACKAGE`."""
     with ended_by_sigterm():
-        if len(sys.argv) < 2:
+        arguments = sys.argv[1:]
+        if arguments[:1] == ["--check"]:
+            _check(arguments[1:])
+            return
+        if not arguments:
             _fail("name the folder of a package")
         from ..config.delivery import load_delivery
         from .app import serve
 
         try:
-            serve(Path(sys.argv[1]), load_delivery().service)
+            serve(Path(arguments[0]), load_delivery().service)
         except UsageError as error:
             _fail(str(error))
+
+
+def _check(arguments: list[str]) -> None:
+    """Tell whether a model answers with the libraries that are installed; exit code 1 if not."""
+    if not arguments:
+        _fail("name the folder of a package")
+    from .loaded_model import why_not_answering
+
+    if reason := why_not_answering(Path(arguments[0])):
+        print(f"ml-serve: the model does not answer: {reason}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
 
 
 @contextmanager

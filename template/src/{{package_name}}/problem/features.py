@@ -4,13 +4,16 @@ Training and serving call the same function, on ten million rows or on one, so e
 depend on its own row only.
 """
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import polars as pl
 import polars.selectors as cs
-from sklearn.feature_extraction.text import HashingVectorizer
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import HashingVectorizer
 
 WORD_COLUMNS = 256
-# A word's column follows from the word alone, by a hash, so there is nothing to learn.
-WORDS = HashingVectorizer(n_features=WORD_COLUMNS, norm=None, alternate_sign=False)
 SECONDS_PER_DAY = 86_400
 
 
@@ -44,6 +47,14 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
 
 def count_words(texts: pl.Series) -> pl.DataFrame:
     """Count the words of (n,) texts in (n, 256) columns; words with one hash share a column."""
-    counts = WORDS.transform(texts.fill_null("")).toarray().astype("float32")
+    counts = word_counter().transform(texts.fill_null("")).toarray().astype("float32")
     names = [f"{texts.name} word {number}" for number in range(WORD_COLUMNS)]
     return pl.DataFrame(counts, schema=names)
+
+
+@cache
+def word_counter() -> "HashingVectorizer":
+    """Make what counts words: a word's column follows from its hash, so nothing is learned."""
+    from sklearn.feature_extraction.text import HashingVectorizer  # takes a second: texts alone do
+
+    return HashingVectorizer(n_features=WORD_COLUMNS, norm=None, alternate_sign=False)
