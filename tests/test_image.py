@@ -267,7 +267,9 @@ def test_the_service_writes_nothing_outside_its_volume(image: tuple[Buildah, str
     assert not written
 
 
-def test_the_image_has_no_dependency_of_training_nor_of_an_estimator_that_is_compiled(image: tuple[Buildah, str]) -> None:
+def test_the_image_has_no_dependency_of_training_nor_of_an_estimator_that_is_compiled(
+    image: tuple[Buildah, str],
+) -> None:
     buildah, container = image
     ask = "import importlib.util as of; print([n for n in {} if of.find_spec(n)])"
     of_estimators = ["joblib", "scipy", "skops", "sklearn"]
