@@ -267,7 +267,7 @@ def test_the_service_writes_nothing_outside_its_volume(image: tuple[Buildah, str
     assert not written
 
 
-def test_the_image_has_no_dependency_of_training_nor_of_an_estimator_that_is_compiled(
+def test_the_image_has_no_dependency_of_training_nor_of_a_compiled_estimator(
     image: tuple[Buildah, str],
 ) -> None:
     buildah, container = image
