@@ -272,8 +272,10 @@ def test_the_image_has_no_dependency_of_training_nor_of_a_compiled_estimator(
 ) -> None:
     buildah, container = image
     ask = "import importlib.util as of; print([n for n in {} if of.find_spec(n)])"
-    of_estimators = ["joblib", "scipy", "skops", "sklearn"]
-    importable = python(buildah, container, ask.format([*TRAINING, *of_estimators, "fastapi"]))
+    estimator_libraries = ["joblib", "scipy", "skops", "sklearn"]
+    importable = python(
+        buildah, container, ask.format([*TRAINING, *estimator_libraries, "fastapi"])
+    )
     assert importable == "['fastapi']"
 
 
