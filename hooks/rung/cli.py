@@ -23,7 +23,7 @@ from .template import (
     resolve_version,
 )
 
-COMMANDS = ("new", "adopt", "update", "up", "add")
+COMMANDS = ("new", "adopt", "update", "up", "add", "export")
 SYNONYMS = {"init": "new", "create": "new", "upgrade": "update"}
 
 
@@ -196,6 +196,28 @@ class Add(cli.Application):
             from .add import add
 
             add(find_project(Path(folder)), slot, name)
+
+        return exit_code(command)
+
+
+@Rung.subcommand("export")
+class Export(cli.Application):
+    """Write the project's graph as files of another system, such as Airflow."""
+
+    DESCRIPTION = "Write the project's graph as files of another system; without a name, list them"
+
+    check = cli.Flag("--check", help="Write nothing; exit 1 if a file is not current")
+
+    def main(self, name: str = "", folder: str = ".") -> int:
+        """Write the files of the system NAME into the project in FOLDER, by default this one."""
+
+        def command() -> None:
+            from .exports import export, list_systems
+
+            if name:
+                export(find_project(Path(folder)), name, check=self.check)
+            else:
+                list_systems()
 
         return exit_code(command)
 

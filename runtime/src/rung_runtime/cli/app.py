@@ -77,12 +77,23 @@ def run(
         str | None,
         Option(envvar="ML_BASE", help="A commit whose gate the model must pass as well (level 1)."),
     ] = None,
+    only: Annotated[
+        str | None, Option(metavar="STEP", help="One step, for another system that runs the graph.")
+    ] = None,
 ) -> None:
     """Run the whole pipeline; from level 1, only what is stale."""
+    if only and only not in STEPS:
+        raise UsageError(f"--only: there is no step {only}: use one of {', '.join(STEPS)}")
+    if only and base:
+        raise UsageError("--only and --base exclude each other: a request is judged as a whole")
     if HAS_LOOP:
-        import_module(".delivery", __package__).run(base or None)
+        delivery = import_module(".delivery", __package__)
+        if only:
+            delivery.run_only(only)
+        else:
+            delivery.run(base or None)
     else:
-        for name in STEPS:
+        for name in [only] if only else STEPS:
             perform(name)
 
 

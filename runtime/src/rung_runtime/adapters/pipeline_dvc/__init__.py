@@ -13,12 +13,13 @@ from ... import RefusedError, UsageError
 from . import repro
 
 
-def run(variables: dict[str, str], on_stage: Callable[[], None]) -> None:
+def run(variables: dict[str, str], on_stage: Callable[[], None], only: str | None = None) -> None:
     """Run `dvc repro`, and end as the step that failed did, with its message.
 
     Args:
         variables: What is added to the environment of the steps.
         on_stage: Called when a stage begins, if any is stale.
+        only: The one stage to look at; by default all of them.
 
     Raises:
         RefusedError, UsageError, SystemExit: As the step that failed, or DVC cannot run.
@@ -27,6 +28,7 @@ def run(variables: dict[str, str], on_stage: Callable[[], None]) -> None:
     if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
         raise UsageError(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
     command = [sys.executable, "-c", f"from {repro.__name__} import main; main()"]
+    command += [only] if only else []
     # The stages call `ml`, which is on the PATH only where the environment is active.
     scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"

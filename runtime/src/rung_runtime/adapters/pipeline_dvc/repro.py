@@ -28,7 +28,10 @@ class _Stages(logging.Handler):
 
 
 def main() -> None:
-    """Run the stages that are stale; the exit code is 1 if one fails, or DVC does."""
+    """Run the stages that are stale, or the one that is named if it is.
+
+    The exit code is 1 if a stage fails, or DVC does.
+    """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
@@ -37,7 +40,7 @@ def main() -> None:
     logging.getLogger("dvc.stage.run").addHandler(_Stages())
     try:
         with Repo() as repo:
-            repo.reproduce()
+            repo.reproduce(sys.argv[1:] or None, single_item=bool(sys.argv[1:]))
     except DvcException as error:
         sys.stderr.write(f"{ERROR_MARK}{_with_causes(error)}\n")
         sys.exit(1)

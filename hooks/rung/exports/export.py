@@ -1,0 +1,253 @@
+"""Writing exported files, and keeping them current."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..console import bullets, echo
+from ..exceptions import RefusedError, UsageError
+from .graph import read_graph
+from .settings import SETTINGS, read_settings
+
+SYSTEMS = Path(__file__).parent
+MARK = re.compile(r"^(?P<before>.*sha256:)(?P<digest>[0-9a-f]{64})", re.MULTILINE)
+NO_DIGEST = "0" * 64
+
+
+@dataclass(frozen=True)
+class System:
+    """A system that a graph can be exported to.
+
+    Attributes:
+        name: Of its folder here.
+        label: What it is called.
+        kind: `orchestrator`, `cloud` or `ci`.
+        proof: `live`, the exported files run in it in our tests; or `validated`, its own tool
+            accepts them.
+        requires: What has to be installed where it runs.
+        files: Where in a project a template's file goes; `{name}` is the graph's name.
+        run: How a person starts it, in one line.
+        needs: Settings that it cannot do without.
+        notes: What it cannot do, in a sentence.
+    """
+
+    name: str
+    label: str
+    kind: str
+    proof: str
+    requires: list[str]
+    files: dict[str, str]
+    run: str
+    needs: tuple[str, ...] = ()
+    notes: str = ""
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of its templates."""
+        return SYSTEMS / self.name
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file of a project, as it should be now.
+
+    Attributes:
+        path: Relative to the project.
+        text: What it should hold.
+        state: `current`, `missing`, `stale`, or `edited`: by somebody, since it was exported.
+    """
+
+    path: Path
+    text: str
+    state: str
+
+
+def systems() -> dict[str, System]:
+    """Return every system, by name."""
+    found = {}
+    for manifest in sorted(SYSTEMS.glob("*/export.toml")):
+        name = manifest.parent.name
+        found[name] = System(name=name, **tomllib.loads(manifest.read_text("utf-8")))
+    return found
+
+
+def find_system(name: str) -> System:
+    """Return a system.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    known = systems()
+    if name not in known:
+        raise UsageError(f"there is no export {name}: use one of {', '.join(known)}")
+    return known[name]
+
+
+def list_systems() -> None:
+    """Print what there is, with its proof."""
+    known = systems().values()
+    width = max(len(system.name) for system in known)
+    for system in known:
+        echo(f"{system.name:<{width}}  {system.label} ({system.proof})")
+
+
+def export(project: Path, name: str, *, check: bool = False) -> None:
+    """Write the files of a system into a project, or check that they are current.
+
+    Args:
+        project: Its top folder.
+        name: Of the system.
+        check: Write nothing.
+
+    Raises:
+        UsageError: There is no such system, or the project has no graph.
+        RefusedError: A file was edited since it was exported; with `check`, one is not current.
+    """
+    system = find_system(name)
+    files = render(project, system)
+    if check:
+        require_current(system, files)
+        echo(f"The files for {system.label} are current.")
+        return
+    require_unedited(system, files)
+    write(project, files)
+    if all(file.state == "current" for file in files):
+        echo(f"Nothing to export: the files for {system.label} are current.")
+        return
+    echo(f"Run it: {system.run.format(name=graph_name(project))}")
+
+
+def refresh(project: Path) -> None:
+    """Export again what the project has of exported files, after an update.
+
+    A file that was edited stays as it is, and is named.
+    """
+    for system in systems().values():
+        names = [target.format(name=graph_name(project)) for target in system.files.values()]
+        if not any((project / name).exists() for name in names):
+            continue
+        files = render(project, system)
+        write(project, [file for file in files if file.state != "edited"])
+        for file in files:
+            if file.state == "edited":
+                echo(f"{file.path} was edited, and stays as it is: see `rung export {system.name}`")
+
+
+def graph_name(project: Path) -> str:
+    """Return what the graph of a project is called."""
+    settings = read_settings(project)
+    return settings.name or read_graph(project).package
+
+
+def render(project: Path, system: System) -> list[Exported]:
+    """Return the files of a system as they should be now, and in which state they are.
+
+    Raises:
+        UsageError: As `read_graph` and `read_settings`, or a setting that the system needs is
+            missing.
+    """
+    settings = read_settings(project)
+    graph = read_graph(project, settings.last)
+    if missing := [name for name in system.needs if not getattr(settings, name)]:
+        raise UsageError(
+            f"{SETTINGS} does not set {' and '.join(missing)}, which {system.label} needs"
+        )
+    environment = Environment(
+        loader=FileSystemLoader([system.folder, SYSTEMS]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {"python": repr, "class_name": class_name}
+    name = settings.name or graph.package
+    files = []
+    for template, target in system.files.items():
+        path = Path(target.format(name=name))
+        text = environment.get_template(template).render(
+            name=name, graph=graph, settings=settings, system=system, depth=len(path.parts) - 1
+        )
+        text = sealed(text)
+        files.append(Exported(path, text, state(project / path, text)))
+    return files
+
+
+def class_name(text: str) -> str:
+    """Return a name as classes have it: `flight_delays` as `FlightDelays`."""
+    return "".join(part.capitalize() for part in re.split(r"[_-]", text))
+
+
+def sealed(text: str) -> str:
+    """Put the digest of a text in the place of its first `sha256:000…`.
+
+    Raises:
+        ValueError: There is no such place.
+    """
+    if NO_DIGEST not in text:
+        raise ValueError("the template has no place for the digest")
+    return text.replace(NO_DIGEST, hashlib.sha256(text.encode()).hexdigest(), 1)
+
+
+def is_untouched(text: str) -> bool:
+    """Check whether a text is one that was exported, to the letter."""
+    found = MARK.search(text)
+    if found is None:
+        return False
+    original = text.replace(found["digest"], NO_DIGEST, 1)
+    return hashlib.sha256(original.encode()).hexdigest() == found["digest"]
+
+
+def state(file: Path, text: str) -> str:
+    """Return the state of a file: see `Exported`."""
+    if not file.exists():
+        return "missing"
+    there = file.read_text("utf-8", "replace")
+    if there == text:
+        return "current"
+    return "stale" if is_untouched(there) else "edited"
+
+
+def require_current(system: System, files: list[Exported]) -> None:
+    """Check that nothing has to be exported.
+
+    Raises:
+        RefusedError: A file is missing, stale or edited.
+    """
+    others = [f"{file.path} is {file.state}" for file in files if file.state != "current"]
+    if others:
+        raise RefusedError(
+            f"not what the graph gives: {', '.join(others)}: run `rung export {system.name}`"
+        )
+
+
+def require_unedited(system: System, files: list[Exported]) -> None:
+    """Check that nobody's work would be overwritten.
+
+    Raises:
+        RefusedError: A file was edited since it was exported, or is somebody's own.
+    """
+    edited = [file.path for file in files if file.state == "edited"]
+    if edited:
+        raise RefusedError(
+            f"edited since it was exported, or not exported at all, and left alone:"
+            f"{bullets(edited)}\nWhat can be configured belongs in {SETTINGS}. Move the file away,"
+            f" run `rung export {system.name}`, and compare"
+        )
+
+
+def write(project: Path, files: list[Exported]) -> None:
+    """Write the files that are not current."""
+    for file in files:
+        if file.state in ("missing", "stale"):
+            target = project / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.text, "utf-8")
+            echo(f"{'Wrote' if file.state == 'missing' else 'Updated'} {file.path}")

@@ -1,0 +1,124 @@
+"""The graph of a project: the stages of dvc.yaml, and what follows them.
+
+A node is one `ml` command. It depends on the nodes that make what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+import yaml
+
+from ..exceptions import UsageError
+
+STAGES = "dvc.yaml"
+DELIVERY = {"register": ("register",), "deploy": ("deploy",)}  # in this order, after the stages
+MONITORING = {"monitor": ("monitor",), "retrain": ("retrain",)}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One command of the graph.
+
+    Attributes:
+        name: Also that of the DVC stage, if it is one.
+        arguments: Of `ml`.
+        after: The nodes that must have succeeded; none that follows from another one.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a system has to run.
+
+    Attributes:
+        package: The project's package.
+        training: From the data to the deployment, each node after those that it depends on.
+        monitoring: What is run again and again between trainings.
+    """
+
+    package: str
+    training: tuple[Node, ...]
+    monitoring: tuple[Node, ...]
+
+
+def read_graph(project: Path, last: str = "deploy") -> Graph:
+    """Read the graph of a project.
+
+    Args:
+        project: Its top folder.
+        last: The node that training ends with: `package`, `register` or `deploy`.
+
+    Raises:
+        UsageError: The project has no stages yet, or dvc.yaml is malformed.
+    """
+    file = project / STAGES
+    if not file.exists():
+        raise UsageError(f"{project} has no {STAGES}: the graph comes with level 1, by `rung up`")
+    try:
+        stages = yaml.safe_load(file.read_text("utf-8"))["stages"]
+        needs = _needs(stages)
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        raise UsageError(f"{file}: a cycle: {' → '.join(error.args[1])}") from None
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file} is malformed: {error}") from None
+    nodes = [
+        Node(name, ("run", "--only", name), tuple(sorted(_direct(name, needs), key=order.index)))
+        for name in order
+    ]
+    end = order[-1]
+    for name, arguments in DELIVERY.items():
+        if last in list(DELIVERY)[list(DELIVERY).index(name) :]:
+            nodes.append(Node(name, arguments, (end,)))
+            end = name
+    monitoring = [Node("monitor", MONITORING["monitor"], ())]
+    monitoring.append(Node("retrain", MONITORING["retrain"], ("monitor",)))
+    return Graph(package_name(project), tuple(nodes), tuple(monitoring))
+
+
+def package_name(project: Path) -> str:
+    """Return what `[tool.rung]` of pyproject.toml calls the project's package.
+
+    Raises:
+        UsageError: It does not say it.
+    """
+    file = project / "pyproject.toml"
+    try:
+        return str(tomlkit.parse(file.read_text("utf-8"))["tool"]["rung"]["package"])  # type: ignore[index]
+    except (OSError, tomlkit.exceptions.TOMLKitError):
+        raise UsageError(f"{file}: [tool.rung] names no package: is this a project?") from None
+
+
+def _needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return, for each stage, those that make what it reads."""
+    makers = {
+        next(iter(out)) if isinstance(out, dict) else out: name
+        for name, stage in stages.items()
+        for out in stage.get("outs", [])
+    }
+    return {
+        name: {makers[dep] for dep in stage.get("deps", []) if dep in makers}
+        for name, stage in stages.items()
+    }
+
+
+def _direct(name: str, needs: Mapping[str, set[str]]) -> set[str]:
+    """Return what a stage needs and none of its other needs needs already."""
+    return {need for need in needs[name] if not any(need in _all(o, needs) for o in needs[name])}
+
+
+def _all(name: str, needs: Mapping[str, set[str]]) -> set[str]:
+    found = set(needs[name])
+    for need in needs[name]:
+        found |= _all(need, needs)
+    return found

@@ -1,0 +1,90 @@
+"""`config/export.yaml`: names, schedules and resources of what is exported; all optional."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..exceptions import UsageError
+
+SETTINGS = Path("config/export.yaml")
+CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
+MAX_PROBLEMS = 5
+
+
+class Strict(BaseModel):
+    """Settings, of which an unknown one is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Resources(Strict):
+    """What a node asks a cluster for, in the words of Kubernetes."""
+
+    cpu: str = Field(default="1", pattern=r"^\d+(\.\d+)?m?$")
+    memory: str = Field(default="2Gi", pattern=r"^\d+(Ki|Mi|Gi|K|M|G)?$")
+
+
+class Settings(Strict):
+    """What a project says about its exports.
+
+    Attributes:
+        name: What the graph is called there; by default the package's name.
+        schedule: When to train, as cron writes it; by default only when somebody starts it.
+        monitor_schedule: The same for monitoring.
+        last: What a training ends with.
+        retries: How often a node is tried again that neither refused nor was given bad input.
+        retry_delay_seconds: The pause before.
+        timeout_minutes: Of a node.
+        command: What starts `ml` in the project's folder.
+        image: For systems that run containers: one with the project and its environment.
+        volume: For these: the claim of a volume that the nodes share.
+        resources: By node; `default` is for all others.
+    """
+
+    name: str = Field(default="", pattern=r"^[a-z][a-z0-9_]{0,39}$|^$")
+    schedule: str | None = None
+    monitor_schedule: str | None = None
+    last: Literal["package", "register", "deploy"] = "deploy"
+    retries: int = Field(default=2, ge=0, le=20)
+    retry_delay_seconds: int = Field(default=60, ge=0)
+    timeout_minutes: int = Field(default=120, ge=1)
+    command: tuple[str, ...] = Field(default=("uv", "run", "--locked", "ml"), min_length=1)
+    image: str = ""
+    volume: str = ""
+    resources: dict[str, Resources] = {}
+
+    @field_validator("schedule", "monitor_schedule")
+    @classmethod
+    def _is_cron(cls, value: str | None) -> str | None:
+        if value is not None and not CRON.fullmatch(value):
+            raise ValueError("is not five fields of cron, or @hourly, @daily, @weekly, @monthly")
+        return value
+
+    def resources_of(self, node: str) -> Resources:
+        """Return what a node asks for."""
+        return self.resources.get(node, self.resources.get("default", Resources()))
+
+
+def read_settings(project: Path) -> Settings:
+    """Read the settings of a project; those of one that has none are the defaults.
+
+    Raises:
+        UsageError: The file is malformed.
+    """
+    file = project / SETTINGS
+    if not file.exists():
+        return Settings()
+    try:
+        return Settings.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise UsageError(f"{file}: {'; '.join(problems[:MAX_PROBLEMS])}") from None
