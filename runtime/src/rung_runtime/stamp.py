@@ -20,6 +20,7 @@ NOT_OF_STEPS = frozenset(
         "http_client.py",
         "monitoring",
         "prediction_log",
+        "scoring",
         "serving",
         "stamp.py",
         "step_runner.py",

@@ -13,6 +13,7 @@ from typer import Argument, Option
 
 from .. import RefusedError, UsageError, adapters, project
 from .data import add_data
+from .score import score
 
 START = Path.cwd()
 export_app = typer.Typer(
@@ -35,7 +36,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
         track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
-        status, stop, monitor, retrain, comment, sign, verify, sbom,
+        score, status, stop, monitor, retrain, comment, sign, verify, sbom,
     ):  # fmt: skip
         app.command()(command)
     app.command("controls")(show_controls)

@@ -6,7 +6,7 @@ The environment overrides keys of the service: `ML_PORT=80` sets `service.port`,
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
 
@@ -61,6 +61,18 @@ class Watch(Strict):
     max_latency_ms: float = Field(default=500.0, gt=0)
 
 
+class Score(Strict):
+    """What `ml score` scores, where the scores go, and what it accepts."""
+
+    source: str = ""  # a file, a folder, a Delta table, or a URL of one; "": nothing is scheduled
+    sink: str = ""  # a folder or a URL
+    model: str = Field(default="champion", min_length=1)  # or a version, or VERSION@sha256:DIGEST
+    format: Literal["parquet", "delta"] = "parquet"  # of the scores
+    # The share of a partition that the contract may refuse; beyond it, none of it gets to the sink.
+    max_refused: float = Field(default=0.01, ge=0, le=1)
+    log_rows: int = Field(default=100_000, ge=0)  # of a partition, in the prediction log
+
+
 class Delivery(Strict):
     """Registry, service, and the limits of a deployment."""
 
@@ -77,6 +89,7 @@ class Delivery(Strict):
     service: Service = Service()
     shadow: Shadow = Shadow()
     watch: Watch = Watch()
+    score: Score = Score()
 
 
 def load_delivery() -> Delivery:

@@ -74,10 +74,26 @@ def read(source: Path, separator: str) -> pl.DataFrame:
             raise UsageError(f"{source} is {kind}") from None
         raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
     # Read as a table nevertheless: its first bytes have become the names of columns.
-    has_names = all(map(str.isprintable, rows.columns)) and rows.columns[0][:1].isalnum()
-    is_misread = rows.width < 2 or rows.is_empty() or not has_names
+    is_misread = rows.width < 2 or rows.is_empty() or not are_names(rows.columns)
     if is_misread and (kind := not_a_table(source)):
         raise UsageError(f"{source} is {kind}")
+    rows = checked_columns(rows, str(source))
+    if rows.is_empty():
+        raise UsageError(f"{source} has no rows")
+    return rows
+
+
+def are_names(columns: list[str]) -> bool:
+    """Check whether what stands in the place of a header looks like one."""
+    return all(map(str.isprintable, columns)) and columns[0][:1].isalnum()
+
+
+def checked_columns(rows: pl.DataFrame, source: str) -> pl.DataFrame:
+    """Return rows without columns of nothing, if the names of the others can be used.
+
+    Raises:
+        UsageError: A name occurs twice, is not UTF-8, or means something else to Polars.
+    """
     # Separators at the end of each line, as spreadsheets leave them, make columns of nothing.
     ends = [n for n in rows.columns if re.fullmatch(r"_duplicated_\d+", n)]
     rows = rows.drop(n for n in ends if (rows[n].cast(pl.String).fill_null("") == "").all())
@@ -85,8 +101,6 @@ def read(source: Path, separator: str) -> pl.DataFrame:
         twice = re.fullmatch(r"(.*)_duplicated_\d+", name, re.DOTALL)  # as Polars renames it
         if twice and twice[1] in rows.columns:
             raise UsageError(f"{source}: two columns are called {twice[1]!r}: rename one of them")
-    if rows.is_empty():
-        raise UsageError(f"{source} has no rows")
     if any("\ufffd" in name for name in rows.columns):
         raise UsageError(f"{source} cannot be read: its first line is not UTF-8; save it as UTF-8")
     if patterns := [n for n in rows.columns if n == "*" or (n[:1], n[-1:]) == ("^", "$")]:

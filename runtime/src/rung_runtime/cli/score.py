@@ -1,0 +1,142 @@
+"""`ml score`: score many rows at once, as scheduled jobs do."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from .. import UsageError, progress
+
+if TYPE_CHECKING:
+    from ..ci_platform import Platform
+    from ..config.delivery import Delivery
+    from ..model_package import Model
+
+START = Path.cwd()
+
+
+def score(
+    source: Annotated[
+        str | None, Argument(help="A file, a folder, a Delta table or a URL of one.")
+    ] = None,
+    to: Annotated[str | None, Option(help="The sink: a folder or a URL.")] = None,
+    model: Annotated[
+        str | None, Option(help="champion, a version, or VERSION@sha256:DIGEST.")
+    ] = None,
+    package: Annotated[
+        Path | None, Option(help="A package that is not in the registry, as artifacts/model.")
+    ] = None,
+    max_refused: Annotated[
+        float | None, Option(min=0, max=1, help="The share of a partition that may be refused.")
+    ] = None,
+    table_format: Annotated[
+        str | None, Option("--format", help="Of the scores: parquet or delta.")
+    ] = None,
+    source_version: Annotated[int | None, Option(help="Of a Delta table, to score.")] = None,
+    rescore: Annotated[
+        bool, Option("--rescore", help="Score again what another model has scored.")
+    ] = False,
+) -> None:
+    """Score a source of many rows into a sink, exactly once.
+
+    What is not named is in config/delivery.yaml, under score.
+    """
+    from .. import scoring
+    from ..config.delivery import DELIVERY, Score, load_delivery
+    from ..config.files import validate
+
+    delivery = load_delivery()
+    named = {
+        "source": source and _from_start(source),
+        "sink": to and _from_start(to),
+        "model": model,
+        "max_refused": max_refused,
+        "format": table_format,
+    }
+    overrides = {key: value for key, value in named.items() if value is not None}
+    settings = validate(delivery.score.model_dump() | overrides, Score, "ml score")
+    if not settings.source:
+        raise UsageError(f"name a source, or set score.source in {DELIVERY}")
+    if not settings.sink:
+        raise UsageError(f"name a sink with --to, or set score.sink in {DELIVERY}")
+    _require_lasting(settings.sink)
+    opened = _load_model(settings.model, package)
+    options = scoring.Options(
+        max_refused=settings.max_refused,
+        table_format=settings.format,
+        source_version=source_version,
+        rescore=rescore,
+        separator=opened.data.separator,
+        log=_log(delivery),
+        log_rows=settings.log_rows,
+        private=delivery.service.private,
+    )
+    with progress.stages():
+        message = scoring.score(settings.source, settings.sink, opened, options)
+    typer.echo(message)
+
+
+def _from_start(place: str) -> str:
+    """Return a place as the journal has it: a path below the project is relative to it."""
+    if "://" in place:
+        return place
+    path = (START / place).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _load_model(name: str, package: Path | None) -> "Model":
+    """Open a package, verified as a deployment does.
+
+    Raises:
+        UsageError: There is none, or it is damaged.
+        RefusedError: It is not the one that was verified, or is not signed as it must be.
+    """
+    from .. import registry
+    from ..artifacts import ARTIFACTS
+    from ..model_package import load_package
+
+    if package is not None:
+        return load_package(START / package)
+    if name == registry.CHAMPION:
+        champion = registry.current_champion()
+        if champion is None:
+            raise UsageError("there is no champion yet: `ml deploy` makes one; or name a --package")
+        version = registry.require_expected(champion)
+    else:
+        version = registry.find(name)
+    folder = registry.fetch_version(version, ARTIFACTS / "champion" / version.version)
+    return load_package(folder, version.digest)
+
+
+def _job_platform() -> "Platform | None":
+    """Return the CI platform, if the folders of this machine end with its job."""
+    from .. import ci_platform
+
+    platform = ci_platform.current_platform()
+    if platform is None or platform.workspace.resolve() != Path.cwd().resolve():
+        return None
+    return platform
+
+
+def _require_lasting(sink: str) -> None:
+    """Check that the sink does not end with the job.
+
+    Raises:
+        UsageError: This is a runner, and the sink one of its folders.
+    """
+    if "://" not in sink and _job_platform():
+        raise UsageError(
+            f"{sink} is a folder of this runner, and ends with the job: name an object store's URL,"
+            " or set the variables ML_HOME and ML_RUNNER to score on a machine of your own"
+        )
+
+
+def _log(delivery: "Delivery") -> str:
+    """Return the prediction log; "" if there is none, or if it would end with the job."""
+    log = delivery.service.log
+    platform = None if "://" in log else _job_platform()
+    if log and platform:
+        platform.notice("The scores are not monitored: the prediction log would end with the job.")
+        return ""
+    return log

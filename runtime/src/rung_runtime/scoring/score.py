@@ -1,0 +1,390 @@
+"""Score a source: each partition that is not done, with one model, and add up what became of it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import polars as pl
+
+from .. import RefusedError, UsageError, progress
+from ..model_package import Model
+from ..prediction_log.layout import is_remote
+from ..prediction_log.writer import utc_now
+from ..registry import file_lock
+from .rows import Reasons, RowScorer, prediction_columns, require_free_names
+from .sample import LoggedPartition, LogSample
+from .sink import Entry, Format, Sink
+from .sources import Partition, Source, open_source
+
+MAX_REASONS = 20  # that a journal names
+MAX_NAMED = 3  # reasons, partitions or files that a message names
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is scored.
+
+    Attributes:
+        max_refused: The share of the rows of a partition that may be refused; beyond it, none of
+            the partition is put into the sink.
+        table_format: Of the scores.
+        source_version: Of a Delta table; None: the newest.
+        rescore: Whether what another model has scored is scored again.
+        separator: Of CSV.
+        log: The prediction log; "": none.
+        log_rows: How many rows of a partition it gets at most, drawn at random.
+        private: Columns that the log leaves out.
+    """
+
+    max_refused: float = 0.01
+    table_format: Format = "parquet"
+    source_version: int | None = None
+    rescore: bool = False
+    separator: str = ","
+    log: str = ""
+    log_rows: int = 100_000
+    private: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Totals:
+    """What became of a source: numbers of partitions, and of the rows of those scored now."""
+
+    partitions: int = 0  # that were scored now
+    done: int = 0  # that had been
+    rows: int = 0
+    scored: int = 0
+    refused: int = 0
+    failures: list[str] = field(default_factory=list)  # of partitions that could not be read
+    refusals: list[str] = field(default_factory=list)  # of those that are not in the sink
+
+
+def score(source: str, to: str, model: Model, options: Options | None = None) -> str:
+    """Score each partition of a source that is not in the sink.
+
+    Args:
+        source: A file, a folder, a Delta table, or the URL of one of them.
+        to: The sink, a folder or a URL.
+        model: What scores.
+        options: How; None: as by default.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        UsageError: The source cannot be read, or the sink not written to, or the sink has another
+            source; partitions that could be scored are.
+        RefusedError: Too many rows of a partition break the contract.
+    """
+    options = options or Options()
+    require_apart(source, to)
+    opened = open_source(source, options.source_version)
+    partitions = opened.partitions()
+    if not partitions:
+        raise UsageError(f"{source} has no Parquet or CSV file: name another source")
+    sink = Sink(to, options.table_format)
+    totals = Totals()
+    with _alone(sink):
+        for partition in partitions:
+            run = PartitionRun(partition, opened, sink, model, options)
+            if run.is_done():
+                totals.done += 1
+                continue
+            _score(run, totals)
+    message = _summary(totals, opened, sink)
+    if totals.failures:
+        raise UsageError(f"{message}\n  " + "\n  ".join(totals.failures))
+    if totals.refusals:
+        raise RefusedError(f"{message}\n  " + "\n  ".join(totals.refusals))
+    return message
+
+
+def _score(run: "PartitionRun", totals: Totals) -> None:
+    """Score a partition, and add it up."""
+    progress.begin(run.partition.name)
+    try:
+        entry = run.score()
+    except UnreadablePartition as error:
+        progress.report(str(error))
+        totals.failures.append(str(error))
+        return
+    totals.partitions += 1
+    totals.rows += entry.rows
+    totals.scored += entry.scored
+    totals.refused += entry.refused
+    progress.report(f"{entry.rows:,} rows, {entry.refused:,} refused")
+    if entry.status == "refused":
+        reasons = "; ".join(
+            f"{name} in {n:,}" for name, n in list(entry.reasons.items())[:MAX_NAMED]
+        )
+        totals.refusals.append(
+            f"{entry.partition}: {entry.refused:,} of {entry.rows:,} rows are refused, and"
+            f" --max-refused allows {run.options.max_refused:g} of them: {reasons}"
+        )
+
+
+class UnreadablePartition(UsageError):
+    """The rows of a partition cannot be read; others may."""
+
+
+class PartitionRun:
+    """The scoring of a partition."""
+
+    def __init__(
+        self, partition: Partition, source: Source, sink: Sink, model: Model, options: Options
+    ) -> None:
+        self.partition = partition
+        self.source = source
+        self.sink = sink
+        self.model = model
+        self.options = options
+        self.present = sink.entry(partition.name)
+        self.entry = Entry(
+            partition=partition.name,
+            source=source.name,
+            source_version=source.version,
+            source_digest="",
+            source_stamp=partition.stamp,
+            model=model.version,
+            package_digest=model.manifest["package_digest"],
+            model_digest=model.digest,
+            status="begun",
+            time=utc_now().replace(tzinfo=UTC).isoformat(),
+        )
+
+    def is_done(self) -> bool:
+        """Check whether the sink has this content, scored by a model that will do.
+
+        Raises:
+            UsageError: The sink has a partition of this name from another source.
+        """
+        present = self.present
+        if present is None:
+            return False
+        if present.source != self.source.name:
+            raise UsageError(
+                f"{self.sink.location} has scores of {present.partition} from {present.source}: use"
+                f" another sink for {self.source.name}"
+            )
+        is_other_model = present.package_digest != self.entry.package_digest
+        if present.status != "scored" or (self.options.rescore and is_other_model):
+            return False
+        if present.scored and not self.sink.scored.has(self.partition.name):
+            return False
+        if present.source_stamp == self.partition.stamp:
+            return True
+        if present.source_digest != self._digest():
+            return False
+        # As it was, only its file is newer: the next run need not read it.
+        self.sink.record(present.model_copy(update={"source_stamp": self.partition.stamp}))
+        return True
+
+    def score(self) -> Entry:
+        """Score the partition, and put it into the sink.
+
+        Raises:
+            UnreadablePartition: Its rows cannot be read.
+        """
+        self.entry = self.entry.model_copy(update={"source_digest": self._digest()})
+        request_id = self._request_id()
+        options = self.options
+        with TemporaryDirectory(prefix="ml-score-") as folder:
+            scored = Spill(Path(folder, "scored"))
+            refused = Spill(Path(folder, "refused"))
+            sample = LogSample(
+                self.model, {*options.private}, options.log_rows if options.log else 0, request_id
+            )
+            counts = self._fill(request_id, scored, refused, sample)
+            if not self.partition.is_unchanged():
+                raise UnreadablePartition(f"{self.partition.name} changed while it was read")
+            is_accepted = refused.rows <= options.max_refused * (scored.rows + refused.rows)
+            self._begin()
+            self.sink.write_refused(self.partition.name, refused.scan())
+            if is_accepted:
+                self.sink.scored.write(self.partition.name, scored.scan(), self.entry)
+            self._log(sample, request_id, is_accepted)
+        update = {
+            "status": "scored" if is_accepted else "refused",
+            "rows": scored.rows + refused.rows,
+            "scored": scored.rows if is_accepted else 0,
+            "refused": refused.rows,
+            "reasons": dict(counts.most_common(MAX_REASONS)),
+        }
+        self.entry = self.entry.model_copy(update=update)
+        self.sink.record(self.entry)
+        return self.entry
+
+    def _digest(self) -> str:
+        """Return the digest of the content.
+
+        Raises:
+            UnreadablePartition: It cannot be read.
+        """
+        try:
+            return self.partition.digest()
+        except OSError as error:
+            raise UnreadablePartition(f"{self.partition.name} cannot be read: {error}") from None
+
+    def _request_id(self) -> str:
+        """Return what names the rows in sink and log: the same each time that these are scored."""
+        text = f"{self.source.name}\n{self.partition.name}\n{self.entry.source_digest}"
+        return hashlib.sha256(f"{text}\n{self.entry.package_digest}".encode()).hexdigest()[:32]
+
+    def _fill(
+        self, request_id: str, scored: "Spill", refused: "Spill", sample: LogSample
+    ) -> Counter[str]:
+        """Score the rows, batch by batch; return how often each reason refused one."""
+        counts: Counter[str] = Counter()
+        scorer = RowScorer(self.model)
+        total = self.partition.row_count()
+        total_text = "" if total is None else f" of {total:,}"
+        inputs = {*self.model.request_contract.columns, *self.partition.path_columns}
+        done = 0
+        for rows in self._batches():
+            if done == 0:
+                require_free_names(rows.columns, self.model, self.partition.name)
+            batch = scorer.score(rows)
+            sample.add(rows, batch, done)
+            ids = _ids(request_id, done, rows.height)
+            kept = [series for series in rows if series.name not in inputs]
+            model = pl.Series("model", [self.model.version]).new_from_index(0, len(batch.index))
+            known = [series[batch.index] for series in [*ids, *kept]]
+            answers = prediction_columns(self.model, batch.y_pred)
+            scored.add(pl.DataFrame([*known, model, *answers]))
+            refused.add(_refused_rows([*ids, *rows], batch.reasons))
+            counts.update(reasons[0].kind for reasons in batch.reasons.values())
+            done += rows.height
+            progress.report(f"{done:,}{total_text} rows, {refused.rows:,} refused")
+        return counts
+
+    def _batches(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows.
+
+        Raises:
+            UnreadablePartition: They cannot be read.
+        """
+        try:
+            yield from self.partition.batches(self.options.separator)
+        except (UsageError, OSError) as error:
+            raise UnreadablePartition(str(error)) from None
+
+    def _begin(self) -> None:
+        """Note the time of the rows before one is written; the same again after a kill."""
+        present = self.present
+        if present and present.is_of(self.entry):
+            self.entry = self.entry.model_copy(update={"time": present.time})
+        self.sink.record(self.entry)
+
+    def _log(self, sample: LogSample, request_id: str, is_accepted: bool) -> None:
+        """Put rows into the prediction log.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        time = datetime.fromisoformat(self.entry.time).replace(tzinfo=None)
+        about = LoggedPartition(request_id, self.partition.name, time)
+        try:
+            sample.write(self.options.log, about, is_accepted)
+        except (OSError, UsageError, pl.exceptions.PolarsError) as error:
+            raise UsageError(
+                f"the prediction log {self.options.log} cannot be written, the next run will try"
+                f" again: {str(error).splitlines()[0]}"
+            ) from None
+
+
+class Spill:
+    """Rows that wait on disk until all of a partition are known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows = 0
+        self.files: list[Path] = []
+        folder.mkdir()
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add rows.
+
+        Raises:
+            UsageError: The disk is full.
+        """
+        if not rows.height:
+            return
+        file = self.folder / f"{len(self.files)}.arrow"
+        try:
+            rows.write_ipc(file)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{file} cannot be written, is the disk full? ({reason})") from None
+        self.files.append(file)
+        self.rows += rows.height
+
+    def scan(self) -> pl.LazyFrame | None:
+        """Return the rows; None if there are none."""
+        return pl.scan_ipc(self.files) if self.files else None
+
+
+def require_apart(source: str, sink: str) -> None:
+    """Check that source and sink do not lie in one another: scores would be scored.
+
+    Raises:
+        UsageError: They do.
+    """
+    if is_remote(source) != is_remote(sink):
+        return
+    first = PurePosixPath(source if is_remote(source) else Path(source).resolve())
+    second = PurePosixPath(sink if is_remote(sink) else Path(sink).resolve())
+    if first.is_relative_to(second) or second.is_relative_to(first):
+        raise UsageError(f"{sink} and {source} lie in one another: name a sink elsewhere")
+
+
+@contextmanager
+def _alone(sink: Sink) -> Iterator[None]:
+    """Keep another run of this machine away from the sink.
+
+    Raises:
+        UsageError: One is there.
+    """
+    if sink.lock is None:
+        yield
+        return
+    with file_lock(Path(sink.lock), seconds=1.0):
+        yield
+
+
+def _ids(request_id: str, first_row: int, count: int) -> list[pl.Series]:
+    """Return what names rows in sink and log."""
+    rows = pl.arange(first_row, first_row + count, dtype=pl.Int64, eager=True)
+    return [pl.Series("request_id", [request_id]).new_from_index(0, count), rows.alias("row")]
+
+
+def _refused_rows(columns: list[pl.Series], reasons: Reasons) -> pl.DataFrame:
+    """Return refused rows as they were read, each with its reasons."""
+    index = sorted(reasons)
+    texts = ["; ".join(reason.text for reason in reasons[row]) for row in index]
+    kept = [series[index] for series in columns]
+    return pl.DataFrame([*kept, pl.Series("reasons", texts, pl.String)])
+
+
+def _summary(totals: Totals, source: Source, sink: Sink) -> str:
+    held_back = totals.rows - totals.scored - totals.refused
+    parts = [f"{totals.scored:,} scored", f"{totals.refused:,} refused"]
+    if held_back:
+        parts.append(f"{held_back:,} held back with them")
+    version = "" if source.version is None else f" of version {source.version}"
+    message = f"{totals.rows:,} rows of {_count(totals.partitions, 'partition')}{version}: "
+    message += f"{', '.join(parts)}: {sink.location}"
+    if totals.done:
+        message += f"; {_count(totals.done, 'partition')} had been scored before"
+    if source.ignored:
+        named = ", ".join(source.ignored[:MAX_NAMED])
+        message += f"; {_count(len(source.ignored), 'file')} left out, not a table: {named}"
+    return message
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,289 @@
+"""Sources: the partitions of what is to be scored, and their rows in batches.
+
+A partition is what is scored as a whole: a file of a folder or of an object store, or a partition
+of a Delta table. Its digest changes with its content.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import polars as pl
+
+from .. import UsageError
+from ..artifacts import digest
+from ..pipeline.table_batches import BATCH_ROWS, batches, collected, parquet_batches
+from ..prediction_log.layout import is_remote
+from .storage import Folder, Storage, StoredFile, is_hidden, open_storage, require
+
+TABLES = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt")
+DELTA_LOG = "_delta_log"
+HIVE = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")  # a folder such as date=2026-01-31
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+WHOLE_TABLE = "table"  # the one partition of a Delta table that is not partitioned
+
+
+class Partition(Protocol):
+    """Rows that are scored as a whole."""
+
+    @property
+    def name(self) -> str:
+        """Return what it is called, once in its source; with slashes."""
+
+    @property
+    def stamp(self) -> str:
+        """Return what changes with the content, and is cheap to know."""
+
+    @property
+    def path_columns(self) -> set[str]:
+        """Return the columns whose values are in its name."""
+
+    def is_unchanged(self) -> bool:
+        """Check whether the content is still what it was when the source was listed."""
+
+    def digest(self) -> str:
+        """Return the digest of the content, `sha256:…`."""
+
+    def row_count(self) -> int | None:
+        """Return how many rows it has; None if only reading it would tell."""
+
+    def batches(self, separator: str) -> Iterator[pl.DataFrame]:
+        """Yield its rows, a bounded number at once; the values of hive folders are columns."""
+
+
+class Source(Protocol):
+    """What is to be scored."""
+
+    name: str  # as the journal has it
+    version: int | None  # of a Delta table
+    ignored: list[str]  # files that are not tables
+
+    def partitions(self) -> list[Partition]:
+        """Return its partitions, in the order of their names."""
+
+
+def open_source(location: str, version: int | None = None) -> Source:
+    """Return a source.
+
+    Args:
+        location: A file, a folder, a Delta table, or the URL of one of them in an object store.
+        version: Of a Delta table; None: the newest, which is the same for all of a run.
+
+    Raises:
+        UsageError: It is missing, or there is nothing to score in it.
+    """
+    if not is_remote(location):
+        path = Path(location)
+        if path.is_file():
+            return FileSource(location, Folder(str(path.parent)), only=path.name)
+        if not path.is_dir():
+            raise UsageError(f"{location} is missing: name a file, a folder or a URL")
+    elif location.lower().endswith(TABLES):
+        parent, _, name = location.rpartition("/")
+        return FileSource(location, open_storage(parent), only=name)
+    storage = open_storage(location)
+    if _is_delta(storage):
+        return DeltaSource(location, version)
+    if version is not None:
+        raise UsageError(f"{location} is not a Delta table: only those have versions")
+    return FileSource(location, storage)
+
+
+def _is_delta(storage: Storage) -> bool:
+    return next(_files(storage, DELTA_LOG), None) is not None
+
+
+def _files(storage: Storage, prefix: str = "") -> Iterator[StoredFile]:
+    """Yield the files of a place.
+
+    Raises:
+        UsageError: It cannot be listed.
+    """
+    try:
+        yield from storage.files(prefix)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except Exception as error:
+        if isinstance(storage, Folder):
+            raise
+        reason = str(error)  # of obstore, which has no public type of error
+    else:
+        return
+    raise UsageError(f"{storage.location} cannot be listed: {reason.splitlines()[0][:300]}")
+
+
+class FileSource:
+    """Files of a folder or of an object store."""
+
+    def __init__(self, name: str, storage: Storage, only: str = "") -> None:
+        """Make a source.
+
+        Args:
+            only: The one file of it; "": all that are tables.
+        """
+        self.name = name
+        self.version: int | None = None
+        self.storage = storage
+        self.only = only
+        self.ignored: list[str] = []
+
+    def partitions(self) -> list[Partition]:
+        partitions: list[Partition] = []
+        for file in _files(self.storage):
+            if self.only:
+                if file.name == self.only:
+                    partitions.append(FilePartition(self.storage, file))
+            elif is_hidden(file.name):
+                continue
+            elif file.name.lower().endswith(TABLES):
+                partitions.append(FilePartition(self.storage, file))
+            else:
+                self.ignored.append(file.name)
+        return partitions
+
+
+@dataclass(frozen=True)
+class FilePartition:
+    """A CSV or Parquet file."""
+
+    storage: Storage
+    file: StoredFile
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def stamp(self) -> str:
+        return f"{self.file.size} {self.file.stamp}"
+
+    @property
+    def path_columns(self) -> set[str]:
+        return {*hive_values(self.name)}
+
+    def is_unchanged(self) -> bool:
+        return self.storage.find(self.name) == self.file
+
+    def digest(self) -> str:
+        if isinstance(self.storage, Folder):
+            return digest(self.storage.root / self.name)
+        return text_digest(f"{self.name} {self.stamp}")  # an ETag is a digest already
+
+    def row_count(self) -> int | None:
+        if not self.name.lower().endswith(".parquet"):
+            return None
+        rows = pl.scan_parquet(self.storage.path(self.name), glob=False, hive_partitioning=False)
+        try:
+            return int(rows.select(pl.len()).collect().item())
+        except (pl.exceptions.PolarsError, OSError):
+            return None  # reading it says what is wrong
+
+    def batches(self, separator: str) -> Iterator[pl.DataFrame]:
+        with TemporaryDirectory(prefix="ml-score-") as folder:
+            if self.name.lower().endswith(".parquet"):
+                parts = parquet_batches(self.storage.path(self.name))
+            else:
+                parts = batches(self.storage.download(self.name, Path(folder)), separator)
+            for part in parts:
+                yield self._with_hive_columns(part)
+
+    def _with_hive_columns(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add the values of folders such as date=2026-01-31, unless the file has such a column."""
+        values = hive_values(self.name)
+        absent = {key: value for key, value in values.items() if key not in rows.columns}
+        return rows.with_columns(
+            pl.lit(value, dtype=pl.String).alias(key) for key, value in absent.items()
+        )
+
+
+def hive_values(name: str) -> dict[str, str | None]:
+    """Return the keys and values of folders such as date=2026-01-31 in the name of a file."""
+    values: dict[str, str | None] = {}
+    for part in PurePosixPath(name).parent.parts:
+        if match := HIVE.fullmatch(part):
+            value = unquote(match["value"])
+            values[match["key"]] = None if value == HIVE_NULL else value
+    return values
+
+
+class DeltaSource:
+    """A Delta table at one version, whatever is written to it meanwhile."""
+
+    def __init__(self, location: str, version: int | None) -> None:
+        deltalake = require("deltalake")
+        self.name = location
+        self.ignored: list[str] = []
+        try:
+            self.table = deltalake.DeltaTable(location, version=version)
+        except Exception as error:  # of deltalake, several kinds, and of the object store
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{location} cannot be opened as a Delta table: {reason}") from None
+        if pl.DataFrame(self.table.deletion_vectors()).height:
+            raise UsageError(
+                f"{location} has deletion vectors, which are not read here: purge them first"
+                " (REORG TABLE … APPLY (PURGE))"
+            )
+        self.version: int | None = self.table.version()
+
+    def partitions(self) -> list[Partition]:
+        actions = pl.DataFrame(self.table.get_add_actions(flatten=True))
+        keys = list(self.table.metadata().partition_columns)
+        if not keys:
+            return [self._partition({}, actions)]
+        columns = [f"partition.{key}" for key in keys]
+        partitions: list[Partition] = []
+        for values, files in actions.group_by(columns, maintain_order=True):
+            partitions.append(self._partition(dict(zip(keys, values, strict=True)), files))
+        return sorted(partitions, key=lambda partition: partition.name)
+
+    def _partition(self, values: dict[str, Any], files: pl.DataFrame) -> "DeltaPartition":
+        parts = [f"{key}={HIVE_NULL if value is None else value}" for key, value in values.items()]
+        content = "\n".join(sorted(files["path"]))  # files of a Delta table never change
+        counts = files["num_records"]
+        return DeltaPartition(
+            name="/".join(parts) or WHOLE_TABLE,
+            stamp=text_digest(content),
+            table=self.table,
+            values=values,
+            rows=None if counts.has_nulls() else sum(counts.to_list()),
+        )
+
+
+@dataclass(frozen=True)
+class DeltaPartition:
+    """The rows of a Delta table that have the same values in the columns it is partitioned by."""
+
+    name: str
+    stamp: str
+    table: Any = field(repr=False)
+    values: dict[str, Any]
+    rows: int | None
+
+    @property
+    def path_columns(self) -> set[str]:
+        return set()
+
+    def is_unchanged(self) -> bool:
+        return True  # a version of a table stays as it is
+
+    def digest(self) -> str:
+        return self.stamp
+
+    def row_count(self) -> int | None:
+        return self.rows
+
+    def batches(self, separator: str) -> Iterator[pl.DataFrame]:
+        rows = pl.scan_delta(self.table)
+        for key, value in self.values.items():
+            rows = rows.filter(pl.col(key).eq_missing(pl.lit(value)))
+        yield from collected(rows, f"{self.table.table_uri}, {self.name}", BATCH_ROWS)
+
+
+def text_digest(text: str) -> str:
+    """Return the SHA-256 of a text, `sha256:…`."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,204 @@
+"""Where files are: a folder, or a place in an object store, whose login is in its usual variables.
+
+A file appears whole or not at all: in a folder it is renamed into its place, and an object store
+shows an object once all of it has arrived.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+import polars as pl
+
+from .. import UsageError
+from ..artifacts import atomic_write
+from ..prediction_log.layout import is_remote, remote_path
+
+HIDDEN = (".", "_")  # how names begin that are not data, such as _SUCCESS or _delta_log
+
+
+class StoredFile(NamedTuple):
+    """A file, and what tells it from another one of its name without reading it."""
+
+    name: str  # its path below the place, with slashes
+    size: int
+    stamp: str  # when it was changed; in an object store its ETag
+
+
+class Storage(Protocol):
+    """A place with files."""
+
+    location: str  # as it was named
+
+    def files(self, prefix: str = "") -> Iterator[StoredFile]:
+        """Yield the files below a folder, in the order of their names."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file; None if there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+
+    def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
+        """Write a Parquet file, whole or not at all, without holding all rows in memory."""
+
+    def find(self, name: str) -> StoredFile | None:
+        """Return a file; None if there is none."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+
+    def path(self, name: str) -> str:
+        """Return what Polars reads a file by."""
+
+    def download(self, name: str, to: Path) -> Path:
+        """Return a file of this machine with the content of a file."""
+
+
+class Folder:
+    """A folder of this machine."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self.root = Path(location)
+
+    def files(self, prefix: str = "") -> Iterator[StoredFile]:
+        for path in sorted((self.root / prefix).rglob("*")):
+            if file := self.find(path.relative_to(self.root).as_posix()):
+                yield file
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return (self.root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        with atomic_write(self.root / name) as new:
+            new.write_bytes(content)
+
+    def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
+        with atomic_write(self.root / name) as new, _told(self.path(name)):
+            rows.sink_parquet(new)
+
+    def find(self, name: str) -> StoredFile | None:
+        path = self.root / name
+        if not path.is_file():
+            return None
+        status = path.stat()
+        return StoredFile(name, status.st_size, str(status.st_mtime_ns))
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def path(self, name: str) -> str:
+        return str(self.root / name)
+
+    def download(self, name: str, to: Path) -> Path:
+        return self.root / name
+
+
+class ObjectStore:
+    """A place in an object store."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self.obstore = require("obstore")
+        # Read from the environment, as Polars does.
+        self.store = require("obstore.store").from_url(location)
+
+    def files(self, prefix: str = "") -> Iterator[StoredFile]:
+        entries: list[dict[str, Any]] = []
+        for page in self.obstore.list(self.store, prefix or None):
+            entries += page
+        for entry in sorted(entries, key=lambda entry: str(entry["path"])):
+            yield _stored(entry)
+
+    def find(self, name: str) -> StoredFile | None:
+        try:
+            return _stored(self.obstore.head(self.store, name))
+        except FileNotFoundError:
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return bytes(self.obstore.get(self.store, name).bytes())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        self.obstore.put(self.store, name, content)
+
+    def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
+        with _told(self.path(name)):
+            rows.sink_parquet(self.path(name))
+
+    def delete(self, name: str) -> None:
+        if self.find(name):
+            self.obstore.delete(self.store, name)
+
+    def path(self, name: str) -> str:
+        return remote_path(self.location, name)
+
+    def download(self, name: str, to: Path) -> Path:
+        path = to / PurePosixPath(name).name
+        with path.open("wb") as file:
+            for chunk in self.obstore.get(self.store, name).stream():
+                file.write(chunk)
+        return path
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Tell in a sentence why a file cannot be written.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(f"{path} cannot be written: {str(error).splitlines()[0]}") from None
+
+
+def _stored(entry: dict[str, Any]) -> StoredFile:
+    stamp = entry["e_tag"] or entry["last_modified"]
+    return StoredFile(entry["path"], entry["size"], str(stamp))
+
+
+def open_storage(location: str) -> Storage:
+    """Return the folder or the place in an object store that is called so.
+
+    Raises:
+        UsageError: It is a URL of an unknown kind, or the library for object stores is missing.
+    """
+    if not is_remote(location):
+        return Folder(location)
+    try:
+        return ObjectStore(location)
+    except UsageError:
+        raise
+    except Exception as error:  # obstore's own, which it does not publish a common type of
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{location} is not the URL of an object store: {reason}") from None
+
+
+def require(module: str) -> Any:
+    """Import a library that only some sources and sinks need.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        name = module.partition(".")[0]
+        needs = {"obstore": "object stores need", "deltalake": "Delta tables need"}[name]
+        raise UsageError(f"{needs} {name}: uv add --group train {name}") from None
+
+
+def is_hidden(name: str) -> bool:
+    """Check whether a file, or a folder above it, is not meant as data."""
+    return any(part.startswith(HIDDEN) for part in PurePosixPath(name).parts)
