@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import replace
 from itertools import combinations
 from math import factorial
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -19,7 +21,7 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from packages import package
 from rung_runtime import project
-from rung_runtime.config import Data
+from rung_runtime.config import Config, Data, Gate, Model
 from rung_runtime.config.delivery import Service
 from rung_runtime.explanations import (
     Question,
@@ -29,9 +31,13 @@ from rung_runtime.explanations import (
     explain,
     open_explainer,
 )
-from rung_runtime.pipeline.package import summary
+from rung_runtime.pipeline import explain as explain_step
+from rung_runtime.pipeline.explain import Evaluated
+from rung_runtime.pipeline.ingest import inputs
+from rung_runtime.pipeline.profiles import summary
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+Module = Callable[[str], ModuleType]
 SEED = 20261127
 ROWS = 3_000
 MOST_ERROR = 0.05  # of a contribution, relative to the largest one of the row
@@ -217,9 +223,127 @@ def test_a_prediction_that_is_not_a_number_is_told() -> None:
         explain(open_explainer("shapley", subject), subject, rows[:1])
 
 
+# --- the report ------------------------------------------------------------------------------
+
+
+PLACES = ["Oslo", "Rome"]
+SECRET = "the secret of a person"
+
+
+class Evaluation(NamedTuple):
+    """A model that uses `x7`, `x2`, `x5` and `place` of twelve columns, and its configuration."""
+
+    evaluated: Evaluated
+    config: Config
+
+
+def evaluation(module: Module, task: str, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    rows = drawn(SEED, 10).with_columns(
+        place=pl.Series(np.random.default_rng(SEED).choice(PLACES, ROWS)),
+        note=pl.lit(SECRET),
+    )
+    x = rows.select(f"x{number}" for number in range(10)).fill_null(0).to_numpy()
+    signal = 4 * x[:, 7] + 2 * x[:, 2] - x[:, 5] + (rows["place"] == "Rome").to_numpy()
+    names = {"binary": ["no", "yes"], "multiclass": ["low", "middle", "high"]}.get(task, [])
+    codes = np.digitize(signal, {2: [0], 3: [-2, 2], 0: []}[len(names)])
+    target: dict[str, Any] = {"type": "number"}
+    if names:
+        rows = rows.with_columns(y=pl.Series([names[code] for code in codes]))
+        target = {"type": "category", "categories": names}
+    else:
+        rows = rows.with_columns(y=pl.Series(signal))
+    columns: dict[str, Any] = {f"x{number}": {"type": "number"} for number in range(10)}
+    columns |= {"place": {"type": "category", "categories": PLACES}, "note": {"type": "text"}}
+    content: dict[str, Any] = {"source": "x.csv", "target": "y", "task": task, "classes": names}
+    content |= {"split": {"by": "stratified"}, "columns": columns | {"y": target}}
+    data = Data.model_validate(content)
+
+    def features(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.drop("note").with_columns(pl.col("place").to_physical())
+
+    monkeypatch.setattr(explain_step, "features", features)
+    kind = HistGradientBoostingClassifier if names else HistGradientBoostingRegressor
+    matrix = features(inputs(rows, data))
+    fitted = kind(max_iter=40, random_state=0).fit(matrix, codes if names else signal)
+    y_pred = fitted.predict_proba(matrix) if names else fitted.predict(matrix)
+    metric = "log_loss" if names else "rmse"
+    gate = Gate(metric=metric, thresholds={metric: 1.0})
+    config = Config(data=data, gate=gate, model=Model())
+    return Evaluation(Evaluated(fitted, rows, rows, y_pred), config)
+
+
+@pytest.fixture
+def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be in a project whose column `place` is private, and which has a model."""
+    monkeypatch.chdir(tmp_path)
+    Path("artifacts").mkdir()
+    Path("artifacts/model.skops").write_bytes(b"model")
+    Path("config").mkdir()
+    Path("config/delivery.yaml").write_text("service: {private: [place]}")
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_the_report_explains_the_model_and_rows_of_the_holdout(
+    module: Module, in_project: None, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns that the model uses come first, rows add up, and nothing private is shown."""
+    evaluated, config = evaluation(module, task, monkeypatch)
+    document = explain_step.explanations(evaluated, config)
+    assert document.reason is None
+    assert [column.column for column in document.columns][:3] == ["x7", "x2", "x5"]
+    assert "place" not in [column.column for column in document.columns]
+    unused = {column.column: column.mean for column in document.columns}["note"]
+    assert unused == pytest.approx(0, abs=1e-12)
+    assert [example.which for example in document.examples] == ["highest", "lowest", "worst"]
+    for example in document.examples:
+        assert "place" not in [part.column for part in example.contributions]
+        assert example.private
+        total = example.base_value + example.private
+        total += sum(part.contribution for part in example.contributions)
+        assert total == pytest.approx(example.predicted, abs=1e-9)
+    assert SECRET not in document.model_dump_json()
+    assert PLACES[1] not in document.model_dump_json()
+
+
+def test_a_column_that_has_become_private_is_not_in_the_next_report(
+    module: Module, in_project: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = explain_step.explanations(*evaluation(module, "binary", monkeypatch))
+    shown = explain_step.public(document, {"place", "x7"})
+    assert "x7" not in shown.model_dump_json()
+    for before, after in zip(document.examples, shown.examples, strict=True):
+        (hidden,) = [part.contribution for part in before.contributions if part.column == "x7"]
+        assert after.private == pytest.approx((before.private or 0) + hidden)
+
+
+def test_a_model_that_fails_on_mixed_rows_is_evaluated_and_the_report_says_why(
+    module: Module, in_project: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated, config = evaluation(module, "binary", monkeypatch)
+
+    def fails(rows: pl.DataFrame) -> pl.DataFrame:
+        raise ZeroDivisionError("seats")
+
+    monkeypatch.setattr(explain_step, "features", fails)
+    document = explain_step.explanations(evaluated, config)
+    assert not document.columns
+    assert not document.examples
+    assert document.reason == (
+        "the model cannot answer rows of mixed values: ZeroDivisionError: seats"
+    )
+
+
+def test_a_model_that_is_too_slow_is_evaluated_and_the_report_says_so(
+    module: Module, in_project: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain_step, "MAX_SECONDS", -1.0)
+    document = explain_step.explanations(*evaluation(module, "binary", monkeypatch))
+    assert document.reason
+    assert "would take more than" in document.reason
+
+
 # --- the service -----------------------------------------------------------------------------
 
-Module = Callable[[str], ModuleType]
 FLIGHTS = pl.read_csv(ROOT / "template/data/raw/flights.csv", n_rows=3).drop("delayed").to_dicts()
 
 
@@ -259,8 +383,9 @@ async def explained(client: httpx.AsyncClient, rows: Any = FLIGHTS[0], say: str 
 def with_model(loaded: Any, predict: Callable[[Any, pl.DataFrame], Any]) -> Any:
     """Return a loaded model that predicts otherwise."""
     kind = type(loaded.model)
-    own = type(kind.__name__, (kind,), {"predict": predict})
-    return replace(loaded, model=own(**vars(loaded.model)))
+    model = copy(loaded.model)
+    object.__setattr__(model, "__class__", type(kind.__name__, (kind,), {"predict": predict}))
+    return replace(loaded, model=model)
 
 
 def test_a_request_can_ask_which_columns_its_predictions_come_from(loaded: Any) -> None:

@@ -49,6 +49,7 @@ DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "controls": ARTIFACTS / "controls.json",
     "deploy": ARTIFACTS / "deployment.json",
     "drift": ARTIFACTS / "drift.json",
+    "explain": ARTIFACTS / "explanations.json",
     "image": ARTIFACTS / "image.json",
     "monitor": ARTIFACTS / "monitor.json",
 }

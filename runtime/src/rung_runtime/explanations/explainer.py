@@ -91,19 +91,26 @@ class Question:
         own: The code of the row's own value; lower ones are those of rows of the background.
     """
 
-    def __init__(self, subject: Subject, row: pl.DataFrame, deadline: float = NEVER) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        row: pl.DataFrame,
+        deadline: float = NEVER,
+        y_pred: Floats | None = None,
+    ) -> None:
         """Predict the row.
 
         Args:
             subject: The model.
             row: (1, columns) typed.
             deadline: Of `time.monotonic`.
+            y_pred: (outputs,) predicted for the row, if that is known.
         """
         self.subject = subject
         self.deadline = deadline
         self.own = subject.background.height
         row = inputs(row, subject.data)
-        y_pred = subject.outputs(row)[0]
+        y_pred = subject.outputs(row)[0] if y_pred is None else np.atleast_1d(y_pred)
         self.output = 1 if subject.data.task == "binary" else int(y_pred.argmax())
         self.prediction = float(y_pred[self.output])
         self._pool = pl.concat([subject.background, row])
@@ -146,7 +153,11 @@ class Explainer(Protocol):
 
 
 def explain(
-    explainer: Explainer, subject: Subject, row: pl.DataFrame, deadline: float = NEVER
+    explainer: Explainer,
+    subject: Subject,
+    row: pl.DataFrame,
+    deadline: float = NEVER,
+    y_pred: Floats | None = None,
 ) -> Explanation:
     """Explain the prediction for a row.
 
@@ -155,13 +166,14 @@ def explain(
         subject: The model.
         row: (1, columns) typed, as `Model.read` returns it.
         deadline: Of `time.monotonic`.
+        y_pred: (outputs,) predicted for the row, if that is known.
 
     Raises:
         TooLate: The time is over.
         ArithmeticError: The model predicts something that is not a number.
     """
     classes = subject.data.classes
-    question = Question(subject, row, deadline)
+    question = Question(subject, row, deadline, y_pred)
     base_value, contributions = explainer.attribute(question)
     remainder = question.prediction - base_value - float(contributions.sum())
     if abs(remainder) <= ROUNDING * max(1.0, abs(question.prediction)):

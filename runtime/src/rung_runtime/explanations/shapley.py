@@ -23,15 +23,18 @@ SEED = 0
 class ShapleyValues:
     """The explainer that is always there."""
 
-    def __init__(self, subject: Subject, seed: int = SEED) -> None:
+    def __init__(
+        self, subject: Subject, seed: int = SEED, predicted_rows: int = PREDICTED_ROWS
+    ) -> None:
         """Draw orders of the columns for each row of the background: several if they cost little.
 
         Args:
             subject: The model.
             seed: Of the orders.
+            predicted_rows: For an explanation, more or less.
         """
         rows, columns = subject.background.shape
-        repeats = max(1, PREDICTED_ROWS // (2 * columns * rows))
+        repeats = max(1, predicted_rows // (2 * columns * rows))
         self._starts = np.tile(np.arange(rows), repeats)  # the row of the background of each order
         orders = np.tile(np.arange(columns), (rows * repeats, 1))
         orders = np.random.default_rng(seed).permuted(orders, axis=1)

@@ -1,4 +1,6 @@
-"""Evaluate: model and holdout → `metrics.json` and `report.html`. Refuses undefined predictions.
+"""Evaluate: model and holdout → `metrics.json`, explanations and the report.
+
+Refuses undefined predictions.
 
 Only the holdout is scored, with the model read back from its file, not the one in memory.
 """
@@ -30,6 +32,7 @@ from .baselines import baseline_predictions, require_judgeable
 from .calibration import calibration
 from .curves import curves
 from .decision import decision
+from .explain import Evaluated, write_explanations
 from .formatting import short
 from .importance import importance
 from .ingest import labels
@@ -46,8 +49,10 @@ baselines = baseline_predictions  # its name in 0.2, by which tests of projects 
 
 def step(config: Config) -> str:
     with step_record("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as record:
-        document = evaluate(config)
+        evaluated = predict_holdout(config)
+        document = evaluate(evaluated, config)
         record.document = document
+    write_explanations(evaluated, config)
     report.write(config)
     lines = [f"on the {document.rows:,} rows held out:"]
     for name, interval in document.metrics.items():
@@ -56,18 +61,23 @@ def step(config: Config) -> str:
     return "\n  ".join(lines)
 
 
-def evaluate(config: Config) -> MetricsDocument:
+def predict_holdout(config: Config) -> Evaluated:
+    """Return the trained model, and its predictions for the holdout."""
+    holdout = pl.read_parquet(HOLDOUT)
+    fitted = load_estimator(MODEL, trusted())
+    y_pred = predict(fitted, holdout, config.data, features)
+    return Evaluated(fitted, pl.read_parquet(TRAIN), holdout, y_pred)
+
+
+def evaluate(evaluated: Evaluated, config: Config) -> MetricsDocument:
     """Judge the trained model on the holdout, and write its predictions.
 
     Raises:
         UsageError: As `judge`; or a baseline cannot be trained.
     """
     data = config.data
-    train = pl.read_parquet(TRAIN)
-    holdout = pl.read_parquet(HOLDOUT)
-    fitted = load_estimator(MODEL, trusted())
+    fitted, train, holdout, y_pred = evaluated
     y_true = labels(holdout, data)
-    y_pred = predict(fitted, holdout, data, features)
     write_rows(pl.DataFrame({"truth": y_true, "given": y_pred}), PREDICTIONS)
     scores = judge(y_true, y_pred, baseline_predictions(train, holdout, data), holdout, config)
     column_importance = importance(fitted, holdout, config)

@@ -39,7 +39,7 @@ from .compile import compile_package
 from .correlations import add_correlations
 from .gate import decide
 from .ingest import inputs
-from .profiles import ColumnProfile
+from .profiles import summaries, summary
 from .report import render
 from .seasons import CLOCK, add_usual
 from .train import fit
@@ -186,10 +186,7 @@ def profile(
         y_pred = likeliest.replace_strict(dict(enumerate(data.classes)), return_dtype=pl.String)
     elif data.task == "binary":
         y_pred = y_pred.arr.last()
-    columns = {}
-    for column in inputs(train, data).get_columns():
-        is_text = data.columns[column.name].type == "text"
-        columns[column.name] = summary(column.str.len_chars() if is_text else column)
+    columns = summaries(train, data)
     for name, seen in columns.items():
         if data.columns[name].type == "category":
             seen["missing"] = train[name].null_count() / max(1, train.height)
@@ -263,15 +260,3 @@ def unlisted_share(values: pl.Series, listed: list[str]) -> tuple[float, float]:
     binomial = len(values) * share * (1 - share)
     # Lost rows come and go with whole categories, some `least` at a time.
     return share, binomial / (binomial + least * lost) if binomial else 1.0
-
-
-def summary(values: pl.Series) -> ColumnProfile:
-    """Return the share of gaps, and percentiles or counts."""
-    gaps = values.null_count() / len(values)
-    known = values.drop_nulls()
-    if values.dtype in (pl.Enum, pl.Boolean, pl.String):
-        counts = dict(known.alias("value").cast(pl.String).value_counts(sort=True).iter_rows())
-        return {"gaps": gaps, "counts": counts}
-    numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
-    index = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
-    return {"gaps": gaps, "percentiles": numbers.sort()[index].to_list()}

@@ -2,6 +2,11 @@
 
 from typing import Required, TypedDict
 
+import polars as pl
+
+from ..config import Data
+from .ingest import inputs
+
 
 class UsualChange(TypedDict):
     """The largest change of windows against all training rows: see `differences.Usual`."""
@@ -46,3 +51,24 @@ class ColumnProfile(TypedDict, total=False):
 
 
 Columns = dict[str, ColumnProfile]  # by name
+
+
+def summaries(rows: pl.DataFrame, data: Data) -> dict[str, ColumnProfile]:
+    """Return the summary of each feature of typed rows; of a text, that of its length."""
+    columns = {}
+    for column in inputs(rows, data).get_columns():
+        is_text = data.columns[column.name].type == "text"
+        columns[column.name] = summary(column.str.len_chars() if is_text else column)
+    return columns
+
+
+def summary(values: pl.Series) -> ColumnProfile:
+    """Return the share of gaps, and percentiles or counts."""
+    gaps = values.null_count() / len(values)
+    known = values.drop_nulls()
+    if values.dtype in (pl.Enum, pl.Boolean, pl.String):
+        counts = dict(known.alias("value").cast(pl.String).value_counts(sort=True).iter_rows())
+        return {"gaps": gaps, "counts": counts}
+    numbers = known.dt.epoch("s") if values.dtype == pl.Datetime else known
+    index = [round(q / 100 * (len(known) - 1)) for q in range(101)] if len(known) else []
+    return {"gaps": gaps, "percentiles": numbers.sort()[index].to_list()}

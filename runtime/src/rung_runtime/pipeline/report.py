@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from .. import UsageError
 from ..artifacts import (
     ARTIFACTS,
     DOCUMENTS,
@@ -20,10 +21,12 @@ from ..records import (
     Compiled,
     ControlsDocument,
     Document,
+    ExplanationsDocument,
     GateDocument,
     MetricsDocument,
     PackageDocument,
 )
+from .explain import private_columns, public
 from .formatting import comparison_text, ends, short
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -62,7 +65,11 @@ def render(template: str, config: Config, compiled: Compiled | None = None) -> s
     judged = gate.model_digest if isinstance(gate, GateDocument) else None
     controls = current_controls(judged)
     return environment.get_template(template).render(
-        steps=steps, config=config, controls=controls, compiled=compiled
+        steps=steps,
+        config=config,
+        controls=controls,
+        compiled=compiled,
+        explanations=current_explanations(),
     )
 
 
@@ -88,6 +95,18 @@ def current_controls(model_digest: str | None) -> ControlsDocument | None:
         return None
     controls = read(ControlsDocument)
     return controls if controls.model_digest == model_digest else None
+
+
+def current_explanations() -> ExplanationsDocument | None:
+    """Return the explanations of the current model; None if there are none."""
+    if not (DOCUMENTS["explain"].exists() and DOCUMENTS["evaluate"].exists()):
+        return None
+    try:
+        explanations = read(ExplanationsDocument)
+    except UsageError:  # damaged: nothing depends on it
+        return None
+    is_current = explanations.model_digest == read(MetricsDocument).model.digest
+    return public(explanations, private_columns()) if is_current else None
 
 
 def current_compiled() -> Compiled | None:
