@@ -94,7 +94,7 @@ def package_name(project: Path) -> str:
     """
     file = project / "pyproject.toml"
     try:
-        return str(tomlkit.parse(file.read_text("utf-8"))["tool"]["rung"]["package"])  # type: ignore[index]
+        return str(tomlkit.parse(file.read_text("utf-8"))["tool"]["rung"]["package"])
     except (OSError, tomlkit.exceptions.TOMLKitError):
         raise UsageError(f"{file}: [tool.rung] names no package: is this a project?") from None
 

@@ -80,7 +80,8 @@ def read_settings(project: Path) -> Settings:
     if not file.exists():
         return Settings()
     try:
-        return Settings.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
+        content = yaml.safe_load(file.read_text("utf-8"))
+        return Settings.model_validate({} if content is None else content)
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:

@@ -1,0 +1,234 @@
+"""What `rung export` writes is the project's graph, and nobody's edits are lost."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Render
+from rung import exports
+from rung.exceptions import RefusedError, UsageError
+from rung.exports.export import SYSTEMS, class_name, is_untouched, render, sealed, systems
+from rung.exports.graph import read_graph
+from rung.exports.settings import Settings, read_settings
+
+STAGES = ["ingest", "validate", "split", "train", "evaluate", "compare", "gate", "package"]
+EVERYTHING = """\
+name: nightly_scores
+schedule: "15 2 * * 1"
+monitor_schedule: "@hourly"
+retries: 3
+retry_delay_seconds: 5
+image: registry.test/project:1
+volume: project
+resources: {default: {cpu: 500m, memory: 1Gi}, train: {cpu: "4", memory: 8Gi}}
+"""
+NAMES = list(systems())
+
+
+@pytest.fixture
+def project(render: Render, tmp_path: Path) -> Path:
+    return shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+
+
+def test_the_graph_is_that_of_dvc_and_then_delivery(project: Path) -> None:
+    graph = read_graph(project)
+    assert [node.name for node in graph.training] == [*STAGES, "register", "deploy"]
+    before = [node.name for node in graph.training][:-1]
+    assert [node.after for node in graph.training] == [(), *((name,) for name in before)]
+    assert graph.training[3].arguments == ("run", "--only", "train")
+    assert graph.training[-1].arguments == ("deploy",)
+    assert [node.after for node in graph.monitoring] == [(), ("monitor",)]
+    assert [node.name for node in read_graph(project, "register").training][-1] == "register"
+    assert [node.name for node in read_graph(project, "package").training] == STAGES
+
+
+def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: Path) -> None:
+    file = project / "dvc.yaml"
+    stages = yaml.safe_load(file.read_text())
+    stages["stages"]["enrich"] = {
+        "cmd": "python enrich.py",
+        "deps": ["data/interim/rows.parquet"],
+        "outs": [{"data/interim/more.parquet": {"persist": True}}],
+    }
+    stages["stages"]["train"]["deps"].append("data/interim/more.parquet")
+    file.write_text(yaml.safe_dump(stages, sort_keys=False))
+    nodes = {node.name: node for node in read_graph(project).training}
+    assert nodes["enrich"].after == ("ingest",)
+    assert set(nodes["train"].after) == {"split", "enrich"}
+    names = list(nodes)
+    assert names.index("ingest") < names.index("enrich") < names.index("train")
+    assert nodes["register"].after == ("package",)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("stages: [", "is malformed"),
+        ("[]", "is malformed"),
+        ("stages: {a: {deps: [x], outs: [x]}}", "a cycle: a → a"),
+    ],
+)
+def test_stages_that_cannot_be_read_are_told_with_their_file(
+    project: Path, text: str, reason: str
+) -> None:
+    (project / "dvc.yaml").write_text(text)
+    with pytest.raises(UsageError, match=f"dvc.yaml.*{reason}"):
+        read_graph(project)
+
+
+def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> None:
+    with pytest.raises(UsageError, match="comes with level 1, by `rung up`"):
+        exports.export(render(level=0), "airflow")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("retries: -1", "retries: "),
+        ("schedule: daily", "schedule: .*is not five fields of cron"),
+        ("schedle: x", "schedle: Extra inputs"),
+        ("name: Not A Name", "name: "),
+        ("resources: {train: {cpu: lots}}", r"resources.train.cpu: "),
+        ("retries: [", "is not YAML"),
+        ("[]", "valid dictionary"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(project: Path, text: str, reason: str) -> None:
+    (project / "config/export.yaml").write_text(text)
+    with pytest.raises(UsageError, match=f"config/export.yaml.*{reason}"):
+        read_settings(project)
+
+
+def test_no_settings_are_the_defaults(project: Path) -> None:
+    assert read_settings(project) == Settings()
+    (project / "config/export.yaml").write_text("# all of it is optional\n")
+    assert read_settings(project) == Settings()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_exported_is_the_whole_graph_with_its_settings(project: Path, name: str) -> None:
+    (project / "config/export.yaml").write_text(EVERYTHING)
+    exports.export(project, name)
+    exports.export(project, name, check=True)
+    files = render(project, systems()[name])
+    assert files
+    whole = "".join((project / file.path).read_text() for file in files)
+    for node in (*STAGES, "register", "deploy", "monitor", "retrain"):
+        assert re.search(rf"\b{node}\b", whole), node
+    if name != "luigi":  # which has no schedules
+        assert "15 2 * * 1" in whole
+        assert "@hourly" in whole
+    assert all("nightly_scores" in file.path.name for file in files)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "argo"])
+def test_exported_python_is_clean_as_a_projects_own_code_is(project: Path, name: str) -> None:
+    """Its first lines keep a team's own formatter from changing it; it is clean without them."""
+    exports.export(project, name)
+    for file in (project / "orchestration" / name).iterdir():
+        text = file.read_text()
+        assert text.startswith("# ruff: noqa\n# fmt: off\n")
+        file.write_text(text.removeprefix("# ruff: noqa\n# fmt: off\n"))
+    for command in (["check"], ["format", "--check", "--diff"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "orchestration"]
+        done = subprocess.run(ruff, cwd=project, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_file_is_stale_as_soon_as_the_graph_or_a_setting_changes(project: Path) -> None:
+    exports.export(project, "dagster")
+    (project / "config/export.yaml").write_text("retries: 7\n")
+    with pytest.raises(RefusedError, match=r"flight_delays.py is stale: run `rung export dagster`"):
+        exports.export(project, "dagster", check=True)
+    exports.export(project, "dagster")
+    exports.export(project, "dagster", check=True)
+    (project / "config/export.yaml").write_text("last: package\n")
+    with pytest.raises(RefusedError, match="is stale"):
+        exports.export(project, "dagster", check=True)
+
+
+def test_a_file_that_is_missing_is_not_current(project: Path) -> None:
+    with pytest.raises(RefusedError, match="is missing"):
+        exports.export(project, "luigi", check=True)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text + "\n# ours\n",
+        lambda text: text.replace("PROJECT =", "ROOT ="),
+        lambda text: "# written by hand\n",
+        lambda text: "",
+    ],
+)
+def test_a_file_that_somebody_edited_is_refused_and_never_overwritten(
+    project: Path, edit: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exports.export(project, "prefect")
+    file = project / "orchestration/prefect/flight_delays.py"
+    assert callable(edit)
+    file.write_text(edit(file.read_text()))
+    edited = file.read_bytes()
+    (project / "config/export.yaml").write_text("retries: 7\n")
+    for check in (False, True):
+        with pytest.raises(RefusedError, match=r"edited"):
+            exports.export(project, "prefect", check=check)
+    exports.refresh(project)  # as an update does
+    assert "was edited, and stays as it is" in capsys.readouterr().out
+    assert file.read_bytes() == edited
+
+
+def test_an_update_brings_up_to_date_what_was_exported_and_nothing_else(project: Path) -> None:
+    exports.export(project, "airflow")
+    (project / "config/export.yaml").write_text("retries: 7\n")
+    exports.refresh(project)
+    exports.export(project, "airflow", check=True)
+    assert [path.name for path in (project / "orchestration").iterdir()] == ["airflow"]
+
+
+def test_line_ends_of_windows_are_no_edit(project: Path) -> None:
+    exports.export(project, "luigi")
+    file = project / "orchestration/luigi/flight_delays.py"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    exports.export(project, "luigi", check=True)
+
+
+def test_a_digest_covers_every_character() -> None:
+    text = sealed(f"a\nsha256:{'0' * 64}\nb\n")
+    assert is_untouched(text)
+    assert not is_untouched(text.replace("b", "c"))
+    assert not is_untouched(text.replace("sha256:", "sha256: "))
+    assert not is_untouched("")
+    with pytest.raises(ValueError, match="no place"):
+        sealed("a")
+
+
+def test_a_system_that_there_is_not_is_named_with_those_that_there_are(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"no export airflw: use one of airflow, "):
+        exports.export(project, "airflw")
+
+
+def test_every_system_has_its_proof_and_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    exports.list_systems()
+    listed = capsys.readouterr().out
+    for name, system in systems().items():
+        assert f"{system.label} ({system.proof})" in listed
+        assert system.proof in ("live", "validated")
+        assert system.kind in ("orchestrator", "cloud", "ci")
+        assert all((SYSTEMS / name / template).is_file() for template in system.files)
+
+
+def test_a_setting_that_a_system_needs_is_asked_for(project: Path) -> None:
+    with pytest.raises(UsageError, match="does not set image and volume, which Argo Workflows"):
+        exports.export(project, "argo")
+    assert not (project / "orchestration").exists()
+
+
+def test_names_become_names_of_classes() -> None:
+    assert class_name("flight_delays") == "FlightDelays"

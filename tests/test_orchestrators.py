@@ -1,0 +1,195 @@
+"""Exported graphs run in the real orchestrators: order, refusals, retries, reasons.
+
+A script stands in for `ml` where only the orchestrator's behaviour is in question: it writes down
+how it was called, and ends as it is told to. One project runs for real.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import libraries
+import pytest
+import yaml
+from conftest import Copy, Project, Render
+from rung import exports
+from rung.exports.export import systems
+from rung.exports.graph import read_graph
+from test_exports import STAGES
+
+pytestmark = pytest.mark.slow
+LIVE = [name for name, system in systems().items() if system.proof == "live"]
+QUICK = ("luigi",)  # in make test; the others take up to half a minute each, at night
+SCRIPT = """\
+#!/bin/sh
+# ml, as a stand-in: each call is a line of calls.txt; ends.txt says how it ends, call by call.
+echo "$*" >> calls.txt
+count=$(grep -cxF "$*" calls.txt)
+code=$(sed -n "s/^$*=//p" ends.txt | cut -d' ' -f"$count")
+[ "${code:-0}" = 0 ] || printf 'ml: the reason of %s:\\n  - second line\\n' "$*" >&2
+exit "${code:-0}"
+"""
+SETTINGS = "retries: 2\nretry_delay_seconds: 0\ncommand: [sh, ml.sh]\nlast: register\n"
+ALL = [*(f"run --only {stage}" for stage in STAGES), "register"]
+
+
+@dataclass
+class Run:
+    """A graph that an orchestrator has run."""
+
+    ok: bool
+    log: str
+    calls: list[str] = field(default_factory=list)
+
+
+def command(name: str, environment: Path, file: Path) -> list[str]:
+    """Return what runs the training of an exported file."""
+    programs = environment / "bin"
+    return {
+        "airflow": [str(programs / "airflow"), "dags", "test", file.stem],
+        "dagster": [str(programs / "dagster"), "job", "execute", "-f", str(file), "-j", file.stem],
+        "luigi": [
+            *(str(programs / "luigi"), "--module", file.stem, "Training", "--local-scheduler"),
+            *("--retcode-task-failed", "1", "--retcode-scheduling-error", "1"),
+        ],
+        "metaflow": [str(programs / "python"), str(file), "run"],
+        "prefect": [str(programs / "python"), str(file)],
+    }[name]
+
+
+def variables(home: Path, file: Path) -> dict[str, str]:
+    """Return what the orchestrators are told by their environment."""
+    return {
+        "HOME": str(home),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(file.parent),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": str(file.parent),
+        "METAFLOW_USER": "tests",  # root has to say who it is
+        "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home / "metaflow"),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
+
+
+@dataclass
+class Orchestrator:
+    """An orchestrator in an environment of its own."""
+
+    name: str
+    home: Path
+
+    def run(self, project: Path) -> Run:
+        """Run the training of a project that was exported for it."""
+        environment = libraries.environment(*systems()[self.name].requires)
+        (file,) = (project / "orchestration" / self.name).glob("*[!r].py")
+        own = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+        env = {name: value for name, value in os.environ.items() if name not in own}
+        env |= variables(self.home, file)
+        if self.name == "airflow" and not (self.home / "airflow").exists():
+            migrate = [str(environment / "bin/airflow"), "db", "migrate"]
+            subprocess.run(migrate, env=env, capture_output=True, check=True)
+        done = subprocess.run(
+            command(self.name, environment, file),
+            cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            check=False,
+        )  # fmt: skip
+        calls = project / "calls.txt"
+        called = calls.read_text().splitlines() if calls.exists() else []
+        calls.unlink(missing_ok=True)
+        return Run(done.returncode == 0, done.stdout, called)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly) for name in LIVE
+    ],
+)
+def orchestrator(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Orchestrator:
+    return Orchestrator(request.param, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture
+def exported(orchestrator: Orchestrator, render: Render, tmp_path: Path) -> Callable[[str], Path]:
+    """Export a project whose `ml` is the script, which ends as it is told to."""
+    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+    (project / "ml.sh").write_text(SCRIPT)
+    (project / "config/export.yaml").write_text(SETTINGS)
+    exports.export(project, orchestrator.name)
+
+    def exported(ends: str) -> Path:
+        (project / "ends.txt").write_text(ends)
+        return project
+
+    return exported
+
+
+def test_every_node_runs_once_after_those_that_it_needs(
+    orchestrator: Orchestrator, exported: Callable[[str], Path]
+) -> None:
+    run = orchestrator.run(exported(""))
+    assert run.ok, run.log
+    assert run.calls == ALL
+
+
+@pytest.mark.parametrize("code", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_a_node_that_refuses_ends_the_run_is_not_tried_again_and_says_why(
+    orchestrator: Orchestrator, exported: Callable[[str], Path], code: int
+) -> None:
+    run = orchestrator.run(exported(f"run --only gate={code} 0 0\n"))
+    assert not run.ok, run.log
+    assert run.calls == ALL[: ALL.index("run --only gate") + 1]
+    assert "the reason of run --only gate:" in run.log
+    assert "- second line" in run.log
+
+
+def test_a_node_that_fails_otherwise_is_tried_again_as_often_as_is_configured(
+    orchestrator: Orchestrator, exported: Callable[[str], Path]
+) -> None:
+    run = orchestrator.run(exported("run --only validate=70 137 0\nregister=3 3 3 0\n"))
+    assert not run.ok, run.log
+    expected = [*ALL[:1], *ALL[1:2] * 3, *ALL[2:-1], *ALL[-1:] * 3]
+    assert run.calls == expected
+
+
+def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_by_ml_run(
+    orchestrator: Orchestrator, project: Callable[[int], Project], tmp_path: Path
+) -> None:
+    copy = Copy(project(1), tmp_path / "project")
+    project(1).copy(copy.path)
+    (copy.path / "config/export.yaml").write_text("last: register\nretry_delay_seconds: 0\n")
+    exports.export(copy.path, orchestrator.name)
+    first = orchestrator.run(copy.path)
+    assert first.ok, first.log
+    copy.ml("models", exits=0)
+    copy.ml("report", exits=0)  # reads each document, and checks its digest
+    again = orchestrator.run(copy.path)
+    assert again.ok, again.log
+    for stage in STAGES:
+        assert f"Stage '{stage}' didn't change, skipping" in again.log
+    source = copy.path / yaml.safe_load((copy.path / "config/data.yaml").read_text())["source"]
+    header, _, rows = source.read_text().partition("\n")
+    source.unlink()  # it is a link into the shared project
+    source.write_text(f"{header}\n" + rows.replace("EWR", "XXX"))
+    poisoned = orchestrator.run(copy.path)
+    assert not poisoned.ok, poisoned.log
+    refused = copy.ml("run", exits=1)
+    reason = refused.stderr.strip().splitlines()[-1].strip()
+    assert reason
+    assert reason in poisoned.log
+
+
+def test_the_graph_that_runs_is_the_one_that_was_read(render: Render) -> None:
+    """What stands above for the order is that of the project."""
+    graph = read_graph(render(level=1), "register")
+    assert [" ".join(node.arguments) for node in graph.training] == ALL
