@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
+EXPORTS = ROOT / "hooks/rung/exports"
 ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
 SLOTS = ("registry", "target", "ci", "pipeline", "tracker", "model_format")
 # Of each slot, the question that chooses an adapter.
@@ -123,6 +124,20 @@ def index() -> str:
     return "\n".join(["", *lines, "", ""])
 
 
+def exports() -> str:
+    """Return the table of docs/export.md."""
+    lines = ["| `rung export` | system | proof | requires | files |", "|---|---|---|---|---|"]
+    for manifest in sorted(EXPORTS.glob("*/export.toml")):
+        about = tomllib.loads(manifest.read_text("utf-8"))
+        needs = ", ".join(f"`{name}`" for name in about["requires"]) or "none"
+        files = ", ".join(f"`{path.replace('{name}', 'NAME')}`" for path in about["files"].values())
+        proof = f"{about['proof']}: {about['proved_by']}"
+        lines.append(
+            f"| `{manifest.parent.name}` | {about['label']} | {proof} | {needs} | {files} |"
+        )
+    return "\n".join(["", *lines, "", ""])
+
+
 def schema() -> str:
     """Return the JSON Schema of all documents."""
     sys.path.insert(0, str(ROOT / "runtime/src"))
@@ -200,11 +215,13 @@ def generated() -> dict[Path, str]:
         questions = between(questions, slot, choices(slot))
     runtime = ROOT / "runtime/pyproject.toml"
     docs = ROOT / "docs/adapters.md"
+    systems = ROOT / "docs/export.md"
     return {
         ROOT / "copier/paths.yml": paths,
         ROOT / "copier.yml": between(questions, "paths", lists(paths)),
         runtime: between(runtime.read_text("utf-8"), "adapters", extras()),
         docs: between(docs.read_text("utf-8"), "adapters", index()),
+        systems: between(systems.read_text("utf-8"), "exports", exports()),
         SCHEMA: schema(),
     }
 

@@ -328,8 +328,7 @@ def test_an_environment_that_has_another_use_stays_as_it_is(
         record.write_text(f'{{"url":"file://{project}","dir_info":{{"editable":true}}}}')
         assert pre_gen.surrounding_problems(project) == []
     assert setup(project, home, UV_PROJECT_ENVIRONMENT=str(shared)).returncode == 0
-    asked = (home / "asked").read_text()
-    assert "sync --inexact" in asked, "takes nothing away"
+    assert "sync --inexact" in (home / "asked").read_text(), "takes nothing away"
 
 
 # A company's certificate authority.
@@ -485,7 +484,7 @@ def certificate_stores() -> list[str]:
         (["nwe", "x", "--defaults"], "there is no command nwe: `rung new` is probably meant"),
         (["init", "x"], "there is no command init: `rung new` is probably meant"),
         (["Upgrade"], "there is no command Upgrade: `rung update` is probably meant"),
-        (["zzz"], "there is no command zzz: use one of new, adopt, update, up, add"),
+        (["zzz"], "there is no command zzz: use one of new, adopt, update, up, add, export"),
     ],
 )
 def test_a_command_that_is_mistyped_is_named(words: list[str], message: str) -> None:

@@ -16,11 +16,11 @@ from pathlib import Path
 import libraries
 import pytest
 import yaml
-from conftest import Copy, Project, Render
+from conftest import ROOT, Copy, Project, Render
 from rung import exports
 from rung.exports.export import systems
 from rung.exports.graph import read_graph
-from test_exports import STAGES
+from test_exports import EVERYTHING, STAGES
 
 pytestmark = pytest.mark.slow
 LIVE = [name for name, system in systems().items() if system.proof == "live"]
@@ -187,6 +187,32 @@ def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_b
     reason = refused.stderr.strip().splitlines()[-1].strip()
     assert reason
     assert reason in poisoned.log
+
+
+def test_what_is_exported_for_argo_is_valid_and_has_no_key_that_it_does_not_know(
+    render: Render, tmp_path: Path
+) -> None:
+    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+    (project / "config/export.yaml").write_text(EVERYTHING)
+    exports.export(project, "argo")
+    file = project / "orchestration/argo/nightly_scores.yaml"
+    python = libraries.environment("hera>=7.1", "pyyaml>=6.0.3") / "bin/python"
+
+    def validate() -> subprocess.CompletedProcess[str]:
+        script = [str(python), str(ROOT / "tests/engines/hera_validate.py"), str(file)]
+        return subprocess.run(script, capture_output=True, text=True, check=False)
+
+    done = validate()
+    assert done.stdout.splitlines() == [
+        "WorkflowTemplate nightly-scores",
+        "CronWorkflow nightly-scores",
+        "WorkflowTemplate nightly-scores-monitor",
+        "CronWorkflow nightly-scores-monitor",
+    ], done.stderr
+    text = file.read_text()
+    for old, new in (("entrypoint:", "entrypont:"), ("limit: 3", "limits: 3"), ("dag:", "dags:")):
+        file.write_text(text.replace(old, new))
+        assert "unknown keys" in validate().stderr
 
 
 def test_the_graph_that_runs_is_the_one_that_was_read(render: Render) -> None:

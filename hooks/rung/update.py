@@ -91,9 +91,12 @@ def finish(project: Path) -> None:
     Raises:
         RefusedError: A check failed, or there are conflicts.
     """
+    from . import exports  # and with it pydantic and Jinja
+
     record = pre_update.require_pending(project)
     level = read_answers(project)["level"]
     post_update.check(project, record.rewritten)
+    exports.refresh(project)
     if level > record.level:
         post_update.rehearse(project)
     state = f"is at level {level}" if level > record.level else f"has {record.version}"

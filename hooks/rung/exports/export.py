@@ -31,6 +31,7 @@ class System:
         kind: `orchestrator`, `cloud` or `ci`.
         proof: `live`, the exported files run in it in our tests; or `validated`, its own tool
             accepts them.
+        proved_by: What runs or accepts them.
         requires: What has to be installed where it runs.
         files: Where in a project a template's file goes; `{name}` is the graph's name.
         run: How a person starts it, in one line.
@@ -42,6 +43,7 @@ class System:
     label: str
     kind: str
     proof: str
+    proved_by: str
     requires: list[str]
     files: dict[str, str]
     run: str
@@ -71,11 +73,11 @@ class Exported:
 
 def systems() -> dict[str, System]:
     """Return every system, by name."""
-    found = {}
+    known = {}
     for manifest in sorted(SYSTEMS.glob("*/export.toml")):
         name = manifest.parent.name
-        found[name] = System(name=name, **tomllib.loads(manifest.read_text("utf-8")))
-    return found
+        known[name] = System(name=name, **tomllib.loads(manifest.read_text("utf-8")))
+    return known
 
 
 def find_system(name: str) -> System:
@@ -198,11 +200,11 @@ def sealed(text: str) -> str:
 
 def is_untouched(text: str) -> bool:
     """Check whether a text is one that was exported, to the letter."""
-    found = MARK.search(text)
-    if found is None:
+    mark = MARK.search(text)
+    if mark is None:
         return False
-    original = text.replace(found["digest"], NO_DIGEST, 1)
-    return hashlib.sha256(original.encode()).hexdigest() == found["digest"]
+    original = text.replace(mark["digest"], NO_DIGEST, 1)
+    return hashlib.sha256(original.encode()).hexdigest() == mark["digest"]
 
 
 def state(file: Path, text: str) -> str:

@@ -118,7 +118,7 @@ def _direct(name: str, needs: Mapping[str, set[str]]) -> set[str]:
 
 
 def _all(name: str, needs: Mapping[str, set[str]]) -> set[str]:
-    found = set(needs[name])
+    every = set(needs[name])
     for need in needs[name]:
-        found |= _all(need, needs)
-    return found
+        every |= _all(need, needs)
+    return every
