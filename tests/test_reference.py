@@ -248,7 +248,10 @@ def test_every_file_that_a_page_names_is_in_this_repository_or_in_a_project(
     for page, text in PAGES.items():
         for snippet in snippets(text):
             for name in path.findall(snippet) if path.match(snippet) else []:
-                if re.search(r"[A-Z]{3,}|\.\.\.|registry_shelf|config/(export|tune)\.yaml", name) or snippet != name:
+                if (
+                    re.search(r"[A-Z]{3,}|\.\.\.|registry_shelf|config/(export|tune)\.yaml", name)
+                    or snippet != name
+                ):
                     continue  # a placeholder, more than a path, or what its owner writes
                 name = re.sub(r"<package>|\{\{ ?package_name ?\}\}", package.name, name).rstrip("/")
                 count += 1
