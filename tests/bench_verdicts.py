@@ -29,6 +29,7 @@ import verdicts
 import verdicts_champion
 import verdicts_delivery
 import verdicts_drift
+import verdicts_fairness
 import verdicts_gate
 import verdicts_identity
 import verdicts_monitoring
@@ -172,6 +173,37 @@ def _challenger(better: float, holdout: int) -> Simulation:
     return simulation
 
 
+def _unfair(criterion: str, beyond: float, rows: int, groups: int) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_fairness.unfair_model_refused(
+            module,
+            criterion=criterion,
+            beyond=beyond,
+            rows=rows,
+            groups=groups,
+            trials=trials,
+            seed=seed,
+        )
+
+    return simulation
+
+
+def _fair(limit: float) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_fairness.equal_groups_refused(module, limit=limit, trials=trials, seed=seed)
+
+    return simulation
+
+
+def _difference(rows: int, share: float) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_fairness.difference_is_covered(
+            module, rows=rows, share=share, trials=trials, seed=seed
+        )
+
+    return simulation
+
+
 def _rows_judged(module: Import, trials: int, seed: int) -> float:
     return max(
         verdicts_identity.champion_rows_judged(module, change, trials, seed)
@@ -269,6 +301,65 @@ LINES = [
         ),
         200,
         0.025,
+    ),
+    Line(
+        "fairness: 20 groups of 40 to 2,500 rows treated alike, limits of .05, refused",
+        "-",
+        _fair(0.05),
+        400,
+        0.05,
+    ),
+    Line(
+        "fairness: the same, and no difference at all is allowed, refused",
+        "-",
+        _fair(0.0),
+        1_000,
+        0.05,
+    ),
+    Line(
+        "fairness: the same 20 groups, ten beyond the others by just the limit, refused",
+        "-",
+        lambda module, trials, seed: verdicts_fairness.groups_at_the_limit_refused(
+            module, trials=trials, seed=seed
+        ),
+        400,
+        0.05,
+    ),
+    *(
+        Line(
+            f"fairness: selection rates of two groups of {rows:,} beyond the limit by {beyond:g}, "
+            "refused",
+            "-",
+            _unfair("demographic_parity", beyond, rows, 2),
+            400,
+            least=least,
+        )
+        for rows, beyond, least in ((500, 0.1, 0.8), (1_000, 0.1, 0.95), (2_000, 0.05, 0.8))
+    ),
+    Line(
+        "fairness: one of 20 groups, 300 rows, beyond the limit by .2, refused",
+        "-",
+        _unfair("demographic_parity", 0.2, 300, 20),
+        400,
+        least=0.95,
+    ),
+    Line(
+        "fairness: true positive rates, 2,000 rows each, beyond the limit by .1, refused",
+        "-",
+        _unfair("equal_opportunity", 0.1, 2_000, 2),
+        400,
+        least=0.95,
+    ),
+    *(
+        Line(
+            f"fairness: interval of a difference, two groups of {rows}, rates {share:g} and "
+            f"{share + 0.1:g}: coverage",
+            "-",
+            _difference(rows, share),
+            1_000,
+            least=0.93,
+        )
+        for rows, share in ((50, 0.05), (300, 0.4))
     ),
     Line(
         "truly better challenger (.02 skill), accepted, holdout 360",

@@ -123,18 +123,24 @@ def _unfit(gate: Any) -> str | None:
             return f"its {name} is not a metric of a {data.task} task"
     if gate.costs and data.task != "binary":
         return f"a {data.task} task has no costs"
+    if gate.fairness and (problem := gate.fairness.problem(data)):
+        return f"its fairness does not fit: {problem}"
     return None
 
 
 def looser(change: dict[str, str]) -> bool:
-    """Check whether a change of a threshold asks for less; False for other keys."""
-    name = change["key"].removeprefix("thresholds.")
-    if name == change["key"]:
+    """Check whether a change of a threshold, or of a limit of fairness, asks for less.
+
+    False for other keys.
+    """
+    kind, _, name = change["key"].rpartition(".")
+    if kind not in ("thresholds", "fairness.max_difference", "fairness.min_ratio"):
         return False
     if ABSENT in (change["before"], change["after"]):
         return change["after"] == ABSENT
     less = float(change["after"]) < float(change["before"])
-    return less if name in HIGHER_IS_BETTER else not less
+    is_minimum = kind == "fairness.min_ratio" or (kind == "thresholds" and name in HIGHER_IS_BETTER)
+    return less if is_minimum else not less
 
 
 def judge(controls: Controls) -> None:

@@ -4,6 +4,7 @@
 """
 
 from .data import DATA, HIGHER_IS_BETTER, METRICS, Column, ColumnType, Data, Split, Task
+from .fairness import Fairness
 from .files import Strict, parse_yaml, read, validate
 from .gate import GATE, Costs, Gate
 from .model import MODEL, Model
@@ -20,6 +21,7 @@ __all__ = [
     "Config",
     "Costs",
     "Data",
+    "Fairness",
     "Gate",
     "Model",
     "Split",

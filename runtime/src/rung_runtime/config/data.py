@@ -64,6 +64,8 @@ class Data(Strict):
     rare_classes: dict[str, str | None] = Field(default={})
     split: Split
     keys: list[str] = Field(default=[])  # together unique in every row, and not features
+    # Kept with the rows, and never features: to judge fairness by, for example.
+    sensitive: list[str] = Field(default=[])
     identity: list[str] = Field(default=[])  # columns that identify a row, where there are no keys
     time: str | None = None  # when the event of a row happened
     max_age_days: float | None = Field(default=None, gt=0)  # of the newest row, by `time`
@@ -78,7 +80,8 @@ class Data(Strict):
     def features(self) -> list[str]:
         """The columns that a model may see."""
         group = self.split.column if self.split.by == "group" else None
-        return [name for name in self.columns if name not in {self.target, *self.keys, group}]
+        others = {self.target, *self.keys, *self.sensitive, group}
+        return [name for name in self.columns if name not in others]
 
     def for_predicting(self) -> "Data":
         """Return the contract of rows without a target: only the features, any number of rows."""
@@ -89,6 +92,7 @@ class Data(Strict):
                 "columns": kept,
                 "ignored": self.ignored | dropped,
                 "keys": [],
+                "sensitive": [],
                 "min_rows": 1,
                 "max_age_days": None,
             }
@@ -96,10 +100,14 @@ class Data(Strict):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        names = [self.target, *self.keys, self.time, self.split.column]
+        names = [self.target, *self.keys, *self.sensitive, self.time, self.split.column]
         unknown = [name for name in names if name is not None and name not in self.columns]
         if unknown:
-            raise ValueError(f"{unknown} in keys, time, target or split is not one of the columns")
+            raise ValueError(
+                f"{unknown} in keys, sensitive, time, target or split is not one of the columns"
+            )
+        if self.target in self.sensitive:
+            raise ValueError(f"sensitive: {self.target} is the target")
         time_of_split = self.split.column if self.split.by == "time" else None
         for name in (self.time, time_of_split):
             if name is not None and self.columns[name].type != "datetime":

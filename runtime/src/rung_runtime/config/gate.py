@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
+from .fairness import Fairness
 from .files import Strict
 
 GATE = Path("config/gate.yaml")
@@ -47,3 +48,4 @@ class Gate(Strict):
     max_megabytes: float = Field(default=20.0, gt=0)
     max_latency_ms: float = Field(default=50.0, gt=0)  # on a machine of ordinary speed
     costs: Costs | None = None  # the report then shows a threshold, and what it is worth
+    fairness: Fairness | None = None  # what must not differ among groups of rows

@@ -19,7 +19,7 @@ def load() -> Config:
     """Read the `config/` of the current folder.
 
     Raises:
-        UsageError: As `read`, or the gate names a metric that the task does not have.
+        UsageError: As `read`, or the gate does not fit the task or the columns.
     """
     data = read(DATA, Data)
     model = read(MODEL, Model)
@@ -32,4 +32,6 @@ def load() -> Config:
             )
     if gate.costs and data.task != "binary":
         raise UsageError(f"{GATE}: costs: a {data.task} task has no false positives")
+    if gate.fairness and (problem := gate.fairness.problem(data)):
+        raise UsageError(f"{GATE}: fairness: {problem}")
     return Config(data=data, model=model, gate=gate)

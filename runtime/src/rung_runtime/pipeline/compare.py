@@ -37,7 +37,7 @@ from ..records import (
     NotCompared,
     Recipes,
 )
-from . import identity, ingest
+from . import fairness, identity, ingest
 from .formatting import comparison_text
 from .ingest import labels
 from .metrics import Floats
@@ -312,6 +312,9 @@ def compare(
         own=Interval(**resampler.score(metric, theirs).interval(confidence)),
         skill=skill,
         slices=compare_slices(rows, resampler, ours, theirs, config, settings),
+        fairness=fairness.changes(y_true, ours, theirs, rows, config)
+        if config.gate.fairness
+        else None,
         recipes_failed=recipes_failed,
         recipes=recipes,
     )

@@ -33,6 +33,7 @@ from .calibration import calibration
 from .curves import curves
 from .decision import decision
 from .explain import Evaluated, write_explanations
+from .fairness import compare_groups
 from .formatting import short
 from .importance import importance
 from .ingest import labels
@@ -155,6 +156,7 @@ def judge(
         slices=_slices(resampler, y_pred, baselines["constant"], rows, config),
         calibration=calibration(y_true, y_pred, gate.confidence, data.classes),
         curves=curves(y_true, y_pred),
+        fairness=compare_groups(y_true, y_pred, rows, config) if gate.fairness else None,
     )
 
 

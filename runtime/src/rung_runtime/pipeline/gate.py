@@ -25,6 +25,7 @@ from ..records import (
     Rule,
 )
 from . import report
+from .fairness_text import RATES, fairness_notes
 from .formatting import short
 from .gate_text import notes, reason, sentence
 
@@ -50,20 +51,21 @@ def step(config: Config) -> str:
         metrics = read(MetricsDocument)
         comparison = read(ComparisonDocument).comparison if has_champion else None
         checks = decide(metrics, config.gate, comparison)
+        all_notes = [*notes(metrics), *fairness_notes(metrics, config.gate)]
         failed = [check for check in checks if check.verdict == "refused"]
         record.document = GateDocument(
             comparison=comparison,
             checks=checks,
-            notes=notes(metrics),
+            notes=all_notes,
             model_digest=metrics.model.digest,
             verdict="refused" if failed else "passed",
         )
     report.write(config)
     if failed:
         first = f"the gate refused this model{reason(metrics, failed)}:"
-        lines = [first, *map(sentence, failed), *notes(metrics)]
+        lines = [first, *map(sentence, failed), *all_notes]
         raise RefusedError("\n  ".join(lines))
-    lines = [f"passed all {len(checks)} checks:", *map(sentence, checks), *notes(metrics)]
+    lines = [f"passed all {len(checks)} checks:", *map(sentence, checks), *all_notes]
     return "\n  ".join(lines)
 
 
@@ -76,6 +78,7 @@ def decide(
         *baseline_checks(metrics, gate),
         *slice_checks(metrics, gate),
         *calibration_checks(metrics.calibration, gate),
+        *fairness_checks(metrics, gate),
         *leak_checks(metrics, gate),
         *model_checks(metrics.model, gate),
         *champion_checks(comparison),
@@ -167,6 +170,36 @@ def certain_factor(rows: Ratio) -> float:
     if low is None or high is None:
         return 1.0
     return float(max(low, 1 / max(high, 1e-9), 1.0))
+
+
+def fairness_checks(metrics: MetricsDocument, gate: Gate) -> list[Check]:
+    """Judge whether rates surely differ too much among groups; if so configured, surely do not."""
+    fairness = gate.fairness
+    if fairness is None:
+        return []
+    if metrics.fairness is None:
+        return [judge_value("fairness", "groups that were compared", None, "≥", 2)]
+    differences = fairness.limits(metrics.task, "difference")
+    ratios = fairness.limits(metrics.task, "ratio")
+    is_lenient = fairness.compare == "optimistic"
+    checks = []
+    for part in metrics.fairness:
+        by = " and ".join(part.columns)
+        pair = f" ({part.highest} over {part.lowest})" if part.highest is not None else ""
+        if part.rate in differences:
+            value = part.difference.low if is_lenient else part.difference.high
+            end = "lower end" if is_lenient else "upper end"
+            name = f"difference in {RATES[part.rate]} by {by}{pair}, {end}"
+            identity = f"fairness difference {part.rate} {by}"
+            checks.append(judge_value(identity, name, value, "≤", differences[part.rate]))
+        if part.rate in ratios:
+            ratio = part.ratio or Interval(value=None, low=None, high=None)
+            value = ratio.high if is_lenient else ratio.low
+            end = "upper end" if is_lenient else "lower end"
+            name = f"ratio of {RATES[part.rate]} by {by}, lowest to highest, {end}"
+            identity = f"fairness ratio {part.rate} {by}"
+            checks.append(judge_value(identity, name, value, "≥", ratios[part.rate]))
+    return checks
 
 
 def leak_checks(metrics: MetricsDocument, gate: Gate) -> list[Check]:

@@ -27,6 +27,7 @@ from ..records import (
     PackageDocument,
 )
 from .explain import private_columns, public
+from .fairness_text import RATES, panels
 from .formatting import comparison_text, ends, short
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -58,18 +59,22 @@ def render(template: str, config: Config, compiled: Compiled | None = None) -> s
         "code": code,
         "cell": cell,
         "listed": listed,
+        "rate": RATES.__getitem__,
         "compared": _quoted_comparison,
     }
     steps = current_documents()
     gate = steps.get("gate")
     judged = gate.model_digest if isinstance(gate, GateDocument) else None
     controls = current_controls(judged)
+    metrics = steps.get("evaluate")
+    fairness = panels(metrics, config.gate) if isinstance(metrics, MetricsDocument) else []
     return environment.get_template(template).render(
         steps=steps,
         config=config,
         controls=controls,
         compiled=compiled,
         explanations=current_explanations(),
+        fairness=fairness,
     )
 
 

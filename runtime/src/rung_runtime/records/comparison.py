@@ -33,6 +33,20 @@ class ComparedSlice(Record):
     skill: Interval
 
 
+class FairnessChange(Record):
+    """How far a rate differs among groups, beside how far it does for the champion."""
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    rate: str
+    highest: str = Field(description="Of the two groups that surely differ most.")
+    lowest: str
+    challenger: Interval = Field(description="The largest difference.")
+    own: Interval = Field(description="The champion's own.")
+    change: Interval = Field(
+        description="Of the difference of these two groups, from the champion to the challenger."
+    )
+
+
 class NotCompared(Record):
     """first: there is no champion. same: the challenger is it."""
 
@@ -75,6 +89,9 @@ class Compared(Record):
     own: Interval = Field(description="The champion's own.")
     skill: Interval = Field(description="Of the challenger over the champion.")
     slices: list[ComparedSlice]
+    fairness: Omittable[list[FairnessChange]] = Field(
+        default=None, description="Where config/gate.yaml has fairness."
+    )
     recipes_failed: Omittable[str] = Field(
         default=None, description="Why recipes could not be compared."
     )

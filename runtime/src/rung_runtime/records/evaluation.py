@@ -151,6 +151,26 @@ class ModelFacts(Record):
     )
 
 
+class GroupRate(Record):
+    """A rate in the rows of a group."""
+
+    group: str
+    rows: Annotated[Count, Field(description="Those that count for this rate.")]
+    value: Interval = Field(description="Its ends are null where rows are too few to judge.")
+
+
+class GroupComparison(Record):
+    """How far a rate differs among the groups that one or several columns make."""
+
+    columns: Annotated[list[str], Field(min_length=1)]
+    rate: str
+    groups: list[GroupRate]
+    difference: Interval = Field(description="Of the highest and the lowest group.")
+    ratio: Omittable[Interval] = Field(default=None, description="Of the lowest to the highest.")
+    highest: str | None = Field(description="Of the two groups that surely differ most.")
+    lowest: str | None
+
+
 class Scores(Record):
     """What metrics.json has that follows from predictions alone."""
 
@@ -165,6 +185,9 @@ class Scores(Record):
     curves: dict[Curve, list[list[Number]]] = Field(
         description="Points for the plots of the report; a confusion matrix has true classes as "
         "rows."
+    )
+    fairness: Omittable[list[GroupComparison]] = Field(
+        default=None, description="Where config/gate.yaml has fairness."
     )
 
 

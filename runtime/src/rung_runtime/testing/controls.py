@@ -1,17 +1,21 @@
 """Controls: contract and gate are fed what they must refuse, and what they must accept."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
+from .. import config as project_config
 from ..config import (
     METRICS,
     Column,
     Config,
     Data,
+    Fairness,
     Gate,
     Model,
     Split,
@@ -354,6 +358,124 @@ def test_few_rows_of_a_class_are_told_with_the_verdict() -> None:
     assert noted(Rarest(class_="yes", rows=9)) == [few]
     assert noted(Rarest(class_="yes", rows=10)) == []
     assert noted(None) == []
+
+
+# Two groups whose rows are the same, so that an honest model treats both alike.
+GROUP = np.where(np.arange(HELD) < HELD // 2, "first", "second")
+SURE = 0.999
+
+
+def fairness_settings() -> Iterator[tuple[Task, Fairness]]:
+    """Every criterion of each task, and what this project's gate asks for, on columns of ours."""
+    selective = ["demographic_parity", "equal_opportunity", "predictive_equality", "equalized_odds"]
+    limits: dict[Task, list[str]] = {
+        "binary": [*selective, "calibration", "error_rate"],
+        "multiclass": [*selective, "calibration", "error_rate"],
+        "regression": ["demographic_parity", "calibration", "mean_absolute_error"],
+    }
+    for task, criteria in limits.items():
+        content = {"columns": ["group"], "max_difference": dict.fromkeys(criteria, 0.2)}
+        if task != "regression":
+            content |= {"min_ratio": dict.fromkeys([*selective, "error_rate"], 0.5)}
+        if task == "multiclass":
+            content |= {"favorable": "a"}
+        yield task, Fairness.model_validate(content)
+    if project_config.GATE.exists():
+        data = project_config.read(project_config.DATA, Data)
+        own = project_config.read(project_config.GATE, Gate).fairness
+        if own is not None:
+            yield data.task, on_our_columns(own, data)
+
+
+def on_our_columns(fairness: Fairness, data: Data) -> Fairness:
+    """A project's settings, on the groups and classes that the controls have."""
+    favorable = fairness.favorable
+    if favorable is not None:
+        is_binary = data.task == "binary"
+        favorable = NAMES[data.task][data.classes.index(favorable) if is_binary else 0]
+    ours: dict[str, Any] = {"columns": ["group"], "bands": {}, "favorable": favorable}
+    return fairness.model_copy(update=ours)
+
+
+NAMES: dict[Task, list[str]] = {
+    "binary": ["no", "yes"],
+    "multiclass": ["a", "b", "c"],
+    "regression": [],
+}
+
+
+def twice(values: Floats) -> Floats:
+    """The same rows in both groups."""
+    return np.concatenate([values[: HELD // 2], values[: HELD // 2]])
+
+
+def fairness_verdicts(task: Task, y_pred: Floats, fairness: Fairness) -> dict[str, str]:
+    """The gate's verdict on every check of fairness, by its id."""
+    kind = Column(type="number") if task == "regression" else Column(type="category")
+    data = Data(
+        source="control.csv",
+        target="target",
+        task=task,
+        classes=NAMES[task],
+        split=Split(by="stratified"),
+        sensitive=["group"],
+        columns={"x": Column(type="number"), "group": Column(type="category"), "target": kind},
+    )
+    metric = METRICS[task][0]
+    gate = Gate(metric=metric, thresholds={metric: BOUND[task]}, fairness=fairness)
+    config = Config(data=data, model=Model(), gate=gate)
+    y_true = twice(truth(task))
+    others = {"constant": constant(task), "linear": constant(task)}
+    scores = judge(y_true, y_pred, others, pl.DataFrame({"group": GROUP}), config)
+    checks = decide(metrics_document(scores), gate)
+    by_id = {check.id or "": check.verdict for check in checks}
+    return {name: verdict for name, verdict in by_id.items() if name.startswith("fairness")}
+
+
+def one_sided(task: Task, fairness: Fairness) -> Floats:
+    """What a model says that decides by the group: yes to the first, no to the second."""
+    is_first = GROUP == "first"
+    if task == "regression":
+        limit = max(fairness.max_difference.values())
+        return np.where(is_first, 1, -1) * (10 * limit + 10 * float(truth(task).std()))
+    classes = NAMES[task]
+    favorable = classes.index(fairness.favorable) if fairness.favorable else 1
+    other = (favorable + 1) % len(classes)
+    return certain(np.where(is_first, favorable, other), len(classes))
+
+
+def wrong_for_one(task: Task) -> Floats:
+    """What a model says that had the labels of the second group exchanged."""
+    y_pred = twice(honest(task))
+    is_second = GROUP == "second"
+    if task == "regression":
+        y_pred[is_second] = -100 * y_pred[is_second]
+        return y_pred
+    count = len(NAMES[task])
+    exchanged = certain((twice(truth(task)).astype(int) + 1) % count, count)
+    return np.where(is_second[:, None], exchanged, y_pred)
+
+
+def certain(answers: NDArray[np.int64], classes: int) -> Floats:
+    """Probabilities of a model that is sure of each answer."""
+    rest = (1 - SURE) / (classes - 1)
+    return np.where(np.arange(classes) == answers[:, None], SURE, rest)
+
+
+def test_a_model_that_is_unfair_to_one_group_is_refused_by_every_limit() -> None:
+    for task, fairness in fairness_settings():
+        by_decision = fairness_verdicts(task, one_sided(task, fairness), fairness)
+        by_errors = fairness_verdicts(task, wrong_for_one(task), fairness)
+        assert by_decision
+        assert refused(by_decision) | refused(by_errors) == set(by_decision), fairness
+
+
+def test_a_model_that_treats_groups_alike_passes_every_limit() -> None:
+    for task, fairness in fairness_settings():
+        lenient = fairness.model_copy(update={"compare": "optimistic"})
+        by_check = fairness_verdicts(task, twice(honest(task)), lenient)
+        assert by_check
+        assert refused(by_check) == set(), fairness
 
 
 def interval(value: float, low: float, high: float) -> Interval:
