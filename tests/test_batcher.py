@@ -120,8 +120,74 @@ def test_whoever_sends_good_rows_waits_for_no_fault_of_others(
     assert outcome.request.id == "good"
     assert len(outcome.result.predictions) == 1
     assert len(reads) <= 5
-    alone = [batcher.queue.take(1_000) for _ in range(60)]
-    assert all(len(batch) == 1 and batch[0].is_suspect for batch in alone)
+    (doubtful,) = [
+        batch
+        for batch in (batcher.queue.take(1_000) for _ in range(16))
+        if batch[0].lane is parts.Lane.DOUBTFUL
+    ]
+    assert len(doubtful) == 45, "which only queries can tell, of all at once"
+    assert batcher._outcomes(doubtful, example) == []
+    alone = [batcher.queue.take(1_000) for _ in range(45)]
+    assert batcher.queue.count == 0
+    assert all(len(batch) == 1 and batch[0].lane is parts.Lane.ALONE for batch in alone)
     for (request,) in alone:
         (outcome,) = batcher._outcomes([request], example)
         assert outcome.result.faults
+
+
+def test_small_requests_are_answered_in_the_middle_of_a_large_one(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the large one is answered whole: its rows in order, and one request in the log."""
+    parts = module("serving.batcher")
+    monkeypatch.setattr(parts, "PART_ROWS", 40)
+    log = module("prediction_log").PredictionLog(module("config.delivery").Service(log=""))
+    batcher = parts.Batcher(example, log, max_waiting_rows=1_000, batch_rows=1_000)
+    rows = pl.read_csv(FLIGHTS, n_rows=100).drop("delayed").to_dicts()
+    large = parts.PendingRequest("large", "a", rows, None, None, parts.Lane.LARGE)
+    predict = example.model.predict
+    delivered: list[str] = []
+
+    class Loop:
+        def call_soon_threadsafe(self, _: Any, outcomes: list[Any]) -> None:
+            delivered.extend(outcome.request.id for outcome in outcomes)
+
+    def predict_and_send(_: Any, frame: pl.DataFrame) -> Any:
+        if frame.height > 1:  # another caller sends a row while a part is predicted
+            name = f"small {len(delivered)}"
+            batcher.queue.put(parts.PendingRequest(name, "b", [flight()], None))
+        return predict(frame)
+
+    monkeypatch.setattr(type(example.model), "predict", predict_and_send)
+    batcher.loop = Loop()
+    (outcome,) = batcher._outcomes([large], example)
+    assert delivered == ["small 0", "small 1", "small 2"]
+    monkeypatch.undo()
+    expected = example.model.answers(example.model.predict(example.reader.read(rows)[0]))
+    assert outcome.result.predictions == expected
+    assert [batch.typed.height for batch in log.batches] == [1, 1, 1, 100]
+
+
+@pytest.mark.parametrize(
+    ("index", "changes"), [(99, {"seats": 801}), (3, {"flight": "many"}), (50, {"dest": "JFK"})]
+)
+def test_the_faults_of_a_large_request_are_those_of_the_whole(
+    module: Module,
+    example: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    index: int,
+    changes: dict[str, Any],
+) -> None:
+    parts = module("serving.batcher")
+    rows = [flight(origin="EWR", dest="IAH") for _ in range(100)]
+    rows[index] |= {"origin": "JFK"} | changes
+    rows[0] |= {"carrier": "??"}
+    faults = []
+    for part_rows in (1_000, 30):
+        monkeypatch.setattr(parts, "PART_ROWS", part_rows)
+        batcher = parts.Batcher(example, log=None, max_waiting_rows=1_000, batch_rows=1_000)
+        request = parts.PendingRequest("id", "a", rows, None, None, parts.Lane.LARGE)
+        (outcome,) = batcher._outcomes([request], example)
+        faults.append(outcome.result.faults)
+    assert faults[0] == faults[1]
+    assert {fault.row for fault in faults[0]} == {0, index}

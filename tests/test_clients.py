@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -178,7 +181,7 @@ def test_json_of_more_values_than_a_request_may_have_is_not_parsed(
     shared: Service, module: Module, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     parsed: list[bytes] = []
-    monkeypatch.setattr(module("serving.rows").json, "loads", parsed.append)
+    monkeypatch.setattr(module("serving.pieces"), "parse", parsed.append)
     assert shared.predict(body).status_code == 413
     assert shared.infer(body).status_code == 413
     assert not parsed
@@ -195,10 +198,12 @@ def test_large_texts_are_not_taken_for_many_values(
     many = [rows[0] | {"scheduled_departure": rows[0]["scheduled_departure"]}] * 1_000
     assert shared.predict({"rows": many}).status_code == 200
     contract = shared.api.model.request_contract
+    at_once = module("serving.pieces").at_once
     parse_json = module("serving.rows").parse_json
     limit = module("serving.rows").max_values
     spaced = json.dumps({"rows": many}, indent=4).encode()
-    assert len(parse_json(spaced, limit(contract, 1_000))["rows"]) == 1_000
+    document = at_once(parse_json(spaced, limit(contract, 1_000)))
+    assert len(document["rows"]) == 1_000
 
 
 @pytest.mark.parametrize("rest", [b'\\"', b"\\", b"x", b'\\\\\\"'], ids=repr)
@@ -382,7 +387,8 @@ def test_a_row_with_a_column_called_rows_is_not_taken_for_a_list(module: Module)
         ignored={},
     )
     for body in (b'{"rows": 5, "x": 1}', b'{"rows": {"rows": 5, "x": 1}}'):
-        assert parts.parse_rows(body, contract, 10) == [{"rows": 5, "x": 1}]
+        rows = module("serving.pieces").at_once(parts.parse_rows(body, contract, 10))
+        assert rows == [{"rows": 5, "x": 1}]
 
 
 TIMES = [
@@ -691,3 +697,78 @@ def test_the_command_of_a_container_imports_no_library_before_it_can_be_told_to_
     env = {"PYTHONPATH": str(ROOT / "runtime/src")}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_many_callers_at_once_are_answered_each_to_its_own(shared: Service) -> None:
+    """Good rows, rows that break each kind of rule, and large requests, all at the same time."""
+    rows = pl.read_csv(FLIGHTS, n_rows=400).drop("delayed").to_dicts()
+    expected = shared.predict({"rows": rows}).json()["predictions"]
+    changes: dict[str | None, dict[str, Any]] = {
+        None: {},
+        "new category": {"carrier": "??"},
+        "above 800": {"seats": 801},
+        "not of type integer": {"flight": "many"},
+        "missing column": {"flight": ...},
+        "unknown column": {"colour": "red"},
+        "a flight goes somewhere else": {"origin": "JFK", "dest": "JFK"},
+    }
+    kinds = list(changes)
+
+    def body(n: int) -> list[dict[str, Any]]:
+        sent = rows[n : n + (90 if n % 10 == 0 else 1)]
+        row = sent[0] | changes[kinds[n % len(kinds)]]
+        return [{k: v for k, v in row.items() if v is not ...}, *sent[1:]]
+
+    async def send(client: httpx.AsyncClient, n: int) -> httpx.Response:
+        return await client.post("/predict", json={"rows": body(n)})
+
+    async def send_all() -> list[httpx.Response]:
+        async with AsyncExitStack() as stack:
+            clients = []
+            for host in range(8):
+                transport = httpx.ASGITransport(shared.app, client=(f"203.0.113.{host}", 1))
+                client = httpx.AsyncClient(transport=transport, base_url="http://x", timeout=60)
+                clients.append(await stack.enter_async_context(client))
+            return await asyncio.gather(*(send(clients[n % 8], n) for n in range(280)))
+
+    for n, answer in enumerate(shared.runner.run(send_all())):
+        kind = kinds[n % len(kinds)]
+        if kind is None:
+            assert answer.json()["predictions"] == expected[n : n + len(body(n))], n
+        else:
+            assert answer.status_code == 422, (n, kind, answer.text)
+            assert [fault["reason"].partition(":")[0] for fault in answer.json()["detail"]] == [
+                kind
+            ]
+
+
+def test_metrics_take_a_part_of_the_time_only_and_are_never_old(
+    shared: Service, rows: list[dict[str, Any]], module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    api = module("serving.api")
+    sleep = asyncio.sleep
+
+    async def waited(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(shared.api, "_metrics_due", 0.0)
+    monkeypatch.setattr(api.asyncio, "sleep", waited)
+    counts = []
+    for _ in range(2):
+        assert shared.predict({"rows": rows[0]}).status_code == 200
+        line = re.search(r"^ml_rows_total (.+)$", shared("GET", "/metrics").text, re.MULTILINE)
+        counts.append(float(line[1]) if line else 0)
+    assert counts[1] == counts[0] + 1
+    assert waits[0] < 0 < waits[1]
+
+
+def test_whoever_is_refused_does_not_wait_for_the_log(shared: Service) -> None:
+    log = shared.api.log
+    answers = []
+    with log.lock:  # as while a large batch is put into tables
+        caller = threading.Thread(target=lambda: answers.append(shared.predict({"rows": {"a": 1}})))
+        caller.start()
+        caller.join(30)
+        assert [answer.status_code for answer in answers] == [422]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import socket
 import threading
 import time
@@ -28,6 +30,8 @@ class Running:
         limits = parts.Limits(connections, read_seconds)
         self.size = size
         self.requests = 0
+        self.answers = threading.Event()
+        self.answers.set()
         config = uvicorn.Config(
             self.answer,
             http=partial(parts.BoundedConnection, limits=limits),  # type: ignore[arg-type]
@@ -46,6 +50,8 @@ class Running:
             pass
         if message["type"] == "http.disconnect":
             return
+        while not self.answers.is_set():
+            await asyncio.sleep(0.01)
         headers = [(b"content-length", str(self.size).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"x" * self.size})
@@ -216,6 +222,36 @@ def test_requests_sent_ahead_are_bounded(running: Callable[..., Any]) -> None:
             while connection.recv(1 << 20):
                 pass
         assert service.requests < 100
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 100])
+def test_a_caller_who_leaves_before_its_answers_is_no_error(
+    running: Callable[..., Any], ahead: int
+) -> None:
+    """Else each such request writes a traceback: a log of a gigabyte in minutes."""
+    errors: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            errors.append(record.getMessage())
+
+    handler = Kept(logging.ERROR)
+    with running() as service:
+        logging.getLogger("uvicorn.error").addHandler(handler)  # uvicorn removes what was before
+        service.answers.clear()
+        with service.connect() as connection, suppress(OSError):
+            connection.sendall(REQUEST * ahead)
+            while not service.requests:
+                time.sleep(0.01)
+        while service.open_connections:
+            time.sleep(0.01)
+        time.sleep(0.1)  # until the transport is closed, which says nothing of it
+        service.answers.set()
+        while service.server.server_state.tasks:
+            time.sleep(0.01)
+        assert service.status(REQUEST) == 200
+        logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert errors == []
 
 
 def test_a_process_that_may_open_few_files_has_fewer_connections(

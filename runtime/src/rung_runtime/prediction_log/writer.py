@@ -80,7 +80,8 @@ class PredictionLog:
         self.interval = settings.log_seconds
         self.max_rows = settings.log_rows
         self.private = set(settings.private)
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # of batches and frames, also while they are compacted
+        self.refusals_lock = threading.Lock()  # held for a moment only: the event loop waits for it
         self.stopped = threading.Event()
         self.batches: deque[Batch] = deque()
         self.frames: deque[pl.DataFrame] = deque()
@@ -116,7 +117,7 @@ class PredictionLog:
 
     def count_refused(self, version: str, faults: "Iterable[Fault]") -> None:
         """Count rows that a version refused."""
-        with self.lock:
+        with self.refusals_lock:
             for fault in faults:
                 self.refusals[Refusal(version, fault.column, fault.rule)] += fault.row_count
 
@@ -140,6 +141,7 @@ class PredictionLog:
         with self.lock:
             frames = list(self.frames)
             self.frames.clear()
+        with self.refusals_lock:
             refusals = self.refusals
             self.refusals = Counter()
         self.error = None
@@ -197,7 +199,7 @@ class PredictionLog:
         rows = [(now, *refusal, count) for refusal, count in refusals.items()]
         frame = pl.DataFrame(rows, REFUSED_COLUMNS, orient="row")
         if not self._write_file("refused/", frame, "all"):
-            with self.lock:
+            with self.refusals_lock:
                 self.refusals.update(refusals if len(self.refusals) < MAX_REFUSALS else {})
 
     def _write_file(self, folder: str, frame: pl.DataFrame, model: str) -> bool:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
@@ -25,9 +25,12 @@ from .explaining import Explaining
 from .front import caller
 from .loaded_model import LoadedModel
 from .metrics import Metrics
+from .pieces import SMALL_BYTES, SMALL_LIST, Pieces, Turns, at_once
 from .rows import RequestError, Row
 
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+METRICS_PAUSE = 4  # times as long as it took to make the metrics, before they are made again
+T = TypeVar("T")
 
 
 class ParsedRequest(NamedTuple):
@@ -38,7 +41,7 @@ class ParsedRequest(NamedTuple):
     """
 
     rows: list[Row]
-    render: Callable[[str, Answer], Response]
+    render: Callable[[str, Answer], Pieces[Response]]
     client_request_id: str | None = None
     is_explained: bool = False
 
@@ -65,7 +68,9 @@ class Api:
         self.batcher = Batcher(loaded, self.log, settings.queue_rows, settings.max_rows)
         self.explaining = Explaining(loaded, settings)
         self.metrics = Metrics(self.batcher, settings.private)
+        self.turns = Turns()
         self._metrics_text: asyncio.Task[bytes] | None = None
+        self._metrics_due = 0.0  # when they may be made again, in seconds of `time.perf_counter`
 
     @property
     def model(self) -> Model:
@@ -95,7 +100,7 @@ class Api:
         self,
         route: str,
         request: Request,
-        parse: Callable[[bytes, Request], ParsedRequest],
+        parse: Callable[[bytes, Request], Pieces[ParsedRequest]],
         render_error: Callable[[RequestError], Response],
     ) -> Response:
         """Read a request, predict its rows, and return the response.
@@ -115,7 +120,9 @@ class Api:
         predicted: float | None = None
         try:
             body = await self.bodies.read(request, client)
-            rows, render, own_id, is_explained = parse(body, request)
+            is_large = len(body) > SMALL_BYTES
+            parsed = await self._do(parse(body, request), is_large)
+            rows, render, own_id, is_explained = parsed
             client_id = client_id or _usable_id(own_id)
             if len(rows) > self.settings.max_rows:
                 excess = f"{len(rows)} rows are more than {self.settings.max_rows}"
@@ -124,7 +131,8 @@ class Api:
             predicted = time.perf_counter()
             if is_explained:
                 answer = await self._explained(answer, rows, client)
-            response = render(request_id, answer)
+            is_large = len(rows) > SMALL_LIST
+            response = await self._do(render(request_id, answer), is_large)
             self.metrics.rows.inc(len(rows))
         except RequestError as error:
             response = render_error(error)
@@ -143,6 +151,9 @@ class Api:
         self.metrics.seconds.labels(route).observe(seconds)
         return response
 
+    async def _do(self, work: Pieces[T], is_large: bool) -> T:
+        return await self.turns.run(work) if is_large else at_once(work)
+
     async def _explained(self, answer: Answer, rows: list[Row], client: str) -> Answer:
         """Return an answer with explanations, or the reasons why there are none."""
         started = time.perf_counter()
@@ -156,11 +167,20 @@ class Api:
     async def metrics_text(self) -> bytes:
         """Return the metrics; all who ask at the same time get the same.
 
-        In a thread: rows that are counted only now would hold up the event loop.
+        However many ask, making them takes a part of the time only. Nobody gets old ones.
         """
         if self._metrics_text is None or self._metrics_text.done():
-            self._metrics_text = asyncio.create_task(asyncio.to_thread(self.metrics.text))
+            self._metrics_text = asyncio.create_task(self._make_metrics_text())
         return await asyncio.shield(self._metrics_text)
+
+    async def _make_metrics_text(self) -> bytes:
+        await asyncio.sleep(self._metrics_due - time.perf_counter())
+        started = time.perf_counter()
+        # In a thread: rows that are counted only now would hold up the event loop.
+        text = await asyncio.to_thread(self.metrics.text)
+        ended = time.perf_counter()
+        self._metrics_due = ended + METRICS_PAUSE * (ended - started)
+        return text
 
 
 def _usable_id(text: str | None) -> str | None:

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 
 from ..config.delivery import Service
 from ..prediction_log.layout import json_text
-from . import open_inference, openapi
+from . import open_inference, openapi, pieces
 from .api import Api, ParsedRequest
 from .batcher import Answer
 from .desired import Stamp, desired_stamp, load_desired
@@ -23,6 +23,7 @@ from .front import Front
 from .loaded_model import LoadedModel, load
 from .main import ended_by_sigterm
 from .metrics import PROMETHEUS_TEXT
+from .pieces import Pieces
 from .rows import Fault, RequestError, parse_rows
 from .server import DrainingServer, listen
 
@@ -118,13 +119,13 @@ def create_app(
     return app
 
 
-def parse(api: Api, body: bytes, request: Request) -> ParsedRequest:
+def parse(api: Api, body: bytes, request: Request) -> Pieces[ParsedRequest]:
     """Parse `POST /predict`.
 
     Raises:
         RequestError: As `parse_rows`; or the query says something that it cannot.
     """
-    rows = parse_rows(body, api.model.request_contract, api.settings.max_rows)
+    rows = yield from parse_rows(body, api.model.request_contract, api.settings.max_rows)
     is_explained = _is_explained(request)
     return ParsedRequest(rows, partial(render, api.settings), is_explained=is_explained)
 
@@ -143,7 +144,7 @@ def _is_explained(request: Request) -> bool:
     return text == "true"
 
 
-def render(settings: Service, request_id: str, answer: Answer) -> Response:
+def render(settings: Service, request_id: str, answer: Answer) -> Pieces[Response]:
     """Return the response to `POST /predict`."""
     model = answer.loaded.model
     predictions: list[Any] = answer.predictions
@@ -152,13 +153,10 @@ def render(settings: Service, request_id: str, answer: Answer) -> Response:
             prediction | explanation_json(explained, settings.private)
             for prediction, explained in zip(predictions, answer.explanations, strict=True)
         ]
-    body = {
-        "request_id": request_id,
-        "version": model.version,
-        "model_digest": model.digest,
-        "predictions": predictions,
-    }
-    return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
+    ids = {"request_id": request_id, "version": model.version, "model_digest": model.digest}
+    head = json.dumps(ids, ensure_ascii=False)[:-1]
+    texts = yield from pieces.write_list(predictions)
+    return Response(f'{head}, "predictions": {texts}}}', media_type="application/json")
 
 
 def render_error(error: RequestError) -> Response:

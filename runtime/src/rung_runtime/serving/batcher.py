@@ -2,7 +2,8 @@
 
 A row costs nearly as much alone as with sixty-four others. No request waits for others to come,
 though: what came while the last batch was answered is the next one, or as much of it as is fair to
-all who wait: see `fair_queue`.
+all who wait: see `fair_queue`. What takes long is done in parts, between which small requests are
+answered.
 """
 
 import asyncio
@@ -16,14 +17,16 @@ from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..model_package import Model, Prediction
 from ..pipeline.ingest import typed
-from ..pipeline.validate import MAX_SAMPLES, failures
+from ..pipeline.validate import MAX_SAMPLES, FailedRule, failures
 from ..prediction_log.writer import ANY_ERROR, LoggedRequest, PredictionLog
 from .explaining import Explained
-from .fair_queue import Admission, FairQueue
+from .fair_queue import Admission, FairQueue, Lane, lane_of
 from .loaded_model import LoadedModel
 from .rows import (
     MAX_FAULTS,
@@ -37,6 +40,8 @@ from .rows import (
 
 MAX_WAIT_SECONDS = 0.005  # for more requests than those that wait already
 WAIT_STEP_SECONDS = 0.0002
+PART_ROWS = 500  # that are read, or predicted, before small requests have their turn
+SMALL_BATCH_ROWS = 128  # of these requests then
 MAX_SHAPES = 4  # of the rows of a request that are judged: each costs as much as a batch
 
 
@@ -57,7 +62,7 @@ class PendingRequest:
     rows: list[Row]
     answer: "asyncio.Future[Answer]"
     client_request_id: str | None = None  # what the caller calls it
-    is_suspect: bool = False  # it seems to break the contract, and is judged alone
+    lane: Lane = Lane.SMALL
 
     @property
     def size(self) -> int:
@@ -69,6 +74,14 @@ class Outcome(NamedTuple):
 
     request: PendingRequest
     result: Answer | RequestError
+
+
+class Predicted(NamedTuple):
+    """Rows and what was predicted for them."""
+
+    frame: pl.DataFrame  # typed
+    y_pred: NDArray[np.float64]  # (n, classes) probabilities, or (n,) values
+    predictions: list[Prediction]
 
 
 class Batcher:
@@ -128,7 +141,10 @@ class Batcher:
         self.admission.add(client, len(rows))
         try:
             future: asyncio.Future[Answer] = self.loop.create_future()
-            self.queue.put(PendingRequest(request_id, client, rows, future, client_request_id))
+            lane = lane_of(len(rows))
+            self.queue.put(
+                PendingRequest(request_id, client, rows, future, client_request_id, lane)
+            )
             return await future
         finally:
             self.admission.remove(client, len(rows))
@@ -138,17 +154,18 @@ class Batcher:
         threadpool_limits(1, "openmp")
         while batch := self.queue.take(self.batch_rows):
             started = time.perf_counter()
-            loaded = self.loaded  # the same for the whole batch, even if it is replaced meanwhile
-            try:
-                outcomes = self._outcomes(batch, loaded)
-            except ANY_ERROR:  # a bug of ours, which must not keep the callers waiting for ever
-                logging.getLogger("uvicorn.error").exception("a request cannot be answered")
-                outcomes = [
-                    Outcome(request, RequestError.for_request("not rows")) for request in batch
-                ]
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                self.loop.call_soon_threadsafe(deliver, outcomes)
+            self._answer(batch)
             self._wait_for_callers(len(batch), started)
+
+    def _answer(self, batch: list[PendingRequest]) -> None:
+        loaded = self.loaded  # the same for the whole batch, even if it is replaced meanwhile
+        try:
+            outcomes = self._outcomes(batch, loaded)
+        except ANY_ERROR:  # a bug of ours, which must not keep the callers waiting for ever
+            logging.getLogger("uvicorn.error").exception("a request cannot be answered")
+            outcomes = [Outcome(request, RequestError.for_request("not rows")) for request in batch]
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            self.loop.call_soon_threadsafe(deliver, outcomes)
 
     def _wait_for_callers(self, answered: int, started: float) -> None:
         """Wait a moment, if requests wait, for the callers that were just answered.
@@ -174,19 +191,26 @@ class Batcher:
         for request in batch:
             faults = shape_faults(request.rows, loaded.model.request_contract)
             if faults and len(batch) > 1:
-                self._judge_alone(request)
+                self._put_back([request], Lane.ALONE)
             elif faults:
                 faults += _value_faults(request.rows, faults, loaded.model)
                 outcomes.append(Outcome(request, RequestError(faults)))
             else:
                 well_formed.append(request)
+        self._let_small_pass(batch[0].lane)
+        if len(well_formed) > 1 and batch[0].lane is Lane.SMALL:
+            rows = [row for request in well_formed for row in request.rows]
+            doubtful = _requests_of(well_formed, loaded.reader.doubtful(rows))
+            self._put_back(doubtful, Lane.DOUBTFUL)
+            well_formed = _without(well_formed, doubtful)
         if well_formed:
             outcomes += self._predict(well_formed, loaded)
         return outcomes
 
-    def _judge_alone(self, request: PendingRequest) -> None:
-        """Put a request back into the queue, where it takes turns with requests of others."""
-        self.queue.put(replace(request, is_suspect=True))
+    def _put_back(self, requests: list[PendingRequest], lane: Lane) -> None:
+        """Put requests back into the queue, where they take turns with those of others."""
+        for request in requests:
+            self.queue.put(replace(request, lane=lane))
 
     def _predict(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
         """Predict the rows of a batch; requests that break the contract are put back, to be alone.
@@ -194,40 +218,75 @@ class Batcher:
         So those who wait for an answer do not wait for the faults of others. If code of `problem/`
         fails, nobody knows at which request: then the halves of the batch are predicted, and so on.
         """
-        model = loaded.model
+        rows = [row for request in batch for row in request.rows]
+        failed: list[FailedRule] = []
         try:
-            rows = [row for request in batch for row in request.rows]
             max_samples = MAX_SAMPLES if len(batch) == 1 else len(rows)
-            frame, failed = loaded.reader.read(rows, max_samples)
-            if not failed:
-                y_pred = model.predict(frame)
-                predictions = model.answers(y_pred)
-                if not np.isfinite(y_pred).all():
-                    raise ArithmeticError("a prediction is not a number")
+            predicted, failed = self._predict_rows(rows, loaded, batch[0].lane, max_samples)
+            if predicted is not None:
                 requests = [
                     LoggedRequest(request.id, len(request.rows), request.client_request_id)
                     for request in batch
                 ]
-                self.log.add(loaded, requests, rows, frame, y_pred)
-                return list(_split(batch, loaded, predictions))
+                self.log.add(loaded, requests, rows, predicted.frame, predicted.y_pred)
+                return list(_split(batch, loaded, predicted.predictions))
         except ANY_ERROR as error:  # of problem/, for rows that its author did not foresee
             if len(batch) == 1:
                 self.model_errors += 1
                 logging.getLogger("uvicorn.error").exception("the model cannot answer")
                 reason = f"the model cannot answer: {type(error).__name__}: {str(error)[:200]}"
                 return [Outcome(batch[0], RequestError.for_request(reason))]
-            failed = []
         if len(batch) == 1:
-            return [Outcome(batch[0], RequestError(faults_from_failures(failed, model.data)))]
+            return [
+                Outcome(batch[0], RequestError(faults_from_failures(failed, loaded.model.data)))
+            ]
         broken = {index for failure in failed for index in failure["rows"]}
         suspects = _requests_of(batch, broken)
         if suspects:
-            for request in suspects:
-                self._judge_alone(request)
-            rest = [request for request in batch if all(request is not other for other in suspects)]
+            self._put_back(suspects, Lane.ALONE)
+            rest = _without(batch, suspects)
             return self._predict(rest, loaded) if rest else []
         half = len(batch) // 2
         return self._predict(batch[:half], loaded) + self._predict(batch[half:], loaded)
+
+    def _predict_rows(
+        self, rows: list[Row], loaded: LoadedModel, lane: Lane, max_samples: int
+    ) -> tuple[Predicted | None, list[FailedRule]]:
+        """Return the predictions for rows, or what is wrong with them.
+
+        Between parts of them, small requests are answered, unless these are some.
+        """
+        model = loaded.model
+        size = len(rows) if lane is Lane.SMALL else PART_ROWS
+        frames = []
+        y_preds = []
+        predictions: list[Prediction] = []
+        for start in range(0, len(rows), size):
+            frame, failed = loaded.reader.read(rows[start : start + size], max_samples)
+            if failed and size < len(rows):
+                _, failed = loaded.reader.read(rows, max_samples)
+            if failed:
+                return None, failed
+            self._let_small_pass(lane)
+            y_pred = model.predict(frame)
+            predictions += model.answers(y_pred)
+            if not np.isfinite(y_pred).all():
+                raise ArithmeticError("a prediction is not a number")
+            frames.append(frame)
+            y_preds.append(y_pred)
+            self._let_small_pass(lane)
+        if len(frames) == 1:
+            return Predicted(frames[0], y_preds[0], predictions), []
+        return Predicted(pl.concat(frames), np.concatenate(y_preds), predictions), []
+
+    def _let_small_pass(self, lane: Lane) -> None:
+        """Answer small requests that wait, in the middle of a batch of another lane."""
+        if lane is not Lane.SMALL and (batch := self.queue.take_small(SMALL_BATCH_ROWS)):
+            self._answer(batch)
+
+
+def _without(batch: list[PendingRequest], requests: list[PendingRequest]) -> list[PendingRequest]:
+    return [request for request in batch if all(request is not other for other in requests)]
 
 
 def _requests_of(batch: list[PendingRequest], rows: set[int]) -> list[PendingRequest]:

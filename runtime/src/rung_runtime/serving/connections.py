@@ -6,11 +6,11 @@ of a route has run. `tests/test_server.py` names the parts of uvicorn that this 
 
 import asyncio
 import resource
-from collections import Counter
+from collections import Counter, deque
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..config.delivery import Service
 
@@ -57,6 +57,7 @@ class BoundedConnection(HttpToolsProtocol):
         waiting_since: When it was opened, or its last request was answered, in seconds of the loop.
         answered: Whether a request of it was answered.
         unparsed_bytes: Of a head, of trailers, or between two requests, in several reads.
+        unanswered: The requests that wait for an answer, in order; uvicorn's `cycle` is the last.
     """
 
     def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
@@ -66,6 +67,7 @@ class BoundedConnection(HttpToolsProtocol):
         self.answered = False
         self.refusal: Refusal | None = None
         self.has_progress = False
+        self.unanswered: deque[RequestResponseCycle] = deque()
         self.unparsed_bytes = 0
         self.head_bytes = 0
         self.discarded_bytes = 0
@@ -90,6 +92,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._request_arrived()
         self.resume_writing()
+        self._forget_caller()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -131,7 +134,10 @@ class BoundedConnection(HttpToolsProtocol):
         self.has_progress = True
         if len(self.pipeline) >= MAX_PIPELINED:
             self._raise(HTTPStatus.TOO_MANY_REQUESTS)
+        last = self.cycle
         super().on_headers_complete()
+        if self.cycle is not last:  # else it is a request to upgrade, which is not answered
+            self.unanswered.append(self.cycle)
 
     def on_chunk_header(self) -> None:
         self.has_progress = True
@@ -151,6 +157,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.answered = True
+        if self.unanswered:
+            self.unanswered.popleft()
         self.waiting_since = self.loop.time()
         super().on_response_complete()
 
@@ -208,10 +216,17 @@ class BoundedConnection(HttpToolsProtocol):
                 "connection: close",
             ]
             self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
-        if is_answering:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._forget_caller()
         self.transport.close()
+
+    def _forget_caller(self) -> None:
+        """Have nothing more sent, whichever request is being answered.
+
+        uvicorn does so for the last one only, and logs an error for each of those before it.
+        """
+        for cycle in self.unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def _make_room(self) -> None:
         """Close connections that wait for their caller, of the caller that has most of them.

@@ -19,7 +19,7 @@ from .. import UsageError
 from ..config.delivery import Service
 from ..explanations import Explanation, TooLate, explain
 from ..prediction_log.writer import ANY_ERROR
-from .fair_queue import FairQueue
+from .fair_queue import FairQueue, Lane
 from .loaded_model import LoadedModel
 from .rows import Row
 
@@ -37,7 +37,7 @@ class PendingRow:
     deadline: float  # of `time.monotonic`
     explained: "asyncio.Future[Explained]"
     size: int = 1
-    is_suspect: bool = False
+    lane: Lane = Lane.SMALL
 
 
 class Explaining:

@@ -2,10 +2,20 @@
 
 import threading
 from collections import Counter, deque
+from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
 SMALL_ROWS = 32  # a request of so many rows costs little more than one of a single row
 RESERVED_SHARE = 10  # 1/10 of the queue is for small requests
+
+
+class Lane(Enum):
+    """Where a request waits."""
+
+    SMALL = "small"
+    LARGE = "large"
+    DOUBTFUL = "doubtful"  # only queries can tell whether it keeps the contract
+    ALONE = "alone"  # it seems to break the contract, and its faults are looked for
 
 
 class Queued(Protocol):
@@ -18,24 +28,29 @@ class Queued(Protocol):
     def size(self) -> int: ...
 
     @property
-    def is_suspect(self) -> bool: ...  # of being wrong, and to be judged alone
+    def lane(self) -> Lane: ...
 
 
 T = TypeVar("T", bound=Queued)
+
+
+def lane_of(rows: int) -> Lane:
+    """Return the lane of a new request."""
+    return Lane.SMALL if rows <= SMALL_ROWS else Lane.LARGE
 
 
 class FairQueue(Generic[T]):
     """Requests that wait, handed out in batches.
 
     Callers take turns, so that one with many requests delays the others by one of them at most.
-    Batches of small requests and of large ones take turns, so that a small request waits for one
-    batch of large ones at most, and a large one for one batch of small ones.
+    Every second batch is one of small requests, if there are any, and the other lanes take turns:
+    so a small request waits for one other batch at most.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.small: dict[str, deque[T]] = {}
-        self.large: dict[str, deque[T]] = {}
+        self.lanes: dict[Lane, dict[str, deque[T]]] = {lane: {} for lane in Lane}
+        self.others = deque(lane for lane in Lane if lane is not Lane.SMALL)
         self.count = 0
         self.is_closed = False
         self.was_small = False  # the last batch
@@ -43,9 +58,7 @@ class FairQueue(Generic[T]):
     def put(self, request: T) -> None:
         """Add a request."""
         with self.changed:
-            is_small = request.size <= SMALL_ROWS and not request.is_suspect
-            queue = self.small if is_small else self.large
-            queue.setdefault(request.client, deque()).append(request)
+            self.lanes[request.lane].setdefault(request.client, deque()).append(request)
             self.count += 1
             self.changed.notify()
 
@@ -56,28 +69,45 @@ class FairQueue(Generic[T]):
             self.changed.notify()
 
     def take(self, max_rows: int) -> list[T]:
-        """Wait for requests, and return a batch of them; an empty one: the queue is closed.
+        """Wait for requests, and return a batch of one lane; an empty one: the queue is closed.
 
         Args:
             max_rows: Rows that a batch has at most, unless it is a single request.
         """
         with self.changed:
             self.changed.wait_for(lambda: self.count or self.is_closed)
-            self.was_small = bool(self.small) and not (self.was_small and self.large)
-            queue = self.small if self.was_small else self.large
-            batch: list[T] = []
-            size = 0
-            while queue:
-                client, requests = next(iter(queue.items()))
-                size += requests[0].size
-                if batch and (size > max_rows or requests[0].is_suspect or batch[0].is_suspect):
-                    break
-                batch.append(requests.popleft())
-                del queue[client]
-                if requests:
-                    queue[client] = requests  # behind the other callers
-            self.count -= len(batch)
-            return batch
+            lane = self._next_lane()
+            self.was_small = lane is Lane.SMALL
+            return self._batch(lane, 1 if lane is Lane.ALONE else max_rows)
+
+    def take_small(self, max_rows: int) -> list[T]:
+        """Return a batch of small requests, without waiting for any."""
+        with self.changed:
+            return self._batch(Lane.SMALL, max_rows)
+
+    def _next_lane(self) -> Lane:
+        waiting = [lane for lane in self.others if self.lanes[lane]]
+        if not waiting or (self.lanes[Lane.SMALL] and not self.was_small):
+            return Lane.SMALL
+        self.others.remove(waiting[0])
+        self.others.append(waiting[0])
+        return waiting[0]
+
+    def _batch(self, lane: Lane, max_rows: int) -> list[T]:
+        queue = self.lanes[lane]
+        batch: list[T] = []
+        size = 0
+        while queue:
+            client, requests = next(iter(queue.items()))
+            size += requests[0].size
+            if batch and size > max_rows:
+                break
+            batch.append(requests.popleft())
+            del queue[client]
+            if requests:
+                queue[client] = requests  # behind the other callers
+        self.count -= len(batch)
+        return batch
 
 
 class Admission:

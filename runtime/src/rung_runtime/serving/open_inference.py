@@ -16,8 +16,10 @@ from fastapi.responses import JSONResponse
 from .. import project
 from ..config import Data
 from ..prediction_log.layout import json_text
+from . import pieces
 from .api import Api, ParsedRequest
 from .batcher import Answer
+from .pieces import Pieces
 from .rows import Fault, RequestError, Row, max_values, parse_json
 
 NAME = project.current().package  # of the model
@@ -133,20 +135,21 @@ def model_metadata(api: Api) -> dict[str, Any]:
     }
 
 
-def parse(api: Api, body: bytes, request: Request) -> ParsedRequest:
+def parse(api: Api, body: bytes, request: Request) -> Pieces[ParsedRequest]:
     """Parse a request.
 
     Raises:
         RequestError: See `read_request`.
     """
     json_length = request.headers.get(JSON_LENGTH_HEADER)
-    inference = read_request(body, json_length, api.model.request_contract, api.settings.max_rows)
+    contract = api.model.request_contract
+    inference = yield from read_request(body, json_length, contract, api.settings.max_rows)
     return ParsedRequest(inference.rows, partial(render, inference), inference.id)
 
 
 def read_request(
     body: bytes, json_length: str | None, contract: Data, max_rows: int
-) -> InferenceRequest:
+) -> Pieces[InferenceRequest]:
     """Read a request.
 
     Args:
@@ -160,11 +163,14 @@ def read_request(
     """
     has_length = json_length and re.fullmatch("[0-9]{1,15}", json_length)
     end = int(json_length) if json_length and has_length else len(body)
-    document = parse_json(body[:end], max_values(contract, max_rows))
+    document = yield from parse_json(body[:end], max_values(contract, max_rows))
     try:
         columns = _read_tensors(document["inputs"], body, end, max_rows)
         every_row = zip(*columns.values(), strict=True)
-        rows = [dict(zip(columns, values, strict=True)) for values in every_row]
+        rows = []
+        for values in every_row:
+            rows.append(dict(zip(columns, values, strict=True)))
+            yield
         is_binary = _requested_outputs(document)
         if not rows or is_binary.keys() - set(OUTPUTS):
             raise ValueError(
@@ -231,9 +237,9 @@ def _requested_outputs(document: dict[str, Any]) -> dict[str, bool]:
     }
 
 
-def render(inference: InferenceRequest, request_id: str, answer: Answer) -> Response:
+def render(inference: InferenceRequest, request_id: str, answer: Answer) -> Pieces[Response]:
     """Return the response to a request: each output as JSON, or as bytes after the JSON."""
-    outputs: list[dict[str, Any]] = []
+    outputs = []
     tail = b""
     for tensor in _output_tensors(answer):
         if tensor.name not in inference.is_binary:
@@ -241,17 +247,17 @@ def render(inference: InferenceRequest, request_id: str, answer: Answer) -> Resp
         output = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
         if inference.is_binary[tensor.name]:
             packed = pack(tensor.data)
-            outputs.append(output | {"parameters": {"binary_data_size": len(packed)}})
             tail += packed
+            outputs.append(json.dumps(output | {"parameters": {"binary_data_size": len(packed)}}))
         else:
-            outputs.append(output | {"data": tensor.data})
-    body = {
+            data = yield from pieces.write_list(tensor.data)
+            outputs.append(f'{json.dumps(output)[:-1]}, "data": {data}}}')
+    rest = {
         "model_name": NAME,
         "model_version": answer.loaded.model.version,
-        "outputs": outputs,
         "id": inference.id or request_id,
     }
-    head = json.dumps(body).encode()
+    head = f'{json.dumps(rest)[:-1]}, "outputs": [{", ".join(outputs)}]}}'.encode()
     if not tail:
         return Response(head, media_type="application/json")
     headers = {JSON_LENGTH_HEADER: str(len(head))}

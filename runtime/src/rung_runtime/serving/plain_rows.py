@@ -38,6 +38,9 @@ class NotPlain(Exception):
     """A value that only a query can read."""
 
 
+UNREAD = (NotPlain, TypeError, OverflowError, UnicodeEncodeError)
+
+
 class PlainReader:
     """Reads the rows of requests for a model."""
 
@@ -65,6 +68,25 @@ class PlainReader:
             frame = self._model.read(frame_from_rows(rows, self._contract))
         return frame, failures(frame, self._contract, self._model.rules, max_samples)
 
+    def doubtful(self, rows: list[Row]) -> set[int]:
+        """Return the rows that break the contract of a column, or that only a query can read.
+
+        Columns that only a query can read whatever they hold are not judged.
+        """
+        return {index for index, row in enumerate(rows) if not self._is_plain(row)}
+
+    def _is_plain(self, row: Row) -> bool:
+        for name, column in self._columns.items():
+            if column.read is _unreadable:
+                continue
+            try:
+                value = column.read(row[name])
+            except UNREAD:
+                return False
+            if not column.accepts([value]):
+                return False
+        return True
+
     def _read_plainly(self, rows: list[Row]) -> pl.DataFrame | None:
         """Return typed rows, or None if a column of theirs breaks the contract."""
         typed: dict[str, pl.Series] = {}
@@ -74,7 +96,7 @@ class PlainReader:
             try:
                 values = [column.read(row[name]) for row in rows]
                 typed[name] = pl.Series(name, values, column.dtype)
-            except (NotPlain, TypeError, OverflowError, UnicodeEncodeError):
+            except UNREAD:
                 unread.append(name)
                 continue
             is_good = is_good and column.accepts(values)
@@ -137,6 +159,8 @@ class _PlainColumn:
         # Without spaces or control characters around it, which Polars would take away.
         if not value or not (value[0] + value[-1]).isprintable() or " " in (value[0], value[-1]):
             raise NotPlain
+        if not value.isascii():
+            value.encode()  # half of a surrogate pair has no encoding
         return None if value in self._gaps else value
 
     def _datetime(self, value: Any) -> datetime | None:

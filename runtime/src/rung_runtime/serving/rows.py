@@ -1,6 +1,5 @@
 """The rows of a request: parsed, checked for their shape, and put into a table."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from ..config import Column, Data
 from ..pipeline.ingest import read_column, written_time
 from ..pipeline.validate import FailedRule
 from ..prediction_log.layout import json_text
+from . import pieces
+from .pieces import Pieces
 
 Row = dict[str, Any]
 MAX_FAULTS = 50  # reported of one request
@@ -22,6 +23,7 @@ MAX_NAME = 80  # characters of an unknown column's name
 NO_VALUE = type(None)
 # Strings, and what separates or opens other values: no pass over them takes more than linear time.
 TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
+TOKENS_AT_ONCE = 1_000
 TOKENS_OF_VALUE = 4  # at most: its name, itself as a text, a comma, a bracket
 NOT_A_TIME = "not of type datetime"
 ISO_TIME = re.compile(
@@ -79,31 +81,36 @@ class RequestError(Exception):
         return cls([Fault(None, None, rule, value)], status)
 
 
-def parse_json(body: bytes, max_values: int | None = None) -> Any:
+def parse_json(body: bytes, max_values: int | None = None) -> Pieces[Any]:
     """Parse the body of a request, which may hold anything.
 
     Args:
-        max_values: Values that it may have, more or less. While a document of millions is parsed,
-            nobody else is answered.
+        max_values: Values that it may have, more or less, as each takes much more memory than its
+            text.
 
     Raises:
         RequestError: It is not JSON, is nested too deeply, or has more values than that.
     """
-    if max_values is not None and _has_more_values(body, max_values):
+    if max_values is not None and (yield from _has_more_values(body, max_values)):
         raise RequestError.for_request("too many values, send the rows in parts", 413)
     try:
-        return json.loads(body)
+        return (yield from pieces.parse(body))
     except (ValueError, RecursionError) as error:
         raise RequestError.for_request("not JSON", value=str(error)[:100]) from None
 
 
-def _has_more_values(body: bytes, max_values: int) -> bool:
+def _has_more_values(body: bytes, max_values: int) -> Pieces[bool]:
     """Check whether a body has more values than that, without parsing it."""
-    if len(body) <= LARGE_BYTES or sum(body.count(character) for character in b",[{") <= max_values:
+    if len(body) <= LARGE_BYTES or (yield from pieces.count(body, b",[{")) <= max_values:
         return False
     # Some of these may be in texts.
-    beyond = islice(TOKENS.finditer(body), max_values * TOKENS_OF_VALUE, None)
-    return next(beyond, None) is not None
+    tokens = TOKENS.finditer(body)
+    for _ in range(0, max_values * TOKENS_OF_VALUE, TOKENS_AT_ONCE):
+        *_, last = None, *islice(tokens, TOKENS_AT_ONCE)
+        if last is None:
+            return False
+        yield
+    return next(tokens, None) is not None
 
 
 def max_values(contract: Data, max_rows: int) -> int:
@@ -111,13 +118,13 @@ def max_values(contract: Data, max_rows: int) -> int:
     return (max_rows + 1) * (len(contract.columns) + len(contract.ignored) + 1)
 
 
-def parse_rows(body: bytes, contract: Data, max_rows: int) -> list[Row]:
+def parse_rows(body: bytes, contract: Data, max_rows: int) -> Pieces[list[Row]]:
     """Parse the body of `POST /predict`: a row or a list of them, alone or as `rows` of an object.
 
     Raises:
         RequestError: It is not JSON, or has no rows.
     """
-    document = parse_json(body, max_values(contract, max_rows))
+    document = yield from parse_json(body, max_values(contract, max_rows))
     rows = document
     if isinstance(document, dict):
         rows = document.get("rows")
