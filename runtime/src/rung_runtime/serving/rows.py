@@ -106,8 +106,7 @@ def _has_more_values(body: bytes, max_values: int) -> Pieces[bool]:
     # Some of these may be in texts.
     tokens = TOKENS.finditer(body)
     for _ in range(0, max_values * TOKENS_OF_VALUE, TOKENS_AT_ONCE):
-        *_, last = None, *islice(tokens, TOKENS_AT_ONCE)
-        if last is None:
+        if len(list(islice(tokens, TOKENS_AT_ONCE))) < TOKENS_AT_ONCE:
             return False
         yield
     return next(tokens, None) is not None
