@@ -1,7 +1,8 @@
 """Exported graphs run in the real orchestrators: order, refusals, retries, reasons.
 
 A script stands in for `ml` where only the orchestrator's behaviour is in question: it writes down
-how it was called, and ends as it is told to. One project runs for real.
+how it was called, and ends as it is told to. One project runs for real. Of Kubeflow, whose nodes
+are containers, the compiler is real, and what runs the compiled nodes stands in for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from test_exports import EVERYTHING, STAGES
 
 pytestmark = pytest.mark.slow
 LIVE = [name for name, system in systems().items() if system.proof == "live"]
-QUICK = ("luigi",)  # in make test; the others take up to half a minute each, at night
+QUICK = ("luigi", "kfp")  # in make test; the others take up to half a minute each, at night
 SCRIPT = """\
 #!/bin/sh
 # ml, as a stand-in: each call is a line of calls.txt; ends.txt says how it ends, call by call.
@@ -34,7 +35,14 @@ code=$(sed -n "s/^$*=//p" ends.txt | cut -d' ' -f"$count")
 [ "${code:-0}" = 0 ] || printf 'ml: the reason of %s:\\n  - second line\\n' "$*" >&2
 exit "${code:-0}"
 """
-SETTINGS = "retries: 2\nretry_delay_seconds: 0\ncommand: [sh, ml.sh]\nlast: register\n"
+SETTINGS = """\
+retries: 2
+retry_delay_seconds: 0
+command: [sh, ml.sh]
+last: register
+image: registry.test/project:1
+volume: project
+"""
 ALL = [*(f"run --only {stage}" for stage in STAGES), "register"]
 
 
@@ -53,6 +61,7 @@ def command(name: str, environment: Path, file: Path) -> list[str]:
     return {
         "airflow": [str(programs / "airflow"), "dags", "test", file.stem],
         "dagster": [str(programs / "dagster"), "job", "execute", "-f", str(file), "-j", file.stem],
+        "kfp": [str(programs / "python"), str(ROOT / "tests/engines/kfp_run.py"), str(file)],
         "luigi": [
             *(str(programs / "luigi"), "--module", file.stem, "Training", "--local-scheduler"),
             *("--retcode-task-failed", "1", "--retcode-scheduling-error", "1"),
@@ -110,7 +119,8 @@ class Orchestrator:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly) for name in LIVE
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly)
+        for name in [*LIVE, "kfp"]
     ],
 )
 def orchestrator(
@@ -167,7 +177,7 @@ def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_b
 ) -> None:
     copy = Copy(project(1), tmp_path / "project")
     project(1).copy(copy.path)
-    (copy.path / "config/export.yaml").write_text("last: register\nretry_delay_seconds: 0\n")
+    (copy.path / "config/export.yaml").write_text(SETTINGS.replace("command: [sh, ml.sh]\n", ""))
     exports.export(copy.path, orchestrator.name)
     first = orchestrator.run(copy.path)
     assert first.ok, first.log

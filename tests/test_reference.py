@@ -253,7 +253,7 @@ def test_every_file_that_a_page_names_is_in_this_repository_or_in_a_project(
                     re.search(r"[A-Z]{3,}|\.\.\.|registry_shelf|config/(export|tune)\.yaml", name)
                     or snippet != name
                 ):
-                    continue  # a placeholder, more than a path, or what its owner writes
+                    continue  # a placeholder, more than a path, or a team's own
                 name = re.sub(r"<package>|\{\{ ?package_name ?\}\}", package.name, name).rstrip("/")
                 count += 1
                 if not any((place / name).exists() for place in places):
