@@ -67,6 +67,7 @@ def main() -> int:
             "ci": lambda: bench_pipelines.pipelines(project(2), here),
             "service": lambda: bench_service.speed(*apart()),
             "hostile": lambda: bench_hostile.hostile(*apart()),
+            "bulk": lambda: bench_service.bulk(*apart()),
             "memory": lambda: bench_service.memory(*apart()),
             "environment": lambda: bench_service.environment(*apart()),
             "tables": lambda: bench_tables.tables(here),

@@ -41,6 +41,7 @@ BATCH = 1_000
 EARLY = 50_000
 LATE = 1_000_000
 DEPLOYMENTS = 20
+BULK_ROWS = 5_000_000
 LUA = """
 wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
 wrk.body = assert(io.open(os.getenv("BENCH_BODY"), "rb")):read("*a")
@@ -128,6 +129,39 @@ def memory(project: Project, here: Path) -> Measures:
     return [
         Measure(f"resident memory after {EARLY:,} predictions, MB", round(resident[EARLY])),
         Measure(what, resident[LATE] / resident[EARLY], 1.1),
+    ]
+
+
+def bulk(project: Project, here: Path) -> Measures:
+    """Predict a large file of Parquet, and watch the memory of the process."""
+    say(f"a file of {BULK_ROWS:,} rows")
+    source, to = here / "bulk.parquet", here / "predicted.parquet"
+    rows = pl.DataFrame(rows_of(project.path))
+    repeats = -(-BULK_ROWS // len(rows))
+    pl.concat([rows] * repeats, rechunk=False).head(BULK_ROWS).sample(
+        fraction=1, shuffle=True, seed=0
+    ).write_parquet(source)
+    seconds, peak = [], []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        command = [project.path / ".venv/bin/ml", "predict", source, "--to", to]
+        process = psutil.Popen(list(map(str, command)), cwd=project.path, stdout=subprocess.DEVNULL)
+        most = 0
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                most = max(most, process.memory_info().rss)
+            time.sleep(0.05)
+        if process.returncode:
+            raise SystemExit(f"ml predict ended with {process.returncode}")
+        seconds.append(time.perf_counter() - began)
+        peak.append(most / 1e6)
+        say(f"{seconds[-1]:.0f} s, {peak[-1]:.0f} MB")
+    if pl.scan_parquet(to).select(pl.len()).collect().item() != BULK_ROWS:
+        raise SystemExit("there are other rows in the predictions than in the file")
+    what = f"ml predict of {BULK_ROWS:,} rows of Parquet"
+    return [
+        Measure(f"{what}, rows a second", round(BULK_ROWS / min(seconds)), least=150_000),
+        Measure(f"{what}, peak memory, MB", round(max(peak)), 1_500),
     ]
 
 

@@ -10,13 +10,16 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from .. import STEP_RUNNER, RefusedError, UsageError, problem, progress, project, runner_log
 from ..escaping import visible
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # In the order of the pipeline.
 STEPS = {
@@ -38,7 +41,6 @@ if not HAS_LOOP:
     del STEPS["compare"]
 START = Path.cwd()
 NEWLINE = "\n"
-PREDICTED_AT_ONCE = 50_000  # rows, so that memory stays bounded
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,35 +116,52 @@ def predict(
     rows: Annotated[
         str | None, Option("--json", help="One row as a JSON object, or a list of them.")
     ] = None,
+    to: Annotated[
+        Path | None, Option(help="Write a .parquet or .csv file instead; FILE may be of any size.")
+    ] = None,
+    keep: Annotated[
+        list[str] | None, Option(help="With --to, a column of FILE to write, too; repeatable.")
+    ] = None,
 ) -> None:
     """Predict rows with the packaged model, one JSON object per row."""
-    import polars as pl
-
     from .. import model_package
-    from ..pipeline import ingest, validate
+    from ..pipeline import bulk
 
     if (file is None) == (rows is None):
         raise UsageError("name either a file or, with --json, rows")
+    if to and not file:
+        raise UsageError("--to is for the predictions of a file")
+    if keep and not to:
+        raise UsageError("--keep is for the file that --to names")
     model = model_package.load_package()
+    if file and to:
+        with progress.stages():
+            outcome = bulk.predict_file(model, START / file, START / to, keep or ())
+        typer.echo(outcome)
+        return
     if file:
-        raw_rows = ingest.read(START / file, model.data.separator)
+        predicted = bulk.predict_lines(model, START / file)
     else:
-        try:
-            document = json.loads(rows or "")
-            table = [document] if isinstance(document, dict) else document
-            if table == [] or not all(isinstance(row, dict) and row for row in table):
-                raise ValueError("give an object of columns, or a list of them")
-            raw_rows = pl.DataFrame(table, infer_schema_length=None)
-        except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
-            raise UsageError(f"--json: {str(error).splitlines()[0]}") from None
-    known = model.read(raw_rows)
-    if failures := model.failures(known):
-        lines = ["the rows break the contract:", *validate.describe(failures)]
-        raise RefusedError("\n  ".join(lines))
-    encode = json.JSONEncoder(ensure_ascii=False).encode
-    for start in range(0, known.height, PREDICTED_AT_ONCE):
-        answers = model.answers(model.predict(known[start : start + PREDICTED_AT_ONCE]))
-        typer.echo("\n".join(map(encode, answers)))
+        failures = bulk.Failures(model)
+        known = failures.judge(_parse_rows(rows or ""))
+        failures.refuse()
+        predicted = bulk.lines(model, known)
+    for text in predicted:
+        typer.echo(text)
+
+
+def _parse_rows(text: str) -> "pl.DataFrame":
+    """Return the rows that `--json` gives."""
+    import polars as pl
+
+    try:
+        document = json.loads(text)
+        table = [document] if isinstance(document, dict) else document
+        if table == [] or not all(isinstance(row, dict) and row for row in table):
+            raise ValueError("give an object of columns, or a list of them")
+        return pl.DataFrame(table, infer_schema_length=None)
+    except (ValueError, TypeError, pl.exceptions.PolarsError) as error:
+        raise UsageError(f"--json: {str(error).splitlines()[0]}") from None
 
 
 @data_app.command()
