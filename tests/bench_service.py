@@ -135,13 +135,15 @@ def memory(project: Project, here: Path) -> Measures:
 def bulk(project: Project, here: Path) -> Measures:
     """Predict a large file of Parquet, and watch the memory of the process."""
     say(f"a file of {BULK_ROWS:,} rows")
-    source, to = here / "bulk.parquet", here / "predicted.parquet"
+    source = here / "bulk.parquet"
+    to = here / "predicted.parquet"
     rows = pl.DataFrame(rows_of(project.path))
     repeats = -(-BULK_ROWS // len(rows))
     pl.concat([rows] * repeats, rechunk=False).head(BULK_ROWS).sample(
         fraction=1, shuffle=True, seed=0
     ).write_parquet(source)
-    seconds, peak = [], []
+    seconds = []
+    peak = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         command = [project.path / ".venv/bin/ml", "predict", source, "--to", to]

@@ -83,7 +83,7 @@ def predict_file(model: Model, source: Path, to: Path, keep: Iterable[str] = ())
             if not number:
                 progress.begin("predict")
             known = failures.judge(raw)
-            if not failures.found:
+            if not failures.entries:
                 table = predictions(model, model.predict(known))
                 written.append(Path(folder, f"{number}.arrow"))
                 pl.DataFrame([*kept, *table.get_columns()]).write_ipc(written[-1])
@@ -133,13 +133,13 @@ class Failures:
 
     Attributes:
         rows: How many were judged.
-        found: What is wrong with them.
+        entries: What is wrong with them, by column and rule.
     """
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self.rows = 0
-        self.found: dict[tuple[str | None, str], FailedRule] = {}
+        self.entries: dict[tuple[str | None, str], FailedRule] = {}
 
     def judge(self, raw: pl.DataFrame) -> pl.DataFrame:
         """Return rows as the contract types them, and remember what is wrong with them."""
@@ -147,9 +147,9 @@ class Failures:
         for failure in self._model.failures(known):
             rows = [row + self.rows for row in failure["rows"]]
             key = (failure["column"], failure["rule"])
-            earlier = self.found.get(key)
+            earlier = self.entries.get(key)
             if earlier is None:
-                self.found[key] = {**failure, "rows": rows}
+                self.entries[key] = {**failure, "rows": rows}
             elif rows:  # else it is of the table, such as a missing column
                 earlier["count"] += failure["count"]
                 earlier["samples"] = [*earlier["samples"], *failure["samples"]][:MAX_SAMPLES]
@@ -159,7 +159,7 @@ class Failures:
 
     def refuse(self) -> None:
         """Raise RefusedError if anything is wrong."""
-        if self.found:
+        if self.entries:
             raise RefusedError(
                 "\n  ".join(["the rows break the contract:", *describe(self._all())])
             )
@@ -173,14 +173,14 @@ class Failures:
         names = list(contract.columns)
         judged = rules(contract, names, self._model.rules)
         order = {(rule.column, rule.name): number for number, rule in enumerate(judged)}
-        mistyped = {column for column, rule in self.found if rule.startswith("not of type ")}
+        mistyped = {column for column, rule in self.entries if rule.startswith("not of type ")}
 
         def place(key: tuple[str | None, str]) -> tuple[int, int]:
             column = key[0]
             return order.get(key, -1), names.index(column) if column in names else len(names)
 
         return [
-            self.found[key]
-            for key in sorted(self.found, key=place)
+            self.entries[key]
+            for key in sorted(self.entries, key=place)
             if key not in order or key[0] not in mistyped
         ]
