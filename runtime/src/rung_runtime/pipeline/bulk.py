@@ -89,12 +89,12 @@ def predict_file(model: Model, source: Path, to: Path, keep: Iterable[str] = ())
                 pl.DataFrame([*kept, *table.get_columns()]).write_ipc(written[-1])
             progress.report(f"{failures.rows:,}{f' of {total:,}' if total else ''} rows")
         failures.refuse()
-        table = pl.scan_ipc(written, glob=False)
+        joined = pl.scan_ipc(written, glob=False)
         with atomic_write(to) as new:
             if suffix == ".parquet":
-                table.sink_parquet(new)
+                joined.sink_parquet(new)
             else:
-                table.sink_csv(new)
+                joined.sink_csv(new)
     return f"{to}: predictions for {failures.rows:,} rows"
 
 
