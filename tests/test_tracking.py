@@ -193,3 +193,27 @@ def test_ml_run_records_and_ends_as_it_would_without_a_tracker(
     assert "not recorded" in done.stdout
     assert "recorded as" in copy.ml("track", exits=0).stdout
     assert "already" in copy.ml("run", exits=0).stdout
+
+
+def test_the_last_words_of_a_run_are_its_verdict(ran: Callable[..., Any], tmp_path: Path) -> None:
+    copy = ran(1, "multiclass").again(tmp_path / "copy")
+    version = json.loads((copy.path / "artifacts/model/manifest.json").read_text())["version"]
+    nothing = copy.ml("run", exits=0).stdout.splitlines()[-1]
+    assert nothing == f"nothing is stale: artifacts/model/ has version {version}"
+
+    gate = copy.path / "config/gate.yaml"
+    accepting = gate.read_text()
+    gate.write_text(f"{accepting}\nmax_megabytes: 0.001\n")
+    refused = copy.ml("run", exits=1)
+    assert "tracking: recorded as" in refused.stdout.splitlines()[-1]
+    assert "model size, MB" in refused.stderr.splitlines()[-1]
+
+    gate.write_text(f"{accepting}\nmax_megabytes: 19\n")
+    accepted = copy.ml("run", exits=0).stdout.splitlines()
+    assert accepted[-1].startswith("accepted: artifacts/model/ has version ")
+    assert accepted[-2].startswith("tracking: recorded as ")
+
+    gate.write_text("metrc: log_loss\n")
+    wrong = copy.ml("run", exits=2)
+    assert "tracking" not in wrong.stdout, "there was no run"
+    assert len(wrong.stderr.splitlines()) == 1

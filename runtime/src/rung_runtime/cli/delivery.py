@@ -1,5 +1,6 @@
 """The commands of level 1: tracking, registry, service, deployment, monitoring, retraining."""
 
+import json
 import os
 from contextlib import suppress
 from importlib import import_module
@@ -69,15 +70,35 @@ def run(base: str | None = None) -> None:
         _load("registry").refresh_champion_pointer()  # a new champion makes the comparison stale
         _load("stamp").refresh()  # and another runtime every step
         _measure_again()
+        last_verdict = _gate_digest()
         tracker = adapters.load("tracker", "mlflow")
+        has_ended = False
         try:
             adapters.load("pipeline", "dvc").run(variables, on_stage=tracker.prepare)
             if comparison:
                 controls.judge(comparison)
+            has_ended = True
         finally:
             if comparison:
                 _report(comparison)
-            typer.echo(tracker.record())
+            # What ended before its gate is no run: the last one is another, and is recorded.
+            if has_ended or _gate_digest() != last_verdict:
+                typer.echo(tracker.record())
+    is_new = _gate_digest() != last_verdict
+    typer.echo(f"{'accepted' if is_new else 'nothing is stale'}: {_packaged_model()}")
+
+
+def _gate_digest() -> str:
+    """Return the digest of the last verdict of the gate; "" if there is none."""
+    artifacts = _load("artifacts")
+    gate = artifacts.DOCUMENTS["gate"]
+    return str(artifacts.digest(gate)) if gate.exists() else ""
+
+
+def _packaged_model() -> str:
+    package: Path = _load("artifacts").PACKAGE
+    version = json.loads((package / "manifest.json").read_text("utf-8"))["version"]
+    return f"{package}/ has version {version}"
 
 
 def run_only(step: str) -> None:
