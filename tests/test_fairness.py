@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import libraries
 import numpy as np
 import polars as pl
 import pytest
@@ -97,6 +101,14 @@ def test_the_interval_of_two_groups_is_newcombes(module: Module) -> None:
     assert (part.highest, part.lowest) == ("male", "female")
     assert difference.value == pytest.approx(0.2)
     assert [difference.low, difference.high] == pytest.approx([0.0524, 0.3339], abs=5e-5)
+
+
+def test_the_more_groups_are_compared_the_more_a_difference_must_show(module: Module) -> None:
+    """The studentized range, from a table of it: 2.77, 3.63 and 5.01 by the root of 2."""
+    critical_value = module("pipeline.fairness").critical_value
+    values = [critical_value(groups, 0.95) for groups in (2, 4, 20)]
+    assert values == pytest.approx([2.77 / 2**0.5, 3.63 / 2**0.5, 5.01 / 2**0.5], abs=0.005)
+    assert module("pipeline.fairness").family_confidence(0.95, 5) == pytest.approx(0.99)
 
 
 def test_each_rate_is_what_its_name_says(module: Module) -> None:
@@ -370,3 +382,93 @@ def test_a_request_that_loosens_a_limit_of_fairness_is_marked(module: Module) ->
     assert not looser(change(ratio, "(none)", "0.8"))
     assert looser(change("thresholds.roc_auc", "0.7", "0.6"))
     assert not looser(change("fairness.min_rows", "30", "10"))
+
+
+JUDGES = ("fairlearn>=0.12,<1", "statsmodels>=0.14,<1")
+JUDGE = """
+import json, sys
+import numpy as np
+from fairlearn import metrics
+from statsmodels.stats.proportion import confint_proportions_2indep
+
+rows = json.load(sys.stdin)
+y_true, y_pred, sex = (np.array(rows[name]) for name in ("y_true", "y_pred", "sex"))
+given = {"y_true": y_true, "y_pred": y_pred, "sensitive_features": sex}
+values = {
+    "selection_rate": metrics.demographic_parity_difference(**given),
+    "ratio": metrics.demographic_parity_ratio(**given),
+    "odds": metrics.equalized_odds_difference(**given),
+    "true_positive_rate": metrics.equal_opportunity_difference(**given),
+}
+ends = {}
+for name, counted in {"selection_rate": y_true >= 0, "true_positive_rate": y_true == 1}.items():
+    first, second = ((sex == group) & counted for group in ("male", "female"))
+    ends[name] = confint_proportions_2indep(
+        y_pred[first].sum(), first.sum(), y_pred[second].sum(), second.sum(),
+        compare="diff", method="newcomb", alpha=1 - rows["confidence"],
+    )
+print(json.dumps({"values": values, "ends": ends}, default=float))
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(3))
+def test_fairlearn_and_statsmodels_find_the_same(module: Module, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sex = random.choice(["female", "male"], 600, p=[0.3, 0.7])
+    chance = np.clip(random.random(600) + 0.1 * (sex == "male"), 0, 1)
+    y_true = (random.random(600) < chance).astype(int)
+    limits = {"demographic_parity": 0.1, "equalized_odds": 0.1}
+    rule = {"demographic_parity": 0.8}
+    config = configured(module, max_difference=limits, min_ratio=rule)
+    parts = {p.rate: p for p in compared(module, config, y_true, both(chance), sex=sex)}
+    confidence = module("pipeline.fairness").family_confidence(0.95, len(parts))
+    y_pred = (chance > 0.5).astype(int)
+    rows = {"y_true": y_true.tolist(), "y_pred": y_pred.tolist(), "sex": sex.tolist()}
+    python = libraries.environment(*JUDGES) / "bin/python"
+    done = subprocess.run(
+        [str(python), "-c", JUDGE],
+        input=json.dumps(rows | {"confidence": confidence}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    judged = json.loads(done.stdout)
+    ours = {rate: part.difference.value for rate, part in parts.items()}
+    ours["ratio"] = parts["selection_rate"].ratio.value
+    ours["odds"] = max(ours["true_positive_rate"], ours["false_positive_rate"])
+    for name, value in judged["values"].items():
+        assert ours[name] == pytest.approx(value), name
+    for name, ends in judged["ends"].items():
+        low, high = sorted(map(abs, ends)) if ends[1] < 0 else ends
+        difference = parts[name].difference
+        assert difference.high == pytest.approx(max(abs(low), abs(high))), name
+        assert difference.low == pytest.approx(max(low, 0)), name
+
+
+def test_a_new_file_forgets_neither_sensitive_columns_nor_limits(
+    module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = module("config")
+    onboard = module("contract.onboard")
+    monkeypatch.chdir(tmp_path)
+    plain = config.Gate(metric="roc_auc", thresholds={"roc_auc": 0.5})
+    data = contract(module)
+    assert onboard.sensitive_columns(data) == []
+    assert onboard.with_limits_of_fairness(plain, data) == (plain, {})
+    before = configured(module)
+    config.DATA.parent.mkdir()
+    config.DATA.write_text(onboard.to_yaml(before.data))
+    config.GATE.write_text(onboard.to_yaml(before.gate))
+    without_age = {name: column for name, column in COLUMNS.items() if name != "age"}
+    new = contract(module, columns=without_age, sensitive=[])
+    assert onboard.sensitive_columns(new) == ["sex"]
+    gate, notes = onboard.with_limits_of_fairness(plain, new)
+    assert (gate.fairness, notes) == (before.gate.fairness, {"fairness": "its limits are kept"})
+    without_sex = {name: column for name, column in COLUMNS.items() if name != "sex"}
+    new = contract(module, columns=without_sex, sensitive=[])
+    gate, notes = onboard.with_limits_of_fairness(plain, new)
+    assert gate.fairness is None
+    assert "WARNING: its limits are dropped" in notes["fairness"]
+    assert "'sex' is not a column" in notes["fairness"]

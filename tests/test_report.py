@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from conftest import Copy
 from tables import text
 
@@ -147,6 +148,47 @@ def test_the_report_says_what_the_documents_say(ran: Ran, tmp_path: Path, task: 
     for column in metrics["importance"][:25]:
         assert column["column"] in shown
     assert metrics["model"]["digest"] in shown
+
+
+def test_a_lender_sees_which_group_is_treated_otherwise(
+    fresh: Callable[..., Copy], tmp_path: Path
+) -> None:
+    """Nobody's sex is a feature; income, which differs by it, stands for it."""
+    copy = fresh()
+    draw = random.Random(3)
+    rows = []
+    for _ in range(3_000):
+        sex = draw.choice(["female", "male"])
+        income = draw.gauss(1.2 if sex == "male" else 0, 1)
+        granted = "yes" if income + draw.gauss(0, 1) > 1 else "no"
+        rows.append([sex, income, draw.gauss(0, 1), granted])
+    file = tmp_path / "loans.csv"
+    file.write_text(text(["sex", "income", "noise", "granted"], rows), "utf-8", newline="")
+    copy.ml("data", "use", str(file), "--target", "granted", "--replace", exits=0)
+    data = yaml.safe_load((copy.path / "config/data.yaml").read_text("utf-8"))
+    (copy.path / "config/data.yaml").write_text(yaml.safe_dump(data | {"sensitive": ["sex"]}))
+    gate = yaml.safe_load((copy.path / "config/gate.yaml").read_text("utf-8"))
+    limits = {"demographic_parity": 0.1, "calibration": 0.3}
+    fairness = {"columns": ["sex"], "max_difference": limits, "min_ratio": {"error_rate": 0.01}}
+    (copy.path / "config/gate.yaml").write_text(yaml.safe_dump(gate | {"fairness": fairness}))
+    refused = copy.ml("run", exits=1).stderr
+    assert "difference in selection rate by sex (male over female), lower end: 0." in refused
+    assert "in calibration" not in refused
+    assert "sex" not in copy.read("train")["model_inputs"]
+    page = opened(copy.path / "artifacts/report.html", tmp_path)
+    assert page.console == []
+    shown = " ".join(" ".join(page.words).split())
+    assert "Selection rate by sex: refused male has the highest" in shown
+    assert "this limit is surely broken" in shown
+    assert "Calibration (predicted minus observed) by sex: passed" in shown
+    bands = [part for part in page.all("em") if "left" in part.get("style", "")]
+    assert len(bands) == 4  # of two rates with a largest difference, for each of two groups
+    summary = (copy.path / "artifacts/report.md").read_text("utf-8")
+    assert "| `selection rate by sex` | difference |" in summary
+    # The project's own controls take its limits.
+    controls = ["-m", "pytest", "-q", "tests/test_controls.py", "-k", "unfair or alike"]
+    done = copy.project.run("python", *controls, cwd=copy.path)
+    assert "2 passed" in done.stdout, done.stdout
 
 
 HOSTILE = [

@@ -52,6 +52,8 @@ DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "explain": ARTIFACTS / "explanations.json",
     "image": ARTIFACTS / "image.json",
     "monitor": ARTIFACTS / "monitor.json",
+    "privacy": ARTIFACTS / "privacy.json",
+    "robustness": ARTIFACTS / "robustness.json",
 }
 MADE_BY = {path: step for step, files in STEPS.items() for path in files}
 SCHEMA = Path(__file__).parent / "documents.schema.json"

@@ -51,6 +51,10 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring your own data.")
 app.add_typer(data_app, name="data")
+check_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Attack the model, and see what comes of it."
+)
+app.add_typer(check_app, name="check")
 
 
 def perform(name: str) -> None:
@@ -190,6 +194,26 @@ def use(
 
     options = {"time": time, "group": group, "task": task, "rare_classes": rare_classes}
     use(START / file, target, replace=replace, **options)
+
+
+@check_app.command()
+def robustness(
+    rows: Annotated[int, Option(min=1, help="How many rows of the holdout to attack.")] = 30,
+) -> None:
+    """See by how little a row must change for another answer."""
+    from .. import config
+    from ..pipeline.attacks import check_robustness
+
+    typer.echo(check_robustness(config.load(), rows))
+
+
+@check_app.command()
+def privacy() -> None:
+    """See how well answers tell which rows were trained on."""
+    from .. import config
+    from ..pipeline.attacks import check_privacy
+
+    typer.echo(check_privacy(config.load()))
 
 
 if HAS_LOOP:

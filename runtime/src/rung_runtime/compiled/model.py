@@ -55,7 +55,10 @@ class CompiledModel:
         Raises:
             ValueError: It has other columns or categories than in training.
         """
-        matrix = self.columns.matrix(frame)
+        return self.predict_matrix(self.columns.matrix(frame))
+
+    def predict_matrix(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Predict (n, columns) numbers, as `columns` makes them; returns what `predict` does."""
         if len(matrix) <= BATCH_ROWS:
             return self._run(matrix)
         starts = range(0, len(matrix), BATCH_ROWS)

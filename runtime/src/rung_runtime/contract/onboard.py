@@ -18,7 +18,7 @@ from rich.table import Table
 
 from .. import config, progress
 from ..artifacts import atomic_write, digest
-from ..config import METRICS, Data, Strict, Task
+from ..config import METRICS, Data, Gate, Strict, Task
 from ..exceptions import UsageError
 from ..pipeline.identity import identifying, identities
 from ..pipeline.ingest import read, typed
@@ -90,6 +90,7 @@ def use(
             task=cast(Task | None, task),
             rare_classes=rare_classes,
         )
+        data = data.model_copy(update={"sensitive": sensitive_columns(data)})
         data, text_notes = without_unread_texts(typed(rows, data), data)
         notes |= text_notes
         identity = identity_columns(rows, data)
@@ -101,6 +102,8 @@ def use(
         notes |= example.warn_of_size(file, source)
         model, gate, more_notes = _try_first_model(rows, data)
         notes |= more_notes
+        gate, fairness_notes = with_limits_of_fairness(gate, data)
+        notes |= fairness_notes
     _print_decisions(console, data, rows.height, notes)
     _write(file, source, {config.DATA: data, config.MODEL: model, config.GATE: gate}, replace)
     for message in example.remove(source, data.target):
@@ -175,6 +178,34 @@ def identity_columns(rows: pl.DataFrame, data: Data) -> list[str]:
             if columns and previous.target == data.target and columns <= set(rows.columns):
                 return previous.identity
     return data.features
+
+
+def sensitive_columns(data: Data) -> list[str]:
+    """Return the columns that were `sensitive` so far, and that the new contract has.
+
+    A person decided on them, which a new file does not change.
+    """
+    if not config.DATA.exists():
+        return []
+    with suppress(UsageError):
+        previous = config.read(config.DATA, Data).sensitive
+        return [name for name in previous if name in data.columns and name != data.target]
+    return []
+
+
+def with_limits_of_fairness(gate: Gate, data: Data) -> tuple[Gate, dict[str, str]]:
+    """Return a gate with the limits of fairness that a person has set, and a note on them."""
+    if not config.GATE.exists():
+        return gate, {}
+    with suppress(UsageError):
+        fairness = config.read(config.GATE, Gate).fairness
+        if fairness is None:
+            return gate, {}
+        if problem := fairness.problem(data):
+            note = f"WARNING: its limits are dropped, as they do not fit: {problem}"
+            return gate, {"fairness": note}
+        return gate.model_copy(update={"fairness": fairness}), {"fairness": "its limits are kept"}
+    return gate, {}
 
 
 def to_yaml(content: Strict) -> str:

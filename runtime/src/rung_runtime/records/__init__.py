@@ -19,6 +19,7 @@ To give one more document a type:
    without a type.
 """
 
+from .attacks import MovedColumn, PrivacyDocument, RobustnessDocument
 from .base import (
     Champion,
     Count,
@@ -155,6 +156,7 @@ __all__ = [
     "MetricsDocument",
     "ModelFacts",
     "MonitorDocument",
+    "MovedColumn",
     "NonNegative",
     "NotCompared",
     "Number",
@@ -163,10 +165,12 @@ __all__ = [
     "Outcomes",
     "PackageDocument",
     "Point",
+    "PrivacyDocument",
     "Rarest",
     "Ratio",
     "Recipes",
     "Record",
+    "RobustnessDocument",
     "Rule",
     "Scores",
     "ShadowResult",
@@ -203,4 +207,6 @@ DOCUMENTS: dict[str, type[Document]] = {
     "drift": DriftDocument,
     "image": ImageDocument,
     "monitor": MonitorDocument,
+    "privacy": PrivacyDocument,
+    "robustness": RobustnessDocument,
 }
