@@ -445,15 +445,13 @@ def one_sided(task: Task, fairness: Fairness) -> Floats:
 
 
 def wrong_for_one(task: Task) -> Floats:
-    """What a model says that had the labels of the second group exchanged."""
-    y_pred = twice(honest(task))
+    """What a model says that knows the first group, and has the labels of the second exchanged."""
+    y_true = twice(truth(task))
     is_second = GROUP == "second"
     if task == "regression":
-        y_pred[is_second] = -100 * y_pred[is_second]
-        return y_pred
-    count = len(NAMES[task])
-    exchanged = certain((twice(truth(task)).astype(int) + 1) % count, count)
-    return np.where(is_second[:, None], exchanged, y_pred)
+        return np.where(is_second, -100 * y_true, y_true)
+    classes = len(NAMES[task])
+    return certain((y_true.astype(int) + is_second) % classes, classes)
 
 
 def certain(answers: NDArray[np.int64], classes: int) -> Floats:
