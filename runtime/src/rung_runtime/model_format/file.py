@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,25 +40,32 @@ def to_bytes(fitted: Any) -> bytes:
         content = skops.io.dumps(fitted)
     except Exception as error:  # of many types, RecursionError among them (skops#195)
         raise Unsavable(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
-    names: dict[str, str] = {}
-
-    def renumber(match: re.Match[str]) -> str:
-        stem = PurePosixPath(match[2]).stem
-        number = names.setdefault(stem, str(len(names)))
-        return match[1] + number + match[2].removeprefix(stem)
-
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source:
-        schema = re.sub(
-            r'("__id__": |"file": ")([^",}\s]+)', renumber, source.read(SCHEMA).decode()
-        )
+        schema = source.read(SCHEMA).decode()
+        names: dict[str, str] = {}
+        suffixes = _suffixes(schema)
+        # An object that is mentioned twice, as a member of a vote is, would have its file twice.
+        firsts: dict[bytes, str] = {}
+        for name in suffixes:
+            first = firsts.setdefault(source.read(name), name)
+            schema = schema.replace(f'"{name}"', f'"{first}"')
+
+        def rename(name: str, number: str) -> str:
+            return number + suffixes.get(name, name.removeprefix(PurePosixPath(name).stem))
+
+        def renumber(match: re.Match[str]) -> str:
+            number = names.setdefault(PurePosixPath(match[2]).stem, str(len(names)))
+            return match[1] + rename(match[2], number)
+
+        schema = re.sub(r'("__id__": |"file": ")([^",}\s]+)', renumber, schema)
         schema = _move_classes(schema, _problem(), "problem")
         files = {SCHEMA: schema.encode()}
         for name in source.namelist():
             stem = PurePosixPath(name).stem
             if stem in names:
-                files[names[stem] + name.removeprefix(stem)] = source.read(name)
-            else:
+                files[rename(name, names[stem])] = source.read(name)
+            elif name not in suffixes:
                 files.setdefault(name, source.read(name))
         with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as target:
             for name, part in sorted(files.items()):
@@ -107,7 +114,8 @@ def load(
     try:
         return skops.io.loads(_with_classes_of(path.read_bytes(), problem), trusted=types)
     except UntrustedTypesFoundException as error:
-        if missing := ADAPTER.search(str(error)):
+        missing = ADAPTER.search(str(error))
+        if missing and missing[1] not in available():
             raise UsageError(
                 f"{path} holds a model of {missing[1]}, for which there is no adapter here: "
                 f"run `rung add model_format {missing[1]}`"
@@ -116,7 +124,9 @@ def load(
             f"{path} holds types that problem/model.py does not trust: {error}"
         ) from None
     except ModuleNotFoundError as error:
-        raise UsageError(f"{path} needs {error.name}, which is not installed") from None
+        raise UsageError(
+            f"{path} needs {error.name}, which is not installed: run `uv sync`"
+        ) from None
     except Exception as error:  # of what anybody may have written
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path} is damaged ({reason}): run `ml train` again") from None
@@ -130,19 +140,36 @@ def formats(path: Path) -> list[str]:
     """
     with zipfile.ZipFile(path) as archive:
         schema = json.loads(archive.read(SCHEMA))
-    types = set(_types(schema))
+    types = {node["type"] for node in _nodes(schema)}
     names = [name for name, adapter in available().items() if types & {*adapter.TRUSTED}]
     return names or [DEFAULT]
 
 
-def _types(node: Any) -> list[str]:
-    """Return the names of all types in the tree of an archive."""
+def _suffixes(schema: str) -> dict[str, str]:
+    """Return by which suffix the files of libraries in an archive are known, by their names."""
+    suffixes: dict[str, str] = {}
+    for adapter in available().values():
+        modules = {name.rpartition(".")[0] for name in adapter.TRUSTED}
+        if not any(f'"{module}"' in schema for module in modules):
+            continue
+        for node in _nodes(json.loads(schema)):
+            if node["type"] in adapter.TRUSTED:
+                state = node["content"]["content"]
+                files = [item["file"] for item in state.values() if "file" in item]
+                suffixes |= dict.fromkeys(files, adapter.SUFFIX)
+    return suffixes
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield each object in the tree of an archive, with its `type`, `module.Class`."""
     if isinstance(node, list):
-        return [name for item in node for name in _types(item)]
-    if not isinstance(node, dict):
-        return []
-    own = [f"{node['__module__']}.{node['__class__']}"] if "__module__" in node else []
-    return own + [name for item in node.values() for name in _types(item)]
+        for item in node:
+            yield from _nodes(item)
+    elif isinstance(node, dict):
+        if "__module__" in node:
+            yield node | {"type": f"{node['__module__']}.{node['__class__']}"}
+        for item in node.values():
+            yield from _nodes(item)
 
 
 def _problem() -> str:

@@ -41,6 +41,7 @@ from ..http_client import http_json
 from ..pipeline.gate import decide
 from ..records import GateDocument, MetricsDocument
 from .controls import a_threshold_is_met, metrics_document, model_facts
+from .model_formats import ModelFormatContract as ModelFormatContract
 
 DATA_DIGEST = f"sha256:{'2' * 64}"
 CONTRACT = """

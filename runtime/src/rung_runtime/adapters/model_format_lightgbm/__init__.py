@@ -1,0 +1,68 @@
+"""LightGBM: its trees as text, read and used by LightGBM itself."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...model_format.library import (
+    Floats,
+    LibraryClassifier,
+    LibraryEstimator,
+    LibraryRegressor,
+    is_of,
+)
+
+LIBRARY = "lightgbm"
+CLASSIFIERS = ("LGBMClassifier",)
+REGRESSORS = ("LGBMRegressor",)
+TRUSTED = (f"{__name__}.Classifier", f"{__name__}.Regressor")
+SUFFIX = ".txt"
+# Unless `problem/model.py` says otherwise: no lines on stdout, and the same model each time.
+DEFAULTS = {"verbose": -1, "deterministic": True}
+
+
+class LightGBM(LibraryEstimator):
+    """What classifier and regressor have in common."""
+
+    library = LIBRARY
+
+    def _train(
+        self, X: Floats, y: NDArray[Any], categories: list[int], sample_weight: ArrayLike | None
+    ) -> bytes:
+        fitted = self._unfitted(DEFAULTS, "categorical_feature").fit(
+            X, y, sample_weight=sample_weight, categorical_feature=categories
+        )
+        text: str = fitted.booster_.model_to_string()
+        return text.encode()
+
+    def _read(self, file: bytes) -> Any:
+        from lightgbm import Booster
+
+        return Booster(model_str=file.decode())
+
+    def _outputs(self, model: Any, X: Floats) -> Floats:
+        return np.asarray(model.predict(X))
+
+
+class Classifier(LibraryClassifier, LightGBM):
+    """An `LGBMClassifier`."""
+
+    ESTIMATORS = CLASSIFIERS
+
+
+class Regressor(LibraryRegressor, LightGBM):
+    """An `LGBMRegressor`."""
+
+    ESTIMATORS = REGRESSORS
+
+
+def owns(estimator: Any) -> bool:
+    """Check whether an estimator is LightGBM's classifier or regressor."""
+    return is_of(estimator, LIBRARY, CLASSIFIERS + REGRESSORS)
+
+
+def adapt(estimator: Any) -> LightGBM:
+    """Return what stands for an estimator of LightGBM: see `ModelFormat`."""
+    is_classifier = is_of(estimator, LIBRARY, CLASSIFIERS)
+    return Classifier(estimator) if is_classifier else Regressor(estimator)

@@ -1,0 +1,69 @@
+"""XGBoost: its model as UBJSON, read and used by XGBoost itself."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...model_format.library import (
+    Floats,
+    LibraryClassifier,
+    LibraryEstimator,
+    LibraryRegressor,
+    is_of,
+)
+
+LIBRARY = "xgboost"
+CLASSIFIERS = ("XGBClassifier", "XGBRFClassifier")
+REGRESSORS = ("XGBRegressor", "XGBRFRegressor")
+TRUSTED = (f"{__name__}.Classifier", f"{__name__}.Regressor")
+SUFFIX = ".ubj"
+
+
+class XGBoost(LibraryEstimator):
+    """What classifier and regressor have in common."""
+
+    library = LIBRARY
+
+    def _train(
+        self, X: Floats, y: NDArray[Any], categories: list[int], sample_weight: ArrayLike | None
+    ) -> bytes:
+        unfitted = self._unfitted({})
+        if categories:
+            types = ["c" if position in categories else "q" for position in range(X.shape[1])]
+            unfitted.set_params(enable_categorical=True, feature_types=types)
+        fitted = unfitted.fit(X, y, sample_weight=sample_weight)
+        return bytes(fitted.get_booster().save_raw("ubj"))
+
+    def _read(self, file: bytes) -> Any:
+        from xgboost import Booster
+
+        model = Booster()
+        model.load_model(bytearray(file))
+        return model
+
+    def _outputs(self, model: Any, X: Floats) -> Floats:
+        return np.asarray(model.inplace_predict(X))
+
+
+class Classifier(LibraryClassifier, XGBoost):
+    """An `XGBClassifier` or `XGBRFClassifier`."""
+
+    ESTIMATORS = CLASSIFIERS
+
+
+class Regressor(LibraryRegressor, XGBoost):
+    """An `XGBRegressor` or `XGBRFRegressor`."""
+
+    ESTIMATORS = REGRESSORS
+
+
+def owns(estimator: Any) -> bool:
+    """Check whether an estimator is one of XGBoost's classifiers or regressors."""
+    return is_of(estimator, LIBRARY, CLASSIFIERS + REGRESSORS)
+
+
+def adapt(estimator: Any) -> XGBoost:
+    """Return what stands for an estimator of XGBoost: see `ModelFormat`."""
+    is_classifier = is_of(estimator, LIBRARY, CLASSIFIERS)
+    return Classifier(estimator) if is_classifier else Regressor(estimator)
