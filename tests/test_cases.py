@@ -501,7 +501,7 @@ def test_a_datetime_that_does_not_split_is_named_with_the_reason(use: Use) -> No
     few = use(lines(month=[f"2024-0{n % 3 + 1}-01" for n in range(N)]))
     assert "'month' has 3 different values, too few" in few.notes["(split)"]
     gaps = use(lines(seen=["" if n % 9 == 0 else START + timedelta(days=n) for n in range(N)]))
-    assert "'seen' has gaps" in gaps.notes["(split)"]
+    assert "'seen' has missing values" in gaps.notes["(split)"]
     born = use(lines(birth_date=[START - timedelta(days=9 * n) for n in range(N)]))
     assert "'birth_date' is a date of birth" in born.notes["(split)"]
 
@@ -510,7 +510,7 @@ def test_a_time_with_a_gap_does_not_split_and_that_is_said_loudly(use: Use) -> N
     seen = ["" if n == 9 else START + timedelta(days=n) for n in range(N)]
     for options in ({}, {"time": "seen"}):
         proposal = use(lines(seen=seen), **options)
-        assert "'seen' has gaps in 1 row" in proposal.notes["(split)"]
+        assert "'seen' has missing values in 1 row" in proposal.notes["(split)"]
         assert "WARNING: so old and new rows mix" in proposal.notes["(split)"]
 
 

@@ -286,7 +286,7 @@ def test_a_word_that_is_a_value_elsewhere_is_a_gap_of_one_column(ml: Any) -> Non
     proposal = ml.contract(table(age=mixed))
     assert "red" not in proposal.data.missing_values
     assert proposal.data.columns["age"].missing_values == ["red"]
-    assert "WARNING: 'red' (1 row) is read as a gap" in proposal.notes["age"]
+    assert "WARNING: 'red' (1 row) is read as missing" in proposal.notes["age"]
     assert not proposal.data.columns["c"].nullable
 
 
@@ -355,7 +355,7 @@ def test_what_tells_nothing_is_left_out_with_its_reason(ml: Any) -> None:
     assert "WARNING: read as text" in proposal.notes["remark"]
     assert "identifier" in left["town"] or "cover" in left["town"]
     assert "copy of the target" in left["copy"]
-    assert proposal.notes["mail"].startswith("left out: ")
+    assert proposal.notes["mail"].startswith("ignored: ")
 
 
 def test_one_identifier_by_name_becomes_the_key(ml: Any) -> None:

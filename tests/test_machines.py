@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import os
 import re
 import shutil
 import ssl
@@ -19,6 +20,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from shutil import which
 
 import pytest
 from conftest import ROOT, environment, git, run
@@ -28,11 +30,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from plumbum import ProcessExecutionError, local
 from rung import UsageError, lock, pre_gen, pre_update
-from rung.adopt import repository
+from rung.adopt import adoption, indexes, repository
 from rung.cli import COMMANDS, Rung, check_command
 from rung.console import exit_code
 from rung.git import commit as commit_with_rung
-from rung.git import git_succeeds
+from rung.git import git_succeeds, missing_filters
 from rung.process import run as run_program
 from rung.template import read_answers, resolve_version
 
@@ -329,6 +331,96 @@ def test_an_environment_that_has_another_use_stays_as_it_is(
         assert pre_gen.surrounding_problems(project) == []
     assert setup(project, home, UV_PROJECT_ENVIRONMENT=str(shared)).returncode == 0
     assert "sync --inexact" in (home / "asked").read_text(), "takes nothing away"
+
+
+INDEX_NOTE = """\
+{place} names the index https://packages.invalid/simple, which neither uv nor pipelines read: if a \
+package comes from it, uv add --group adopted PACKAGE --index \
+packages-invalid=https://packages.invalid/simple"""
+
+
+@pytest.mark.parametrize("place", ["PIP_EXTRA_INDEX_URL", "~/.config/pip/pip.conf", "own.conf"])
+def test_an_index_of_a_persons_pip_is_told_without_its_password(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(indexes, "PIP_FILES", indexes.PIP_FILES[1:])  # not those of this machine
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
+    assert adoption.personal_index_notes(tmp_path) == []
+    urls = "https://pypi.org/simple https://me:secret@packages.invalid/simple"
+    if place.startswith("PIP_"):
+        monkeypatch.setenv(place, urls)
+    else:
+        monkeypatch.setenv("PIP_CONFIG_FILE", "own.conf")
+        file = Path(place).expanduser()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"[install]\nextra-index-url =\n  {urls.replace(' ', chr(10) + '  ')}\n")
+    assert adoption.personal_index_notes(tmp_path) == [INDEX_NOTE.format(place=place)]
+    own = '[[tool.uv.index]]\nname = "own"\nurl = "https://packages.invalid/simple/"\n'
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]") + own)
+    assert adoption.personal_index_notes(tmp_path) == []
+
+
+def test_an_index_of_a_persons_uv_is_told_after_adopting(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
+    package = '[[package]]\nname = "x"\nsource = { registry = "https://mirror.invalid/simple" }\n'
+    (tmp_path / "uv.lock").write_text(package)
+    (note, *_) = adoption.personal_index_notes(tmp_path)
+    assert "the index https://mirror.invalid/simple: add [[tool.uv.index]]" in note
+
+
+# A filter whose program is missing.
+
+LFS = '[filter "lfs"]\nprocess = git-lfs filter-process\nrequired = true\n'
+FILTERS = {
+    "not installed": ("*.csv filter=lfs\n", LFS, "git-lfs is not installed"),
+    "not installed or set up": ("*.csv filter=lfs\n", "", "git-lfs is not installed"),
+    "another": (
+        "*.csv filter=crypt\n",
+        '[filter "crypt"]\nclean = not-here -c\nrequired = true\n',
+        "not-here is not installed",
+    ),
+    "not required": ("*.csv filter=tidy\n", '[filter "tidy"]\nclean = not-here -c\n', ""),
+    "not a filter": ("*.csv -filter text\n", LFS, ""),
+    "nothing of it": ("*.parquet filter=lfs\n", LFS, ""),
+    "shell": ("*.csv filter=sh\n", '[filter "sh"]\nclean = "$X/y -z"\nrequired = true\n', ""),
+}
+
+
+@pytest.mark.parametrize(("attributes", "settings", "reason"), FILTERS.values(), ids=FILTERS)
+def test_a_filter_whose_program_is_missing_is_told_before_anything_is_written(
+    tmp_path: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: str,
+    settings: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr("rung.git.is_installed", lambda name: name != "git-lfs" and which(name))
+    project = tmp_path / "theirs"
+    project.mkdir()
+    (project / ".gitattributes").write_text(attributes)
+    (project / "rows.csv").write_text("a,b\n1,2\n")
+    (project / ".copier-answers.yml").write_text("_commit: v1\n_src_path: x\nlevel: 1\n")
+    git(project, "init", "-q")
+    (home / ".gitconfig").write_text(IDENTITY)
+    # As whoever committed it had the program.
+    git(project, "-c", "core.attributesFile=/dev/null", "update-index", "--add", ".gitattributes")
+    blob = git(project, "hash-object", "-w", "--no-filters", "rows.csv")
+    git(project, "update-index", "--add", "--cacheinfo", f"100644,{blob},rows.csv")
+    git(project, "commit", "-q", "-m", "theirs")
+    (home / ".gitconfig").write_text(IDENTITY + settings)
+    with local.env(**environment(home)):
+        assert [reason in text for text in missing_filters(project)] == [True] * bool(reason)
+        if reason:
+            with pytest.raises(UsageError, match=f"rows.csv is kept by Git's filter .*{reason}"):
+                pre_update.check(project)
+            (project / ".copier-answers.yml").unlink()
+            with pytest.raises(UsageError, match=f"(?s)rows.csv is kept by.*{reason}.*Nothing was"):
+                repository.inspect(project)
 
 
 # A company's certificate authority.

@@ -12,7 +12,7 @@ from plumbum import local
 
 from .console import echo
 from .exceptions import UsageError
-from .process import run
+from .process import is_installed, run
 
 # A person's settings must not decide whether a patch applies, which bytes are in it, or which files
 # of a render exist. Copier depends on Git for all of that, so these are set in the environment.
@@ -44,6 +44,7 @@ UNTRUSTED_VARIABLES = {
 }
 # Neither a person's templates of repositories nor what all users of a machine share.
 PINNED_VARIABLES = {"GIT_TEMPLATE_DIR": "", "GIT_ATTR_NOSYSTEM": "1"}
+NO_FILTER = ("unspecified", "unset", "set", "")
 NO_HOOKS = ("-c", f"core.hooksPath={os.devnull}")
 # With these, Git cannot read a repository at all: that is no answer to what it was asked.
 UNREADABLE = ("bad config", "bad numeric config", "bad boolean config", "unable to access")
@@ -143,6 +144,44 @@ def commit(folder: Path, message: str, *args: str | Path) -> None:
 def git_setting(folder: Path, key: str) -> str:
     """Return a boolean setting of Git's as "true" or "false", or nothing if it is not set."""
     return run(["git", "config", "--type=bool", key], folder).text.strip()
+
+
+def missing_filters(folder: Path) -> list[str]:
+    """Return a sentence for each filter of Git's that files need and whose program is missing.
+
+    Without it, Git stops in the middle of a merge, or takes pointers to files for the files.
+    """
+    names = git_bytes(folder, "ls-files", "-z")
+    # Those of a person are set aside: see PINNED_CONFIG.
+    command = ("-c", f"core.attributesFile={os.devnull}", "check-attr", "-z", "--stdin", "filter")
+    attributes = git_bytes(folder, *command, stdin=names)
+    fields = split_nul(attributes.decode("utf-8", "replace"))
+    files: dict[str, str] = {}
+    for name, value in zip(fields[::3], fields[2::3], strict=True):
+        files.setdefault(value, name)
+    return [
+        f"{name} is kept by Git's filter {value}, but {problem}"
+        for value, name in files.items()
+        if value not in NO_FILTER and (problem := _filter_problem(folder, value))
+    ]
+
+
+def _filter_problem(folder: Path, name: str) -> str:
+    """Return why a filter cannot run; "" if it can, or if Git does without it."""
+    command = ""
+    for key in ("process", "smudge", "clean"):
+        # All values: that of the repository itself may be hidden, see `untrusted_git_config`.
+        values = run(["git", "config", "--get-all", f"filter.{name}.{key}"], folder).text
+        command = command or next(filter(None, reversed(values.splitlines())), "")
+    if name == "lfs" and not is_installed("git-lfs"):
+        return "git-lfs is not installed: install it, then git lfs install && git lfs pull"
+    if name == "lfs" and not command:
+        return "git-lfs is not set up: git lfs install && git lfs pull"
+    program = command.split(maxsplit=1)[0] if command else ""
+    is_plain = re.fullmatch(r"[\w.-]+", program) is not None  # rather than a piece of shell
+    if is_plain and git_setting(folder, f"filter.{name}.required") == "true":
+        return "" if is_installed(program) else f"{program} is not installed: install it"
+    return ""
 
 
 def merge_in_progress(folder: Path) -> bool:

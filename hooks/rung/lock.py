@@ -11,6 +11,7 @@ from typing import Any
 
 from .console import bullets
 from .process import failure_reason, run
+from .progress import moving_line
 
 # Settings of uv that become a part of uv.lock, and what they are called there.
 LOCKED_SETTINGS = {
@@ -25,7 +26,8 @@ CERTIFICATE = re.compile(r"UnknownIssuer|invalid peer certificate|CA certificate
 
 def lock(project: Path) -> str | None:
     """Make or refresh a project's uv.lock, and return uv's reason if it cannot."""
-    result = run(["uv", "lock", "--quiet"], project)
+    with moving_line("Versions of all packages (uv lock)"):
+        result = run(["uv", "lock", "--quiet"], project)
     if result.succeeded:
         return None
     reason = failure_reason(result.error_text or result.text) or result.reason

@@ -17,7 +17,7 @@ from typing import Any
 
 from .console import bullets, exit_code, shorten
 from .exceptions import UsageError
-from .git import git, git_succeeds, has_commit, merge_in_progress, split_nul
+from .git import git, git_succeeds, has_commit, merge_in_progress, missing_filters, split_nul
 from .pre_gen import surrounding_problems
 from .template import ANSWERS, Template, history, read_answers
 
@@ -56,7 +56,7 @@ def check(project: Path) -> dict[str, Any]:
         raise UsageError(
             f"{project} is inside another repository: only a repository of its own can be updated"
         )
-    if problems := surrounding_problems(project):
+    if problems := [*surrounding_problems(project), *missing_filters(project)]:
         raise UsageError(
             f"{project} cannot be updated yet:{bullets(problems)}\nNothing was changed"
         )

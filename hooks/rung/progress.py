@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .process import CompletedCommand, run
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DETAIL_WIDTH = 60  # characters of what the program says
 
@@ -22,12 +27,27 @@ def run_with_progress(command: Sequence[str], folder: Path, name: str) -> Comple
         folder: The working directory.
         name: What is being done, in a word or two.
     """
-    from rich.console import Console  # slow to import
+    console = open_console()
+    started = time.monotonic()
+    with moving_line(name) as show:
+        result = run(command, folder, output="merged", report=show)
+    mark = "[green]✓[/]" if result.succeeded else "[red]✗[/]"
+    console.print(f"{mark} {name} [dim]{time.monotonic() - started:.1f} s[/]")
+    if not result.succeeded:
+        console.print(result.text.rstrip(), markup=False)
+    return result
+
+
+@contextmanager
+def moving_line(name: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is being done, and how long it takes; nothing of it stays.
+
+    Yields:
+        What shows a detail behind it.
+    """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(
-        file=sys.stderr, force_terminal=sys.stderr.isatty(), highlight=False, soft_wrap=True
-    )
+    console = open_console()
     line = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -38,16 +58,14 @@ def run_with_progress(command: Sequence[str], folder: Path, name: str) -> Comple
         disable=not console.is_interactive,
     )
     task = line.add_task(name, total=None, detail="")
-    started = time.monotonic()
     with line:
-        result = run(
-            command,
-            folder,
-            output="merged",
-            report=lambda text: line.update(task, detail=text.strip()[:DETAIL_WIDTH]),
-        )
-    mark = "[green]✓[/]" if result.succeeded else "[red]✗[/]"
-    console.print(f"{mark} {name} [dim]{time.monotonic() - started:.1f} s[/]")
-    if not result.succeeded:
-        console.print(result.text.rstrip(), markup=False)
-    return result
+        yield lambda text: line.update(task, detail=text.strip()[:DETAIL_WIDTH])
+
+
+def open_console() -> Console:
+    """Return the console of standard error, a terminal only if it is one."""
+    from rich.console import Console  # slow to import
+
+    return Console(
+        file=sys.stderr, force_terminal=sys.stderr.isatty(), highlight=False, soft_wrap=True
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from .. import lock
 from ..console import bullets, confirm, echo
 from ..exceptions import RefusedError, UsageError
 from ..git import (
@@ -34,6 +35,7 @@ from . import (
     without_git,
 )
 from .data import onboard_data
+from .indexes import PackageIndex, pip_indexes
 from .merge_files import decode_text, encode_text
 from .plan import Adoption
 from .repository import Repository, inspect
@@ -322,6 +324,7 @@ def merge_requirements(
         raise
     adoption.contents[PYPROJECT] = encode_text(resolution.pyproject)
     adoption.contents["uv.lock"] = resolution.lock
+    adoption.sections[report.TO_DO] += personal_index_notes(lock_folder)
     adoption.sections[report.TO_DO] += [
         f"{item.requirement} is a comment in {PYPROJECT}: {item.reason}"
         for item in resolution.choice.unresolved
@@ -333,6 +336,26 @@ def merge_requirements(
     _, dropped = pyproject.merge_pyproject(ours, theirs, python, excluded, resolve.Choice())
     if dropped:
         notes.append(f"not adopted from your {PYPROJECT}: {', '.join(dropped)}")
+    return notes
+
+
+def personal_index_notes(locked: Path) -> list[str]:
+    """Return a sentence for each setting and index of a person's own that pipelines lack.
+
+    Args:
+        locked: The folder with the pyproject.toml and uv.lock of the project.
+    """
+    declared = (locked / "pyproject.toml").read_text("utf-8")
+    notes = []
+    for url, place in pip_indexes().items():
+        if url.rstrip("/") not in declared:
+            name = PackageIndex("extra", url, place).name
+            notes.append(
+                f"{place} names the index {url}, which neither uv nor pipelines read: if a package "
+                f"comes from it, uv add --group adopted PACKAGE --index {name}={url}"
+            )
+    if settings := lock.personal_settings(locked):
+        notes.insert(0, settings)
     return notes
 
 

@@ -10,7 +10,15 @@ from pathlib import Path
 from .. import pre_gen
 from ..console import bullets, shorten
 from ..exceptions import UsageError
-from ..git import git, git_succeeds, has_commit, merge_in_progress, read_blob, split_nul
+from ..git import (
+    git,
+    git_succeeds,
+    has_commit,
+    merge_in_progress,
+    missing_filters,
+    read_blob,
+    split_nul,
+)
 from ..template import ANSWERS
 from . import detect_target
 from .files import is_inside, read_bytes
@@ -95,6 +103,9 @@ def repository_problems(folder: Path) -> Iterator[str]:
         return
     if merge_in_progress(folder):
         yield "it is in the middle of a merge or rebase: finish or abort it"
+    if missing := missing_filters(folder):
+        yield from missing
+        return  # Git could not compare what it keeps with what is there
     # What is in a submodule is left alone, and so are the programs that its settings name.
     status = (
         "status",

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 
 from ..exceptions import RefusedError
 from ..process import run
+from ..progress import moving_line
 from .indexes import PackageIndex
 
 PINS = ("==", "===", "~=")
@@ -114,7 +115,9 @@ class Resolver:
         """Lock the project with these requirements; return uv's message if that fails."""
         text = self.write(Choice([*requirements], [], self.choice.indexes))
         (self.folder / "pyproject.toml").write_text(text, "utf-8")
-        result = run(["uv", "lock", "--quiet", *options], self.folder)
+        with moving_line("Versions of all packages (uv lock)") as show:
+            show(str(requirements[-1]) if requirements else "the project's own")
+            result = run(["uv", "lock", "--quiet", *options], self.folder)
         return None if result.succeeded else result.error_text.strip() or result.reason
 
     def cuda_packages(self) -> set[str]:

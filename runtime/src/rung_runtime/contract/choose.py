@@ -167,7 +167,7 @@ def without_unread_texts(rows: pl.DataFrame, data: Data) -> tuple[Data, dict[str
         raise UsageError(f"{unread[0]!r} is {reason}, and no other column is left to learn from")
     columns = {name: column for name, column in data.columns.items() if name not in unread}
     ignored = data.ignored | dict.fromkeys(unread, reason)
-    notes = dict.fromkeys(unread, f"WARNING: left out: {reason}")
+    notes = dict.fromkeys(unread, f"WARNING: ignored: {reason}")
     return data.model_copy(update={"columns": columns, "ignored": ignored}), notes
 
 

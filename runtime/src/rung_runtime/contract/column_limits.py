@@ -32,7 +32,7 @@ def limit_column(
     known = values.drop_nulls()
     gaps = values.null_count()
     column = column.model_copy(update={"nullable": gaps > 0})
-    note = f"{known.n_unique()} different values, {gaps} gaps"
+    note = f"{known.n_unique()} different values, {gaps} missing"
     if column.type == "text":
         return column, f"{note}; WARNING: read as text: hashed TF-IDF of its words"
     if column.type == "category":
@@ -55,7 +55,7 @@ def _limit_categories(known: pl.Series, column: Column) -> tuple[Column, str]:
     categories = sorted(counts["values"].head(MAX_CATEGORIES))
     note = ""
     if len(counts) > MAX_CATEGORIES:
-        note = f"; the {MAX_CATEGORIES} most frequent are listed, all others are read as gaps"
+        note = f"; the {MAX_CATEGORIES} most frequent are listed, all others are read as missing"
     elif is_open:
         reason = "there are many" if are_many else "some are rare"
         note = f"; new ones are fine, as {reason}"
@@ -134,7 +134,7 @@ def _warn_of_sentinels(known: pl.Series) -> str:
         return ""
     listed = ", ".join(f"{value} ({(numbers == value).sum():,} rows)" for value in far)
     return (
-        f"; WARNING: {listed} looks like a gap: if it means no value, list it under "
+        f"; WARNING: {listed} looks like a missing value: if it is one, list it under "
         "missing_values of the column in config/data.yaml"
     )
 

@@ -95,7 +95,7 @@ def _listed_gaps(name: str, counts: pl.DataFrame, result: Draft) -> set[str]:
     gaps = set(counts["word"].filter(counts["word"].str.to_lowercase().is_in(GAPS)))
     values = {word for word in gaps if word and _is_value(word, counts)}
     for word in sorted(values):
-        result.note(name, f"WARNING: {word!r} is taken as a value, not as a gap")
+        result.note(name, f"WARNING: {word!r} is taken as a value, not as a missing one")
     return gaps - values
 
 
@@ -183,9 +183,9 @@ def _note_gaps(column: ColumnWords, odd: pl.Series, result: Draft) -> None:
     for word in sorted(odd):
         count = column.count(pl.Series([word]))
         if word.lower() in MAYBE_ZERO:
-            message = "is read as a gap; if it means 0, replace it in problem/data.py"
+            message = "is read as missing; if it means 0, replace it in problem/data.py"
         elif word.lower() not in WORDS:
-            message = "is read as a gap"
+            message = "is read as missing"
         else:
             continue
         result.note(column.name, f"WARNING: {word!r} ({format_rows(count)}) {message}")

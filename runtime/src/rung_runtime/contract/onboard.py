@@ -139,7 +139,7 @@ def _print_decisions(console: Console, data: Data, rows: int, notes: Mapping[str
     table = Table("what", "decided", "why", box=None, pad_edge=False)
     for name, note in notes.items():
         decision = data.columns[name].type if name in data.columns else ""
-        table.add_row(name, "left out" if name in data.ignored else decision, note)
+        table.add_row(name, "ignored" if name in data.ignored else decision, note)
     console.print(f"{data.task}: {data.target}, from {rows:,} rows\n", table, sep="\n")
 
 

@@ -55,8 +55,8 @@ def infer(
         rare_classes: `drop` or `other`; refused by default.
 
     Returns:
-        The contract, which the rows satisfy, and a sentence on each column and on `(gaps)`,
-        `(task)` and `(split)`; those that need a person contain WARNING.
+        The contract, which the rows satisfy, and a sentence on each column and on
+        `(missing_values)`, `(task)` and `(split)`; those that need a person contain WARNING.
 
     Raises:
         UsageError: There is nothing to learn from these rows, or an argument does not fit them.
@@ -85,7 +85,7 @@ def infer(
         group = subject.column
     described = _describe_columns(values, len(rows), draft, target, time, group)
     notes = described.notes
-    notes |= {name: f"left out: {reason}" for name, reason in ignored.items()}
+    notes |= {name: f"ignored: {reason}" for name, reason in ignored.items()}
     not_features = {target, group, *described.keys, *ignored}
     features = [name for name in values if name not in not_features]
     if not features:
@@ -113,7 +113,7 @@ def infer(
         )
     counting = [name for name in features if may_count_time(name, known[name].drop_nulls())]
     notes["(split)"] += split_doubts(choice.split, columns, draft, counting)
-    notes["(gaps)"] = _describe_gaps(draft)
+    notes["(missing_values)"] = _describe_gaps(draft)
     notes["(task)"] = f"{labels.task} {quote_all(labels.classes)}".rstrip()
     notes["(task)"] += "; --task names another"
     notes |= dict.fromkeys(described.keys, "the key: different in every row, and not a feature")

@@ -104,7 +104,7 @@ def _why_at_random(dates: dict[str, pl.Series]) -> str:
         if values.has_nulls():
             gaps = values.null_count()
             rows = "1 row" if gaps == 1 else f"{gaps:,} rows"
-            reasons.append(f"{name!r} has gaps in {rows}")
+            reasons.append(f"{name!r} has missing values in {rows}")
             if gaps < MAX_GAP_SHARE * len(values) and not is_birth:
                 warning = (
                     "; WARNING: so old and new rows mix; leave out the rows without a time in "
