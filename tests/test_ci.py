@@ -14,6 +14,7 @@ SYSTEM = {"apt-get", "bash", "cp", "dpkg", "dpkg-query", "env", "find", "git", "
 SYSTEM |= {"python", "python3", "sh", "tar", "umount", "unshare"}
 # What the environment brings, and .ci/with-uv, which brings uv itself.
 ENVIRONMENT = {"act", "ml", "rung", "schemathesis", "uv", "with-uv"}
+LIBRARIES = {"airflow"}  # in an environment of its own, by tests/libraries.py
 CHROMES = {"google-chrome"}  # in the place of chromium, where it is there
 
 
@@ -25,7 +26,7 @@ def installed() -> set[str]:
 
 
 def test_every_program_that_a_test_starts_is_installed() -> None:
-    provided = installed() | SYSTEM | ENVIRONMENT | CHROMES
+    provided = installed() | SYSTEM | ENVIRONMENT | LIBRARIES | CHROMES
     missing = {
         program: files
         for program, files in started(ROOT / "tests").items()

@@ -124,10 +124,11 @@ def test_what_is_exported_is_the_whole_graph_with_its_settings(project: Path, na
     if name not in ("luigi", "kfp"):  # which have no schedules
         assert "15 2 * * 1" in whole
         assert "@hourly" in whole
-    assert all("nightly_scores" in file.path.name for file in files)
+    if name != "jenkins":  # where a person names the job
+        assert all("nightly_scores" in file.path.name for file in files)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "argo"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("argo", "jenkins")])
 def test_exported_python_is_clean_as_a_projects_own_code_is(project: Path, name: str) -> None:
     """Its first lines keep a team's own formatter from changing it; it is clean without them."""
     (project / "config/export.yaml").write_text("image: registry.test/x:1\nvolume: project\n")
@@ -220,7 +221,7 @@ def test_every_system_has_its_proof_and_is_listed(capsys: pytest.CaptureFixture[
     listed = capsys.readouterr().out
     for name, system in systems().items():
         assert f"{system.label} ({system.proof})" in listed
-        assert system.proof in ("live", "validated")
+        assert system.proof in ("live", "validated", "stand-in")
         assert system.kind in ("orchestrator", "cloud", "ci")
         assert all((SYSTEMS / name / template).is_file() for template in system.files)
 

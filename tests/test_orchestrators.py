@@ -177,7 +177,9 @@ def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_b
 ) -> None:
     copy = Copy(project(1), tmp_path / "project")
     project(1).copy(copy.path)
-    (copy.path / "config/export.yaml").write_text(SETTINGS.replace("command: [sh, ml.sh]\n", ""))
+    ml = f"command: [{project(1).path / '.venv/bin/ml'}]"
+    settings = SETTINGS.replace("command: [sh, ml.sh]", ml)
+    (copy.path / "config/export.yaml").write_text(settings)
     exports.export(copy.path, orchestrator.name)
     first = orchestrator.run(copy.path)
     assert first.ok, first.log
@@ -197,6 +199,62 @@ def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_b
     reason = refused.stderr.strip().splitlines()[-1].strip()
     assert reason
     assert reason in poisoned.log
+
+
+@pytest.fixture
+def jenkins(render: Render, tmp_path: Path) -> Callable[..., Run]:
+    """Build what is exported for Jenkins, with the script for every command of the project."""
+    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("uv", "make", "git"):
+        (programs / name).write_text(f'#!/bin/sh\nexec sh ml.sh {name} "$@"\n')
+        (programs / name).chmod(0o755)
+    (project / "ml.sh").write_text(SCRIPT)
+    (project / "config/export.yaml").write_text(SETTINGS + 'schedule: "15 2 * * 1"\n')
+    exports.export(project, "jenkins")
+
+    def jenkins(*build: str, ends: str = "", file: str = "Jenkinsfile") -> Run:
+        (project / "ends.txt").write_text(ends)
+        (project / "calls.txt").unlink(missing_ok=True)
+        shim = str(ROOT / "tests/engines/jenkins.groovy")
+        done = subprocess.run(
+            ["groovy", shim, f"orchestration/jenkins/{file}", *build],
+            cwd=project, env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        calls = (project / "calls.txt").read_text().splitlines()
+        return Run(done.returncode == 0, done.stdout, calls)
+
+    return jenkins
+
+
+@pytest.mark.needs("groovy")
+def test_jenkins_trains_its_branch_checks_all_and_judges_requests_by_their_base(
+    jenkins: Callable[..., Run],
+) -> None:
+    before = ["uv sync --locked", "make check"]
+    run = jenkins("main")
+    assert run.ok, run.log
+    assert run.calls == [*before, *ALL]
+    assert "cron: 15 2 * * 1" in run.log
+    assert jenkins("topic").calls == before
+    request = jenkins("PR-7", "main")
+    assert request.ok, request.log
+    assert request.calls == [*before, "git fetch --quiet origin main", "run --base FETCH_HEAD"]
+    assert jenkins("main", file="Jenkinsfile.monitor").calls == [before[0], "monitor", "retrain"]
+
+
+@pytest.mark.needs("groovy")
+def test_jenkins_ends_with_a_refusal_and_tries_again_what_failed_otherwise(
+    jenkins: Callable[..., Run],
+) -> None:
+    run = jenkins("main", ends="run --only validate=70 0\nrun --only gate=1 0 0\n")
+    assert not run.ok, run.log
+    expected = [*ALL[:2], *ALL[1 : ALL.index("run --only gate") + 1]]
+    assert run.calls == ["uv sync --locked", "make check", *expected]
+    assert "the reason of run --only gate:" in run.log
+    assert "archived: artifacts/*.json" in run.log
 
 
 def test_what_is_exported_for_argo_is_valid_and_has_no_key_that_it_does_not_know(

@@ -29,8 +29,8 @@ class System:
         name: Of its folder here.
         label: What it is called.
         kind: `orchestrator`, `cloud` or `ci`.
-        proof: `live`, the exported files run in it in our tests; or `validated`, its own tool
-            accepts them.
+        proof: `live`, the exported files run in it in our tests; `validated`, its own tool accepts
+            them; or `stand-in`, something that behaves as it does runs them.
         proved_by: What runs or accepts them.
         requires: What has to be installed where it runs.
         files: Where in a project a template's file goes; `{name}` is the graph's name.

@@ -40,6 +40,7 @@ class Settings(Strict):
         retries: How often a node is tried again that neither refused nor was given bad input.
         retry_delay_seconds: The pause before.
         timeout_minutes: Of a node.
+        branch: For CI providers: the branch whose commits are trained and deployed.
         command: What starts `ml` in the project's folder.
         image: For systems that run containers: one with the project and its environment.
         volume: For these: the claim of a volume that the nodes share.
@@ -53,6 +54,7 @@ class Settings(Strict):
     retries: int = Field(default=2, ge=0, le=20)
     retry_delay_seconds: int = Field(default=60, ge=0)
     timeout_minutes: int = Field(default=120, ge=1)
+    branch: str = Field(default="main", pattern=r"^[\w./-]+$")
     command: tuple[str, ...] = Field(default=("uv", "run", "--locked", "ml"), min_length=1)
     image: str = ""
     volume: str = ""
