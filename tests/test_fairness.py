@@ -253,6 +253,10 @@ def test_a_limit_that_nothing_can_be_judged_by_refuses(module: Module) -> None:
     (part,) = compared(module, config, np.zeros(110), y_pred, sex=sex)
     (check,) = checks(module, config, [part]).values()
     assert (check.value, check.verdict) == (None, "refused")
+    notes = module("pipeline.fairness_text").fairness_notes(
+        document(module, config, [part]), config.gate
+    )
+    assert notes[-1] == "note: fairness by sex: there are no two groups with enough rows to compare"
     sentence = module("pipeline.gate_text").sentence(check)
     assert sentence.endswith("not defined on this holdout, and must be ≤ 0.1")
     # And so does one that the metrics of an earlier release have not measured.
@@ -281,6 +285,30 @@ def test_rows_of_one_person_are_the_evidence_of_one(module: Module) -> None:
         assert ours == pytest.approx(getattr(alone.difference, end), abs=0.01)
     (naive,) = compared(module, once, np.zeros(800), repeated, sex=rows["sex"])
     assert naive.difference.low > part.difference.low + 0.05
+
+
+def test_a_group_of_few_that_the_split_keeps_together_is_told_as_that(module: Module) -> None:
+    y_pred, sex = selected(("female", 200, 400), ("male", 200, 400))
+    grouped = contract(module, split={"by": "group", "column": "sex"}, sensitive=[])
+    config = configured(module).model_copy(update={"data": grouped})
+    (part,) = compared(module, config, np.zeros(800), y_pred, sex=sex)
+    notes = module("pipeline.fairness_text").fairness_notes(
+        document(module, config, [part]), config.gate
+    )
+    together = "that the split keeps together"
+    assert f"female (400 rows of 1 {together}), male (400 rows of 1 {together})" in notes[0]
+
+
+def test_a_ratio_of_nothing_to_nothing_is_equal(module: Module) -> None:
+    """A model without an error is as good for one group as for the other."""
+    sex = np.array(["female", "male"] * 100)
+    y_true = np.arange(200) // 2 % 2
+    rule = {"error_rate": 0.8}
+    config = configured(module, max_difference={}, min_ratio=rule)
+    (part,) = compared(module, config, y_true, both(y_true * 0.9 + 0.05), sex=sex)
+    assert (part.ratio.value, part.ratio.high) == (1.0, 1.0)
+    (check,) = checks(module, config, [part]).values()
+    assert check.verdict == "passed"
 
 
 def test_what_only_judges_fairness_is_never_seen_by_the_model_nor_asked_of_callers(

@@ -220,7 +220,10 @@ def compare_rate(
             mean = group_mean(rate.values[index], together, implied, critical, name in SHARES)
             judged.append((group.name, mean))
             interval = Interval(**mean._asdict())
-        described.append(GroupRate(group=group.name, rows=len(index), value=interval))
+        clusters_of_group = None if clusters is None else len(np.unique(clusters[index]))
+        described.append(
+            GroupRate(group=group.name, rows=len(index), clusters=clusters_of_group, value=interval)
+        )
     has_ratio = name in SHARES and name in fairness.limits("binary", "ratio")
     means = [mean for _, mean in judged]
     pair = farthest_pair(judged)
@@ -270,6 +273,8 @@ def group_mean(
     mean = float(values.mean())
     rows = len(values) / design_effect(values, clusters)
     if is_share:
+        if clusters is not None:  # how alike they are is known no better than so many of them tell
+            rows *= (critical / student.isf(norm.sf(critical), len(np.unique(clusters)) - 1)) ** 2
         shrunk = (mean + critical**2 / (2 * rows)) / (1 + critical**2 / rows)
         spread = mean * (1 - mean) / rows + critical**2 / (4 * rows**2)
         width = critical * spread**0.5 / (1 + critical**2 / rows)
@@ -333,7 +338,7 @@ def ratio_interval(means: Sequence[Mean]) -> Interval:
     A ratio r of two is within its interval if 0 is within that of "one − r · other": of each pair
     the ends solve that (MOVER; Donner and Zou, Biometrics 68, 2012).
     """
-    if len(means) < 2 or max(mean.value for mean in means) == 0:
+    if len(means) < 2:
         return Interval(value=None, low=None, high=None)
     pairs = [_ratio(*_ordered(a, b)) for a, b in combinations(means, 2)]
     return Interval(
@@ -357,7 +362,7 @@ def _difference(upper: Mean, lower: Mean) -> Mean:
 
 def _ratio(upper: Mean, lower: Mean) -> Mean:
     """Return lower ÷ upper of two shares, at most 1, with its ends."""
-    if upper.value == 0:
+    if upper.value == 0:  # and so is the other one
         return Mean(1.0, 0.0, 1.0)
     value = lower.value / upper.value
     product = lower.value * upper.value

@@ -66,6 +66,8 @@ def fairness_notes(metrics: MetricsDocument, gate: Gate) -> list[str]:
             notes.append(
                 f"{about} too few rows to judge {few}; a group needs {fairness.min_rows} that count"
             )
+        if any(part.difference.value is None for part in parts):
+            notes.append(f"{about} there are no two groups with enough rows to compare")
         unknown = [text for part in parts for text in _open(part, metrics.task, fairness)]
         if unknown:
             notes.append(
@@ -76,14 +78,23 @@ def fairness_notes(metrics: MetricsDocument, gate: Gate) -> list[str]:
 
 def _too_small(parts: list[GroupComparison]) -> str:
     """Return the groups that some rate is not judged of, in words; "" if there are none."""
-    rows: dict[str, int] = {}
-    for part in parts:
-        for group in part.groups:
-            if group.value.low is None:
-                rows[group.group] = min(group.rows, rows.get(group.group, group.rows))
-    names = [f"{visible(name)} ({count} rows)" for name, count in rows.items()]
+    smallest: dict[str, GroupRate] = {}
+    for group in (group for part in parts for group in part.groups):
+        if group.value.low is None:
+            known = smallest.setdefault(group.group, group)
+            if group.rows < known.rows:
+                smallest[group.group] = group
+    names = [f"{visible(group.group)} ({_size(group)})" for group in smallest.values()]
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
+
+
+def _size(group: GroupRate) -> str:
+    """Return how many rows a group has that count, and what they are evidence of."""
+    rows = f"{group.rows:,} {'row' if group.rows == 1 else 'rows'}"
+    if group.clusters is None:
+        return rows
+    return f"{rows} of {group.clusters:,} that the split keeps together"
 
 
 def _open(part: GroupComparison, task: Task, fairness: Fairness) -> list[str]:

@@ -156,6 +156,9 @@ class GroupRate(Record):
 
     group: str
     rows: Annotated[Count, Field(description="Those that count for this rate.")]
+    clusters: Omittable[Count] = Field(
+        default=None, description="Groups of the split that they are of, where it keeps groups."
+    )
     value: Interval = Field(description="Its ends are null where rows are too few to judge.")
 
 
