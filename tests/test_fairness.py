@@ -285,8 +285,8 @@ def test_rows_of_one_person_are_the_evidence_of_one(module: Module) -> None:
         assert ours == pytest.approx(getattr(alone.difference, end), abs=0.01)
     # Of forty who are all refused, too.
     nobody, _ = selected(("female", 0, 40), ("male", 24, 40))
-    (part,) = compared(module, config, np.zeros(800), np.repeat(nobody, 10, axis=0), **rows)
-    (women, _) = part.groups
+    (extreme,) = compared(module, config, np.zeros(800), np.repeat(nobody, 10, axis=0), **rows)
+    (women, _) = extreme.groups
     assert (women.group, women.clusters) == ("female", 40)
     assert 0.08 < women.value.high < 0.1  # of 400 independent rows it would be 0.01
     (naive,) = compared(module, once, np.zeros(800), repeated, sex=rows["sex"])
