@@ -64,6 +64,27 @@ def test_only_rows_that_the_champion_has_not_seen_are_compared(module: Module) -
     )
 
 
+def test_groups_that_are_further_apart_than_with_the_champion_are_told(module: Module) -> None:
+    challenger, champion, config = rival(module, np.ones(HELD, bool), noise=3.0)
+    column = config.data.features[0]
+    fairness = module("config").Fairness(
+        columns=[column], bands={column: [0.0]}, max_difference={"demographic_parity": 0.1}
+    )
+    gate = config.gate.model_copy(update={"fairness": fairness})
+    whole = config.model_copy(update={"gate": gate})
+    settings = module("config.delivery").Delivery()
+    comparison = module("pipeline.compare").compare(challenger, champion, whole, settings)
+    (change,) = comparison.fairness
+    assert (change.columns, change.rate) == ([column], "selection_rate")
+    # The champion sees this column through noise, so that it decides less by it.
+    assert change.challenger.value > change.own.value
+    text = module("pipeline.formatting").comparison_text(comparison)
+    apart = "Groups are surely further apart than with the champion in"
+    assert f"{apart} selection rate by {column}." in text
+    plain = module("pipeline.compare").compare(challenger, champion, config, settings)
+    assert "fairness" not in plain.model_dump()
+
+
 @pytest.mark.parametrize(
     ("unseen", "kind"),
     [(np.arange(HELD) < 49, "seen"), (np.zeros(HELD, bool), "seen"), (None, "unrecognised")],

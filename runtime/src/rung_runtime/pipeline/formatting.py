@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from ..records import Compared, Comparison, Incomparable, Interval
+from ..records import Compared, Comparison, FairnessChange, Incomparable, Interval
 
 
 def short(value: float | None) -> str:
@@ -67,4 +67,12 @@ def _compared_text(comparison: Compared, quote: Callable[[object], str]) -> str:
         skill = best.recipes.skill if best.recipes else best.skill
         name = quote(best.champion.version)
         text += f" Over {name}, the best champion so far, it is {ends(skill)}."
+    worse = [part for part in comparison.fairness or [] if (part.change.low or 0.0) > 0]
+    if worse:
+        rates = [f"{part.rate.replace('_', ' ')} by {_columns(part, quote)}" for part in worse]
+        text += f" Groups are surely further apart than with the champion in {', '.join(rates)}."
     return text
+
+
+def _columns(part: FairnessChange, quote: Callable[[object], str]) -> str:
+    return " and ".join(map(quote, part.columns))
