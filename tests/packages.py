@@ -124,8 +124,14 @@ class Server:
         # The model is called like the project's package.
         cwd.mkdir(parents=True, exist_ok=True)
         (cwd / "pyproject.toml").write_text('[tool.rung]\npackage = "flight_delays"\n')
-        with listening.dup() if listening else socket.create_server(("127.0.0.1", 0)) as free:
-            options = {"port": free.getsockname()[1], "log": self.log, "log_seconds": 0.5} | options
+        options = {"log": self.log, "log_seconds": 0.5} | options
+        own = None
+        if listening is None and "port" not in options:
+            # It listens before the service starts: a port that is only known to be free may be that
+            # of another test's service by then, which would answer in its place.
+            listening = own = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        if listening:
+            options.setdefault("port", listening.getsockname()[1])
         fds = [listening.fileno()] if listening else []
         self.url = f"http://127.0.0.1:{options['port']}"
         code = (
@@ -142,6 +148,8 @@ class Server:
         self.process = subprocess.Popen(
             command, cwd=cwd, stdout=self.output, stderr=self.output, pass_fds=fds
         )
+        if own:
+            own.close()
         for _ in range(600):
             if self.process.poll() is not None or self.ready():
                 break
@@ -150,7 +158,8 @@ class Server:
     def ready(self) -> bool:
         """Tell whether it says that it is."""
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
+            answer = httpx.get(f"{self.url}/readyz", timeout=1)  # it may listen and not answer yet
+            return answer.status_code == 200
         except httpx.TransportError:
             return False
 

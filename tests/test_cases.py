@@ -94,6 +94,21 @@ def test_a_number_is_read_however_it_is_written(module: Module, word: str, value
     assert float(module("pipeline.ingest").plain_number(word)) == value
 
 
+SPACES = " " * 98
+
+
+@pytest.mark.parametrize(
+    "word", [f"$({SPACES}", f"${SPACES}x", f"1{SPACES}x", "1 " * 2_000_000, "1." * 2_000_000]
+)
+def test_no_value_that_is_sent_takes_long_to_be_no_number(module: Module, word: str) -> None:
+    """ "$", 98 spaces and "x" took four seconds, in which nobody else was answered."""
+    ingest = module("pipeline.ingest")
+    assert ingest.plain_number(word) == word
+    # What gives spaces back is tried at each place where it could: the fifth power of their number.
+    assert not re.search(r"\\s[*+](?![+])", ingest.WRITTEN.pattern)
+    assert len(word) < ingest.MAX_WRITTEN or not ingest.WRITTEN.fullmatch(word[:200])
+
+
 @pytest.mark.parametrize(
     "word", ["(-5)", "--5", "(5", "5)", "-5-", "1,2345", "12,3456", "0,123", "1O5", "<0.1", "84 kg"]
 )

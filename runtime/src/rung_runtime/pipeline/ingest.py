@@ -25,11 +25,13 @@ SIGNS = str.maketrans("\u2212\u2019\u00a0\u2007\u2009\u202f", "-'    ")
 SWAPPED = str.maketrans(",.", ".,")
 CURRENCY = r"(?:[A-Z]{0,2}[$€£¥₹₽₺₩₪฿₫₴]|USD|EUR|GBP|CHF|JPY|CNY|INR|Rs\.?|kr\.?|zł|Kč)"
 # ($1,234.50), -$744, $-744, 744-, 12 %: a sign stands in one of three places, or is parentheses.
+# Whoever can send a value can send many spaces: no quantifier may give any of them back.
 WRITTEN = re.compile(
-    rf"{CURRENCY}?\s*(?P<open>\()?\s*(?P<first>[-+]?)\s*{CURRENCY}?\s*(?P<second>[-+]?)\s*"
+    rf"{CURRENCY}?\s*+(?P<open>\()?\s*+(?P<first>[-+]?)\s*+{CURRENCY}?\s*+(?P<second>[-+]?)\s*+"
     r"(?P<digits>\.?\d[\d.,' ]*?(?:[eE][-+]?\d+)?)"
-    rf"\s*(?:{CURRENCY}|%)?\s*(?P<last>-?)(?P<shut>\))?"
+    rf"\s*+(?:{CURRENCY}|%)?\s*+(?P<last>-?)(?P<shut>\))?"
 )
+MAX_WRITTEN = 100  # characters of a number that is written so
 # Thousands, with one sign throughout, and India's lakh and crore.
 GROUPED = re.compile(
     r"(?:[1-9]\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?: \d{3})+)|[1-9]\d?(?:,\d{2})+,\d{3})(?:\.\d*)?"
@@ -250,7 +252,7 @@ def plain_number(word: str, decimal: str = ".") -> str:
     A minus sign may stand before or after a currency, behind the number, or be a pair of
     parentheses, as accountants write it. Any other text is returned unchanged.
     """
-    parts = WRITTEN.fullmatch(word.translate(SIGNS))
+    parts = WRITTEN.fullmatch(word.translate(SIGNS)) if len(word) <= MAX_WRITTEN else None
     if not parts or bool(parts["open"]) != bool(parts["shut"]):
         return word
     minus = [sign for sign in (parts["first"], parts["second"], parts["last"]) if sign]
