@@ -126,12 +126,15 @@ class Server:
         (cwd / "pyproject.toml").write_text('[tool.rung]\npackage = "flight_delays"\n')
         options = {"log": self.log, "log_seconds": 0.5} | options
         own = None
-        if listening is None and "port" not in options:
+        if listening is None and not options.keys() & {"host", "port"}:
             # It listens before the service starts: a port that is only known to be free may be that
             # of another test's service by then, which would answer in its place.
             listening = own = socket.create_server(("127.0.0.1", 0), backlog=1024)
         if listening:
             options.setdefault("port", listening.getsockname()[1])
+        elif "port" not in options:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                options["port"] = free.getsockname()[1]
         fds = [listening.fileno()] if listening else []
         self.url = f"http://127.0.0.1:{options['port']}"
         code = (

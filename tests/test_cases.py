@@ -106,7 +106,6 @@ def test_no_value_that_is_sent_takes_long_to_be_no_number(module: Module, word: 
     assert ingest.plain_number(word) == word
     # What gives spaces back is tried at each place where it could: the fifth power of their number.
     assert not re.search(r"\\s[*+](?![+])", ingest.WRITTEN.pattern)
-    assert len(word) < ingest.MAX_WRITTEN or not ingest.WRITTEN.fullmatch(word[:200])
 
 
 @pytest.mark.parametrize(
