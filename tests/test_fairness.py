@@ -187,6 +187,13 @@ def test_numbers_are_grouped_in_bands_and_columns_together(module: Module) -> No
     assert [group.group for group in part.groups] == ["17", "18", "64", "65", "99", "(gap)"]
 
 
+def test_more_groups_than_can_be_compared_are_a_sentence(module: Module) -> None:
+    config = configured(module, columns=["age"])
+    ages = np.repeat(np.arange(101), 30)
+    with pytest.raises(module("exceptions").UsageError, match="age make 101 groups of 30 rows"):
+        compared(module, config, np.zeros(3_030), both(np.full(3_030, 0.9)), age=ages)
+
+
 def test_a_limit_is_broken_only_if_it_surely_is_or_kept_only_if_it_surely_is(
     module: Module,
 ) -> None:

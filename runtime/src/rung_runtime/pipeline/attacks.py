@@ -212,7 +212,7 @@ def robustness_text(document: RobustnessDocument) -> str:
             f"HopSkipJump found another answer for none of {document.rows} rows by moving {moved}"
         )
     near, middle, far = (short(distance) for distance in document.distances.values())
-    most = ", ".join(f"{part.column} ({part.rows} rows)" for part in document.moved_most)
+    most = ", ".join(f"{part.column} (in {part.rows})" for part in document.moved_most)
     return "\n  ".join(
         [
             f"HopSkipJump found another answer for {rows} by moving {moved} of each:",
