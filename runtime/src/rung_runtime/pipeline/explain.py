@@ -5,6 +5,7 @@ Part of `ml evaluate`. No package has this document, as it holds values of rows.
 
 import time
 from collections.abc import Collection
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,9 +128,8 @@ def private_columns() -> set[str]:
     """Return the columns whose values are not shown: `service.private`, if there is a service."""
     if not project.current().has_loop:
         return set()
-    from ..config.delivery import DELIVERY, load_delivery
-
-    return set(load_delivery().service.private) if DELIVERY.exists() else set()
+    delivery = import_module("..config.delivery", __package__)  # there from level 1 on
+    return set(delivery.load_delivery().service.private) if delivery.DELIVERY.exists() else set()
 
 
 def public(document: ExplanationsDocument, hidden: Collection[str]) -> ExplanationsDocument:
