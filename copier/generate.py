@@ -20,17 +20,23 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 EXPORTS = ROOT / "hooks/rung/exports"
 ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
-SLOTS = ("registry", "target", "ci", "pipeline", "tracker", "model_format")
+SLOTS = ("registry", "target", "ci", "pipeline", "tracker", "model_format", "explainer")
 # Of each slot, the question that chooses an adapter.
 QUESTIONS = {
     "registry": "registry",
     "target": "deployment",
     "ci": "ci",
     "model_format": "model_format",
+    "explainer": "explainer",
 }
 LISTS = ("ci", "model_format")  # questions of which a project may choose several
-NEW = {"runtime": "'copied'", "model_format": "['skops']"}  # that a release before did not ask
-ALWAYS = ("target_local", "model_format_skops")  # others of its slot come beside it
+# Questions that a release before did not ask.
+NEW = {"runtime": "'copied'", "model_format": "['skops']", "explainer": "'shapley'"}
+ALWAYS = (
+    "target_local",
+    "model_format_skops",
+    "explainer_shapley",
+)  # others of its slot come beside it
 SCHEMA = ROOT / "runtime/src/rung_runtime/documents.schema.json"
 # Definitions in it that are written by hand, as these documents have no type yet.
 UNTYPED: tuple[str, ...] = ()
@@ -80,7 +86,7 @@ def adapters() -> list[Adapter]:
             raise ValueError(f"{path.relative_to(ROOT)}: proof is {adapter.proof!r}")
         found.append(adapter)
     # In a slot the default, which is what copier.yml says, goes first.
-    defaults = {"oci": 0, "local": 0, "github": 0, "skops": 0}
+    defaults = {"oci": 0, "local": 0, "github": 0, "skops": 0, "shapley": 0}
     order = {slot: number for number, slot in enumerate(SLOTS)}
     return sorted(found, key=lambda a: (order[a.slot], defaults.get(a.name, 1), a.name))
 

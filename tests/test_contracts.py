@@ -14,12 +14,15 @@ from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import libraries
+import polars as pl
 import pytest
 from conftest import ROOT
 from hosts.api import Api
 from hosts.jobs import api, quoted, runner
 from packages import package
-from rung_runtime.explanations import Explainer, Subject, open_explainer
+from rung_runtime import UsageError
+from rung_runtime.explanations import Explainer, Subject, explain, open_explainer
 from rung_runtime.testing.adapters import (
     ExplainerContract,
     PlatformContract,
@@ -27,6 +30,7 @@ from rung_runtime.testing.adapters import (
     Release,
     TargetContract,
     TrackerContract,
+    explained_subject,
 )
 from test_kubernetes import IMAGE, Cluster
 from test_kubernetes import cluster as cluster
@@ -81,7 +85,75 @@ class TestShapleyValues(ExplainerContract):
 
     @pytest.fixture
     def open_explainer(self) -> Callable[[Subject], Explainer]:
-        return lambda subject: open_explainer("shapley", subject)
+        return built_in
+
+
+def built_in(subject: Subject) -> Explainer:
+    return open_explainer("shapley", subject)
+
+
+class TestTheExplainerOfTheManual(ExplainerContract):
+    """The one that docs/howto/explain.md shows."""
+
+    @pytest.fixture
+    def open_explainer(self) -> Any:
+        page = (ROOT / "docs/howto/explain.md").read_text("utf-8")
+        (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        return names["open_explainer"]
+
+
+@pytest.fixture(scope="module")
+def explainer_libraries() -> Iterator[None]:
+    """Have `shap` and `lime` behind all that is installed here."""
+    (packages,) = libraries.environment("shap>=0.51", "lime>=0.2.0.1").glob("lib/*/site-packages")
+    sys.path.append(str(packages))
+    yield
+    sys.path.remove(str(packages))
+
+
+@pytest.mark.nightly
+class TestShap(ExplainerContract):
+    """The library `shap`."""
+
+    @pytest.fixture
+    def open_explainer(self, explainer_libraries: None) -> Callable[[Subject], Explainer]:
+        return lambda subject: open_explainer("shap", subject)
+
+    def test_it_agrees_with_the_one_that_is_always_there(
+        self, open_explainer: Callable[[Subject], Explainer]
+    ) -> None:
+        for task in ("binary", "multiclass", "regression"):
+            subject = explained_subject(task)
+            row = subject.background[:1].with_columns(pl.col("city").cast(pl.String))
+            theirs = explain(open_explainer(subject), subject, row)
+            ours = explain(built_in(subject), subject, row)
+            assert theirs.base_value == pytest.approx(ours.base_value)
+            largest = max(map(abs, ours.contributions.values()))
+            for name, value in ours.contributions.items():
+                assert theirs.contributions[name] == pytest.approx(value, abs=0.05 * largest)
+
+
+@pytest.mark.nightly
+class TestLime(ExplainerContract):
+    """The library `lime`, which fits a linear model, and so is near at best."""
+
+    tolerance = 0.1
+
+    @pytest.fixture
+    def open_explainer(self, explainer_libraries: None) -> Callable[[Subject], Explainer]:
+        return lambda subject: open_explainer("lime", subject)
+
+
+@pytest.mark.parametrize("name", ["shap", "lime"])
+def test_a_library_of_an_explainer_that_is_missing_is_told(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in (name, "lime.lime_base"):
+        monkeypatch.setitem(sys.modules, part, None)
+    with pytest.raises(UsageError, match=f"explainer {name} needs {name}.*uv sync"):
+        open_explainer(name, explained_subject("binary"))
 
 
 # --- CI platforms ----------------------------------------------------------------------------

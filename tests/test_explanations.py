@@ -26,6 +26,7 @@ from rung_runtime.config.delivery import Service
 from rung_runtime.explanations import (
     Question,
     Subject,
+    Unanswerable,
     background,
     background_size,
     explain,
@@ -219,7 +220,7 @@ def test_a_prediction_that_is_not_a_number_is_told() -> None:
             return x[:, 0] / (x[:, 1] * 0)
 
     subject = subject_of(Ratio(), rows, "regression")
-    with np.errstate(all="ignore"), pytest.raises(ArithmeticError, match="not a number"):
+    with np.errstate(all="ignore"), pytest.raises(Unanswerable, match="not a number"):
         explain(open_explainer("shapley", subject), subject, rows[:1])
 
 

@@ -44,7 +44,7 @@ COMBINATIONS = [
 ADAPTERS = [
     {"level": 1, "registry": registry, "deployment": deployment}
     for registry, deployment in itertools.product(["oci", "mlflow"], ["local", "kubernetes"])
-] + [{"level": 2, "ci": ["github", "gitlab"]}]
+] + [{"level": 2, "ci": ["github", "gitlab"]}, {"level": 1, "explainer": "lime"}]
 
 
 def test_there_is_nothing_that_needs_trust() -> None:
@@ -72,7 +72,8 @@ def test_every_question_explains_itself_and_has_a_default() -> None:
         "registry",
         "deployment",
     ]
-    assert list(QUESTIONS) == [*questions, "runtime", "model_format"]  # the last two are not asked
+    hidden = ["runtime", "model_format", "explainer"]  # not asked
+    assert list(QUESTIONS) == [*questions, *hidden]
     for question in QUESTIONS.values():
         assert "default" in question
         assert question["help"].rstrip().endswith(("?", "."))
@@ -205,6 +206,20 @@ def test_rendered_python_and_yaml_are_clean_with_every_adapter(
     render: Render, answers: dict[str, object]
 ) -> None:
     clean(render(**answers))
+
+
+@pytest.mark.parametrize("runtime", ["copied", "package"])
+def test_a_project_has_the_explainer_that_was_chosen_and_its_library(
+    render: Render, runtime: str
+) -> None:
+    project = render(level=1, runtime=runtime, explainer="lime")
+    content = tomllib.loads((project / "pyproject.toml").read_text())
+    assert content["tool"]["rung"]["explainer"] == "lime"
+    required = " ".join(content["project"]["dependencies"])
+    assert re.search(r"\blime>=" if runtime == "copied" else r"\[serve,lime\]", required)
+    adapters = project / "src/rung_runtime/adapters"
+    folders = {path.name for path in adapters.glob("explainer_*")}
+    assert folders == ({"explainer_shapley", "explainer_lime"} if runtime == "copied" else set())
 
 
 def clean(project: Path) -> None:

@@ -16,6 +16,7 @@ QUESTIONS = {
     "target": "deployment",
     "ci": "ci",
     "model_format": "model_format",
+    "explainer": "explainer",
 }
 
 
@@ -24,7 +25,7 @@ def add(project: Path, slot: str, name: str) -> None:
 
     Args:
         project: The top of its repository.
-        slot: `registry`, `target`, `ci` or `model_format`.
+        slot: `registry`, `target`, `ci`, `model_format` or `explainer`.
         name: The adapter, as docs/adapters.md lists it.
 
     Raises:

@@ -35,7 +35,7 @@ def load(slot: str, name: str) -> ModuleType:
     """Import an adapter.
 
     Args:
-        slot: `registry`, `target`, `ci`, `tracker`, `pipeline` or `model_format`.
+        slot: `registry`, `target`, `ci`, `tracker`, `pipeline`, `model_format` or `explainer`.
         name: What configuration calls it.
 
     Raises:

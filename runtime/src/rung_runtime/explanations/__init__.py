@@ -1,30 +1,35 @@
 """Explanations: which columns, as a caller sends them, a prediction comes from, and how far.
 
-`background` is what a row is compared with, `explainer` what every explainer promises, `shapley`
-the one that is always there. Others are adapters of the slot `explainer`.
+`background` is what a row is compared with, and `explainer` what every explainer promises. They are
+adapters of the slot `explainer`, of which `shapley` is always there.
 """
 
-from .background import background, background_size
+from .background import PREDICTED_ROWS, background, background_size
 from .explainer import (
-    BUILT_IN,
+    CHUNK_ROWS,
     Attribution,
     Explainer,
     Explanation,
+    Floats,
     Question,
     Subject,
     TooLate,
+    Unanswerable,
     explain,
     open_explainer,
 )
 
 __all__ = [
-    "BUILT_IN",
+    "CHUNK_ROWS",
+    "PREDICTED_ROWS",
     "Attribution",
     "Explainer",
     "Explanation",
+    "Floats",
     "Question",
     "Subject",
     "TooLate",
+    "Unanswerable",
     "background",
     "background_size",
     "explain",

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from .. import UsageError
+from .. import adapters
 from ..config import Data
 from ..pipeline.ingest import inputs
 
-BUILT_IN = "shapley"
 CHUNK_ROWS = 1_024  # predicted at once: between two of them, the time limit is looked at
+MAX_MESSAGE = 200  # characters of an error of `problem/`
 NEVER = float("inf")
 ROUNDING = 1e-9  # of what contributions may leave of a prediction, relative to its size
 
@@ -25,6 +25,10 @@ Codes = NDArray[np.integer]
 
 class TooLate(Exception):
     """The time for an explanation is over."""
+
+
+class Unanswerable(Exception):
+    """The model fails on rows whose values come from several, or predicts what is not a number."""
 
 
 class Attribution(NamedTuple):
@@ -74,11 +78,15 @@ class Subject:
         """Return predictions: (n, outputs).
 
         Raises:
-            ArithmeticError: One is not a finite number.
+            Unanswerable: The model fails, or one is not a finite number.
         """
-        y_pred = np.asarray(self.predict(rows), dtype=float).reshape(len(rows), -1)
+        try:
+            y_pred = np.asarray(self.predict(rows), dtype=float).reshape(len(rows), -1)
+        except (Exception, pl.exceptions.PanicException) as error:  # of problem/
+            message = str(error).partition("\n")[0][:MAX_MESSAGE]
+            raise Unanswerable(f"{type(error).__name__}: {message}") from error
         if not np.isfinite(y_pred).all():
-            raise ArithmeticError("a prediction is not a number")
+            raise Unanswerable("a prediction is not a number")
         return y_pred
 
 
@@ -128,6 +136,7 @@ class Question:
 
         Raises:
             TooLate: The time is over.
+            Unanswerable: See `Subject.outputs`.
         """
         parts = [np.empty(0)]
         for start in range(0, len(codes), CHUNK_ROWS):
@@ -149,6 +158,7 @@ class Explainer(Protocol):
 
         Raises:
             TooLate: The time is over.
+            Unanswerable: See `Subject.outputs`.
         """
 
 
@@ -170,7 +180,7 @@ def explain(
 
     Raises:
         TooLate: The time is over.
-        ArithmeticError: The model predicts something that is not a number.
+        Unanswerable: The model fails on rows that have some of its values.
     """
     classes = subject.data.classes
     question = Question(subject, row, deadline, y_pred)
@@ -190,22 +200,15 @@ def open_explainer(name: str, subject: Subject) -> Explainer:
     """Return an explainer of a model.
 
     Args:
-        name: `shapley`, or an adapter of the slot `explainer`.
+        name: An adapter of the slot `explainer`.
         subject: The model.
 
     Raises:
         UsageError: There is none of that name, or a library that it needs is not installed.
     """
-    if name == BUILT_IN:
-        from .shapley import ShapleyValues
-
-        return ShapleyValues(subject)
+    adapter = adapters.load("explainer", name)
     try:
-        from .. import adapters
-    except ImportError:
-        raise UsageError(
-            f"pyproject.toml: [tool.rung] names the explainer {name!r}, and adapters come with"
-            f" level 1: run `rung up`, or use {BUILT_IN}"
-        ) from None
-    explainer: Explainer = adapters.load("explainer", name).open_explainer(subject)
+        explainer: Explainer = adapter.open_explainer(subject)
+    except ModuleNotFoundError as error:
+        raise adapters.missing_library("explainer", name, error) from None
     return explainer

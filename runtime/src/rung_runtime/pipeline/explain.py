@@ -12,18 +12,19 @@ import numpy as np
 import polars as pl
 
 from .. import UsageError, project
+from ..adapters.explainer_shapley import ShapleyValues
 from ..artifacts import HOLDOUT, MODEL, TRAIN, digest, now, read, write
 from ..config import Config, Data
 from ..explanations import (
     Explanation,
     Subject,
     TooLate,
+    Unanswerable,
     background,
     background_size,
     explain,
     open_explainer,
 )
-from ..explanations.shapley import ShapleyValues
 from ..model_package import predict
 from ..problem import features
 from ..records import (
@@ -107,15 +108,14 @@ def explanations(evaluated: Evaluated, config: Config) -> ExplanationsDocument:
         reason = f"it would take more than {MAX_SECONDS:.0f} s"
     except UsageError as error:
         reason = str(error)
-    except (
-        Exception,
-        pl.exceptions.PanicException,
-    ) as error:  # of problem/, for values that never came together
+    except Unanswerable as error:
+        reason = f"the model cannot answer rows of mixed values: {error}"
+    except Exception as error:  # of an explainer, none of which may fail a training
         message = str(error).partition("\n")[0]
-        reason = f"the model cannot answer rows of mixed values: {type(error).__name__}: {message}"
+        reason = f"the explainer {name} failed: {type(error).__name__}: {message}"
     document = ExplanationsDocument(
         model_digest=digest(MODEL),
-        explainer=name,
+        method=name,
         rows=len(sample) if columns else 0,
         columns=columns,
         examples=examples,

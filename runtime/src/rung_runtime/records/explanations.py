@@ -52,7 +52,7 @@ class ExplanationsDocument(Document):
 
     step: Literal["explain"] = "explain"
     model_digest: Digest
-    explainer: str
+    method: str = Field(description="The explainer.")
     rows: Count = Field(description="Of the holdout that the contributions of columns are of.")
     columns: list[ColumnContributions]
     examples: list[ExplainedRow]

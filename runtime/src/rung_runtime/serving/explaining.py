@@ -17,13 +17,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .. import UsageError
 from ..config.delivery import Service
-from ..explanations import Explanation, TooLate, explain
+from ..explanations import Explanation, TooLate, Unanswerable, explain
 from ..prediction_log.writer import ANY_ERROR
 from .fair_queue import FairQueue, Lane
 from .loaded_model import LoadedModel
 from .rows import Row
 
-MAX_REASON = 200  # characters of what the code of problem/ says
 Explained = Explanation | str  # or the reason why there is none
 
 
@@ -122,10 +121,11 @@ def _explain(pending: PendingRow) -> Explained:
         return "too late"  # nobody waits for it any more
     except UsageError as error:
         return str(error)
-    except ANY_ERROR as error:  # of problem/, for values of rows that never came together
+    except Unanswerable as error:
+        return f"the model cannot answer rows with some of its values: {error}"
+    except ANY_ERROR:  # of the explainer, which must not keep the prediction from its caller
         logging.getLogger("uvicorn.error").exception("a prediction cannot be explained")
-        reason = f"{type(error).__name__}: {str(error)[:MAX_REASON]}"
-        return f"the model cannot answer rows like it: {reason}"
+        return "the explainer failed: see the log of the service"
 
 
 def _deliver(future: "asyncio.Future[Explained]", explained: Explained) -> None:

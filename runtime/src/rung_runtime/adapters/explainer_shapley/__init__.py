@@ -14,8 +14,15 @@ caller sends: a category, a text or a time is one column, whatever is derived fr
 
 import numpy as np
 
-from .background import PREDICTED_ROWS
-from .explainer import CHUNK_ROWS, Attribution, Floats, Question, Subject
+from ...explanations import (
+    CHUNK_ROWS,
+    PREDICTED_ROWS,
+    Attribution,
+    Explainer,
+    Floats,
+    Question,
+    Subject,
+)
 
 SEED = 0
 
@@ -72,3 +79,8 @@ class ShapleyValues:
         backward = np.take_along_axis(steps[:, 1], columns - 1 - ranks, axis=1)
         gains: Floats = (forward + backward) / 2
         return gains
+
+
+def open_explainer(subject: Subject) -> Explainer:
+    """Return an explainer of a model."""
+    return ShapleyValues(subject)
