@@ -22,7 +22,7 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from rung_runtime import UsageError, compiled
 from rung_runtime.artifacts import digest
-from rung_runtime.compiled import convert
+from rung_runtime.compiled import convert, libraries
 from rung_runtime.compiled.export import export
 from rung_runtime.config import Config, Data
 from rung_runtime.model_format import save
@@ -448,3 +448,127 @@ def test_an_estimator_that_is_loaded_late_is_that_of_the_package(
     (package / "model.skops").write_bytes(b"another")
     with pytest.raises(module("exceptions").UsageError, match="has changed since"):
         _ = opened.fitted
+
+
+TREES = {"n_estimators": 30}
+QUIET = {"verbose": -1, "n_jobs": 1}
+LIBRARIES: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("lightgbm", "LGBMClassifier", "binary", TREES | QUIET),
+    ("lightgbm", "LGBMClassifier", "multiclass", TREES | QUIET),
+    ("lightgbm", "LGBMRegressor", "regression", TREES | QUIET | {"boosting_type": "dart"}),
+    ("xgboost", "XGBClassifier", "binary", TREES),
+    ("xgboost", "XGBClassifier", "multiclass", TREES),
+    ("xgboost", "XGBRegressor", "regression", TREES),
+]
+MORE_OF_LIBRARIES: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("lightgbm", "LGBMClassifier", "multiclass", QUIET | {"objective": "multiclassova"}),
+    (
+        "lightgbm",
+        "LGBMClassifier",
+        "binary",
+        QUIET | {"boosting_type": "rf", "bagging_freq": 1, "bagging_fraction": 0.5},
+    ),
+    ("lightgbm", "LGBMRegressor", "counts", QUIET | {"objective": "poisson"}),
+    ("lightgbm", "LGBMRegressor", "counts", QUIET | {"objective": "tweedie"}),
+    ("xgboost", "XGBRFClassifier", "binary", TREES),
+    ("xgboost", "XGBRegressor", "counts", TREES | {"objective": "count:poisson"}),
+    ("xgboost", "XGBRegressor", "regression", TREES | {"objective": "reg:absoluteerror"}),
+    ("catboost", "CatBoostClassifier", "binary", {"one_hot_max_size": 100}),
+    ("catboost", "CatBoostClassifier", "multiclass", {"one_hot_max_size": 100}),
+    (
+        "catboost",
+        "CatBoostRegressor",
+        "counts",
+        {"one_hot_max_size": 100, "loss_function": "Poisson"},
+    ),
+]
+
+
+def library_estimator(
+    library: str, name: str, task: str, params: dict[str, Any], rows: pl.DataFrame
+) -> tuple[Any, Predict]:
+    """Fit an estimator of another library to the matrix of rows; return it, and its predictions."""
+    module = pytest.importorskip(library)
+    columns = compiled.Columns.of_frame(rows)
+    codes = [columns.names.index(name) for name in columns.categories]
+    if library == "xgboost":
+        types = ["c" if place in codes else "q" for place in range(rows.width)]
+        params = params | {"enable_categorical": True, "feature_types": types}
+
+    def table(frame: pl.DataFrame) -> Any:
+        matrix = columns.matrix(frame)
+        if library != "catboost":
+            return matrix
+        positions = [str(place) for place in range(frame.width)]
+        categories = [pl.col(str(place)).fill_nan(-1).cast(pl.Int32) for place in codes]
+        return pl.from_numpy(matrix, schema=positions).with_columns(categories)
+
+    options: dict[str, Any] = {"lightgbm": {"categorical_feature": codes}, "xgboost": {}}.get(
+        library, {"cat_features": codes, "verbose": False}
+    )
+    y_true = target(rows, "regression" if task == "counts" else task)
+    y_true = np.exp(y_true / 2_000) if task == "counts" else y_true
+    fitted = getattr(module, name)(**params).fit(table(rows), y_true, **options)
+
+    def predict(frame: pl.DataFrame) -> NDArray[np.float64]:
+        outputs = 1 if task in ("regression", "counts") else len(fitted.classes_)
+        if not len(frame):
+            return np.zeros((0, outputs))
+        if outputs > 1:
+            return np.asarray(fitted.predict_proba(table(frame)), dtype=float)
+        arguments = {"prediction_type": "Exponent"} if library == "catboost" else {}
+        return np.asarray(fitted.predict(table(frame), **arguments), dtype=float).reshape(-1, 1)
+
+    return fitted, predict
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize(
+    ("library", "name", "task", "params"),
+    [
+        *(pytest.param(*case) for case in LIBRARIES),
+        *(pytest.param(*case, marks=pytest.mark.nightly) for case in MORE_OF_LIBRARIES),
+    ],
+)
+def test_trees_of_other_libraries_are_compiled_and_predict_the_same(
+    library: str, name: str, task: str, params: dict[str, Any]
+) -> None:
+    rows = frame(SEED)
+    fitted, predict = library_estimator(library, name, task, params, rows)
+    classes = 0 if task in ("regression", "counts") else len(fitted.classes_)
+    # With cities that training lacked.
+    others = frame(SEED + 1).with_columns(
+        pl.Series("city", np.resize(CITIES, ROWS), dtype=pl.Enum(CITIES))
+    )
+    graph = compiled.CompiledModel(convert.compile_estimator(fitted, others, classes))
+    single = libraries.is_single_precision(fitted)
+    assert single == (library == "xgboost")
+    parity = compiled.check_parity(graph, predict, others, single_precision=single)
+    assert parity.holds
+    assert single or parity.largest_difference <= 1e-12
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "params", "reason"),
+    [
+        ("lightgbm", "LGBMRegressor", QUIET | {"linear_tree": True}, "linear trees of LightGBM"),
+        ("lightgbm", "LGBMRegressor", QUIET | {"reg_sqrt": True}, "objective 'regression sqrt'"),
+        ("xgboost", "XGBRegressor", {"booster": "dart"}, "dart of XGBoost"),
+        (
+            "xgboost",
+            "XGBRegressor",
+            {"objective": "binary:hinge"},
+            "objective binary:hinge of XGBoost",
+        ),
+    ],
+)
+def test_what_a_library_does_beyond_trees_is_said(
+    library: str, name: str, params: dict[str, Any], reason: str
+) -> None:
+    module = pytest.importorskip(library)
+    rows = frame(SEED).drop("city", "class")
+    y_true = target(frame(SEED), "binary")
+    fitted = getattr(module, name)(n_estimators=3, **params)
+    fitted.fit(compiled.Columns.of_frame(rows).matrix(rows), y_true)
+    with pytest.raises(convert.CannotCompile, match=reason):
+        convert.compile_estimator(fitted, rows, 0)

@@ -50,6 +50,7 @@ from sklearn.utils.validation import check_array
 
 from .columns import Columns
 from .graph import Graph, Trees
+from .libraries import NotReadable, add_library_model, library_of
 from .model import COLUMNS
 
 BOOSTED = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
@@ -92,6 +93,15 @@ class _Rows:
             return np.flatnonzero(values).tolist()
         return [names.index(value) if isinstance(value, str) else int(value) for value in chosen]
 
+    def code_counts(self) -> dict[int, int]:
+        """Return how many categories a column has, by position, of those that have any."""
+        categories = self.columns.categories
+        return {
+            position: len(categories[name])
+            for position, name in enumerate(self.columns.names)
+            if name in categories
+        }
+
     def is_category(self, position: int) -> bool:
         """Check whether a column has categories."""
         return self.columns.names[position] in self.columns.categories
@@ -119,6 +129,8 @@ def compile_estimator(fitted: Any, frame: pl.DataFrame, classes: int) -> bytes:
         )
     except CannotCompile:
         raise
+    except NotReadable as error:
+        raise CannotCompile(str(error)) from None
     except Exception as error:  # of what scikit-learn has changed, or of an estimator of yours
         message = str(error).partition("\n")[0]
         raise CannotCompile(f"{type(error).__name__}: {message}") from error
@@ -135,6 +147,8 @@ def _predictions(fitted: Any, graph: Graph, rows: _Rows) -> str:
     """Add an estimator. Returns probabilities, (n, classes it knows), or values, (n, 1)."""
     if type(fitted) in VOTING:
         return _voting(fitted, graph, rows)
+    if library_of(fitted):
+        return add_library_model(fitted, graph, rows.name, rows.code_counts())
     if type(fitted) in BOOSTED:
         return _boosted(fitted, graph, rows)
     if type(fitted) is Pipeline:
@@ -149,6 +163,10 @@ def _model(fitted: Any, graph: Graph, rows: _Rows, matrix: str | None) -> str:
     """Add an estimator of a matrix: what a pipeline computed, or the rows themselves."""
     if type(fitted) in BOOSTED and matrix is None:
         return _boosted(fitted, graph, rows)
+    if library_of(fitted):
+        if matrix is None:
+            return add_library_model(fitted, graph, rows.name, rows.code_counts())
+        return add_library_model(fitted, graph, matrix)
     convert = _MODELS.get(type(fitted))
     if convert is None:
         raise CannotCompile(f"{type(fitted).__name__} has no compiled form")

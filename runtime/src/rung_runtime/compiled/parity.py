@@ -11,6 +11,9 @@ from ..config import Column, Data
 from .model import CompiledModel
 
 MAX_DIFFERENCE = 1e-9  # of a probability, or of a value relative to its size
+# From an estimator that rounds each of its sums to seven digits, as XGBoost does: relative to the
+# largest value.
+MAX_SINGLE_PRECISION_DIFFERENCE = 1e-6
 FAR = 1e3  # times the largest number of a column
 
 Floats = NDArray[np.float64]
@@ -21,15 +24,20 @@ class Parity(NamedTuple):
 
     largest_difference: float
     rows: int
+    limit: float = MAX_DIFFERENCE
 
     @property
     def holds(self) -> bool:
         """Return whether the difference is small enough; it is not if it is not a number."""
-        return self.largest_difference <= MAX_DIFFERENCE
+        return self.largest_difference <= self.limit
 
 
 def check_parity(
-    compiled: CompiledModel, predict: Callable[[pl.DataFrame], Floats], frame: pl.DataFrame
+    compiled: CompiledModel,
+    predict: Callable[[pl.DataFrame], Floats],
+    frame: pl.DataFrame,
+    *,
+    single_precision: bool = False,
 ) -> Parity:
     """Compare predictions for rows: together, for the first and the last one alone, and for none.
 
@@ -37,21 +45,27 @@ def check_parity(
         compiled: The compiled model.
         predict: What the estimator predicts, in the same form.
         frame: (n, …) what `features` returned.
+        single_precision: Whether the estimator adds up numbers in single precision.
     """
     expected = predict(frame)
-    differences = [_difference(compiled.predict(frame), expected)]
+    size = np.maximum(1.0, np.abs(expected))
+    if single_precision:
+        size = np.full_like(size, size.max(initial=1.0))
+    differences = [_difference(compiled.predict(frame), expected, size)]
     for row in (0, len(frame) - 1):
         alone = compiled.predict(frame[row : row + 1])
-        differences.append(_difference(alone, expected[row : row + 1]))
-    differences.append(_difference(compiled.predict(frame.clear()), expected[:0]))
-    return Parity(float(np.max(differences)), len(frame))
+        here = slice(row, row + 1)
+        differences.append(_difference(alone, expected[here], size[here]))
+    differences.append(_difference(compiled.predict(frame.clear()), expected[:0], size[:0]))
+    limit = MAX_SINGLE_PRECISION_DIFFERENCE if single_precision else MAX_DIFFERENCE
+    return Parity(float(np.max(differences)), len(frame), limit)
 
 
-def _difference(y_pred: Floats, expected: Floats) -> float:
+def _difference(y_pred: Floats, expected: Floats, size: Floats) -> float:
+    """Return the largest difference, relative to a size of each prediction."""
     if y_pred.shape != expected.shape:
         return np.inf
-    relative = np.abs(y_pred - expected) / np.maximum(1.0, np.abs(expected))
-    return float(relative.max(initial=0.0))
+    return float((np.abs(y_pred - expected) / size).max(initial=0.0))
 
 
 def edge_rows(rows: pl.DataFrame, data: Data) -> pl.DataFrame:

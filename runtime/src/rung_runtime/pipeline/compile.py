@@ -27,6 +27,7 @@ def compile_package(folder: Path, holdout: pl.DataFrame, config: Config) -> Comp
         How it compares, or why there is none.
     """
     from ..compiled.convert import CannotCompile, compile_estimator
+    from ..compiled.libraries import is_single_precision
 
     data = config.data
     fitted = load_estimator(folder / MODEL.name, trusted())
@@ -38,7 +39,10 @@ def compile_package(folder: Path, holdout: pl.DataFrame, config: Config) -> Comp
     except CannotCompile as error:
         return Compiled(is_compiled=False, reason=str(error))
     parity = compiled.check_parity(
-        graph, lambda some: estimate(fitted, some, data).reshape(len(some), -1), frame
+        graph,
+        lambda some: estimate(fitted, some, data).reshape(len(some), -1),
+        frame,
+        single_precision=is_single_precision(fitted),
     )
     if not parity.holds:
         return Compiled(
