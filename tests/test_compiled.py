@@ -536,9 +536,10 @@ def test_trees_of_other_libraries_are_compiled_and_predict_the_same(
     rows = frame(SEED)
     fitted, predict = library_estimator(library, name, task, params, rows)
     classes = 0 if task in ("regression", "counts") else len(fitted.classes_)
-    # With cities that training lacked.
+    # With cities that training lacked, and gaps where it had none.
     others = frame(SEED + 1).with_columns(
-        pl.Series("city", np.resize(CITIES, ROWS), dtype=pl.Enum(CITIES))
+        pl.Series("city", np.resize(CITIES, ROWS), dtype=pl.Enum(CITIES)),
+        pl.when(pl.int_range(pl.len()) % 50 > 0).then("distance").alias("distance"),
     )
     graph = compiled.CompiledModel(convert.compile_estimator(fitted, others, classes))
     single = libraries.is_single_precision(fitted)
