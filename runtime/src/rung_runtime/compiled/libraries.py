@@ -239,7 +239,7 @@ class _CatBoostReader:
 
 def _width(info: dict[str, Any]) -> int:
     features = [*info.get("float_features", []), *info.get("categorical_features", [])]
-    return 1 + max(item["flat_feature_index"] for item in features)
+    return 1 + max(int(item["flat_feature_index"]) for item in features)
 
 
 def _probe(place: int, codes: Mapping[int, int], width: int) -> pl.DataFrame:
