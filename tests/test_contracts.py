@@ -63,12 +63,24 @@ class TestMlflow(TrackerContract):
 
     @pytest.fixture
     def recorded(self, tracker: Any) -> Callable[[], list[RecordedRun]]:
+        def curves(client: Any, run: Any) -> dict[str, list[float]]:
+            points = {
+                name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics
+            }
+            return {
+                name: [point.value for point in sorted(history, key=lambda point: point.step)]
+                for name, history in points.items()
+            }
+
         def recorded() -> list[RecordedRun]:
             client = tracker.client()
             experiment = client.get_experiment_by_name("late_flights")
             runs = client.search_runs([experiment.experiment_id]) if experiment else []
             runs = sorted(runs, key=lambda run: run.info.start_time)
-            return [RecordedRun(run.data.tags["verdict"], run.data.metrics) for run in runs]
+            return [
+                RecordedRun(run.data.tags["verdict"], run.data.metrics, curves(client, run))
+                for run in runs
+            ]
 
         return recorded
 

@@ -161,6 +161,8 @@ def _predictions(fitted: Any, graph: Graph, rows: _Rows) -> str:
 
 def _model(fitted: Any, graph: Graph, rows: _Rows, matrix: str | None) -> str:
     """Add an estimator of a matrix: what a pipeline computed, or the rows themselves."""
+    if hasattr(fitted, "add_to_graph"):  # of an adapter
+        return str(fitted.add_to_graph(graph, rows.name if matrix is None else matrix))
     if type(fitted) in BOOSTED and matrix is None:
         return _boosted(fitted, graph, rows)
     if library_of(fitted):

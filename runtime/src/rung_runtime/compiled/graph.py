@@ -1,6 +1,6 @@
 """Graphs of ONNX, built node by node; all numbers are in double precision."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,20 @@ class Graph:
         for part in parts[1:]:
             result = self.add("Add", result, part)
         return result
+
+    def include(self, model: onnx.ModelProto, inputs: Mapping[str, str]) -> str:
+        """Add all nodes of another graph, whose names are its own. Returns its one output.
+
+        Args:
+            model: The other graph.
+            inputs: For each of its inputs, what goes in.
+        """
+        for name, value in inputs.items():
+            self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._nodes += model.graph.node
+        self._constants += model.graph.initializer
+        (output,) = model.graph.output
+        return str(output.name)
 
     def to_bytes(self, output: str, columns: int, outputs: int, metadata: dict[str, str]) -> bytes:
         """Return the model as a file has it: the same bytes for the same graph.

@@ -34,6 +34,7 @@ def step(config: Config) -> str:
             seed=config.model.seed,
             params=config.model.params,
             model_inputs=features(inputs(rows.head(1), config.data)).columns,
+            learning_curves=learning_curves(fitted),
         )
     return f"{config.model.estimator} on {rows.height:,} rows"
 
@@ -48,6 +49,8 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
     try:
         unfitted = estimator(model.estimator, data.task, x, model.seed, model.params)
         return unfitted.fit(x, labels(rows, data))
+    except UsageError:  # of an adapter, which says what to do
+        raise
     except (TypeError, ValueError) as error:
         message = str(error).strip().partition("\n")[0]
         raise UsageError(f"{MODEL}: nothing can be trained: {message}") from error
@@ -58,6 +61,18 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
             f"problem/model.py: estimator '{model.estimator}' cannot be fitted: "
             f"{type(error).__name__}: {message} ({_module(last.filename)}, line {last.lineno})"
         ) from error
+
+
+def learning_curves(fitted: Any) -> dict[str, list[float]] | None:
+    """Return how an estimator learned: by metric, its value after each epoch.
+
+    Any estimator may have them as `curves_`, be it the last step of a pipeline; None: it has none.
+    """
+    last = fitted.steps[-1][1] if hasattr(fitted, "steps") else fitted
+    curves = getattr(last, "curves_", None)
+    if not curves:
+        return None
+    return {str(name): [float(value) for value in values] for name, values in curves.items()}
 
 
 def _module(filename: str) -> str:

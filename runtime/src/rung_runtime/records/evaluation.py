@@ -28,6 +28,9 @@ class TrainingDocument(Document):
     seed: int
     params: dict[str, Any]
     model_inputs: list[str]
+    learning_curves: Omittable[dict[str, list[float]]] = Field(
+        default=None, description="By metric, its value after each epoch of training."
+    )
 
 
 class Rarest(Record):

@@ -33,14 +33,15 @@ from numpy.typing import NDArray
 from .. import RefusedError, UsageError
 from ..adapters import Tracker
 from ..artifacts import DOCUMENTS, PREDICTIONS, digest, now, read, write
+from ..artifacts import MODEL as MODEL_FILE
 from ..ci_platform import MARK, Platform
 from ..config import DATA, GATE, MODEL, Data, Gate
 from ..delivery.target import Target
 from ..explanations import Explainer, Explanation, Subject, TooLate, explain
 from ..http_client import http_json
 from ..pipeline.gate import decide
-from ..records import GateDocument, MetricsDocument
-from .controls import a_threshold_is_met, metrics_document, model_facts
+from ..records import GateDocument, MetricsDocument, TrainingDocument
+from .controls import a_threshold_is_met, metrics_document
 from .model_formats import ModelFormatContract as ModelFormatContract
 
 DATA_DIGEST = f"sha256:{'2' * 64}"
@@ -69,6 +70,7 @@ class RecordedRun(NamedTuple):
 
     verdict: str
     metrics: dict[str, float]
+    curves: dict[str, list[float]] | None = None  # by metric, its values after each epoch
 
 
 class Job(Protocol):
@@ -90,13 +92,16 @@ class Job(Protocol):
         """Be a process that is not a job of the platform."""
 
 
-def leave_run(folder: Path, *, auc: float, threshold: float) -> None:
+def leave_run(
+    folder: Path, *, auc: float, threshold: float, curves: dict[str, list[float]] | None = None
+) -> None:
     """Leave the configuration and the documents of a run whose gate has judged.
 
     Args:
         folder: The current folder, of a project.
         auc: The ROC AUC of the model.
         threshold: What the gate asks for.
+        curves: How the model learned, if it says so.
     """
     settings = f"metric: roc_auc\nthresholds: {{roc_auc: {threshold}}}\n"
     for path, text in ((DATA, CONTRACT), (MODEL, "{}"), (GATE, settings)):
@@ -104,6 +109,11 @@ def leave_run(folder: Path, *, auc: float, threshold: float) -> None:
         (folder / path).write_text(text, "utf-8")
     PREDICTIONS.parent.mkdir(exist_ok=True)
     PREDICTIONS.write_bytes(b"")
+    MODEL_FILE.write_bytes(b"")
+    training = TrainingDocument(
+        rows=1, estimator="own", seed=0, params={}, model_inputs=["x"], learning_curves=curves
+    )
+    write(training, started=now(), data_digest=DATA_DIGEST, inputs={})
     scores = a_threshold_is_met()
     interval = scores.metrics["roc_auc"].model_copy(update={"value": auc})
     scores = scores.model_copy(update={"metrics": {"roc_auc": interval}})
@@ -113,7 +123,7 @@ def leave_run(folder: Path, *, auc: float, threshold: float) -> None:
     gate = GateDocument(
         comparison=None,
         checks=checks,
-        model_digest=model_facts().digest,
+        model_digest=digest(MODEL_FILE),
         verdict="passed" if auc >= threshold else "refused",
     )
     path = DOCUMENTS["evaluate"]
@@ -163,6 +173,17 @@ class TrackerContract:
         for _ in range(2):
             assert tracker.record()
         assert len(recorded()) == 1
+
+    def test_learning_curves_are_recorded_value_by_value(
+        self, tracker: Tracker, recorded: Callable[[], list[RecordedRun]]
+    ) -> None:
+        losses = {"train_loss": [0.75, 0.5, 0.25], "validation_loss": [0.7, 0.6, 0.65]}
+        leave_run(Path(), auc=0.75, threshold=0.7, curves=losses)
+        tracker.record()
+        (run,) = recorded()
+        if run.curves is None:
+            pytest.skip("the fixture recorded gives no curves")
+        assert {name: run.curves[name] for name in losses} == losses
 
     def test_without_a_run_nothing_is_recorded(
         self, tracker: Tracker, recorded: Callable[[], list[RecordedRun]]

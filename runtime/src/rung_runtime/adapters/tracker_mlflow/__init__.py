@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from ... import config, project
-from ...artifacts import ARTIFACTS, DOCUMENTS, STEPS, atomic_write, digest, read_fields
+from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, atomic_write, digest, read_fields
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,6 +121,7 @@ def _record() -> str:
     ended = gate["ended"][:19].replace(":", "")
     run: str = mlflow.create_run(experiment_id, tags=tags, run_name=ended).info.run_id
     _log(mlflow, run, params, _metrics(metrics))
+    _log_curves(mlflow, run, gate["model_digest"])
     for document, *_ in STEPS.values():
         if document.exists():
             mlflow.log_artifact(run, str(document), "documents")
@@ -141,6 +142,23 @@ def _log(
         mlflow.log_batch(run, params=every_param[first : first + MAX_PARAMS_PER_REQUEST])
     for first in range(0, len(every_metric), MAX_METRICS_PER_REQUEST):
         mlflow.log_batch(run, metrics=every_metric[first : first + MAX_METRICS_PER_REQUEST])
+
+
+def _log_curves(mlflow: "MlflowClient", run: str, model_digest: str) -> None:
+    """Log each value of the learning curves at its epoch, if the model has any."""
+    from mlflow.entities import Metric
+
+    document = DOCUMENTS["train"]
+    if not document.exists():
+        return
+    training = read_fields("train")
+    if training["outputs"].get(str(MODEL)) != model_digest:
+        return  # of a later training
+    now = round(time.time() * 1000)
+    for name, values in training.get("learning_curves", {}).items():
+        points = [Metric(name, value, now, epoch) for epoch, value in enumerate(values, 1)]
+        for first in range(0, len(points), MAX_METRICS_PER_REQUEST):
+            mlflow.log_batch(run, metrics=points[first : first + MAX_METRICS_PER_REQUEST])
 
 
 def _params(settings: config.Config) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Networks of torch, in an environment that has it: their promises, and the way of a project."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import libraries
+import pytest
+from conftest import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
+PROMISES = ROOT / "tests/networks"
+# Of the versions that are here.
+SHARED = (
+    *("jinja2", "numpy", "onnx", "onnxruntime", "polars", "pydantic"),
+    *("pytest", "pyyaml", "rich", "scikit-learn", "skops"),
+)
+
+
+def torch_requirement() -> str:
+    """Return the requirement of torch: a file for the CPU alone, where a folder has one.
+
+    PyPI's comes with CUDA: some gigabytes.
+    """
+    folder = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS") or ""
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    files = sorted(Path(folder).glob(f"torch-*+cpu-{tag}-*.whl")) if folder else []
+    return str(files[-1]) if files else "torch>=2.11"
+
+
+def test_what_a_network_promises_holds_on_this_machine() -> None:
+    shared = [f"{name}=={version(name)}" for name in SHARED]
+    folder = libraries.environment(torch_requirement(), "onnxscript", "safetensors", *shared)
+    command = [str(folder / "bin/python"), "-m", "pytest", "promises.py", "-q", "--noconftest"]
+    command += ["-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider"]
+    env = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, cwd=PROMISES, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
