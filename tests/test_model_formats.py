@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import signal
 import subprocess
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
-from conftest import ROOT
+import tables
+import verdicts
+from conftest import ROOT, Copy, digest
 from libraries import environment
 from lightgbm import LGBMClassifier, LGBMRegressor
 from rung_runtime.testing.model_formats import Make, ModelFormatContract, rows_to_train_on
@@ -23,6 +31,7 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from test_delivery import DELIVERY, Loop
 from xgboost import XGBClassifier, XGBRegressor
 
 Module = Callable[[str], ModuleType]
@@ -203,3 +212,163 @@ def test_classes_that_training_lacks_have_no_probability(module: Module) -> None
         assert fitted.classes_.tolist() == [0, 2]
         assert fitted.predict_proba(frame).shape == (frame.height, 2)
         assert fitted.predict_proba(frame.clear()).shape == (0, 2)
+
+
+MODEL = """from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+from {library} import {classifier}
+from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from .linear import numeric
+
+TRUSTED = ["numpy.dtype", "sklearn.utils._bunch.Bunch"]
+
+
+def estimator(
+    name: str, task: str, inputs: pl.DataFrame, seed: int, params: Mapping[str, Any]
+) -> BaseEstimator:
+    return {classifier}(random_state=seed, **params)
+
+
+def linear(task: str, inputs: pl.DataFrame) -> BaseEstimator:
+    return make_pipeline(numeric(inputs), LogisticRegression(max_iter=300))
+"""
+
+
+@pytest.fixture
+def boosted(
+    library: str, ran: Callable[..., Copy], render: Callable[..., Path], tmp_path: Path
+) -> Iterator[Loop]:
+    """Give a project whose `problem/model.py` returns an estimator of a library.
+
+    The library is that of this environment, as installing a second one would take half a minute.
+    """
+    loop = Loop(ran(1, "binary").again(tmp_path / "project"))
+    name = f"model_format_{library}"
+    adapter = Path("src/rung_runtime/adapters", name)
+    source = render(level=1, model_format=["skops", library])
+    shutil.copytree(source / adapter, loop.path / adapter)
+    packages = Path(import_module(library).__file__ or "").parents[1]
+    for folder in (packages / library, *packages.glob(f"{library}*.libs")):
+        shutil.copytree(folder, loop.path / "src" / folder.name)
+    problem = loop.path / "src/flight_delays/problem"
+    (problem / "model.py").rename(problem / "linear.py")
+    classifier = {"lightgbm": "LGBMClassifier", "xgboost": "XGBClassifier"}[library]
+    (problem / "model.py").write_text(MODEL.format(library=library, classifier=classifier))
+    (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
+    configure(loop, n_estimators=30)
+    yield loop
+    loop.ml("stop", exits=None)
+
+
+def configure(loop: Loop, **params: int) -> None:
+    """Write `config/model.yaml`."""
+    (loop.path / "config/model.yaml").write_text(json.dumps({"params": params}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "library", ["lightgbm", pytest.param("xgboost", marks=pytest.mark.nightly)]
+)
+def test_a_project_of_another_library_is_trained_gated_served_compared_and_watched(
+    boosted: Loop, library: str
+) -> None:
+    boosted.ml("run")
+    manifest = json.loads((boosted.path / "artifacts/model/manifest.json").read_text())
+    assert manifest["formats"] == [library]
+    assert manifest["model_digest"] == digest(boosted.path / "artifacts/model.skops")
+    boosted.ml("register")
+    boosted.ml("deploy")
+    first = boosted.serves
+    assert first == manifest["version"]
+    rows = pl.read_csv(tables.FLIGHTS, n_rows=60).drop("delayed").to_dicts()
+    served = boosted.answers("/predict", {"rows": rows})["predictions"]
+    lines = boosted.ml("predict", "--json", json.dumps(rows)).splitlines()
+    printed = [json.loads(line)["probabilities"] for line in lines]
+    for row, probabilities in zip(served, printed, strict=True):
+        assert row["probabilities"] == pytest.approx(probabilities)
+    # The champion, in a process of its own, is trained anew on the folds of the challenger.
+    configure(boosted, n_estimators=60)
+    output = boosted.ml("run", exits=None)
+    comparison = boosted.copy.read("compare")["comparison"]
+    assert comparison["kind"] == "compared", output
+    assert comparison["champion"]["version"] == first
+    boosted.ml("monitor", exits=None)
+    assert json.loads((boosted.path / "artifacts/monitor.json").read_text())["step"] == "monitor"
+    # What the library refuses is said as that of problem/model.py or its settings.
+    configure(boosted, n_estimators=-5)
+    refused = boosted.ml("train", exits=2)
+    assert "nothing can be trained: " in refused or "cannot be fitted: " in refused
+
+
+def test_a_library_that_is_missing_is_a_sentence_with_what_to_run(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flight_delays.problem.model", None)
+    problem = module("problem")
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name="lightgbm.basic")
+
+    monkeypatch.setattr(problem, "import_module", missing)
+    with pytest.raises(module("exceptions").UsageError) as caught:
+        problem.trusted()
+    assert str(caught.value) == (
+        "problem/model.py imports lightgbm.basic, which is not installed: "
+        "run `rung add model_format lightgbm`"
+    )
+
+
+def test_a_library_that_fails_to_predict_is_told_with_module_and_line(module: Module) -> None:
+    package = module("model_package")
+    frame, y = rows_to_train_on("regression")
+    fitted = module("model_format").adapt(LGBMRegressor(n_estimators=2)).fit(frame.drop("x"), y)
+    fitted.columns_ = None  # as if the check of columns were not there
+    data = verdicts.contract("regression", module)
+    with pytest.raises(module("exceptions").UsageError) as caught:
+        package.estimate(fitted, frame.select("x"), data)
+    message = str(caught.value)
+    assert message.startswith("problem/model.py: its estimator cannot predict: LightGBMError: ")
+    assert "(lightgbm/" in message
+    assert "\n" not in message
+
+
+ABORT = """
+import os, sys
+from rung_runtime import crashes
+with crashes.explained("train"):
+    if sys.argv[1] == "abort":
+        sys.path.insert(0, sys.argv[2])
+        import crashing
+        crashing.fit()
+    elif sys.argv[1] == "raise":
+        raise KeyError("told elsewhere")
+"""
+
+
+@pytest.mark.parametrize("end", ["abort", "raise", "well"])
+def test_a_process_that_a_library_aborts_is_told_as_that(end: str, tmp_path: Path) -> None:
+    library = tmp_path / "site-packages/crashing"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("import os\n\n\ndef fit():\n    os.abort()\n")
+    run = subprocess.run(
+        [sys.executable, "-c", ABORT, end, library.parent],
+        env=os.environ | {"PYTHONPATH": str(RUNTIME)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if end == "abort":
+        assert run.returncode == -signal.SIGABRT
+        assert run.stderr.startswith(
+            "ml: train: the library crashing aborted the process "
+            "(Aborted, in crashing/__init__.py, line 5): try other params"
+        )
+        assert run.stderr.count("\n") == 1
+    else:
+        assert "aborted" not in run.stderr
+        assert run.returncode == (1 if end == "raise" else 0)

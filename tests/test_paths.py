@@ -19,12 +19,18 @@ OTHERS = {
     "kubernetes": "local",
     "github": "gitlab",
     "gitlab": "",
+    "lightgbm": "skops",
+    "xgboost": "skops",
+    "catboost": "skops",
 }
+LISTS = ("ci", "model_format")  # questions whose answer is a list
 
 
 def answered(name: str, value: str) -> dict[str, object]:
-    """Answer a question; that after the providers takes a list."""
-    return {name: [value] * bool(value) if name == "ci" else value}
+    """Answer a question, by a list if it takes one."""
+    if name in LISTS:
+        return {name: [value] if value else []}
+    return {name: value}
 
 
 def files(project: Path) -> list[str]:

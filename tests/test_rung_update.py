@@ -466,14 +466,19 @@ def test_add_brings_an_adapter_with_its_files_requirements_and_configuration(
     project = copy(two, tmp_path / "project", {"level": 1}, vcs_ref="v1.1.0")
     git(project, "init", "-q", "-b", "main")
     commit(project)
-    for slot, name in (("ci", "gitlab"), ("registry", "mlflow"), ("target", "kubernetes")):
+    for slot, name in (
+        ("ci", "gitlab"),
+        ("registry", "mlflow"),
+        ("target", "kubernetes"),
+        ("model_format", "lightgbm"),
+    ):
         done = rung("add", slot, name, cwd=project, first=first)
         assert done.returncode == 0, done.stderr
         commit(project)
         again = rung("add", slot, name, cwd=project, first=first)
         assert f"Nothing to add: the project has the {slot} {name}." in again.stdout
         assert again.returncode == 0
-    answers = {"level": 1, "ci": ["github", "gitlab"]}
+    answers = {"level": 1, "ci": ["github", "gitlab"], "model_format": ["skops", "lightgbm"]}
     answers |= {"registry": "mlflow", "deployment": "kubernetes"}
     fresh = everything(copy(two, tmp_path / "fresh", answers, vcs_ref="v1.1.0"))
     readme = fresh.pop("README.md")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from . import UsageError, compiled, model_format
 from .artifacts import MODEL, PACKAGE, digest
 from .compiled import CompiledModel
 from .config import Data
+from .exceptions import describe
 from .pipeline.ingest import inputs, typed
 from .pipeline.profiles import ColumnProfile
 from .pipeline.validate import FailedRule, Rules, failures
@@ -298,12 +300,29 @@ def predict(fitted: Any, rows: pl.DataFrame, data: Data, features: Features) -> 
 
 
 def estimate(fitted: Any, X: pl.DataFrame, data: Data) -> NDArray[np.float64]:
-    """Return the predictions of an estimator for what `features` returned: see `predict`."""
-    if data.task == "regression":
-        return np.asarray(fitted.predict(X), dtype=float)
-    y_pred = np.zeros((X.height, len(data.classes)))  # 0 for a class that training lacked
-    y_pred[:, fitted.classes_] = fitted.predict_proba(X)
+    """Return the predictions of an estimator for what `features` returned: see `predict`.
+
+    Raises:
+        UsageError: A library of the estimator fails.
+    """
+    try:
+        if data.task == "regression":
+            return np.asarray(fitted.predict(X), dtype=float)
+        y_pred = np.zeros((X.height, len(data.classes)))  # 0 for a class that training lacked
+        y_pred[:, fitted.classes_] = fitted.predict_proba(X)
+    except Exception as error:
+        if _is_of_problem(error):
+            raise  # `ml` says which line of it
+        raise UsageError(
+            f"problem/model.py: its estimator cannot predict: {describe(error)}"
+        ) from error
     return y_pred
+
+
+def _is_of_problem(error: Exception) -> bool:
+    """Check whether an error passed through a module of a `problem/`."""
+    calls = traceback.extract_tb(error.__traceback__)
+    return any(Path(call.filename).parent.name == "problem" for call in calls)
 
 
 def _import_problem(folder: Path, module: str, suffix: str) -> ModuleType:

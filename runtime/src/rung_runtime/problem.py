@@ -123,5 +123,10 @@ def _module(name: str) -> Any:
         return import_module(full_name)
     except ModuleNotFoundError as error:
         if error.name is None or not full_name.startswith(error.name):
-            raise  # what the module itself imports is missing
+            library = str(error.name).partition(".")[0]
+            has_format = library in ("catboost", "lightgbm", "xgboost")
+            todo = f"rung add model_format {library}" if has_format else f"uv add {library}"
+            raise UsageError(
+                f"problem/{name}.py imports {error.name}, which is not installed: run `{todo}`"
+            ) from error
         raise UsageError(f"{folder() / name}.py is missing: restore it from Git") from None

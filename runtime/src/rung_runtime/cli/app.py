@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from .. import STEP_RUNNER, RefusedError, UsageError, problem, progress, project, runner_log
+from .. import (
+    STEP_RUNNER,
+    RefusedError,
+    UsageError,
+    crashes,
+    problem,
+    progress,
+    project,
+    runner_log,
+)
 from ..escaping import visible
 
 if TYPE_CHECKING:
@@ -100,7 +109,8 @@ def run(
             delivery.run(base or None)
     else:
         for name in [only] if only else STEPS:
-            perform(name)
+            with crashes.explained(name):
+                perform(name)
 
 
 @app.command()
@@ -234,7 +244,8 @@ def _main() -> None:
         is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
         if is_step and STEP_RUNNER in os.environ:  # in `ml run`
             import_module("..step_runner", __package__).delegate()
-        app()
+        with crashes.explained(sys.argv[1]) if is_step else nullcontext():
+            app()
     except RefusedError as refused:
         _leave(1, refused)
     except UsageError as wrong:

@@ -128,6 +128,8 @@ def load(
             f"{path} needs {error.name}, which is not installed: run `uv sync`"
         ) from None
     except Exception as error:  # of what anybody may have written
+        if isinstance(error, OSError) and "shared object" in str(error):
+            raise UsageError(f"{path} needs a library of the system: {error}") from None
         reason = str(error).partition("\n")[0]
         raise UsageError(f"{path} is damaged ({reason}): run `ml train` again") from None
 

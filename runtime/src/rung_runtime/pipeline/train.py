@@ -3,8 +3,6 @@
 The file holds no pickle and no time: the same rows, config and code give the same bytes.
 """
 
-import traceback
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -13,6 +11,7 @@ from .. import UsageError
 from ..artifacts import MODEL as FILE
 from ..artifacts import TRAIN, step_record
 from ..config import DATA, MODEL, Config, Data, Model
+from ..exceptions import describe
 from ..model_format import Unsavable, to_bytes
 from ..model_format import save as save  # which tests of projects call here
 from ..problem import estimator, features
@@ -55,11 +54,8 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
         message = str(error).strip().partition("\n")[0]
         raise UsageError(f"{MODEL}: nothing can be trained: {message}") from error
     except Exception as error:  # of the estimator, which is the user's
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        message = str(error).strip().partition("\n")[0]
         raise UsageError(
-            f"problem/model.py: estimator '{model.estimator}' cannot be fitted: "
-            f"{type(error).__name__}: {message} ({_module(last.filename)}, line {last.lineno})"
+            f"problem/model.py: estimator '{model.estimator}' cannot be fitted: {describe(error)}"
         ) from error
 
 
@@ -73,17 +69,6 @@ def learning_curves(fitted: Any) -> dict[str, list[float]] | None:
     if not curves:
         return None
     return {str(name): [float(value) for value in values] for name, values in curves.items()}
-
-
-def _module(filename: str) -> str:
-    """Return a file's path in its package, as a traceback's is long and of this machine."""
-    path = Path(filename)
-    parts = [path.name]
-    for folder in path.parents:
-        if not (folder / "__init__.py").is_file():
-            break
-        parts.insert(0, folder.name)
-    return "/".join(parts)
 
 
 def _explain(error: Unsavable, rows: pl.DataFrame, config: Config) -> str:

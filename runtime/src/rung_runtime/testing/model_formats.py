@@ -39,7 +39,7 @@ CATEGORIES = pl.Enum(["red", "green", "blue", "never seen"])
 # Of a pipeline of scikit-learn, besides its public types.
 SKLEARN = ("numpy.dtype", "sklearn.utils._bunch.Bunch")
 # What only training needs, and a service does not have.
-TRAINING_ONLY = ("dvc", "matplotlib", "mlflow", "onnx", "pandas", "pandera", "pyarrow")
+TRAINING_ONLY = ("dvc", "mlflow", "onnx", "pandera")
 READER = f"""
 import sys
 class Missing:

@@ -19,7 +19,7 @@ from ...model_format.library import (
 LIBRARY = "catboost"
 CLASSIFIERS = ("CatBoostClassifier",)
 REGRESSORS = ("CatBoostRegressor",)
-TRUSTED = (f"{__name__}.Classifier", f"{__name__}.Regressor")
+TRUSTED = (f"{__name__}.CatBoostClassifier", f"{__name__}.CatBoostRegressor")
 SUFFIX = ".cbm"
 GAP = -1  # the category of what is missing
 # Unless `problem/model.py` says otherwise: no lines on stdout, and no folder `catboost_info`.
@@ -70,13 +70,13 @@ class CatBoost(LibraryEstimator):
         return "Exponent" if loss.startswith(LOG_LOSSES) else "RawFormulaVal"
 
 
-class Classifier(LibraryClassifier, CatBoost):
+class CatBoostClassifier(LibraryClassifier, CatBoost):
     """A `CatBoostClassifier`."""
 
     ESTIMATORS = CLASSIFIERS
 
 
-class Regressor(LibraryRegressor, CatBoost):
+class CatBoostRegressor(LibraryRegressor, CatBoost):
     """A `CatBoostRegressor`."""
 
     ESTIMATORS = REGRESSORS
@@ -99,4 +99,4 @@ def owns(estimator: Any) -> bool:
 def adapt(estimator: Any) -> CatBoost:
     """Return what stands for an estimator of CatBoost: see `ModelFormat`."""
     is_classifier = is_of(estimator, LIBRARY, CLASSIFIERS)
-    return Classifier(estimator) if is_classifier else Regressor(estimator)
+    return CatBoostClassifier(estimator) if is_classifier else CatBoostRegressor(estimator)

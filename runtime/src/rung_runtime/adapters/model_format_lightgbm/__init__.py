@@ -16,7 +16,7 @@ from ...model_format.library import (
 LIBRARY = "lightgbm"
 CLASSIFIERS = ("LGBMClassifier",)
 REGRESSORS = ("LGBMRegressor",)
-TRUSTED = (f"{__name__}.Classifier", f"{__name__}.Regressor")
+TRUSTED = (f"{__name__}.LightGBMClassifier", f"{__name__}.LightGBMRegressor")
 SUFFIX = ".txt"
 # Unless `problem/model.py` says otherwise: no lines on stdout, and the same model each time.
 DEFAULTS = {"verbose": -1, "deterministic": True}
@@ -45,13 +45,13 @@ class LightGBM(LibraryEstimator):
         return np.asarray(model.predict(X))
 
 
-class Classifier(LibraryClassifier, LightGBM):
+class LightGBMClassifier(LibraryClassifier, LightGBM):
     """An `LGBMClassifier`."""
 
     ESTIMATORS = CLASSIFIERS
 
 
-class Regressor(LibraryRegressor, LightGBM):
+class LightGBMRegressor(LibraryRegressor, LightGBM):
     """An `LGBMRegressor`."""
 
     ESTIMATORS = REGRESSORS
@@ -65,4 +65,4 @@ def owns(estimator: Any) -> bool:
 def adapt(estimator: Any) -> LightGBM:
     """Return what stands for an estimator of LightGBM: see `ModelFormat`."""
     is_classifier = is_of(estimator, LIBRARY, CLASSIFIERS)
-    return Classifier(estimator) if is_classifier else Regressor(estimator)
+    return LightGBMClassifier(estimator) if is_classifier else LightGBMRegressor(estimator)

@@ -16,7 +16,7 @@ from ...model_format.library import (
 LIBRARY = "xgboost"
 CLASSIFIERS = ("XGBClassifier", "XGBRFClassifier")
 REGRESSORS = ("XGBRegressor", "XGBRFRegressor")
-TRUSTED = (f"{__name__}.Classifier", f"{__name__}.Regressor")
+TRUSTED = (f"{__name__}.XGBoostClassifier", f"{__name__}.XGBoostRegressor")
 SUFFIX = ".ubj"
 
 
@@ -46,13 +46,13 @@ class XGBoost(LibraryEstimator):
         return np.asarray(model.inplace_predict(X))
 
 
-class Classifier(LibraryClassifier, XGBoost):
+class XGBoostClassifier(LibraryClassifier, XGBoost):
     """An `XGBClassifier` or `XGBRFClassifier`."""
 
     ESTIMATORS = CLASSIFIERS
 
 
-class Regressor(LibraryRegressor, XGBoost):
+class XGBoostRegressor(LibraryRegressor, XGBoost):
     """An `XGBRegressor` or `XGBRFRegressor`."""
 
     ESTIMATORS = REGRESSORS
@@ -66,4 +66,4 @@ def owns(estimator: Any) -> bool:
 def adapt(estimator: Any) -> XGBoost:
     """Return what stands for an estimator of XGBoost: see `ModelFormat`."""
     is_classifier = is_of(estimator, LIBRARY, CLASSIFIERS)
-    return Classifier(estimator) if is_classifier else Regressor(estimator)
+    return XGBoostClassifier(estimator) if is_classifier else XGBoostRegressor(estimator)
