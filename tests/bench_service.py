@@ -42,6 +42,8 @@ EARLY = 50_000
 LATE = 1_000_000
 DEPLOYMENTS = 20
 BULK_ROWS = 5_000_000
+ALONE = 1_000  # requests, one after the other
+BATCHES = 50
 LUA = """
 wrk.method, wrk.headers["Content-Type"] = "POST", "application/json"
 wrk.body = assert(io.open(os.getenv("BENCH_BODY"), "rb")):read("*a")
@@ -76,8 +78,10 @@ class Server(NamedTuple):
 def speed(project: Project, here: Path) -> Measures:
     """Compare one-row requests per second; then time them at half of our most."""
     require("wrk")
-    names = dict(zip(("ours", *ENGINES), ports(1 + len(ENGINES)), strict=True))
-    row = rows_of(project.path)[:1]
+    known = ("ours", "constant", *ENGINES)
+    names = dict(zip(known, ports(len(known)), strict=True))
+    rows = rows_of(project.path)
+    row = rows[:1]
     with ExitStack() as stack:
         servers = {}
         for name, port in names.items():
@@ -95,13 +99,27 @@ def speed(project: Project, here: Path) -> Measures:
         if failed:
             raise SystemExit(f"at {half:.0f} requests a second some failed: {failed}")
         calm = min(paced, key=lambda run: run["p99_ms"] / run["p50_ms"])
+        alone = one_at_a_time(servers["ours"].url, servers["ours"].body.read_bytes(), ALONE)
+        batch = json.dumps({"rows": (rows * (1 + BATCH // len(rows)))[:BATCH]}).encode()
+        batches = one_at_a_time(servers["ours"].url, batch, BATCHES)
+        parts = hot_path(project, servers["ours"].body)
     ratio = calm["p99_ms"] / calm["p50_ms"]
+    rest = 1_000 * alone - sum(parts.values())
     return [
         Measure("one-row requests a second, 8 clients", round(best["ours"])),
-        Measure("the same ÷ mlflow models serve", best["ours"] / best["mlflow"], least=5.0),
-        Measure("the same ÷ BentoML", best["ours"] / best["bentoml"], least=1.5),
-        Measure("at half of it: p50, ms", calm["p50_ms"]),
+        Measure(
+            "the same ÷ an endpoint that answers a constant",
+            best["ours"] / best["constant"],
+            least=0.5,
+        ),
+        Measure("the same ÷ mlflow models serve", best["ours"] / best["mlflow"], least=60.0),
+        Measure("the same ÷ BentoML", best["ours"] / best["bentoml"], least=5.0),
+        Measure("at half of it: p50, ms", calm["p50_ms"], 2.0),
         Measure("at half of it: p99 ÷ p50", ratio, 4.0),
+        Measure("one request at a time: p50, ms", alone, 1.5),
+        *(Measure(f"of which {name}, µs", round(spent)) for name, spent in parts.items()),
+        Measure("of which HTTP and the way between threads, µs", round(rest)),
+        Measure(f"batches of {BATCH:,} rows, rows a second", round(1_000 * BATCH / batches)),
     ]
 
 
@@ -238,6 +256,32 @@ def image(project: Path, here: Path) -> Measures:
     return [Measure(f"image, MB, of which {base} are the base", whole)]
 
 
+def one_at_a_time(url: str, body: bytes, count: int) -> float:
+    """Send requests one after the other; return the median of milliseconds."""
+    address = urlsplit(url)
+    client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+    times = []
+    for _ in range(count):
+        began = time.perf_counter()
+        client.request("POST", address.path, body, {"Content-Type": "application/json"})
+        response = client.getresponse()
+        if response.read() and response.status != 200:
+            raise SystemExit(f"{url} answered {response.status}")
+        times.append(time.perf_counter() - began)
+    return 1_000 * sorted(times)[count // 2]
+
+
+def hot_path(project: Project, body: Path) -> dict[str, float]:
+    """Return the microseconds of each part of answering one row: see engines/hot_path.py."""
+    command = [project.path / ".venv/bin/python", HERE / "engines/hot_path.py"]
+    command += [project.path / "artifacts/model", body]
+    output = subprocess.run(
+        list(map(str, command)), cwd=project.path, capture_output=True, text=True, check=True
+    ).stdout
+    parts: dict[str, float] = json.loads(output)
+    return parts
+
+
 @contextmanager
 def started(
     name: str, project: Project, rows: list[dict[str, Any]], port: int, here: Path
@@ -261,6 +305,11 @@ def started(
         path = "predict"
         command = [programs / "ml", "serve"]
         cwd = project.path
+    elif name == "constant":
+        programs = project.path / ".venv/bin"
+        path = "predict"
+        command = [programs / "python", HERE / "engines/constant.py", port]
+        cwd = here
     elif name == "mlflow":
         programs = engine(name, project) / "bin"
         path = "invocations"
