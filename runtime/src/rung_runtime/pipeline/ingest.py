@@ -6,6 +6,7 @@ A column with a value that is not of its type is left as it is, for `validate` t
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,15 @@ def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     columns = {name: rows[name] for name in data.features}
     for name in columns:
         if data.columns[name].type == "category":
-            columns[name] = columns[name].cast(pl.Enum(data.columns[name].categories), strict=False)
+            dtype = _enum(tuple(data.columns[name].categories))
+            columns[name] = columns[name].cast(dtype, strict=False)
     return pl.DataFrame(columns)
+
+
+@cache
+def _enum(categories: tuple[str, ...]) -> pl.Enum:
+    """Return the type of a category, which takes longer to make than a row to cast to it."""
+    return pl.Enum(categories)
 
 
 def labels(rows: pl.DataFrame, data: Data) -> npt.NDArray[Any]:
