@@ -35,6 +35,7 @@ from rung_runtime.explanations import (
 from rung_runtime.pipeline import explain as explain_step
 from rung_runtime.pipeline.explain import Evaluated
 from rung_runtime.pipeline.ingest import inputs
+from rung_runtime.pipeline.private import public
 from rung_runtime.pipeline.profiles import summary
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -310,7 +311,7 @@ def test_a_column_that_has_become_private_is_not_in_the_next_report(
     module: Module, in_project: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = explain_step.explanations(*evaluation(module, "binary", monkeypatch))
-    shown = explain_step.public(document, {"place", "x7"})
+    shown = public(document, {"place", "x7"})
     assert "x7" not in shown.model_dump_json()
     for before, after in zip(document.examples, shown.examples, strict=True):
         (hidden,) = [part.contribution for part in before.contributions if part.column == "x7"]

@@ -4,8 +4,6 @@ Part of `ml evaluate`. No package has this document, as it holds values of rows.
 """
 
 import time
-from collections.abc import Collection
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +37,7 @@ from ..records import (
 from .formatting import short
 from .ingest import inputs, labels
 from .metrics import Floats
+from .private import private_columns, public
 from .profiles import ColumnProfile, summaries
 
 MAX_ROWS = 24  # of the holdout that the contributions of columns are of
@@ -124,24 +123,6 @@ def explanations(evaluated: Evaluated, config: Config) -> ExplanationsDocument:
     return public(document, private_columns())
 
 
-def private_columns() -> set[str]:
-    """Return the columns whose values are not shown: `service.private`, if there is a service."""
-    if not project.current().has_loop:
-        return set()
-    delivery = import_module("..config.delivery", __package__)  # there from level 1 on
-    return set(delivery.load_delivery().service.private) if delivery.DELIVERY.exists() else set()
-
-
-def public(document: ExplanationsDocument, hidden: Collection[str]) -> ExplanationsDocument:
-    """Return a document without columns that have become private since it was written."""
-    return document.model_copy(
-        update={
-            "columns": [part for part in document.columns if part.column not in hidden],
-            "examples": [_without(example, hidden) for example in document.examples],
-        }
-    )
-
-
 def _subject(
     predict_rows: Any, profile: dict[str, ColumnProfile], data: Data, rows: int
 ) -> Subject:
@@ -210,16 +191,6 @@ def _example(
         contributions=contributions,
         remainder=explanation.remainder or None,
     )
-
-
-def _without(example: ExplainedRow, hidden: Collection[str]) -> ExplainedRow:
-    """Return an example whose private columns are one number."""
-    private = [part.contribution for part in example.contributions if part.column in hidden]
-    if not private:
-        return example
-    shown = [part for part in example.contributions if part.column not in hidden]
-    total = (example.private or 0.0) + sum(private)
-    return example.model_copy(update={"contributions": shown, "private": total})
 
 
 def _shown(value: Any, data: Data, name: str) -> str | None:

@@ -26,9 +26,9 @@ from ..records import (
     MetricsDocument,
     PackageDocument,
 )
-from .explain import private_columns, public
 from .fairness_text import RATES, panels
 from .formatting import comparison_text, ends, short
+from .private import private_columns, public
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
