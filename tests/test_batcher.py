@@ -191,3 +191,28 @@ def test_the_faults_of_a_large_request_are_those_of_the_whole(
         faults.append(outcome.result.faults)
     assert faults[0] == faults[1]
     assert {fault.row for fault in faults[0]} == {0, index}
+
+
+JUDGED = {
+    "nothing": {},
+    "types": {"flight": "many", "seats": "few", "scheduled_departure": "soon"},
+    "values": {"seats": 801, "carrier": "??", "origin": None},
+    "an own rule": {"origin": "JFK", "dest": "JFK"},
+    "a rule of a column that is not read": {"origin": "JFK", "dest": "JFK", "flight": "many"},
+    "everything": dict.fromkeys(flight(), "x" * 20),
+}
+
+
+@pytest.mark.parametrize("changes", JUDGED.values(), ids=JUDGED)
+def test_faults_that_are_looked_for_column_by_column_are_those_of_the_whole(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """And small requests are answered between some columns and the next."""
+    parts = module("serving.batcher")
+    passed: list[str] = []
+    monkeypatch.setattr(parts.Batcher, "_let_small_pass", lambda _, lane: passed.append(lane))
+    batcher = parts.Batcher(example, log=None, max_waiting_rows=10, batch_rows=10)
+    rows = [flight(), flight(**changes), flight(), flight(**(changes | {"distance": -1}))]
+    judged = batcher._judge(rows, example.model, 2)
+    assert judged == example.reader.read(rows, 2)[1]
+    assert len(passed) == -(-len(flight()) // parts.COLUMNS_AT_ONCE) > 2

@@ -174,7 +174,14 @@ def failures(
 ) -> list[FailedRule]:
     """Judge typed rows one by one: the failures of `check`, fifty times as fast on few rows."""
     failed, names = column_failures(rows, data, max_samples)
-    required = rules(data, names, more)
+    return failed + rule_failures(rows, rules(data, names, more), max_samples)
+
+
+def rule_failures(
+    rows: pl.DataFrame, required: list[Rule], max_samples: int = MAX_SAMPLES
+) -> list[FailedRule]:
+    """Return which of some rules typed rows break."""
+    failed = []
     verdicts = rows.select(
         rule.holds.fill_null(True).alias(str(number)) for number, rule in enumerate(required)
     )

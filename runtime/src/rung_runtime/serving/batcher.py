@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice
@@ -23,7 +23,15 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..model_package import Model, Prediction
 from ..pipeline.ingest import typed
-from ..pipeline.validate import MAX_SAMPLES, FailedRule, failures
+from ..pipeline.validate import (
+    MAX_SAMPLES,
+    FailedRule,
+    Rule,
+    column_failures,
+    failures,
+    rule_failures,
+    rules,
+)
 from ..prediction_log.writer import ANY_ERROR, LoggedRequest, PredictionLog
 from .explaining import Explained
 from .fair_queue import Admission, FairQueue, Lane, lane_of
@@ -41,6 +49,7 @@ from .rows import (
 MAX_WAIT_SECONDS = 0.005  # for more requests than those that wait already
 WAIT_STEP_SECONDS = 0.0002
 PART_ROWS = 500  # that are read, or predicted, before small requests have their turn
+COLUMNS_AT_ONCE = 4  # whose faults are looked for before small requests have their turn
 SMALL_BATCH_ROWS = 128  # of these requests then
 MAX_SHAPES = 4  # of the rows of a request that are judged: each costs as much as a batch
 
@@ -257,6 +266,8 @@ class Batcher:
         Between parts of them, small requests are answered, unless these are some.
         """
         model = loaded.model
+        if lane is Lane.ALONE and (failed := self._judge(rows, model, max_samples)):
+            return None, failed
         size = len(rows) if lane is Lane.SMALL else PART_ROWS
         frames = []
         y_preds = []
@@ -264,7 +275,7 @@ class Batcher:
         for start in range(0, len(rows), size):
             frame, failed = loaded.reader.read(rows[start : start + size], max_samples)
             if failed and size < len(rows):
-                _, failed = loaded.reader.read(rows, max_samples)
+                failed = self._judge(rows, loaded.model, max_samples)
             if failed:
                 return None, failed
             self._let_small_pass(lane)
@@ -279,10 +290,40 @@ class Batcher:
             return Predicted(frames[0], y_preds[0], predictions), []
         return Predicted(pl.concat(frames), np.concatenate(y_preds), predictions), []
 
+    def _judge(self, rows: list[Row], model: Model, max_samples: int) -> list[FailedRule]:
+        """Return what is wrong with rows, as `failures` does for all columns at once.
+
+        Between a few columns and the next, small requests are answered.
+        """
+        contract = model.request_contract
+        names = [*contract.columns]
+        mistyped: list[FailedRule] = []
+        others: list[FailedRule] = []
+        good: list[pl.Series] = []
+        for start in range(0, len(names), COLUMNS_AT_ONCE):
+            columns = {name: contract.columns[name] for name in names[start:][:COLUMNS_AT_ONCE]}
+            part = contract.model_copy(update={"columns": columns})
+            frame = typed(frame_from_rows(rows, part), part)
+            failed, typed_names = column_failures(frame, part, max_samples)
+            mistyped += failed
+            others += rule_failures(frame, rules(part, typed_names, no_rules), max_samples)
+            good += [frame[name] for name in typed_names]
+            self._let_small_pass(Lane.ALONE)
+        own = model.rules([series.name for series in good])
+        required = [Rule(None, name, holds) for name, holds in own.items()]
+        if required:
+            others += rule_failures(pl.DataFrame(good), required, max_samples)
+        return mistyped + others
+
     def _let_small_pass(self, lane: Lane) -> None:
         """Answer small requests that wait, in the middle of a batch of another lane."""
         if lane is not Lane.SMALL and (batch := self.queue.take_small(SMALL_BATCH_ROWS)):
             self._answer(batch)
+
+
+def no_rules(_: Collection[str]) -> dict[str, pl.Expr]:
+    """Return no rules of `problem/`."""
+    return {}
 
 
 def _without(batch: list[PendingRequest], requests: list[PendingRequest]) -> list[PendingRequest]:
