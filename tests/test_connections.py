@@ -30,6 +30,7 @@ class Running:
         limits = parts.Limits(connections, read_seconds)
         self.size = size
         self.requests = 0
+        self.bodies: list[bytes] = []
         self.answers = threading.Event()
         self.answers.set()
         config = uvicorn.Config(
@@ -46,8 +47,10 @@ class Running:
 
     async def answer(self, _: Any, receive: Any, send: Any) -> None:
         self.requests += 1
+        body = b""
         while (message := await receive()).get("more_body"):
-            pass
+            body += message["body"]
+        self.bodies.append(body + message.get("body", b""))
         if message["type"] == "http.disconnect":
             return
         while not self.answers.is_set():
@@ -252,6 +255,38 @@ def test_a_caller_who_leaves_before_its_answers_is_no_error(
         assert service.status(REQUEST) == 200
         logging.getLogger("uvicorn.error").removeHandler(handler)
     assert errors == []
+
+
+UPGRADE = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: %s\r\nUpgrade: %s\r\nHTTP2-Settings: AA\r\n"
+SIZED = b"Content-Length: 5\r\n\r\nabcde"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize("body", [SIZED, CHUNKED], ids=["sized", "chunked"])
+@pytest.mark.parametrize("pause", [0, 10, 105, 120], ids=lambda place: f"a pause at {place}")
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_whoever_offers_another_protocol_is_answered_in_this_one(
+    running: Callable[..., Any], protocol: bytes, pause: int, body: bytes
+) -> None:
+    """As Java's client does with each request; its body is that of the request."""
+    request = UPGRADE % (b"Upgrade, HTTP2-Settings", protocol) + body
+    with running() as service, service.connect() as connection:
+        for expected in (1, 2):
+            connection.sendall(request[:pause])
+            time.sleep(0.05 if pause else 0)
+            connection.sendall(request[pause:])
+            assert b"200 OK" in connection.recv(1_000)
+            assert service.bodies == [b"abcde"] * expected
+        connection.sendall(request * 3 + REQUEST)
+        answer = b""
+        while answer.count(b"200 OK") < 4:
+            answer += connection.recv(1_000)
+        assert service.bodies == [*[b"abcde"] * 5, b""]
+        connection.sendall(UPGRADE % (b"close, Upgrade", protocol) + body)
+        assert b"connection: close" in connection.recv(1_000)
+    with running() as service:
+        assert service.status(b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n") == 400
+        assert service.status(REQUEST) == 200
 
 
 def test_a_process_that_may_open_few_files_has_fewer_connections(

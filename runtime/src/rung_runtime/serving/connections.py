@@ -10,6 +10,7 @@ from collections import Counter, deque
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..config.delivery import Service
@@ -19,6 +20,8 @@ MAX_TARGET_BYTES = 8_192  # of the URL in the request line
 MAX_HEADERS = 128
 MAX_PIPELINED = 16  # requests that a connection may send ahead
 MAX_DISCARDED_BYTES = 16_000_000  # of a body that was refused, read so that the caller sees why
+UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
+KEPT_TOKENS = (b"close", b"keep-alive")  # of the header Connection
 SPARE_FILES = 128  # open files besides connections: log, libraries, model
 EVICTED_SHARE = 20  # 1/20 of all connections is closed at once, so that this is rare
 
@@ -50,6 +53,42 @@ class Refusal(Exception):
         self.status = status
 
 
+class HttpOnlyParser:
+    """The parser of httptools, for a server that changes to no other protocol.
+
+    httptools takes what follows `Upgrade` for that protocol, and drops it. But a server may ignore
+    the header, and whoever sends it expects that: Java's client offers HTTP/2 with each request. So
+    such a request is parsed once more, without it.
+    """
+
+    def __init__(self, protocol: "BoundedConnection") -> None:
+        self._protocol = protocol
+        self._parser = self._new_parser()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse data.
+
+        Raises:
+            httptools.HttpParserError: It is not HTTP.
+        """
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._protocol.head_without_upgrade() + data[upgrade.args[0] :]
+                self._parser = self._new_parser()
+            else:
+                return
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self._protocol)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return parser
+
+
 class BoundedConnection(HttpToolsProtocol):
     """A connection of uvicorn, with bounds.
 
@@ -62,6 +101,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.parser = HttpOnlyParser(self)  # type: ignore[assignment]
+        self.is_parsed_again = False  # the present request
         self.limits = limits
         self.waiting_since = self.loop.time()
         self.answered = False
@@ -112,6 +153,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.is_parsed_again = False
         self.has_progress = True
         self.head_bytes = 0
         self.header_count = 0
@@ -132,12 +174,15 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.has_progress = True
+        if self.parser.get_method() == b"CONNECT":
+            self._raise(HTTPStatus.BAD_REQUEST)
+        self.is_parsed_again = self.parser.should_upgrade()
+        if self.is_parsed_again:
+            return
         if len(self.pipeline) >= MAX_PIPELINED:
             self._raise(HTTPStatus.TOO_MANY_REQUESTS)
-        last = self.cycle
         super().on_headers_complete()
-        if self.cycle is not last:  # else it is a request to upgrade, which is not answered
-            self.unanswered.append(self.cycle)
+        self.unanswered.append(self.cycle)
 
     def on_chunk_header(self) -> None:
         self.has_progress = True
@@ -152,6 +197,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.has_progress = True
+        if self.is_parsed_again:
+            return
         self._request_arrived()
         super().on_message_complete()
 
@@ -161,6 +208,18 @@ class BoundedConnection(HttpToolsProtocol):
             self.unanswered.popleft()
         self.waiting_since = self.loop.time()
         super().on_response_complete()
+
+    def head_without_upgrade(self) -> bytes:
+        """Return the head of the present request as if it did not ask for another protocol."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.lower().split(b",")]
+                value = b", ".join(token for token in tokens if token in KEPT_TOKENS)
+            if value and name not in UPGRADE_HEADERS:
+                lines.append(b"%s: %s" % (name, value))
+        return b"\r\n".join([*lines, b"", b""])
 
     # What the transport calls.
 
