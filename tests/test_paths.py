@@ -6,23 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Render, git
+from conftest import QUESTIONS, Render, git
 from paths import CLASSES, ROOT, decides, table
 from rung.pre_update import possible_files
 from rung.template import Template
 
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
-OTHERS = {
-    "copied": "package",
-    "oci": "mlflow",
-    "mlflow": "oci",
-    "kubernetes": "local",
-    "github": "gitlab",
-    "gitlab": "",
-    "lightgbm": "skops",
-    "xgboost": "skops",
-    "catboost": "skops",
-}
 LISTS = ("ci", "model_format")  # questions whose answer is a list
 
 
@@ -31,6 +20,11 @@ def answered(name: str, value: str) -> dict[str, object]:
     if name in LISTS:
         return {name: [value] if value else []}
     return {name: value}
+
+
+def other(name: str, value: str) -> str:
+    """Return another choice of a question."""
+    return next(choice for choice in QUESTIONS[name]["choices"].values() if choice != value)
 
 
 def files(project: Path) -> list[str]:
@@ -87,7 +81,7 @@ def test_a_project_has_only_the_adapters_that_were_asked_for(render: Render) -> 
     for row in rows:
         assert row.answer is not None
         name, value = row.answer
-        project = render(level=2, **answered(name, OTHERS[value]))
+        project = render(level=2, **answered(name, other(name, value)))
         assert not any(row.matches(path, DEFAULTS) for path in files(project)), row.path
 
 

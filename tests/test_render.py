@@ -304,3 +304,25 @@ def test_a_render_reads_no_clock_and_no_path_of_the_machine(
     once = render(level=1)
     assert files(again) == files(once)
     assert all((again / f).read_bytes() == (once / f).read_bytes() for f in files(once))
+
+
+ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
+FORMATS = sorted(path.parent for path in ADAPTERS.glob("model_format_*/adapter.toml"))
+
+
+@pytest.mark.parametrize("folder", FORMATS, ids=lambda path: path.name)
+def test_a_model_format_brings_what_its_manifest_requires(render: Render, folder: Path) -> None:
+    manifest = tomllib.loads((folder / "adapter.toml").read_text("utf-8"))
+    name = manifest["name"]
+    chosen = ["skops"] if name == "skops" else ["skops", name]
+    copied = render(level=1, model_format=chosen)
+    text = (copied / "pyproject.toml").read_text("utf-8")
+    assert (copied / "src/rung_runtime/adapters" / folder.name).is_dir()
+    table = tomllib.loads(text)
+    requirements = [*table["project"]["dependencies"], *table["dependency-groups"]["train"]]
+    assert set(manifest["requires"]) <= {item.partition(";")[0].strip() for item in requirements}
+    package = render(level=1, model_format=chosen, runtime="package")
+    table = tomllib.loads((package / "pyproject.toml").read_text("utf-8"))
+    requirements = [*table["project"]["dependencies"], *table["dependency-groups"]["train"]]
+    extras = re.findall(r"[\w]+", " ".join(re.findall(r"rung-runtime\[(.+?)\]", str(requirements))))
+    assert name == "skops" or name in extras

@@ -124,7 +124,7 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not full_name.startswith(error.name):
             library = str(error.name).partition(".")[0]
-            has_format = library in ("catboost", "lightgbm", "xgboost")
+            has_format = library in ("catboost", "lightgbm", "torch", "xgboost")
             todo = f"rung add model_format {library}" if has_format else f"uv add {library}"
             raise UsageError(
                 f"problem/{name}.py imports {error.name}, which is not installed: run `{todo}`"
