@@ -306,8 +306,8 @@ def test_a_render_reads_no_clock_and_no_path_of_the_machine(
     assert all((again / f).read_bytes() == (once / f).read_bytes() for f in files(once))
 
 
-ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
-FORMATS = sorted(path.parent for path in ADAPTERS.glob("model_format_*/adapter.toml"))
+FOLDER_OF_ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
+FORMATS = sorted(path.parent for path in FOLDER_OF_ADAPTERS.glob("model_format_*/adapter.toml"))
 
 
 @pytest.mark.parametrize("folder", FORMATS, ids=lambda path: path.name)

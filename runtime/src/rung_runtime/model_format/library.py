@@ -42,9 +42,9 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
         """Return the file of a model that is fitted to (n, columns) numbers.
 
         Args:
-            X: The numbers.
+            X: The numbers; NaN is a gap.
             y: (n,) values, or 0 to the number of classes less one.
-            categories: The positions of the columns that hold codes; -1 is none of them.
+            categories: The positions of the columns that hold codes.
             sample_weight: (n,) weights of rows.
         """
         raise NotImplementedError

@@ -80,7 +80,7 @@ def edge_rows(frame: pl.DataFrame) -> pl.DataFrame:
     """Return rows at the edges: gaps, a category that training never saw, far values."""
     first = frame.head(1)
     unseen = pl.Series("colour", ["never seen"], dtype=CATEGORIES)
-    return pl.concat([first.clear(n=1), first.with_columns(unseen), first.with_columns(x=1e12)])
+    return pl.concat([first.clear(n=1), first.with_columns(unseen), first.with_columns(x=1e300)])
 
 
 def predictions(fitted: Any, X: pl.DataFrame | Floats) -> Floats:
@@ -132,6 +132,12 @@ class ModelFormatContract:
         only = frame.select("colour", "flag")
         right = model_format.adapt(make("binary")).fit(only, by_colour).predict(only) == by_colour
         assert right.mean() > 0.99
+
+    def test_numbers_that_are_far_from_all_others_can_be_learned_from(self, make: Make) -> None:
+        frame, y = rows_to_train_on("binary")
+        far = frame.head(2).with_columns(x=pl.Series([1e300, -1e300]))
+        fitted = model_format.adapt(make("binary")).fit(pl.concat([frame, far]), [*y, 0, 1])
+        assert np.isfinite(predictions(fitted, far)).all()
 
     def test_a_fresh_process_reads_it_without_what_only_training_needs(
         self, make: Make, path: Path, tmp_path: Path

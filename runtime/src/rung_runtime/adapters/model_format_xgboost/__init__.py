@@ -18,6 +18,7 @@ CLASSIFIERS = ("XGBClassifier", "XGBRFClassifier")
 REGRESSORS = ("XGBRegressor", "XGBRFRegressor")
 TRUSTED = (f"{__name__}.XGBoostClassifier", f"{__name__}.XGBoostRegressor")
 SUFFIX = ".ubj"
+LARGEST = float(np.finfo(np.float32).max)  # that XGBoost takes
 
 
 class XGBoost(LibraryEstimator):
@@ -32,7 +33,7 @@ class XGBoost(LibraryEstimator):
         if categories:
             types = ["c" if position in categories else "q" for position in range(X.shape[1])]
             unfitted.set_params(enable_categorical=True, feature_types=types)
-        fitted = unfitted.fit(X, y, sample_weight=sample_weight)
+        fitted = unfitted.fit(_in_range(X), y, sample_weight=sample_weight)
         return bytes(fitted.get_booster().save_raw("ubj"))
 
     def _read(self, file: bytes) -> Any:
@@ -43,7 +44,7 @@ class XGBoost(LibraryEstimator):
         return model
 
     def _outputs(self, model: Any, X: Floats) -> Floats:
-        return np.asarray(model.inplace_predict(X))
+        return np.asarray(model.inplace_predict(_in_range(X)))
 
 
 class XGBoostClassifier(LibraryClassifier, XGBoost):
@@ -56,6 +57,11 @@ class XGBoostRegressor(LibraryRegressor, XGBoost):
     """An `XGBRegressor` or `XGBRFRegressor`."""
 
     ESTIMATORS = REGRESSORS
+
+
+def _in_range(X: Floats) -> Floats:
+    """Return numbers with those that single precision lacks at its ends; NaN stays NaN."""
+    return np.clip(X, -LARGEST, LARGEST)
 
 
 def owns(estimator: Any) -> bool:
