@@ -24,7 +24,8 @@ def answered(name: str, value: str) -> dict[str, object]:
 
 def other(name: str, value: str) -> str:
     """Return another choice of a question."""
-    return next(choice for choice in QUESTIONS[name]["choices"].values() if choice != value)
+    choices: list[str] = list(QUESTIONS[name]["choices"].values())
+    return next(choice for choice in choices if choice != value)
 
 
 def files(project: Path) -> list[str]:

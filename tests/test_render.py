@@ -44,7 +44,11 @@ COMBINATIONS = [
 ADAPTERS = [
     {"level": 1, "registry": registry, "deployment": deployment}
     for registry, deployment in itertools.product(["oci", "mlflow"], ["local", "kubernetes"])
-] + [{"level": 2, "ci": ["github", "gitlab"]}, {"level": 1, "explainer": "lime"}]
+] + [
+    {"level": 2, "ci": ["github", "gitlab"]},
+    {"level": 1, "explainer": "lime"},
+    {"level": 0, "model_format": ["skops", "lightgbm", "xgboost", "catboost", "torch"]},
+]
 
 
 def test_there_is_nothing_that_needs_trust() -> None:
