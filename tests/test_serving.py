@@ -65,7 +65,7 @@ def ask(server: Server, body: Any, **options: Any) -> httpx.Response:
     return httpx.post(f"{server.url}/predict", content=content, timeout=60, **options)
 
 
-def given(model: Any) -> dict[str, Any]:
+def model_arguments(model: Any) -> dict[str, Any]:
     """Return what a model was made with, rather than what it has computed since."""
     return {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
 
@@ -96,7 +96,7 @@ def test_parity_sees_a_transform_that_differs_a_little(
         def predict(self, rows: pl.DataFrame) -> Any:
             return super().predict(rows.with_columns(pl.col("temperature_f") * 1.05))
 
-    other = Perturbed(**given(model))
+    other = Perturbed(**model_arguments(model))
     with pytest.raises(module("exceptions").RefusedError, match=r"row \d+: .* the model here"):
         module("serving").check_parity(server.url, table, other)
     stranger = dataclasses.replace(model, manifest=model.manifest | {"model_digest": "x"})
@@ -287,7 +287,7 @@ def test_what_is_too_much_for_the_queue_is_told_to_come_again(
             release.wait(20)
             return predict(self, rows)
 
-    object.__setattr__(served, "model", Slow(**given(served.model)))
+    object.__setattr__(served, "model", Slow(**model_arguments(served.model)))
 
     async def run() -> tuple[list[httpx.Response], float]:
         transport = httpx.ASGITransport(app)
@@ -323,7 +323,7 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
             y_pred = super().predict(rows)
             return np.where((rows["seats"] == 78).to_numpy()[:, None], np.nan, y_pred)
 
-    object.__setattr__(served, "model", Fragile(**given(served.model)))
+    object.__setattr__(served, "model", Fragile(**model_arguments(served.model)))
     app = module("serving").create_app(served, module("config.delivery").Service(log=""))
 
     async def run() -> list[httpx.Response]:
