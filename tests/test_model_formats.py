@@ -260,13 +260,15 @@ def boosted(
     classifier = {"lightgbm": "LGBMClassifier", "xgboost": "XGBClassifier"}[library]
     (problem / "model.py").write_text(MODEL.format(library=library, classifier=classifier))
     (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
-    configure(loop, n_estimators=30)
+    configure(loop, library, n_estimators=30)
     yield loop
     loop.ml("stop", exits=None)
 
 
-def configure(loop: Loop, **params: int) -> None:
+def configure(loop: Loop, library: str, **params: int) -> None:
     """Write `config/model.yaml`."""
+    if library == "xgboost":
+        params["max_depth"] = 3  # its own, 6, is too deep for the example
     (loop.path / "config/model.yaml").write_text(json.dumps({"params": params}))
 
 
@@ -292,7 +294,7 @@ def test_a_project_of_another_library_is_trained_gated_served_compared_and_watch
     for row, probabilities in zip(served, printed, strict=True):
         assert row["probabilities"] == pytest.approx(probabilities)
     # The champion, in a process of its own, is trained anew on the folds of the challenger.
-    configure(boosted, n_estimators=60)
+    configure(boosted, library, n_estimators=60)
     output = boosted.ml("run", exits=None)
     comparison = boosted.copy.read("compare")["comparison"]
     assert comparison["kind"] == "compared", output
@@ -300,7 +302,7 @@ def test_a_project_of_another_library_is_trained_gated_served_compared_and_watch
     boosted.ml("monitor", exits=None)
     assert json.loads((boosted.path / "artifacts/monitor.json").read_text())["step"] == "monitor"
     # What the library refuses is said as that of problem/model.py or its settings.
-    configure(boosted, n_estimators=-5)
+    configure(boosted, library, learning_rate=-1)
     refused = boosted.ml("train", exits=2)
     assert "nothing can be trained: " in refused or "cannot be fitted: " in refused
 
