@@ -32,10 +32,18 @@ def torch_requirement() -> str:
     return str(files[-1]) if files else "torch>=2.11"
 
 
-def test_what_a_network_promises_holds_on_this_machine() -> None:
+def test_what_a_network_and_its_page_promise_holds_on_this_machine() -> None:
     shared = [f"{name}=={version(name)}" for name in SHARED]
     folder = libraries.environment(torch_requirement(), "onnxscript", "safetensors", *shared)
-    command = [str(folder / "bin/python"), "-m", "pytest", "promises.py", "-q", "--noconftest"]
+    command = [
+        str(folder / "bin/python"),
+        "-m",
+        "pytest",
+        "promises.py",
+        "page.py",
+        "-q",
+        "--noconftest",
+    ]
     command += ["-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider"]
     env = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

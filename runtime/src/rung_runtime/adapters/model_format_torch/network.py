@@ -4,6 +4,7 @@ Nothing here imports torch before it is needed: a service that answers by the co
 network does without it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -153,7 +154,9 @@ class NeuralNetwork(BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Return what a file holds: parameters, what was learned, and weights as safetensors."""
         params = self.get_params(deep=False)
-        state: dict[str, Any] = {"params": {name: _plain(value) for name, value in params.items()}}
+        module = params.pop("module")
+        # As texts, which are equal for equal models: skops would write which values are one object.
+        state = {"module": module, "params": json.dumps(params, sort_keys=True, default=dict)}
         if "weights_" in vars(self):
             from safetensors.numpy import save
 
@@ -167,11 +170,13 @@ class NeuralNetwork(BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: It is not a network.
         """
-        if set(state) not in ({"params"}, {"params", "learned", "weights"}):
+        parts = {"module", "params"}
+        if set(state) not in (parts, parts | {"learned", "weights"}):
             raise ValueError("it is not the state of a network")
-        if set(state["params"]) != set(self._get_param_names()):
+        params = json.loads(state["params"]) | {"module": state["module"]}
+        if set(params) != set(self._get_param_names()):
             raise ValueError("the network has other parameters than this release knows")
-        self.__dict__.update(state["params"])
+        self.__dict__.update(params)
         if "weights" in state:
             from safetensors.numpy import load
 
@@ -353,12 +358,3 @@ def _require_torch() -> None:
         raise UsageError(
             "a neural network needs torch, which is not installed: run `uv add torch`"
         ) from None
-
-
-def _plain(value: Any) -> Any:
-    """Return a parameter as a file holds it: a tuple as a list, a mapping as a dictionary."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
