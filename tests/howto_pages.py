@@ -14,9 +14,11 @@ LAST_LINE = '    raise ValueError(\n        f"unknown estimator'
 def blocks(page: str) -> list[tuple[str, str]]:
     """Return where each block of Python on a page belongs, and the block."""
     text = (PAGES / f"{page}.md").read_text("utf-8")
-    found = [(match["place"], match["code"]) for match in BLOCK.finditer(text)]
-    assert len(found) == text.count("```python"), f"{page}: a block does not say where it belongs"
-    return found
+    page_blocks = [(match["place"], match["code"]) for match in BLOCK.finditer(text)]
+    assert len(page_blocks) == text.count("```python"), (
+        f"{page}: a block does not say where it belongs"
+    )
+    return page_blocks
 
 
 def follow_block(problem: Path, place: str, code: str) -> None:
