@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -104,4 +105,6 @@ def test_the_script_of_the_page_on_images_makes_a_table(
 
 def test_each_block_of_every_page_says_where_it_belongs_and_is_python() -> None:
     for page in ("own-estimator", "lightgbm", "xgboost", "neural-network", "text", "images"):
-        assert all(compile(code, page, "exec") for _, code in blocks(page))
+        for _, code in blocks(page):
+            in_a_function = "def block():\n" + textwrap.indent(code, "    ")
+            assert compile(in_a_function, page, "exec")
