@@ -473,8 +473,10 @@ MORE_OF_LIBRARIES: list[tuple[str, str, str, dict[str, Any]]] = [
     ("xgboost", "XGBRFClassifier", "binary", TREES),
     ("xgboost", "XGBRegressor", "counts", TREES | {"objective": "count:poisson"}),
     ("xgboost", "XGBRegressor", "regression", TREES | {"objective": "reg:absoluteerror"}),
-    ("catboost", "CatBoostClassifier", "binary", {"one_hot_max_size": 100}),
-    ("catboost", "CatBoostClassifier", "multiclass", {"one_hot_max_size": 100}),
+    ("catboost", "CatBoostClassifier", "binary", {"iterations": 60, "one_hot_max_size": 100}),
+    ("catboost", "CatBoostClassifier", "multiclass", {"iterations": 60, "one_hot_max_size": 100}),
+    ("catboost", "CatBoostClassifier", "binary", {"iterations": 60, "max_ctr_complexity": 1}),
+    ("catboost", "CatBoostRegressor", "regression", {"iterations": 60, "max_ctr_complexity": 1}),
     (
         "catboost",
         "CatBoostRegressor",
@@ -516,7 +518,8 @@ def library_estimator(
             return np.zeros((0, outputs))
         if outputs > 1:
             return np.asarray(fitted.predict_proba(table(frame)), dtype=float)
-        arguments = {"prediction_type": "Exponent"} if library == "catboost" else {}
+        is_exponent = (library, task) == ("catboost", "counts")
+        arguments = {"prediction_type": "Exponent"} if is_exponent else {}
         return np.asarray(fitted.predict(table(frame), **arguments), dtype=float).reshape(-1, 1)
 
     return fitted, predict

@@ -217,6 +217,12 @@ class _CatBoostReader:
             place: model.calc_leaf_indexes(_probe(place, codes, width=_width(info)))
             for place in self._places.values()
         }
+        # All borders and categories that splits may be about are numbered, statistics last.
+        numbers = self._numbers.values()
+        first = sum(len(item["borders"]) for item in numbers)
+        first += sum(len(item.get("values", [])) for item in categories)
+        statistics = [item for item in info.get("ctrs", []) for _ in item["borders"]]
+        self._statistics = dict(enumerate(statistics, first))
 
     def read(self, split: dict[str, Any], tree: int, level: int) -> Split:
         """Return a split without its children; the first one is for what it is false for."""
@@ -229,12 +235,18 @@ class _CatBoostReader:
         is_true = self._leaves[place][:, tree] >> level & 1 == 1
         gap_is_false = not is_true[-1]
         codes = np.flatnonzero(~is_true[:-1]).tolist()
-        return Split(place, 0.0, codes, gap_is_false, (0.0, 0.0))
+        return Split(place, 0.0, codes or [CATBOOST_GAP], gap_is_false, (0.0, 0.0))
 
     def _category(self, split: dict[str, Any]) -> int:
         if split["split_type"] == "OneHotFeature":
             return int(split["cat_feature_index"])
-        raise NotReadable("statistics of categories of CatBoost have no compiled form")
+        elements = self._statistics[split["split_index"]]["elements"]
+        if len(elements) != 1 or "cat_feature_index" not in elements[0]:
+            raise NotReadable(
+                "CatBoost's statistics of several columns together have no compiled form: "
+                "max_ctr_complexity=1 does without"
+            )
+        return int(elements[0]["cat_feature_index"])
 
 
 def _width(info: dict[str, Any]) -> int:
