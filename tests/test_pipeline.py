@@ -428,12 +428,21 @@ def test_a_runtime_that_was_patched_makes_every_step_stale(
     stamp.refresh()
     before = Path(stamp.FILE).read_text()
     (copy / "prediction_log/writer.py").write_text("# patched\n")
+    (copy / "adapters/registry_oci/client.py").write_text("# patched\n")
+    (copy / "adapters/explainer_lime/__init__.py").write_text("# patched\n")
     (copy / "pipeline/train.pyc").write_text("bytecode")
     stamp.refresh()
     assert Path(stamp.FILE).read_text() == before
-    (copy / "pipeline/metrics.py").write_text("# patched\n")
-    stamp.refresh()
-    assert Path(stamp.FILE).read_text() != before
+    for name in (
+        "pipeline/metrics.py",
+        "adapters/__init__.py",
+        "adapters/explainer_shapley/__init__.py",
+        "adapters/model_format_skops/__init__.py",
+    ):
+        before = Path(stamp.FILE).read_text()
+        (copy / name).write_text("# patched\n")
+        stamp.refresh()
+        assert Path(stamp.FILE).read_text() != before, name
 
 
 # --- the project stays green -----------------------------------------------------------------

@@ -5,15 +5,16 @@ changes with every part of it that a step may run.
 """
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 
+from . import project
 from .artifacts import ARTIFACTS, atomic_write
 
 FILE = ARTIFACTS / "runtime.txt"
 # What no step runs: a change of these makes no stage stale.
 NOT_OF_STEPS = frozenset(
     {
-        "adapters",
         "cli",
         "controls.py",
         "delivery",
@@ -44,7 +45,20 @@ def digest() -> str:
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package)
         is_code = path.suffix not in (".pyc", ".pyo") and path.is_file()
-        if is_code and name.parts[0] not in NOT_OF_STEPS:
+        if is_code and _may_be_run(name.parts):
             content = path.read_bytes()
             total.update(f"{name.as_posix()} {len(content)}\n".encode() + content)
     return f"sha256:{total.hexdigest()}"
+
+
+def _may_be_run(parts: tuple[str, ...]) -> bool:
+    """Return whether a step may run a file of the runtime, by the parts of its path.
+
+    A runtime as a package has every adapter. Those count that this project can come to use.
+    """
+    if parts[0] != "adapters" or len(parts) == 2:
+        return parts[0] not in NOT_OF_STEPS
+    slot, _, name = parts[1].rpartition("_")
+    if slot == "explainer":
+        return name == project.current().explainer
+    return slot == "model_format" and (name == "skops" or find_spec(name) is not None)
