@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 PROMISES = ROOT / "tests/networks"
 # Of the versions that are here.
 SHARED = (
-    *("jinja2", "numpy", "onnx", "onnxruntime", "polars", "pydantic"),
+    *("jinja2", "jsonschema", "numpy", "onnx", "onnxruntime", "polars", "pydantic"),
     *("pytest", "pyyaml", "rich", "scikit-learn", "skops"),
 )
 
