@@ -33,6 +33,7 @@ import verdicts_fairness
 import verdicts_gate
 import verdicts_identity
 import verdicts_monitoring
+import verdicts_tune
 from bench_service import Measure, Measures, say
 from conftest import ROOT
 from scipy.stats import beta
@@ -200,6 +201,27 @@ def _difference(rows: int, share: float) -> Simulation:
         return verdicts_fairness.difference_is_covered(
             module, rows=rows, share=share, trials=trials, seed=seed
         )
+
+    return simulation
+
+
+def _best_params_replaced(searches: int) -> Simulation:
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        return verdicts_tune.replaced_without_need(
+            module, rows=500, searches=searches, trials=trials, seed=seed
+        )
+
+    return simulation
+
+
+def _bad_params(times: float, *, gain: bool = False) -> Simulation:
+    """Return how often bad params are replaced, or the share of the possible gain."""
+
+    def simulation(module: Import, trials: int, seed: int) -> float:
+        replaced, share = verdicts_tune.gain_found(
+            module, rows=500, times=times, trials=trials, seed=seed
+        )
+        return share if gain else replaced
 
     return simulation
 
@@ -378,6 +400,38 @@ LINES = [
         ),
         20,
         least=-0.05,
+        cases=0,
+    ),
+    Line(
+        "ml tune: the best params replaced, 500 training rows",
+        "-",
+        _best_params_replaced(1),
+        200,
+        0.05,
+    ),
+    Line(
+        "the same in three searches, one after the other",
+        "-",
+        _best_params_replaced(3),
+        40,
+        0.05,
+    ),
+    Line(
+        "ml tune: params replaced where labels are noise, 500 training rows",
+        "-",
+        lambda module, trials, seed: verdicts_tune.noise_replaced(
+            module, rows=500, trials=trials, seed=seed
+        ),
+        60,
+        0.05,
+    ),
+    Line("ml tune: a penalty 30 times too large replaced", "-", _bad_params(30), 40, least=0.8),
+    Line(
+        "the same: share of the possible gain",
+        "-",
+        _bad_params(30, gain=True),
+        40,
+        least=0.7,
         cases=0,
     ),
     Line(

@@ -5,13 +5,17 @@ point of the group `rung.adapters`, called like a folder here, such as `registry
 goes before a folder of that name.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .. import UsageError
+
+if TYPE_CHECKING:
+    from ..tuning.tracking import TrialRecord
 
 GROUP = "rung.adapters"
 
@@ -29,6 +33,23 @@ class Tracker(Protocol):
             A sentence: where it was recorded, or why it was not and what to do. Nothing is raised,
             as no tracker may fail a training.
         """
+
+    def record_trials(self, name: str, run: str, trials: "Sequence[TrialRecord]") -> "Recorded":
+        """Record trials of `ml tune`; without this function, none are.
+
+        Args:
+            name: Of the search.
+            run: The identifier of the search's own run, below which those of trials are; "": there
+                is none yet.
+            trials: Those that were not recorded before.
+        """
+
+
+class Recorded(NamedTuple):
+    """What came of recording trials. Nothing is raised, as no tracker may fail a search."""
+
+    message: str  # where they were recorded, or why they were not
+    run: str  # the identifier of the search's own run; "" if nothing was recorded
 
 
 def load(slot: str, name: str) -> ModuleType:

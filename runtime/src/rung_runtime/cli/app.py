@@ -123,6 +123,34 @@ def report() -> None:
 
 
 @app.command()
+def tune(
+    trials: Annotated[
+        int | None, Option(min=1, help="Trials of the whole search; default: config/tune.yaml.")
+    ] = None,
+    minutes: Annotated[
+        float | None, Option(min=0, help="Minutes of this run; default: config/tune.yaml.")
+    ] = None,
+    workers: Annotated[
+        int | None, Option(min=1, help="Trials at a time; default: one on each core.")
+    ] = None,
+    apply: Annotated[
+        bool | None,
+        Option(
+            "--apply/--no-apply",
+            help="Write the best params even if their gain may be chance; or never.",
+        ),
+    ] = None,
+) -> None:
+    """Search better params, on training rows alone."""
+    from ..tuning.command import tune
+
+    try:
+        tune(trials, minutes, workers, apply=apply)
+    except KeyboardInterrupt as stopped:
+        _leave(130, str(stopped) or "stopped")
+
+
+@app.command()
 def predict(
     file: Annotated[
         Path | None, Argument(help="CSV or Parquet, with the columns of the data.")

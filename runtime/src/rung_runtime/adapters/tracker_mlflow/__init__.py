@@ -6,6 +6,7 @@ Without MLFLOW_TRACKING_URI in the environment, that is `mlflow.db`, a file of t
 import os
 import re
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ... import config, project
 from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, atomic_write, digest, read_fields
+from .. import Recorded
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from ...tuning.tracking import TrialRecord
 
 TRACKED = ARTIFACTS / "tracked"  # the digest of the gate's document that was recorded last
 DATABASE = Path("mlflow.db")
@@ -106,6 +110,43 @@ def record() -> str:
         reason = without_password(reason)
         return f"tracking: this run was not recorded, `ml track` does it later: {reason}"
     return f"tracking: recorded as {run} in {without_password()}"
+
+
+def record_trials(name: str, run: str, trials: "Sequence[TrialRecord]") -> Recorded:
+    """Record trials of `ml tune`, each as a run below that of the search.
+
+    Args:
+        name: Of the search.
+        run: The run of the search; "": it is created.
+        trials: Those that were not recorded before.
+    """
+    try:
+        mlflow = client()
+        experiment_id = experiment(mlflow, project.current().package)
+        if not run:
+            run = mlflow.create_run(experiment_id, run_name=name).info.run_id
+            mlflow.set_terminated(run)
+        for trial in trials:
+            _record_trial(mlflow, experiment_id, run, trial)
+    except Exception as error:
+        reason = without_password(str(error).strip().partition("\n")[0])
+        return Recorded(f"tracking: the trials were not recorded: {reason}", "")
+    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    return Recorded(f"tracking: {count} recorded below {run}", run)
+
+
+def _record_trial(
+    mlflow: "MlflowClient", experiment_id: str, search_run: str, trial: "TrialRecord"
+) -> None:
+    tags = {"mlflow.parentRunId": search_run, "state": trial.state}
+    if trial.error:
+        tags["error"] = trial.error
+    name = f"trial {trial.number}"
+    started = round(trial.started * 1000)
+    run = mlflow.create_run(experiment_id, started, tags, name).info.run_id
+    _log(mlflow, run, trial.params, trial.metrics)
+    status = "FAILED" if trial.error else "FINISHED"
+    mlflow.set_terminated(run, status, round(trial.ended * 1000))
 
 
 def _record() -> str:
