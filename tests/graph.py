@@ -22,7 +22,7 @@ CLICK = "vars.ML_APPROVAL != 'click' || github.event_name == 'workflow_dispatch'
 # GitLab's words: its own `image` is a keyword, and all pipelines share one list of names.
 ALIASES = {
     "build": "image",
-    **{f"verify-{subject}": "verify" for subject in ("rollback", "drill", "monitor")},
+    **{f"verify-{subject}": "verify" for subject in ("rollback", "drill", "monitor", "score")},
 }
 SCOPES = {"comment"}  # environments of GitLab's that only say which job sees a token
 # Of the branch, not of its name: a tag may have the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,19 @@ def test_a_level_has_the_schedules_of_its_pipelines(
     assert {schedule["inputs"][0]["name"] for schedule in made.values()} == {"pipeline"}
     assert all(len(schedule["cron"].split()) == 5 for schedule in made.values())
     assert api.unknown == []
+
+
+def test_nothing_is_scored_on_a_schedule_until_a_source_is_configured(
+    render: Render, api: Api, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(render(level=1, ci=["gitlab"]), project)
+    assert run(project, api.url).returncode == 0
+    assert "ml: score" not in {schedule["description"] for schedule in api.schedules}
+    with (project / "config/delivery.yaml").open("a") as file:
+        file.write("score: {source: in, sink: out}\n")
+    assert run(project, api.url).returncode == 0
+    assert "ml: score" in {schedule["description"] for schedule in api.schedules}
 
 
 def test_again_brings_them_up_to_date_and_leaves_others_alone(render: Render, api: Api) -> None:

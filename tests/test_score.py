@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
+import libraries
 import numpy as np
 import polars as pl
 import pytest
@@ -643,6 +649,17 @@ def test_what_is_missing_or_wrong_is_a_sentence(
     assert expected in str(error)
 
 
+def test_a_pipeline_is_told_which_model_scores_or_that_there_is_no_source(
+    configured: Scoring,
+) -> None:
+    assert command(configured.module, "--print-model").output == "champion\n"
+    file = configured.place.path / "config/delivery.yaml"
+    file.write_text(file.read_text().replace("source: in", "model: v1.2"))
+    assert command(configured.module, "--print-model").output == ""
+    file.write_text(file.read_text().replace("v1.2", '"v1\\nname=other"'))
+    assert "score.model" in str(command(configured.module, "--print-model").exception)
+
+
 def test_on_a_runner_a_sink_that_ends_with_the_job_is_refused(
     configured: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -654,3 +671,158 @@ def test_on_a_runner_a_sink_that_ends_with_the_job_is_refused(
     monkeypatch.setenv("GITHUB_WORKSPACE", str(configured.place.path.parent))  # ML_HOME is not it
     monkeypatch.setenv("ML_REGISTRY", "registry")
     assert command(configured.module).exit_code == 0
+
+
+# --- Delta tables and object stores ------------------------------------------------------------
+
+
+@pytest.fixture
+def deltalake(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library, which is too large to be required by the tests."""
+    folder = libraries.environment("deltalake>=1.6")
+    monkeypatch.syspath_prepend(str(next(folder.glob("lib/python*/site-packages"))))
+    return importlib.import_module("deltalake")
+
+
+def delta_rows(place: Place, first: int, rows: int, day: int) -> pl.DataFrame:
+    raw = table(place, first, rows)
+    return raw.with_columns(date=pl.date(2026, 1, day))
+
+
+@pytest.mark.slow
+def test_a_delta_table_is_scored_at_one_version_into_another_one(
+    scoring: Scoring, deltalake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = deltalake.write_deltalake
+    write("lake", delta_rows(scoring.place, 0, 100, 1), partition_by=["date"])
+    write("lake", delta_rows(scoring.place, 100, 50, 2), mode="append")
+    message = scoring.score("lake", table_format="delta", source_version=0)
+    assert message.startswith("100 rows of 1 partition of version 0: 100 scored")
+    assert scoring.entry("date=2026-01-01")["source_version"] == 0
+    message = scoring.score("lake", table_format="delta")
+    assert message.startswith("50 rows of 1 partition of version 1: 50 scored")
+    scores = pl.read_delta("out/scored")
+    assert sorted(scores["booking"]) == sorted(f"b{row}" for row in range(150))
+    assert set(scores["source_partition"]) == {"date=2026-01-01", "date=2026-01-02"}
+    rows = table(scoring.place, 0, 150)
+    expected = scoring.model.predict(scoring.model.read(rows.drop("booking")))
+    ordered = rows.select("booking").join(scores, on="booking", maintain_order="left")
+    assert ordered["p:true"].to_list() == expected[:, 1].tolist()
+    # A partition that changes is replaced; one that a killed run committed is not there twice.
+    write("lake", delta_rows(scoring.place, 200, 30, 2), mode="append")
+    sink = scoring.module("scoring.sink")
+    record = sink.Sink.record
+
+    def killed(self: Any, entry: Any) -> None:
+        if entry.status != "begun":
+            raise KeyboardInterrupt
+        record(self, entry)
+
+    monkeypatch.setattr(sink.Sink, "record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score("lake", table_format="delta")
+    monkeypatch.setattr(sink.Sink, "record", record)
+    assert pl.read_delta("out/scored").height == 180
+    assert scoring.score("lake", table_format="delta").startswith("80 rows of 1 partition")
+    assert pl.read_delta("out/scored").height == 180
+    assert pl.read_delta("out/scored")["booking"].n_unique() == 180
+    # Files that were only compacted have the same rows, and are replaced; none is there twice.
+    deltalake.DeltaTable("lake").optimize.compact()
+    scoring.score("lake", table_format="delta")
+    assert pl.read_delta("out/scored").height == 180
+    with pytest.raises(scoring.module("exceptions").UsageError, match="in the format delta"):
+        scoring.score("lake")
+
+
+@pytest.mark.slow
+def test_a_delta_table_without_partitions_is_one_and_is_left_if_it_cannot_be_read(
+    scoring: Scoring, deltalake: Any
+) -> None:
+    deltalake.write_deltalake("lake", table(scoring.place, 0, 40))
+    assert scoring.score("lake").startswith("40 rows of 1 partition of version 0")
+    assert scoring.scores().height == 40
+    usage_error = scoring.module("exceptions").UsageError
+    with pytest.raises(usage_error, match="lake cannot be opened as a Delta table"):
+        scoring.score("lake", source_version=7)
+    for file in Path("lake").glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(usage_error, match="cannot be read"):
+        scoring.score("lake", "elsewhere")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of moto's server, which stands in for S3."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    for key, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",  # pragma: allowlist secret
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(key, value)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    store = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with suppress(httpx.TransportError):
+                if httpx.put(f"{url}/bucket").status_code == 200:
+                    break
+            time.sleep(0.2)
+        yield "s3://bucket"
+    finally:
+        store.terminate()
+        store.wait()
+
+
+@pytest.mark.slow
+def test_an_object_store_can_be_the_source_and_the_sink(scoring: Scoring, bucket: str) -> None:
+    usage_error = scoring.module("exceptions").UsageError
+    storage = scoring.module("scoring.storage").open_storage(f"{bucket}/in")
+    for file in scoring.source.rglob("*.*"):
+        if file.is_file():
+            storage.write(file.relative_to(scoring.source).as_posix(), file.read_bytes())
+    storage.write("_SUCCESS", b"")
+    message = scoring.score(f"{bucket}/in", f"{bucket}/out")
+    assert message.startswith(f"{3 * ROWS} rows of 3 partitions: {3 * ROWS} scored, 0 refused")
+    scores = pl.read_parquet(f"{bucket}/out/scored/**/*.parquet", hive_partitioning=False)
+    assert sorted(scores["booking"]) == sorted(f"b{row}" for row in range(3 * ROWS))
+    assert "3 partitions had been scored before" in scoring.score(f"{bucket}/in", f"{bucket}/out")
+    storage.write("late.csv", table(scoring.place, 700, 30).write_csv().encode())
+    assert scoring.score(f"{bucket}/in", f"{bucket}/out").startswith("30 rows of 1 partition")
+    assert scoring.score(f"{bucket}/in/late.csv", "here").startswith("30 rows of 1 partition")
+    with pytest.raises(usage_error, match="lie in one another"):
+        scoring.score(f"{bucket}/in", f"{bucket}/in/out")
+    with pytest.raises(usage_error, match="s3://nowhere/in cannot be used"):
+        scoring.score("s3://nowhere/in", "there")
+    with pytest.raises(usage_error, match=r"s3://nowhere/out/.* cannot be used"):
+        scoring.score("in/late.csv", "s3://nowhere/out")
+    with pytest.raises(usage_error, match="gopher://x/in cannot be used"):
+        scoring.score("gopher://x/in", "there")
+
+
+@pytest.mark.nightly
+def test_memory_stays_bounded_whatever_the_size_of_a_file(scoring: Scoring, packed: Path) -> None:
+    shutil.rmtree(scoring.source)
+    scoring.source.mkdir()
+    part = table(scoring.place, 0, 5_000)
+    peaks = []
+    for count in (20, 200):
+        pl.concat([part] * count).write_parquet(scoring.source / "a.parquet")
+        code = (
+            f"import sys, resource; sys.path[:0] = {[str(ROOT / 'runtime/src')]!r}\n"
+            "from pathlib import Path\nfrom rung_runtime import scoring\n"
+            "from rung_runtime.model_package import load_package\n"
+            "print(scoring.score('in', 'out', load_package(Path(sys.argv[1]))))\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, packed], capture_output=True, text=True, check=True
+        )
+        assert f"{count * 5_000:,} rows" in done.stdout
+        peaks.append(int(done.stdout.split()[-1]) // 1024)
+    print(f"100,000 and 1,000,000 rows: {peaks} MiB")
+    assert peaks[1] < peaks[0] + 300

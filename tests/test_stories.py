@@ -499,6 +499,31 @@ def test_an_alarm_of_the_monitor_starts_one_training(world: World) -> None:
 
 
 @on("github")
+def test_each_night_the_champion_scores_what_is_new_in_a_source_and_nothing_without_one(
+    world: World,
+) -> None:
+    world.started()
+    world.restart("main")
+    if world.host.name == "github":  # on GitLab nothing is scheduled without a source
+        run = world.host.schedule("score")
+        assert run.jobs == {"verify": "success", "score": "skipped"}, outcome(run)
+    source = world.home.parent / "flights"
+    source.mkdir()
+    known = pl.read_csv(world.host.project / "data/raw/flights.csv", infer_schema=False)
+    known.head(50).write_csv(source / "monday.csv")
+    places = json.dumps({"source": str(source), "sink": str(world.home.parent / "scores")})
+    world.edit("config/delivery.yaml", "shadow:", f"score: {places}\nshadow:")
+    world.host.commit("A source to score")
+    world.host.pushed()
+    run = world.host.schedule("score")
+    assert run.jobs["score"] == "success", outcome(run)
+    assert "50 rows of 1 partition: 50 scored, 0 refused" in run.log
+    scores = pl.read_parquet(world.home.parent / "scores/scored/monday.csv.parquet")
+    assert set(scores["model"]) == {world.models()[1]}
+    assert (world.home / "predictions").is_dir()  # where the monitor looks
+
+
+@on("github")
 def test_new_data_start_the_same_pipeline(world: World) -> None:
     world.started()
     with world.about({"train"}):

@@ -30,6 +30,7 @@ WORDS = {
     "verify": "by digest",
     "staging": "smoke, shadow",
     "production": "approval, watch",
+    "score": "many rows",
     "monitor": "drift, labels",
     "retrain": "an alarm trains",
     "audit": "vulnerabilities",
@@ -97,7 +98,17 @@ def drawn() -> str:
     words = NAMES | {word: word for word in table.times.values()}
     lines: list[str] = []
     top, beside = GAP, 0
-    for name in ("checks", "pipeline", "train", "monitor", "drill", "rollback", "update", "audit"):
+    for name in (
+        "checks",
+        "pipeline",
+        "train",
+        "score",
+        "monitor",
+        "drill",
+        "rollback",
+        "update",
+        "audit",
+    ):
         rows, at = jobs[name], places(jobs[name])
         if inner := [job for job in rows if name == "train" and job in jobs["deliver"]]:
             # Called by train; started by hand too.

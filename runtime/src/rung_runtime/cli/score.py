@@ -37,6 +37,9 @@ def score(
     rescore: Annotated[
         bool, Option("--rescore", help="Score again what another model has scored.")
     ] = False,
+    print_model: Annotated[
+        bool, Option("--print-model", help="Print the configured model, if there is a source.")
+    ] = False,
 ) -> None:
     """Score a source of many rows into a sink, exactly once.
 
@@ -56,6 +59,10 @@ def score(
     }
     overrides = {key: value for key, value in named.items() if value is not None}
     settings = validate(delivery.score.model_dump() | overrides, Score, "ml score")
+    if print_model:
+        if settings.source:
+            typer.echo(settings.model)
+        return
     if not settings.source:
         raise UsageError(f"name a source, or set score.source in {DELIVERY}")
     if not settings.sink:

@@ -66,7 +66,7 @@ class Score(Strict):
 
     source: str = ""  # a file, a folder, a Delta table, or a URL of one; "": nothing is scheduled
     sink: str = ""  # a folder or a URL
-    model: str = Field(default="champion", min_length=1)  # or a version, or VERSION@sha256:DIGEST
+    model: str = Field(default="champion", pattern=r"^[\w.@:-]+$")  # or a version, or a reference
     format: Literal["parquet", "delta"] = "parquet"  # of the scores
     # The share of a partition that the contract may refuse; beyond it, none of it gets to the sink.
     max_refused: float = Field(default=0.01, ge=0, le=1)

@@ -160,15 +160,14 @@ class ScoredTable:
     def __init__(self, storage: Storage) -> None:
         self.deltalake = require("deltalake")
         self.location = storage.path(SCORED)
+        self.present: set[str] = set()
+        if self.deltalake.DeltaTable.is_deltatable(self.location):
+            partitions = self.deltalake.DeltaTable(self.location).partitions()
+            self.present = {values[PARTITION] for values in partitions}
 
     def has(self, partition: str) -> bool:
-        """Check whether a partition is there."""
-        if not self.deltalake.DeltaTable.is_deltatable(self.location):
-            return False
-        names = {
-            values[PARTITION] for values in self.deltalake.DeltaTable(self.location).partitions()
-        }
-        return partition in names
+        """Check whether a partition was there when the sink was opened."""
+        return partition in self.present
 
     def write(self, partition: str, rows: pl.LazyFrame | None, entry: Entry) -> None:
         """Write a partition in one transaction, in the place of what there is of it."""
@@ -180,6 +179,13 @@ class ScoredTable:
             return
         rows = rows.select(pl.lit(partition).alias(PARTITION), pl.all())
         facts: dict[str, Any] = {"rung": entry.model_dump_json()}
+        try:
+            self._replace(rows, predicate, facts)
+        except self.deltalake.exceptions.DeltaError as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{self.location} cannot be written: {reason}") from None
+
+    def _replace(self, rows: pl.LazyFrame, predicate: str, facts: dict[str, Any]) -> None:
         self.deltalake.write_deltalake(
             self.location,
             rows.collect_batches(chunk_size=BATCH_ROWS),

@@ -95,26 +95,7 @@ def open_source(location: str, version: int | None = None) -> Source:
 
 
 def _is_delta(storage: Storage) -> bool:
-    return next(_files(storage, DELTA_LOG), None) is not None
-
-
-def _files(storage: Storage, prefix: str = "") -> Iterator[StoredFile]:
-    """Yield the files of a place.
-
-    Raises:
-        UsageError: It cannot be listed.
-    """
-    try:
-        yield from storage.files(prefix)
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except Exception as error:
-        if isinstance(storage, Folder):
-            raise
-        reason = str(error)  # of obstore, which has no public type of error
-    else:
-        return
-    raise UsageError(f"{storage.location} cannot be listed: {reason.splitlines()[0][:300]}")
+    return next(storage.files(DELTA_LOG), None) is not None
 
 
 class FileSource:
@@ -134,7 +115,7 @@ class FileSource:
 
     def partitions(self) -> list[Partition]:
         partitions: list[Partition] = []
-        for file in _files(self.storage):
+        for file in self.storage.files():
             if self.only:
                 if file.name == self.only:
                     partitions.append(FilePartition(self.storage, file))

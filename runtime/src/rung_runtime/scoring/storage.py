@@ -5,7 +5,7 @@ shows an object once all of it has arrived.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
@@ -111,25 +111,25 @@ class ObjectStore:
 
     def files(self, prefix: str = "") -> Iterator[StoredFile]:
         entries: list[dict[str, Any]] = []
-        for page in self.obstore.list(self.store, prefix or None):
-            entries += page
+        with _reached(self.location):
+            for page in self.obstore.list(self.store, prefix or None):
+                entries += page
         for entry in sorted(entries, key=lambda entry: str(entry["path"])):
             yield _stored(entry)
 
     def find(self, name: str) -> StoredFile | None:
-        try:
+        with suppress(FileNotFoundError), _reached(self.path(name)):
             return _stored(self.obstore.head(self.store, name))
-        except FileNotFoundError:
-            return None
+        return None
 
     def read(self, name: str) -> bytes | None:
-        try:
+        with suppress(FileNotFoundError), _reached(self.path(name)):
             return bytes(self.obstore.get(self.store, name).bytes())
-        except FileNotFoundError:
-            return None
+        return None
 
     def write(self, name: str, content: bytes) -> None:
-        self.obstore.put(self.store, name, content)
+        with _reached(self.path(name)):
+            self.obstore.put(self.store, name, content)
 
     def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
         with _told(self.path(name)):
@@ -137,17 +137,34 @@ class ObjectStore:
 
     def delete(self, name: str) -> None:
         if self.find(name):
-            self.obstore.delete(self.store, name)
+            with _reached(self.path(name)):
+                self.obstore.delete(self.store, name)
 
     def path(self, name: str) -> str:
         return remote_path(self.location, name)
 
     def download(self, name: str, to: Path) -> Path:
         path = to / PurePosixPath(name).name
-        with path.open("wb") as file:
+        with path.open("wb") as file, _reached(self.path(name)):
             for chunk in self.obstore.get(self.store, name).stream():
                 file.write(chunk)
         return path
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """Tell in a sentence what an object store answers, if not what it was asked for.
+
+    Raises:
+        UsageError: It cannot be reached, or refuses.
+        FileNotFoundError: There is no such object.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # obstore's own, of which it publishes no common type
+        raise UsageError(f"{url} cannot be used: {str(error).splitlines()[0][:300]}") from None
 
 
 @contextmanager
@@ -176,13 +193,9 @@ def open_storage(location: str) -> Storage:
     """
     if not is_remote(location):
         return Folder(location)
-    try:
+    require("obstore")
+    with _reached(location):
         return ObjectStore(location)
-    except UsageError:
-        raise
-    except Exception as error:  # obstore's own, which it does not publish a common type of
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{location} is not the URL of an object store: {reason}") from None
 
 
 def require(module: str) -> Any:
