@@ -701,7 +701,7 @@ def test_a_delta_table_is_scored_at_one_version_into_another_one(
     assert scoring.entry("date=2026-01-01")["source_version"] == 0
     message = scoring.score("lake", table_format="delta")
     assert message.startswith("50 rows of 1 partition of version 1: 50 scored")
-    scores = pl.read_delta("out/scored")
+    scores = pl.scan_delta(deltalake.DeltaTable("out/scored")).collect()
     assert sorted(scores["booking"]) == sorted(f"b{row}" for row in range(150))
     assert set(scores["source_partition"]) == {"date=2026-01-01", "date=2026-01-02"}
     rows = table(scoring.place, 0, 150)
@@ -722,14 +722,14 @@ def test_a_delta_table_is_scored_at_one_version_into_another_one(
     with pytest.raises(KeyboardInterrupt):
         scoring.score("lake", table_format="delta")
     monkeypatch.setattr(sink.Sink, "record", record)
-    assert pl.read_delta("out/scored").height == 180
+    assert pl.scan_delta(deltalake.DeltaTable("out/scored")).collect().height == 180
     assert scoring.score("lake", table_format="delta").startswith("80 rows of 1 partition")
-    assert pl.read_delta("out/scored").height == 180
-    assert pl.read_delta("out/scored")["booking"].n_unique() == 180
+    assert pl.scan_delta(deltalake.DeltaTable("out/scored")).collect().height == 180
+    assert pl.scan_delta(deltalake.DeltaTable("out/scored")).collect()["booking"].n_unique() == 180
     # Files that were only compacted have the same rows, and are replaced; none is there twice.
     deltalake.DeltaTable("lake").optimize.compact()
     scoring.score("lake", table_format="delta")
-    assert pl.read_delta("out/scored").height == 180
+    assert pl.scan_delta(deltalake.DeltaTable("out/scored")).collect().height == 180
     with pytest.raises(scoring.module("exceptions").UsageError, match="in the format delta"):
         scoring.score("lake")
 

@@ -118,12 +118,12 @@ class ObjectStore:
             yield _stored(entry)
 
     def find(self, name: str) -> StoredFile | None:
-        with suppress(FileNotFoundError), _reached(self.path(name)):
+        with suppress(FileNotFoundError), _reached(self.path(name), may_be_missing=True):
             return _stored(self.obstore.head(self.store, name))
         return None
 
     def read(self, name: str) -> bytes | None:
-        with suppress(FileNotFoundError), _reached(self.path(name)):
+        with suppress(FileNotFoundError), _reached(self.path(name), may_be_missing=True):
             return bytes(self.obstore.get(self.store, name).bytes())
         return None
 
@@ -152,18 +152,20 @@ class ObjectStore:
 
 
 @contextmanager
-def _reached(url: str) -> Iterator[None]:
+def _reached(url: str, may_be_missing: bool = False) -> Iterator[None]:
     """Tell in a sentence what an object store answers, if not what it was asked for.
+
+    Args:
+        may_be_missing: Whether FileNotFoundError is an answer, too.
 
     Raises:
         UsageError: It cannot be reached, or refuses.
-        FileNotFoundError: There is no such object.
     """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except Exception as error:  # obstore's own, of which it publishes no common type
+        if may_be_missing and isinstance(error, FileNotFoundError):
+            raise
         raise UsageError(f"{url} cannot be used: {str(error).splitlines()[0][:300]}") from None
 
 
