@@ -708,7 +708,7 @@ def test_the_picture_of_the_graph_is_of_this_table(tmp_path: Path) -> None:
 
 def test_the_table_is_read_as_it_stands(wanted: Table) -> None:
     assert len(wanted.lines) == 31
-    assert sorted(wanted.times.values()) == ["daily", "monthly", "weekly"]
+    assert sorted(wanted.times.values()) == ["daily", "monthly", "nightly", "weekly"]
     assert wanted.touched == {"config", "data", "dvc.yaml", "src", "uv.lock"}
     train = {p: jobs for p, trigger, jobs in wanted.graph(2) if trigger == "weekly"}["train"]
     assert train["production"] == Row(frozenset({"staging"}), "production, approved", True, "train")
