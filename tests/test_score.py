@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import json
 import shutil
 import socket
@@ -18,8 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import deltalake
 import httpx
-import libraries
 import numpy as np
 import polars as pl
 import pytest
@@ -676,14 +675,6 @@ def test_on_a_runner_a_sink_that_ends_with_the_job_is_refused(
 # --- Delta tables and object stores ------------------------------------------------------------
 
 
-@pytest.fixture
-def deltalake(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The library, which is too large to be required by the tests."""
-    folder = libraries.environment("deltalake>=1.6")
-    monkeypatch.syspath_prepend(str(next(folder.glob("lib/python*/site-packages"))))
-    return importlib.import_module("deltalake")
-
-
 def delta_rows(place: Place, first: int, rows: int, day: int) -> pl.DataFrame:
     raw = table(place, first, rows)
     return raw.with_columns(date=pl.date(2026, 1, day))
@@ -691,7 +682,7 @@ def delta_rows(place: Place, first: int, rows: int, day: int) -> pl.DataFrame:
 
 @pytest.mark.slow
 def test_a_delta_table_is_scored_at_one_version_into_another_one(
-    scoring: Scoring, deltalake: Any, monkeypatch: pytest.MonkeyPatch
+    scoring: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = deltalake.write_deltalake
     write("lake", delta_rows(scoring.place, 0, 100, 1), partition_by=["date"])
@@ -736,7 +727,7 @@ def test_a_delta_table_is_scored_at_one_version_into_another_one(
 
 @pytest.mark.slow
 def test_a_delta_table_without_partitions_is_one_and_is_left_if_it_cannot_be_read(
-    scoring: Scoring, deltalake: Any
+    scoring: Scoring,
 ) -> None:
     deltalake.write_deltalake("lake", table(scoring.place, 0, 40))
     assert scoring.score("lake").startswith("40 rows of 1 partition of version 0")
