@@ -35,6 +35,9 @@ class CompiledModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # What is fused beyond this level, such as the SiLU of a network, has no kernel in double
+        # precision, and another release of onnxruntime may fuse what the one that packaged did not.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self._session = onnxruntime.InferenceSession(
             content, options, providers=["CPUExecutionProvider"]
         )
