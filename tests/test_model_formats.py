@@ -32,6 +32,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from test_delivery import DELIVERY, Loop
+from test_torch import torch_requirement
 from xgboost import XGBClassifier, XGBRegressor
 
 Module = Callable[[str], ModuleType]
@@ -218,7 +219,7 @@ MODEL = """from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-from {library} import {classifier}
+from {module} import {classifier}
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -239,34 +240,56 @@ def linear(task: str, inputs: pl.DataFrame) -> BaseEstimator:
 """
 
 
+CLASSIFIERS = {
+    "lightgbm": ("lightgbm", "LGBMClassifier"),
+    "xgboost": ("xgboost", "XGBClassifier"),
+    "torch": ("rung_runtime.adapters.model_format_torch", "NeuralNetworkClassifier"),
+}
+
+
+def bring(library: str, loop: Loop) -> None:
+    """Put a library beside a project's code: that of this environment, or of one of its own.
+
+    To install a second one would take half a minute.
+    """
+    source = loop.path / "src"
+    if library == "torch":
+        folder = environment(torch_requirement(), "safetensors")
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (own,) = loop.copy.project.path.glob(".venv/lib/python*/site-packages")
+        for entry in packages.iterdir():
+            if not (own / entry.name).exists():
+                (source / entry.name).symlink_to(entry)
+        return
+    packages = Path(import_module(library).__file__ or "").parents[1]
+    for folder in (packages / library, *packages.glob(f"{library}*.libs")):
+        shutil.copytree(folder, source / folder.name)
+
+
 @pytest.fixture
 def boosted(
     library: str, ran: Callable[..., Copy], render: Callable[..., Path], tmp_path: Path
 ) -> Iterator[Loop]:
-    """Give a project whose `problem/model.py` returns an estimator of a library.
-
-    The library is that of this environment, as installing a second one would take half a minute.
-    """
+    """Give a project whose `problem/model.py` returns an estimator of a library."""
     loop = Loop(ran(1, "binary").again(tmp_path / "project"))
     name = f"model_format_{library}"
     adapter = Path("src/rung_runtime/adapters", name)
     source = render(level=1, model_format=["skops", library])
     shutil.copytree(source / adapter, loop.path / adapter)
-    packages = Path(import_module(library).__file__ or "").parents[1]
-    for folder in (packages / library, *packages.glob(f"{library}*.libs")):
-        shutil.copytree(folder, loop.path / "src" / folder.name)
+    bring(library, loop)
     problem = loop.path / "src/flight_delays/problem"
     (problem / "model.py").rename(problem / "linear.py")
-    classifier = {"lightgbm": "LGBMClassifier", "xgboost": "XGBClassifier"}[library]
-    (problem / "model.py").write_text(MODEL.format(library=library, classifier=classifier))
+    module, classifier = CLASSIFIERS[library]
+    (problem / "model.py").write_text(MODEL.format(module=module, classifier=classifier))
     (loop.path / "config/delivery.yaml").write_text(DELIVERY.format(port=0, seconds=1))
-    configure(loop, library, n_estimators=30)
+    configure(loop, library, rounds=30)
     yield loop
     loop.ml("stop", exits=None)
 
 
-def configure(loop: Loop, library: str, **params: int) -> None:
+def configure(loop: Loop, library: str, rounds: int = 30, **params: int) -> None:
     """Write `config/model.yaml`."""
+    params["epochs" if library == "torch" else "n_estimators"] = rounds
     if library == "xgboost":
         params["max_depth"] = 3  # its own, 6, is too deep for the example
     (loop.path / "config/model.yaml").write_text(json.dumps({"params": params}))
@@ -274,7 +297,8 @@ def configure(loop: Loop, library: str, **params: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "library", ["lightgbm", pytest.param("xgboost", marks=pytest.mark.nightly)]
+    "library",
+    ["lightgbm", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("xgboost", "torch"))],
 )
 def test_a_project_of_another_library_is_trained_gated_served_compared_and_watched(
     boosted: Loop, library: str
@@ -294,7 +318,7 @@ def test_a_project_of_another_library_is_trained_gated_served_compared_and_watch
     for row, probabilities in zip(served, printed, strict=True):
         assert row["probabilities"] == pytest.approx(probabilities)
     # The champion, in a process of its own, is trained anew on the folds of the challenger.
-    configure(boosted, library, n_estimators=60)
+    configure(boosted, library, rounds=60)
     output = boosted.ml("run", exits=None)
     comparison = boosted.copy.read("compare")["comparison"]
     assert comparison["kind"] == "compared", output

@@ -128,6 +128,18 @@ def steps(module: Import, attack: str, kind: str) -> dict[str, Any]:
             skill=interval,
             slices=[part],
             best=made("BestComparison", champion=champion, skill=interval),
+            fairness=[
+                made(
+                    "FairnessChange",
+                    columns=[attack, attack],
+                    rate="error_rate",
+                    highest=attack,
+                    lowest=attack,
+                    challenger=interval,
+                    own=interval,
+                    change=interval,
+                )
+            ],
         )
     baseline = made("Baseline", value=0.5)
     part = made("Slice", column=attack, value=attack, rows=3, metric=interval)
@@ -161,6 +173,7 @@ def steps(module: Import, attack: str, kind: str) -> dict[str, Any]:
         "validate": refused_rows(module, attack, 3),
         "evaluate": made(
             "MetricsDocument",
+            task="multiclass",
             rows=10,
             metric=attack,
             metrics={attack: interval},
@@ -168,6 +181,17 @@ def steps(module: Import, attack: str, kind: str) -> dict[str, Any]:
             calibration=made("Calibration", error=0.1),
             importance=[made("Importance", column=attack, loss=0.1)],
             slices=[part],
+            fairness=[
+                made(
+                    "GroupComparison",
+                    columns=[attack],
+                    rate="error_rate",
+                    groups=[made("GroupRate", group=attack, rows=3, value=interval)],
+                    difference=interval,
+                    highest=attack,
+                    lowest=attack,
+                )
+            ],
             model=made("ModelFacts", digest=attack, megabytes=1.0),
             decision=made(
                 "Decision",
@@ -213,7 +237,10 @@ def written(
         paths = {name: [tmp_path] for name in documents if name != "controls"}
         controls = tmp_path if "controls" in documents else tmp_path / "none"
         monkeypatch.setattr(report, "STEPS", paths)
-        monkeypatch.setattr(report, "DOCUMENTS", {"controls": controls})
+        others = dict.fromkeys(
+            ("evaluate", "explain"), tmp_path / "none"
+        )  # explanations are in HTML
+        monkeypatch.setattr(report, "DOCUMENTS", {"controls": controls} | others)
         monkeypatch.setattr(report, "read_step", documents.__getitem__)
         monkeypatch.setattr(report, "read", lambda _: documents["controls"])
         monkeypatch.setattr(report, "digest", lambda path: f"of {path}")
@@ -223,7 +250,9 @@ def written(
         names = [attack] * 3
         data = {"target": attack, "task": "multiclass", "classes": names, "source": attack}
         data |= {"features": names, "ignored": names}
-        config = SimpleNamespace(data=SimpleNamespace(**data), gate=SimpleNamespace(confidence=0.9))
+        limits = {"columns": ["a"], "max_difference": {"error_rate": 0.1}}
+        gate = SimpleNamespace(confidence=0.9, fairness=module("config").Fairness(**limits))
+        config = SimpleNamespace(data=SimpleNamespace(**data), gate=gate)
         return str(report.render("report.md", config))
 
     return written
@@ -249,7 +278,7 @@ def test_no_name_no_category_and_no_reason_leaves_its_place_in_a_report(
             assert token.type in kinds or "zq" not in token.content, (attack, token)
             assert not re.search("image|link|html|fence|code_block", token.type), (attack, token)
         headings = [token.tag for token in tokens if token.type == "heading_open"]
-        assert headings == ["h1", "h2", "h2"] if len(documents) > 1 else ["h1"]
+        assert headings == (["h1", *["h2"] * 3] if len(documents) > 1 else ["h1"])
         for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
             rows = [len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()]
             assert len(set(rows)) == 1, table

@@ -35,7 +35,10 @@ def test_every_job_has_a_time_limit(files: Read, level: int) -> None:
     github, gitlab = files(level)
     for name, job in jobs(github):
         if "uses" not in job:  # a call has those of what it calls
-            assert 0 < job["timeout-minutes"] <= 120, name
+            longest = (
+                350 if name == "score.score" else 120
+            )  # many rows; GitHub ends a job after 360
+            assert 0 < job["timeout-minutes"] <= longest, name
     assert all(job.get("timeout") for job in graph.jobs_of(gitlab).values())
 
 
