@@ -576,3 +576,32 @@ def test_what_a_library_does_beyond_trees_is_said(
     fitted.fit(compiled.Columns.of_frame(rows).matrix(rows), y_true)
     with pytest.raises(convert.CannotCompile, match=reason):
         convert.compile_estimator(fitted, rows, 0)
+
+
+def test_a_graph_reads_no_file_of_the_folder_that_it_is_opened_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tensor may say that its content is in a file beside the model; ours has none beside it."""
+    from onnx import TensorProto, helper
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").write_text("TOKEN123")
+    outside = TensorProto(name="w", data_type=TensorProto.UINT8, dims=[1, 8])
+    outside.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "secret.txt"), ("offset", "0"), ("length", "8")):
+        outside.external_data.add(key=key, value=value)
+    nodes = [
+        helper.make_node("Cast", ["w"], ["c"], to=TensorProto.DOUBLE),
+        helper.make_node("Expand", ["c", "shape"], ["predictions"]),
+        helper.make_node("Shape", ["rows"], ["shape"]),
+    ]
+    nodes = [nodes[2], nodes[0], nodes[1]]
+    of = helper.make_tensor_value_info
+    rows = of("rows", TensorProto.DOUBLE, ["n", 8])
+    predictions = of("predictions", TensorProto.DOUBLE, ["n", 8])
+    graph = helper.make_graph(nodes, "g", [rows], [predictions], [outside])
+    opset = helper.make_opsetid("", 21)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    helper.set_model_props(model, {"columns": '{"names": ["a"], "categories": {}}'})
+    with pytest.raises(Exception, match=r"secret\.txt"):
+        compiled.CompiledModel(model.SerializeToString())

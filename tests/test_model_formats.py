@@ -15,22 +15,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
+import scipy.sparse
 import tables
 import verdicts
 from conftest import ROOT, Copy, digest
 from libraries import environment
 from lightgbm import LGBMClassifier, LGBMRegressor
 from rung_runtime.testing.model_formats import Make, ModelFormatContract, rows_to_train_on
+from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
     VotingClassifier,
 )
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from test_delivery import DELIVERY, Loop
 from test_torch import torch_requirement
 from xgboost import XGBClassifier, XGBRegressor
@@ -165,8 +170,54 @@ def test_a_vote_of_two_libraries_names_both(module: Module, tmp_path: Path) -> N
     trusted += ["sklearn.calibration._SigmoidCalibration", "numpy.dtype"]
     loaded = model_format.load(tmp_path / "model", trusted)
     assert loaded.predict_proba(frame).shape == (frame.height, 2)
-    with pytest.raises(module("exceptions").UsageError, match="does not trust"):
-        model_format.load(tmp_path / "model", trusted, formats=["lightgbm"])
+
+
+@pytest.mark.parametrize("kind", [LGBMRegressor, XGBRegressor])
+def test_a_sparse_matrix_of_a_step_before_is_taken(module: Module, kind: Any) -> None:
+    words = pl.DataFrame({"word": [f"w{number % 40}" for number in range(400)]})
+    y = np.arange(400) % 40 / 10
+    made = make_pipeline(OneHotEncoder(), kind(n_estimators=20, random_state=0))
+    assert scipy.sparse.issparse(made[0].fit_transform(words))
+    adapted = module("model_format").adapt(clone(made)).fit(words, y)
+    assert adapted.predict(words) == pytest.approx(made.fit(words, y).predict(words))
+
+
+@pytest.mark.parametrize("params", [{"missing": -999.0}, {"booster": "gblinear"}])
+def test_xgboost_predicts_by_the_params_that_it_was_trained_with(
+    module: Module, params: dict[str, Any]
+) -> None:
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(300, 3))
+    matrix[random.random((300, 3)) < 0.2] = -999.0
+    y = np.where(matrix[:, 0] == -999.0, 5.0, matrix[:, 0])
+    plain = XGBRegressor(n_estimators=20, **params).fit(matrix, y)
+    adapted = module("model_format").adapt(XGBRegressor(n_estimators=20, **params)).fit(matrix, y)
+    assert adapted.predict(matrix) == pytest.approx(plain.predict(matrix))
+    frame = pl.DataFrame(matrix, schema=["a", "b", "c"])
+    fitted = module("model_format").adapt(XGBRegressor(n_estimators=20, **params)).fit(frame, y)
+    with pytest.raises(module("compiled.convert").CannotCompile, match="has no compiled form"):
+        module("compiled.convert").compile_estimator(fitted, frame, 0)
+
+
+def test_a_word_that_is_called_as_keys_of_an_archive_are_is_a_word(
+    module: Module, tmp_path: Path
+) -> None:
+    fitted = CountVectorizer(token_pattern=r"\S+").fit(["__module__ __class__ other"])
+    module("model_format").save(fitted, tmp_path / "model.skops")
+    assert module("model_format").formats(tmp_path / "model.skops") == ["skops"]
+
+
+def test_weights_of_classes_are_by_the_classes_even_if_training_lacks_one(module: Module) -> None:
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(300, 2))
+    y = np.where(matrix[:, 0] + random.normal(size=300) > 0, 2, 0)
+    weights = {0: 1.0, 1: 7.0, 2: 50.0}
+    plain = LGBMClassifier(n_estimators=10, class_weight={0: 1.0, 2: 50.0}, verbose=-1).fit(
+        matrix, y
+    )
+    made = LGBMClassifier(n_estimators=10, class_weight=weights, deterministic=False)
+    adapted = module("model_format").adapt(made).fit(matrix, y)
+    assert adapted.predict_proba(matrix) == pytest.approx(plain.predict_proba(matrix))
 
 
 @pytest.mark.parametrize(

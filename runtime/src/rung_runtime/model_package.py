@@ -163,8 +163,7 @@ def load_package(
         if digest(path) != manifest["files"][MODEL.name]:
             raise UsageError(f"{path} has changed since the package was opened")
         module = _import_problem(folder / "problem", "model", suffix)
-        formats = manifest.get("formats", [model_format.DEFAULT])
-        return load_estimator(path, module.TRUSTED, problem=module.__package__, formats=formats)
+        return load_estimator(path, module.TRUSTED, problem=module.__package__)
 
     is_compiled = compiled.FILE in manifest["files"]
     model = Model(
@@ -273,15 +272,9 @@ def package_digest(files: dict[str, str]) -> str:
     return f"sha256:{hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()}"
 
 
-def load_estimator(
-    path: Path,
-    trusted: Collection[str],
-    *,
-    problem: str | None = None,
-    formats: Collection[str] | None = None,
-) -> Any:
+def load_estimator(path: Path, trusted: Collection[str], *, problem: str | None = None) -> Any:
     """Load an estimator: see `model_format.load`."""
-    return model_format.load(path, trusted, problem=problem, formats=formats)
+    return model_format.load(path, trusted, problem=problem)
 
 
 def predict(fitted: Any, rows: pl.DataFrame, data: Data, features: Features) -> NDArray[np.float64]:

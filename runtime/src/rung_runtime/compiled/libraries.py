@@ -118,6 +118,9 @@ def _lightgbm_node(node: dict[str, Any]) -> Node:
 
 def _xgboost(fitted: Any, graph: Graph, matrix: str, _: Mapping[int, int]) -> str:
     model = getattr(fitted, "model_", None) or fitted.get_booster()
+    missing = getattr(fitted, "estimator", fitted).get_params()["missing"]
+    if not np.isnan(missing):
+        raise NotReadable(f"XGBoost with missing={missing} has no compiled form")
     learner = json.loads(bytes(model.save_raw("json")))["learner"]
     booster = learner["gradient_booster"]
     if booster["name"] != "gbtree":

@@ -1,5 +1,6 @@
 """A compiled model in use."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,10 @@ class CompiledModel:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # A graph that somebody else wrote reads no file of the folder that the process runs in.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", os.devnull
+        )
         # What is fused beyond this level, such as the SiLU of a network, has no kernel in double
         # precision, and another release of onnxruntime may fuse what the one that packaged did not.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -84,20 +84,13 @@ def save(fitted: Any, path: Path) -> None:
         new.write_bytes(content)
 
 
-def load(
-    path: Path,
-    trusted: Collection[str],
-    *,
-    problem: str | None = None,
-    formats: Collection[str] | None = None,
-) -> Any:
+def load(path: Path, trusted: Collection[str], *, problem: str | None = None) -> Any:
     """Read a model.
 
     Args:
         path: A file that `save` wrote, now or in an earlier release.
         trusted: The types that the file may hold, besides those of scikit-learn and of adapters.
         problem: The name that the `problem/` of the model was imported by; None: the project's.
-        formats: The adapters whose types the file may hold, too; None: all that there are.
 
     Raises:
         UsageError: The file is damaged, or holds another type, or a library is not installed.
@@ -108,9 +101,8 @@ def load(
     problem = problem or _problem()
     # The file has the classes of `problem/` without the name of the project.
     types = [re.sub(r"^\w+\.problem\.", f"{problem}.", name) for name in trusted]
-    for name, adapter in available().items():
-        if formats is None or name in formats:
-            types += adapter.TRUSTED
+    for adapter in available().values():
+        types += adapter.TRUSTED
     try:
         return skops.io.loads(_with_classes_of(path.read_bytes(), problem), trusted=types)
     except UntrustedTypesFoundException as error:
@@ -168,7 +160,8 @@ def _nodes(node: Any) -> Iterator[dict[str, Any]]:
         for item in node:
             yield from _nodes(item)
     elif isinstance(node, dict):
-        if "__module__" in node:
+        # A dictionary of the model, such as the words of a text, may have a key of that name.
+        if isinstance(node.get("__module__"), str) and isinstance(node.get("__class__"), str):
             yield node | {"type": f"{node['__module__']}.{node['__class__']}"}
         for item in node.values():
             yield from _nodes(item)

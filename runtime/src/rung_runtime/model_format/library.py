@@ -77,7 +77,8 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
     def _matrix(self, X: pl.DataFrame | ArrayLike) -> Floats:
         if self.columns_ is not None and isinstance(X, pl.DataFrame):
             return self.columns_.matrix(X)
-        return np.asarray(X, dtype=np.float64)
+        dense = X.toarray() if hasattr(X, "toarray") else X  # of SciPy, from a step before
+        return np.asarray(dense, dtype=np.float64)
 
     def _predicted(self, X: pl.DataFrame | ArrayLike) -> Floats:
         matrix = self._matrix(X)
@@ -157,6 +158,9 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
         return type(self.estimator)(**params)
 
 
+CLASS_WEIGHTS = ("class_weight", "class_weights")  # params by class
+
+
 class LibraryClassifier(ClassifierMixin, LibraryEstimator):  # type: ignore[misc]
     """A classifier of another library.
 
@@ -181,6 +185,21 @@ class LibraryClassifier(ClassifierMixin, LibraryEstimator):  # type: ignore[misc
         if len(self.classes_) < 2:
             raise ValueError("all rows to train on have the same class")
         return codes
+
+    def _unfitted(self, defaults: dict[str, Any], by_frame: str = "") -> Any:
+        """Return a copy of the library's estimator, whose classes are the codes that it is given.
+
+        A class that training lacks has no code, and no weight.
+        """
+        unfitted = super()._unfitted(defaults, by_frame)
+        for name in CLASS_WEIGHTS:
+            if isinstance(weights := unfitted.get_params().get(name), dict):
+                known = {
+                    code: weights.get(kind) for code, kind in enumerate(self.classes_.tolist())
+                }
+                given = {code: weight for code, weight in known.items() if weight is not None}
+                unfitted.set_params(**{name: given})
+        return unfitted
 
     def predict_proba(self, X: pl.DataFrame | ArrayLike) -> Floats:
         """Return (n, classes) probabilities."""

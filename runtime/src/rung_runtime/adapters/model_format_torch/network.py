@@ -334,7 +334,8 @@ def _frame(X: Any) -> pl.DataFrame:
     """Return rows as a frame; the columns of an array are named by their position."""
     if isinstance(X, pl.DataFrame):
         return X
-    values = np.asarray(X, dtype=np.float64)
+    dense = X.toarray() if hasattr(X, "toarray") else X  # of SciPy, from a step before
+    values = np.asarray(dense, dtype=np.float64)
     return pl.DataFrame(values, schema=[f"x{index}" for index in range(values.shape[1])])
 
 

@@ -39,12 +39,19 @@ class XGBoost(LibraryEstimator):
     def _read(self, file: bytes) -> Any:
         from xgboost import Booster
 
+        if not file:  # XGBoost would end the process
+            raise ValueError("its file of XGBoost is empty")
         model = Booster()
         model.load_model(bytearray(file))
         return model
 
     def _outputs(self, model: Any, X: Floats) -> Floats:
-        return np.asarray(model.inplace_predict(_in_range(X)))
+        params = self.estimator.get_params()
+        if params["booster"] == "gblinear":  # which predicts from nothing else
+            from xgboost import DMatrix
+
+            return np.asarray(model.predict(DMatrix(_in_range(X), missing=params["missing"])))
+        return np.asarray(model.inplace_predict(_in_range(X), missing=params["missing"]))
 
 
 class XGBoostClassifier(LibraryClassifier, XGBoost):
