@@ -596,9 +596,8 @@ def test_a_graph_reads_no_file_of_the_folder_that_it_is_opened_in(
         helper.make_node("Shape", ["rows"], ["shape"]),
     ]
     nodes = [nodes[2], nodes[0], nodes[1]]
-    of = helper.make_tensor_value_info
-    rows = of("rows", TensorProto.DOUBLE, ["n", 8])
-    predictions = of("predictions", TensorProto.DOUBLE, ["n", 8])
+    rows = helper.make_tensor_value_info("rows", TensorProto.DOUBLE, ["n", 8])
+    predictions = helper.make_tensor_value_info("predictions", TensorProto.DOUBLE, ["n", 8])
     graph = helper.make_graph(nodes, "g", [rows], [predictions], [outside])
     opset = helper.make_opsetid("", 21)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=10)

@@ -486,7 +486,8 @@ def test_code_that_fails_on_rows_that_never_were_leaves_the_prediction(loaded: A
 
     (prediction,) = respond(with_model(loaded, predict), explained)
     assert prediction["prediction"] in ("true", "false")
-    assert "ZeroDivisionError: seats" in prediction["explanation_error"]
+    assert "cannot answer rows with some of its values" in prediction["explanation_error"]
+    assert "seats" not in prediction["explanation_error"]  # which may be of other people's rows
 
 
 @pytest.mark.parametrize("say", ["", "yes", "1", "True"])

@@ -194,6 +194,13 @@ def test_an_update_brings_up_to_date_what_was_exported_and_nothing_else(project:
     assert [path.name for path in (project / "orchestration").iterdir()] == ["airflow"]
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_an_update_of_a_project_that_exported_nothing_does_nothing(
+    render: Render, level: int
+) -> None:
+    exports.refresh(render(level=level))
+
+
 def test_line_ends_of_windows_are_no_edit(project: Path) -> None:
     exports.export(project, "luigi")
     file = project / "orchestration/luigi/flight_delays.py"

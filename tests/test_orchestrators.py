@@ -64,7 +64,7 @@ def command(name: str, environment: Path, file: Path) -> list[str]:
         "kfp": [str(programs / "python"), str(ROOT / "tests/engines/kfp_run.py"), str(file)],
         "luigi": [
             *(str(programs / "luigi"), "--module", file.stem, "Training", "--local-scheduler"),
-            *("--retcode-task-failed", "1", "--retcode-scheduling-error", "1"),
+            *("--retcode-task-failed", "1", "--retcode-scheduling-error", "1", "--no-lock"),
         ],
         "metaflow": [str(programs / "python"), str(file), "run"],
         "prefect": [str(programs / "python"), str(file)],

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import libraries
@@ -178,6 +178,28 @@ def test_the_space_that_is_written_can_be_searched(
     assert "failed" not in output
     (study,) = studies(project)
     assert expected <= set(study.trials[0].params)
+
+
+def test_a_whole_number_among_the_choices_is_the_present_one(project: Path, tune: Tune) -> None:
+    write(project, "model", "estimator: linear\nparams: {alpha: 1}\n")
+    write(project, "tune", "trials: 2\nspace: {alpha: [0.1, 1.0, 10.0]}\n")
+    assert "failed" not in tune(trials=2)
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+def test_an_estimator_of_a_library_gets_the_space_of_its_class(
+    module: Module, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    spaces = module("tuning.space")
+    kind = {"lightgbm": "LGBMClassifier", "xgboost": "XGBClassifier"}[library]
+    made = getattr(pytest.importorskip(library), kind)()
+    adapted = module("model_format").adapt(made)
+    monkeypatch.setattr(spaces, "estimator", lambda *_: adapted)
+    config = module("config")
+    data = SimpleNamespace(task="binary", classes=[])
+    space = spaces._default_space(config.Model(), data, pl.DataFrame())
+    assert "learning_rate" in space
+    assert set(space) <= set(made.get_params())
 
 
 def test_an_estimator_of_ones_own_is_searched_around_its_numbers(

@@ -24,6 +24,7 @@ def main() -> None:
     executors = pipeline["deploymentSpec"]["executors"]
     needs = {name: task.get("dependentTasks", []) for name, task in tasks.items()}
     env = os.environ | {"PROJECT": str(file.parents[2])}
+    env.pop("PYTHONPATH", None)  # of Kubeflow, not of the image
     for name in TopologicalSorter(needs).static_order():
         executor = pipeline["components"][tasks[name]["componentRef"]["name"]]["executorLabel"]
         if subprocess.run(

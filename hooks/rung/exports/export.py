@@ -132,6 +132,9 @@ def refresh(project: Path) -> None:
     A file that was edited stays as it is, and is named.
     """
     for system in systems().values():
+        places = {project / Path(target).parent for target in system.files.values()}
+        if not any(place.exists() for place in places):
+            continue
         names = [target.format(name=graph_name(project)) for target in system.files.values()]
         if not any((project / name).exists() for name in names):
             continue

@@ -185,6 +185,8 @@ def explain(
     classes = subject.data.classes
     question = Question(subject, row, deadline, y_pred)
     base_value, contributions = explainer.attribute(question)
+    if not np.isfinite([base_value, *contributions]).all():  # JSON has no NaN
+        raise Unanswerable("the explainer attributes what is not a number")
     remainder = question.prediction - base_value - float(contributions.sum())
     if abs(remainder) <= ROUNDING * max(1.0, abs(question.prediction)):
         remainder = 0.0

@@ -197,8 +197,8 @@ class LibraryClassifier(ClassifierMixin, LibraryEstimator):  # type: ignore[misc
                 known = {
                     code: weights.get(kind) for code, kind in enumerate(self.classes_.tolist())
                 }
-                given = {code: weight for code, weight in known.items() if weight is not None}
-                unfitted.set_params(**{name: given})
+                of_codes = {code: weight for code, weight in known.items() if weight is not None}
+                unfitted.set_params(**{name: of_codes})
         return unfitted
 
     def predict_proba(self, X: pl.DataFrame | ArrayLike) -> Floats:

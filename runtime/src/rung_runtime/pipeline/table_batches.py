@@ -83,10 +83,12 @@ def _text_batches(source: Path, separator: str, batch_rows: int) -> Iterator[pl.
                 )
             yield batch
             done += batch.height
-    except (pl.exceptions.PolarsError, OSError):
+    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError):
         # Quotes in the middle of a field, or not a table at all: `read` reads it, or says why not.
-        rest = read(source, separator).slice(done)
-        yield from rest.iter_slices(batch_rows)
+        table = read(source, separator)
+        if table.width > 1:  # as above
+            table = table.filter(~pl.all_horizontal(pl.all() == ""))
+        yield from table.slice(done).iter_slices(batch_rows)
 
 
 def _require_even_lines(source: Path, separator: str) -> None:

@@ -37,7 +37,9 @@ def _summary(version: Version) -> str:
     """Return the metric and the lineage of a version in one line; `?` for what is not recorded."""
     names = ("metric", "value", "low", "high", "commit")
     facts = {name: visible(version.facts.get(name, "?")) for name in names}
+    commit, _, dirty = facts["commit"].partition("-")
+    facts["commit"] = f"{commit:.8}{dirty and '-dirty'}"
     data = visible(version.facts.get("data_digest", "sha256:?")[7:15])
-    return "{metric} {value} ({low} to {high})  commit {commit:.8}  data {data}".format(
+    return "{metric} {value} ({low} to {high})  commit {commit}  data {data}".format(
         **facts, data=data
     )

@@ -69,15 +69,15 @@ class RowScorer:
         reasons: Reasons = {}
         typed = self.model.read(features)
         while failed := self._failures(typed):
-            broken = _reasons(failed, typed.height)
+            broken = _reasons(failed, len(index))  # `typed` without columns has no rows
             reasons |= {int(index[row]): why for row, why in broken.items()}
             is_good = np.ones(len(index), dtype=bool)
             is_good[list(broken)] = False
             # Once more: of a column with a value of another type, no other rule was judged.
             index = index[is_good]
-            features = features.filter(is_good)
             if not len(index):
                 return ScoredBatch(index, typed.clear(), self._nothing(), reasons)
+            features = features.filter(is_good)
             typed = self.model.read(features)
         y_pred, errors = self._predict(typed)
         if errors:

@@ -57,7 +57,8 @@ class LogSample:
         if not self.max_rows:
             return
         priorities = self.generator.random(rows.height)
-        self.frames.append(self._answered(rows, batch, first_row, priorities))
+        if len(batch.index):  # else `typed` may have texts in the place of numbers
+            self.frames.append(self._answered(rows, batch, first_row, priorities))
         refused = list(batch.reasons)
         self.frames.append(
             pl.DataFrame(
@@ -132,11 +133,20 @@ class LogSample:
             frame = pl.DataFrame(lines, REFUSED_COLUMNS, orient="row")
             write_file(log, f"refused/{folder}/{name.format('all')}", frame)
 
+    def _without_private(self, partition: str) -> str:
+        """Return the name of a partition without values of private columns in its folders."""
+        parts = [
+            f"{name}=…" if equals and name in self.private else part
+            for part in partition.split("/")
+            for name, equals, _ in [part.partition("=")]
+        ]
+        return "/".join(parts)
+
     def _frame(self, answered: pl.DataFrame, about: LoggedPartition) -> pl.DataFrame:
         """Return rows as the service logs them."""
         values = {
             "request_id": about.request_id,
-            "client_request_id": about.partition,
+            "client_request_id": self._without_private(about.partition),
             "row": pl.col(ROW),
             "time": about.time,
             "version": self.model.version,

@@ -109,7 +109,7 @@ def _score(run: "PartitionRun", totals: Totals) -> None:
     progress.begin(run.partition.name)
     try:
         entry = run.score()
-    except UnreadablePartition as error:
+    except UsageError as error:
         progress.report(str(error))
         totals.failures.append(str(error))
         return
@@ -124,7 +124,7 @@ def _score(run: "PartitionRun", totals: Totals) -> None:
         )
         totals.refusals.append(
             f"{entry.partition}: {entry.refused:,} of {entry.rows:,} rows are refused, and"
-            f" --max-refused allows {run.options.max_refused:g} of them: {reasons}"
+            f" --max-refused allows {100 * run.options.max_refused:g} % of them: {reasons}"
         )
 
 
@@ -191,6 +191,8 @@ class PartitionRun:
             UnreadablePartition: Its rows cannot be read.
         """
         self.entry = self.entry.model_copy(update={"source_digest": self._digest()})
+        if self.present and self.present.is_of(self.entry):  # as the run that was killed
+            self.entry = self.entry.model_copy(update={"time": self.present.time})
         request_id = self._request_id()
         options = self.options
         with TemporaryDirectory(prefix="ml-score-") as folder:
@@ -233,7 +235,8 @@ class PartitionRun:
     def _request_id(self) -> str:
         """Return what names the rows in sink and log: the same each time that these are scored."""
         text = f"{self.source.name}\n{self.partition.name}\n{self.entry.source_digest}"
-        return hashlib.sha256(f"{text}\n{self.entry.package_digest}".encode()).hexdigest()[:32]
+        text = f"{text}\n{self.entry.package_digest}\n{self.entry.time}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _fill(
         self, request_id: str, scored: "Spill", refused: "Spill", sample: LogSample
@@ -275,9 +278,6 @@ class PartitionRun:
 
     def _begin(self) -> None:
         """Note the time of the rows before one is written; the same again after a kill."""
-        present = self.present
-        if present and present.is_of(self.entry):
-            self.entry = self.entry.model_copy(update={"time": present.time})
         self.sink.record(self.entry)
 
     def _log(self, sample: LogSample, request_id: str, is_accepted: bool) -> None:

@@ -10,6 +10,7 @@ partition in one transaction. So no partition is missing, there twice, or half o
 """
 
 import json
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import polars as pl
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import UsageError
 from ..pipeline.table_batches import BATCH_ROWS
+from .sources import TABLES
 from .storage import Folder, Storage, open_storage, require
 
 Format = Literal["parquet", "delta"]
@@ -199,5 +201,7 @@ class ScoredTable:
 
 def file_name(folder: str, partition: str) -> str:
     """Return the name of the Parquet file of a partition."""
-    suffix = "" if partition.lower().endswith(".parquet") else ".parquet"
+    path = PurePosixPath(partition.lower())
+    is_plain = path.suffix == ".parquet" and not path.stem.endswith(TABLES)  # else as a.csv is
+    suffix = "" if is_plain else ".parquet"
     return f"{folder}/{partition}{suffix}"

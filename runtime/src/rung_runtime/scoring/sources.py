@@ -115,11 +115,11 @@ class FileSource:
 
     def partitions(self) -> list[Partition]:
         partitions: list[Partition] = []
+        if self.only:
+            file = self.storage.find(self.only)
+            return [FilePartition(self.storage, file)] if file else []
         for file in self.storage.files():
-            if self.only:
-                if file.name == self.only:
-                    partitions.append(FilePartition(self.storage, file))
-            elif is_hidden(file.name):
+            if is_hidden(file.name):
                 continue
             elif file.name.lower().endswith(TABLES):
                 partitions.append(FilePartition(self.storage, file))
@@ -223,7 +223,10 @@ class DeltaSource:
         return sorted(partitions, key=lambda partition: partition.name)
 
     def _partition(self, values: dict[str, Any], files: pl.DataFrame) -> "DeltaPartition":
-        parts = [f"{key}={HIVE_NULL if value is None else value}" for key, value in values.items()]
+        parts = [
+            f"{key}={HIVE_NULL if value is None else _escaped(str(value))}"
+            for key, value in values.items()
+        ]
         content = "\n".join(sorted(files["path"]))  # files of a Delta table never change
         counts = files["num_records"]
         return DeltaPartition(
@@ -268,3 +271,8 @@ class DeltaPartition:
 def text_digest(text: str) -> str:
     """Return the SHA-256 of a text, `sha256:…`."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _escaped(value: str) -> str:
+    """Return a value as a part of a path, which it must not leave."""
+    return value.replace("%", "%25").replace("/", "%2F").replace("\\", "%5C")

@@ -121,8 +121,9 @@ def _explain(pending: PendingRow) -> Explained:
         return "too late"  # nobody waits for it any more
     except UsageError as error:
         return str(error)
-    except Unanswerable as error:
-        return f"the model cannot answer rows with some of its values: {error}"
+    except Unanswerable:  # whose message may have values of other rows, such as of the background
+        logging.getLogger("uvicorn.error").exception("a prediction cannot be explained")
+        return "the model cannot answer rows with some of its values: see the log of the service"
     except ANY_ERROR:  # of the explainer, which must not keep the prediction from its caller
         logging.getLogger("uvicorn.error").exception("a prediction cannot be explained")
         return "the explainer failed: see the log of the service"

@@ -180,7 +180,9 @@ class TrackerContract:
         losses = {"train_loss": [0.75, 0.5, 0.25], "validation_loss": [0.7, 0.6, 0.65]}
         leave_run(Path(), auc=0.75, threshold=0.7, curves=losses)
         tracker.record()
-        (run,) = recorded()
+        runs = recorded()
+        assert len(runs) == 1
+        (run,) = runs
         if run.curves is None:
             pytest.skip("the fixture recorded gives no curves")
         assert {name: run.curves[name] for name in losses} == losses

@@ -289,8 +289,10 @@ def _conclude(
     where = f"on {judgement.rows:,} training rows that the search has not seen"
     if judgement.is_better:
         console.print(f"The gain is beyond noise: {where}, {skill}.")
-    else:
+    elif judgement.skill.value is not None and judgement.skill.value > 0:
         console.print(f"The gain is within noise: {where}, {skill}.")
+    else:
+        console.print(f"There is no gain: {where}, {skill}.")
     if apply is False or not (judgement.is_better or apply):
         way = "`ml tune --apply` writes the best params to it all the same."
         if judgement.is_better:

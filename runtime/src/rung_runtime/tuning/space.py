@@ -10,6 +10,7 @@ import yaml
 from .. import UsageError
 from ..config import Data, Model
 from ..config.tune import TUNE, Key, Range
+from ..model_format.library import LibraryEstimator
 from ..problem import estimator
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def _default_space(model: Model, data: Data, inputs: pl.DataFrame) -> dict[str, 
         return parts
     steps = getattr(unfitted, "steps", None)
     last = steps[-1][1] if steps else unfitted
+    if isinstance(last, LibraryEstimator):  # what an adapter made of that of problem/model.py
+        last = last.estimator
     for base in type(last).__mro__:
         if base.__name__ in DEFAULTS:
             space = dict(DEFAULTS[base.__name__])
@@ -237,9 +240,10 @@ def drawn_of(model: Model, space: Space) -> dict[str, Any] | None:
     for key, entry in space.items():
         value = value_of(model, key)
         if isinstance(entry, list):
-            if value not in entry:
+            equal = [choice for choice in entry if choice == value]  # 1 is 1.0, which JSON is not
+            if not equal:
                 return None
-            drawn[name_of(key)] = json.dumps(value, sort_keys=True)
+            drawn[name_of(key)] = json.dumps(equal[0], sort_keys=True)
         elif _is_inside(value, entry):
             drawn[name_of(key)] = int(value) if entry.is_whole else float(value)
         else:

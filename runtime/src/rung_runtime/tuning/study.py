@@ -112,7 +112,7 @@ def study_name(folds: Folds, space: Space) -> str:
         spaces.name_of(key): entry if isinstance(entry, list) else entry.model_dump()
         for key, entry in space.items()
     }
-    code = {path.name: path.read_text("utf-8") for path in sorted(folder().glob("*.py"))}
+    code = {str(path): path.read_text("utf-8") for path in sorted(folder().rglob("*.py"))}
     facts = {
         "rows": rows_digest(folds.rows),
         "parts": hashlib.sha256(
