@@ -503,8 +503,22 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ignore=shutil.ignore_patterns("__pycache__"),
     )
     sys.path.insert(0, str(source))
+    SHARED_FILES.update({path: path.read_bytes() for path in folder.glob("*.py")})
     yield folder
     sys.path.remove(str(source))
+
+
+SHARED_FILES: dict[Path, bytes] = {}  # of `problem`, which each test of a worker imports
+
+
+@pytest.fixture(autouse=True)
+def shared_problem_stays() -> Iterator[None]:
+    """Fail a test that changes `problem` for those that come after it."""
+    yield
+    changed = [path for path, content in SHARED_FILES.items() if path.read_bytes() != content]
+    for path in changed:
+        path.write_bytes(SHARED_FILES[path])
+    assert not changed, "this test has to work in a copy of its own"
 
 
 @pytest.fixture(scope="session")

@@ -214,9 +214,14 @@ def test_a_module_of_problem_that_is_missing_is_named(module: Module, churn: Pat
 def test_what_a_module_of_problem_lacks_itself_is_its_own_error(
     module: Module, churn: Path
 ) -> None:
-    (churn / "schema.py").write_text("import not_installed\n")
-    with pytest.raises(ModuleNotFoundError, match="not_installed"):
-        module("problem").rules([])
+    wanted = {
+        "import not_installed": r"imports not_installed, .*: run `uv add not_installed`",
+        "from .helper import x": r"imports churn\.problem\.helper, which is not there",
+    }
+    for line, message in wanted.items():
+        (churn / "schema.py").write_text(f"{line}\n")
+        with pytest.raises(module("project").UsageError, match=message):
+            module("problem").rules([])
 
 
 def test_a_package_that_is_not_there_is_told(module: Module, folder: Path) -> None:

@@ -14,7 +14,7 @@ import libraries
 import numpy as np
 import polars as pl
 import pytest
-from conftest import Copy, git, run
+from conftest import Copy, Project, git, run
 
 Module = Callable[[str], ModuleType]
 COLUMNS = 6
@@ -588,13 +588,16 @@ def test_each_trial_is_recorded_once_below_its_search(
 
 @pytest.mark.slow
 def test_the_command_asks_for_optuna_and_then_finds_what_a_new_project_lacks(
-    fresh: Callable[..., Copy], tmp_path: Path
+    projects: Callable[[int], Project], tmp_path: Path
 ) -> None:
-    copy = fresh(0)
+    made = projects(0)
+    copy = Copy(made, made.copy(tmp_path / "project"))
     refusal = copy.ml("tune", exits=2)
     assert refusal.stdout == ""
     assert re.fullmatch("ml: `ml tune` needs (optuna|filelock), which .*\n", refusal.stderr)
-    (copy.path / "config/model.yaml").write_text("params: {max_iter: 2, learning_rate: 0.001}\n")
+    (copy.path / "config/model.yaml").write_text(
+        "params: {max_iter: 30, learning_rate: 0.0001, max_leaf_nodes: 2}\n"
+    )
     git(copy.path, "add", "--all")
     git(copy.path, "commit", "--quiet", "--message", "Start")
     libraries_folder = libraries.environment("optuna>=5.0", "filelock>=4.2")

@@ -124,6 +124,10 @@ def _module(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not full_name.startswith(error.name):
             library = str(error.name).partition(".")[0]
+            if library == full_name.partition(".")[0]:
+                raise UsageError(
+                    f"problem/{name}.py imports {error.name}, which is not there"
+                ) from error
             has_format = library in ("catboost", "lightgbm", "torch", "xgboost")
             todo = f"rung add model_format {library}" if has_format else f"uv add {library}"
             raise UsageError(
