@@ -182,7 +182,10 @@ def test_a_sparse_matrix_of_a_step_before_is_taken(module: Module, kind: Any) ->
     assert adapted.predict(words) == pytest.approx(made.fit(words, y).predict(words))
 
 
-@pytest.mark.parametrize("params", [{"missing": -999.0}, {"booster": "gblinear"}])
+@pytest.mark.parametrize(
+    "params",
+    [{"missing": -999.0}, {"booster": "gblinear", "updater": "coord_descent", "n_jobs": 1}],
+)
 def test_xgboost_predicts_by_the_params_that_it_was_trained_with(
     module: Module, params: dict[str, Any]
 ) -> None:

@@ -118,13 +118,14 @@ def _lightgbm_node(node: dict[str, Any]) -> Node:
 
 def _xgboost(fitted: Any, graph: Graph, matrix: str, _: Mapping[int, int]) -> str:
     model = getattr(fitted, "model_", None) or fitted.get_booster()
-    missing = getattr(fitted, "estimator", fitted).get_params()["missing"]
-    if not np.isnan(missing):
-        raise NotReadable(f"XGBoost with missing={missing} has no compiled form")
+    params = getattr(fitted, "estimator", fitted).get_params()
+    if not np.isnan(params["missing"]):
+        raise NotReadable(f"XGBoost with missing={params['missing']} has no compiled form")
     learner = json.loads(bytes(model.save_raw("json")))["learner"]
     booster = learner["gradient_booster"]
-    if booster["name"] != "gbtree":
-        raise NotReadable(f"{booster['name']} of XGBoost has no compiled form")
+    for kind in (params["booster"], booster["name"]):  # 3.4 calls its dart gbtree, too
+        if kind not in (None, "gbtree"):
+            raise NotReadable(f"{kind} of XGBoost has no compiled form")
     outputs = max(1, int(learner["learner_model_param"]["num_class"]))
     trees = Trees(outputs)
     for tree, output in zip(booster["model"]["trees"], booster["model"]["tree_info"], strict=True):
