@@ -27,6 +27,7 @@ import tables
 import warm
 import yaml
 from filelock import FileLock
+from rung.copier_cache import repeating_nothing
 from rung.template import render as render_template
 from rung.template import resolve_version
 from xdist.scheduler import LoadScopeScheduling
@@ -245,6 +246,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("tier") != "nightly":
         hypothesis.settings.load_profile("landing")
     config.pluginmanager.register(Failures(config))
+    config.pluginmanager.register(durations.ProcessorTime())
 
 
 class Failures:
@@ -404,9 +406,16 @@ def copy(template: Path, to: Path, answers: Mapping[str, object], **options: Any
     """Render without trust. Copier ignores an answer to a question that is not there; we do not."""
     if unknown := set(answers) - set(QUESTIONS):
         raise LookupError(f"copier.yml asks no {', '.join(sorted(unknown))}")
-    run_copy(
-        str(template), to, data=dict(answers), defaults=True, quiet=True, unsafe=False, **options
-    )
+    with repeating_nothing():
+        run_copy(
+            str(template),
+            to,
+            data=dict(answers),
+            defaults=True,
+            quiet=True,
+            unsafe=False,
+            **options,
+        )
     return to
 
 

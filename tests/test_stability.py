@@ -201,20 +201,19 @@ def switches(tree: ast.Module) -> set[str]:
 
 
 def test_documents_of_the_last_release_are_valid_and_no_field_goes(
-    module: Module, last: tuple[Module, Path]
+    last: tuple[Module, Path],
 ) -> None:
     before = json.loads((last[1] / "last_release/documents.schema.json").read_text())
     now = json.loads((releases.ROOT / releases.RUNTIME / "documents.schema.json").read_text())
     for step, old in before["$defs"].items():
         assert set(old.get("properties", {})) <= set(now["$defs"][step].get("properties", {}))
-    count = 0
-    for step, path in module("artifacts").DOCUMENTS.items():
-        document = ROOT / "tests/data/documents-0.2" / path.name
-        if document.exists():
-            schema = {**now, "$ref": f"#/$defs/{step}"}
-            Draft202012Validator(schema).validate(json.loads(document.read_text()))
-            count += 1
-    assert count >= 11
+    steps = set()
+    for path in sorted((ROOT / "tests/data/documents-0.2").glob("*.json")):
+        document = json.loads(path.read_text())
+        if path.name != "champion.json":  # which version that was: no document
+            Draft202012Validator({**now, "$ref": f"#/$defs/{document['step']}"}).validate(document)
+            steps.add(document["step"])
+    assert len(steps) == 11
 
 
 @pytest.mark.parametrize("name", ["data", "schema", "features", "model"])

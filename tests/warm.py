@@ -28,6 +28,8 @@ from typing import IO
 
 ML = "from rung_runtime.cli import main\nmain()"
 
+processor_time = 0.0  # seconds that the programs used which have ended; none is this one's child
+
 
 @cache
 def server(project: Path) -> Server:
@@ -87,16 +89,18 @@ class Program:
         Raises:
             TimeoutError: It has not ended in so many seconds.
         """
+        global processor_time
         if self.ended is None:
             self.connection.settimeout(timeout)
-            returncode = int(self.connection.recv(16))
+            returncode, seconds = self.connection.recv(64).split()
             self.connection.close()
+            processor_time += float(seconds)
             written = []
             for file in (self.stdout, self.stderr):
                 file.seek(0)
                 written.append(file.read().decode())
                 file.close()
-            self.ended = subprocess.CompletedProcess(self.argv, returncode, *written)
+            self.ended = subprocess.CompletedProcess(self.argv, int(returncode), *written)
         return self.ended
 
     def kill(self) -> None:
@@ -143,15 +147,16 @@ def preload(source: str) -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Start the program that a request describes, and reply with its exit code."""
+    """Start the program that a request describes, and reply with its exit code and what it used."""
     _, (stdout, stderr), _, _ = socket.recv_fds(connection, 1, 2)
     with connection.makefile() as lines:
         request = json.loads(lines.readline())
     program = os.fork()
     if program:
         connection.sendall(f"{program}\n".encode())
-        status = os.waitpid(program, 0)[1]
-        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        _, status, usage = os.wait4(program, 0)
+        seconds = usage.ru_utime + usage.ru_stime
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)} {seconds:.3f}".encode())
         os._exit(0)
     for opened, number in ((os.open(os.devnull, os.O_RDONLY), 0), (stdout, 1), (stderr, 2)):
         os.dup2(opened, number)

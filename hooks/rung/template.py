@@ -246,8 +246,10 @@ def copier_errors() -> Iterator[None]:
     """
     from copier.errors import CopierAnswersInterrupt, CopierError
 
+    from .copier_cache import repeating_nothing
+
     try:
-        with pinned_git_config():
+        with pinned_git_config(), repeating_nothing():
             yield
     except CopierAnswersInterrupt:
         raise KeyboardInterrupt from None
