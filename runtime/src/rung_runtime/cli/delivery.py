@@ -311,6 +311,7 @@ def serve(
 
     `ml deploy` serves the champion in the background.
     """
+    _load("serving.main").limit_threads()
     settings = _load("config.delivery").load_delivery().service
     changed = settings if port is None else settings.model_copy(update={"port": port})
     _load("serving").serve(START / package if package else _load("artifacts").PACKAGE, changed)

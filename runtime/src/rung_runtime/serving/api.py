@@ -1,6 +1,7 @@
 """Answering a request for predictions, in either protocol: limits, errors, times and counts."""
 
 import asyncio
+import random
 import re
 import sys
 import threading
@@ -8,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, TypeVar
-from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 
@@ -69,6 +69,8 @@ class Api:
         self.explaining = Explaining(loaded, settings)
         self.metrics = Metrics(self.batcher, settings.private)
         self.turns = Turns()
+        # Seeded by the system once: to ask it for each request takes as long as to parse it.
+        self._random = random.Random()  # an ID is no secret
         self._metrics_text: asyncio.Task[bytes] | None = None
         self._metrics_due = 0.0  # when they may be made again, in seconds of `time.perf_counter`
 
@@ -112,7 +114,7 @@ class Api:
         """
         started = time.perf_counter()
         # Ours, so that no two requests have the same: a label is that of one row.
-        request_id = uuid4().hex
+        request_id = f"{self._random.getrandbits(128):032x}"
         if is_token(request.headers.get(CHECK_HEADER, ""), self.check_token):
             request_id = f"{CHECK_PREFIX}{request_id}"
         client = caller(request.client.host if request.client else "")
@@ -142,9 +144,10 @@ class Api:
                 response.headers["retry-after"] = "1"
             if error.status == 415:
                 response.headers["accept-encoding"] = "gzip"
-        response.headers["x-request-id"] = request_id
+        # As the header of a response that has neither: a search for each would cost more.
+        response.raw_headers.append((b"x-request-id", request_id.encode()))
         if client_id:
-            response.headers["x-client-request-id"] = client_id
+            response.raw_headers.append((b"x-client-request-id", client_id.encode()))
         self.metrics.requests.labels(route, response.status_code).inc()
         # To the prediction: how long an explanation may take is up to `explain_seconds`.
         seconds = (predicted or time.perf_counter()) - started

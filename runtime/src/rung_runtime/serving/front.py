@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -26,6 +27,7 @@ OPEN = re.compile(r"/(healthz|readyz|version|metrics|v2|v2/health/.*|v2/models/.
 HOST = re.compile(r"(\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(:\d*)?", re.ASCII)
 # The network of one subscriber: addresses in it are free.
 IPV6_PREFIX = 64
+KNOWN_HOSTS = 64  # values of the header Host, few of which any service has
 
 
 class Front:
@@ -73,7 +75,7 @@ class Front:
         address = plain_address(address)
         scope["client"] = (address, port)
         headers = Headers(scope=scope)
-        if not (OPEN.fullmatch(scope["path"]) or self._is_allowed(headers, address)):
+        if not (self._is_allowed(headers, address) or OPEN.fullmatch(scope["path"])):
             await _unauthorized(scope)(scope, receive, send)
             return
         app = self.app if _is_address(headers.get("host", "")) else self.named
@@ -150,6 +152,7 @@ def _networks(
     return networks
 
 
+@lru_cache(KNOWN_HOSTS)
 def _is_address(host: str) -> bool:
     """Check whether a header Host has an address rather than a name."""
     parts = HOST.fullmatch(host)

@@ -18,6 +18,7 @@ from ..exceptions import UsageError
 
 def main() -> None:
     """Run `ml-serve PACKAGE`, or `ml-serve --check PACKAGE`."""
+    limit_threads()
     with ended_by_sigterm():
         arguments = sys.argv[1:]
         if arguments[:1] == ["--check"]:
@@ -32,6 +33,14 @@ def main() -> None:
             serve(Path(arguments[0]), load_delivery().service)
         except UsageError as error:
             _fail(str(error))
+
+
+def limit_threads() -> None:
+    """Have Polars use one thread, unless the environment says otherwise; called before its import.
+
+    A few rows are not worth waking others for, and the event loop needs a core, too.
+    """
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
 def _check(arguments: list[str]) -> None:

@@ -22,6 +22,7 @@ SMALL_LIST = 64  # elements that are written at once
 SCANNED_BYTES = 262_144  # in which characters are counted at once
 SPACE = re.compile(r"[ \t\n\r]*")
 SCAN_VALUE = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+WRITE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder each time
 
 
 class Turns:
@@ -137,12 +138,12 @@ def _behind(text: str, start: int, delimiter: str) -> int:
 
 
 def write_list(values: list[Any]) -> Pieces[str]:
-    """Write a list as JSON; the result is that of `json.dumps`."""
+    """Write a list as JSON; the result is that of `json.dumps` without `ensure_ascii`."""
     if len(values) <= SMALL_LIST:
-        return json.dumps(values, ensure_ascii=False)
+        return WRITE(values)
     parts = []
     for start in range(0, len(values), SMALL_LIST):
-        part = json.dumps(values[start : start + SMALL_LIST], ensure_ascii=False)
+        part = WRITE(values[start : start + SMALL_LIST])
         parts.append(part[1:-1])
         yield
     return f"[{', '.join(parts)}]"

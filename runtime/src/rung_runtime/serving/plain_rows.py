@@ -89,30 +89,41 @@ class PlainReader:
 
     def _read_plainly(self, rows: list[Row]) -> pl.DataFrame | None:
         """Return typed rows, or None if a column of theirs breaks the contract."""
-        typed: dict[str, pl.Series] = {}
+        columns: dict[str, list[Any]] = {}
         unread = []
         is_good = True
         for name, column in self._columns.items():
             try:
-                values = [column.read(row[name]) for row in rows]
-                typed[name] = pl.Series(name, values, column.dtype)
+                columns[name] = values = [column.read(row[name]) for row in rows]
             except UNREAD:
                 unread.append(name)
                 continue
             is_good = is_good and column.accepts(values)
         if not is_good:
             return None
-        if unread:
-            columns = {name: self._contract.columns[name] for name in unread}
-            contract = self._contract.model_copy(update={"columns": columns})
-            queried = self._model.read(frame_from_rows(rows, contract))
-            for name in unread:
-                typed[name] = queried[name]
-                column = self._columns[name]
-                is_typed = typed[name].dtype == column.dtype
-                if not is_typed or not column.accepts(typed[name].to_list()):
-                    return None
-        return pl.DataFrame([typed[name] for name in self._columns])
+        # In one go, by rows: a series for each column would take four times as long.
+        frame = pl.DataFrame(
+            list(zip(*columns.values(), strict=True)),
+            {name: self._columns[name].dtype for name in columns},
+            orient="row",
+        )
+        return self._with_queried(frame, unread, rows) if unread else frame
+
+    def _with_queried(
+        self, frame: pl.DataFrame, unread: list[str], rows: list[Row]
+    ) -> pl.DataFrame | None:
+        """Add the columns that only a query can read; None if one of them breaks the contract."""
+        columns = {name: self._contract.columns[name] for name in unread}
+        contract = self._contract.model_copy(update={"columns": columns})
+        queried = self._model.read(frame_from_rows(rows, contract))
+        for name in unread:
+            series = queried[name]
+            column = self._columns[name]
+            if series.dtype != column.dtype or not column.accepts(series.to_list()):
+                return None
+        return pl.DataFrame(
+            [(queried if name in columns else frame)[name] for name in self._columns]
+        )
 
     def _keeps_rules(self, frame: pl.DataFrame) -> bool:
         """Check whether rows whose columns keep the contract keep the rules of `problem/`, too."""
