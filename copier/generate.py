@@ -1,8 +1,9 @@
 """What follows from manifests, copier/paths.yml and types: `make generate` writes it.
 
 Between markers in other files are: the choices of copier.yml and its lists of paths, the rows of
-adapters in copier/paths.yml, the extras of the runtime, and the table of docs/adapters.md. The
-schema of documents is a whole file. A test fails when one is stale.
+adapters in copier/paths.yml, the extras of the runtime, and the tables of docs/adapters.md,
+docs/export.md and docs/systems.md. The schema of documents is a whole file. A test fails when one
+is stale.
 """
 
 from __future__ import annotations
@@ -37,6 +38,23 @@ ALWAYS = (
     "model_format_skops",
     "explainer_shapley",
 )  # others of its slot come beside it
+SYSTEMS = ROOT / "docs/systems.toml"
+# What docs/systems.md calls the slots of adapters and the kinds of exports, in its order.
+GROUPS = {
+    "orchestrator": "Orchestrators",
+    "ci": "CI",
+    "cloud": "Clouds",
+    "engine": "Engines for data",
+    "pipeline": "Pipelines within a project",
+    "tracker": "Trackers",
+    "registry": "Registries of models",
+    "target": "Where a model is deployed to",
+    "serving": "Model servers",
+    "model_format": "Estimators and their files",
+    "explainer": "Explanations",
+}
+# Of a system that has no folder. What every project has is live without one.
+STATES = ("live", "recipe", "not yet", "does not work")
 SCHEMA = ROOT / "runtime/src/rung_runtime/documents.schema.json"
 # Definitions in it that are written by hand, as these documents have no type yet.
 UNTYPED: tuple[str, ...] = ()
@@ -54,6 +72,7 @@ class Adapter:
     requires: list[str]
     environment: list[str]  # variables that it reads
     proof: str  # live, validated or stand-in
+    proved_by: str = ""
 
     @property
     def folder(self) -> str:
@@ -125,23 +144,106 @@ def index() -> str:
         reads = ", ".join(f"`{name}`" for name in adapter.environment) or "none"
         lines.append(
             f"| {adapter.slot} | [{adapter.name}]({page}) | {adapter.label} | {adapter.level} "
-            f"| {needs} | {reads} | {adapter.proof} |"
+            f"| {needs} | {reads} | {evidence(adapter.proof, adapter.proved_by)} |"
         )
     return "\n".join(["", *lines, "", ""])
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """Read the manifest of every export, by its name."""
+    return {
+        path.parent.name: tomllib.loads(path.read_text("utf-8"))
+        for path in sorted(EXPORTS.glob("*/export.toml"))
+    }
+
+
+def evidence(proof: str, proved_by: str) -> str:
+    """Return how something is tested, and with what if its manifest says so."""
+    return f"{proof}: {proved_by}" if proved_by else proof
 
 
 def exports() -> str:
     """Return the table of docs/export.md."""
     lines = ["| `rung export` | system | proof | requires | files |", "|---|---|---|---|---|"]
-    for manifest in sorted(EXPORTS.glob("*/export.toml")):
-        about = tomllib.loads(manifest.read_text("utf-8"))
+    for name, about in manifests().items():
         needs = ", ".join(f"`{name}`" for name in about["requires"]) or "none"
         files = ", ".join(f"`{path.replace('{name}', 'NAME')}`" for path in about["files"].values())
-        proof = f"{about['proof']}: {about['proved_by']}"
-        lines.append(
-            f"| `{manifest.parent.name}` | {about['label']} | {proof} | {needs} | {files} |"
-        )
+        proof = evidence(about["proof"], about["proved_by"])
+        lines.append(f"| `{name}` | {about['label']} | {proof} | {needs} | {files} |")
     return "\n".join(["", *lines, "", ""])
+
+
+@dataclass(frozen=True)
+class System:
+    """A row of docs/systems.md.
+
+    Attributes:
+        group: The slot of an adapter, the kind of an export, or what docs/systems.toml says.
+        name: Of its folder, if it has one.
+        label: What it is called.
+        use: What a person does to use it; empty if there is nothing.
+        state: `live`, `validated`, `stand-in`, `recipe`, `not yet` or `does not work`.
+        reason: What proves it, or why there is no more.
+    """
+
+    group: str
+    name: str
+    label: str
+    use: str
+    state: str
+    reason: str
+
+
+def with_a_folder() -> list[System]:
+    """Return the systems that an adapter or an export is for."""
+    rows = []
+    for adapter in adapters():
+        page = f"../runtime/src/rung_runtime/adapters/{adapter.folder}/README.md"
+        use = f"[{adapter.slot} `{adapter.name}`]({page})"
+        label = adapter.label.partition(":")[0]
+        label = label[0].upper() + label[1:]
+        rows.append(
+            System(adapter.slot, adapter.name, label, use, adapter.proof, adapter.proved_by)
+        )
+    for name, about in manifests().items():
+        use = f"[`rung export {name}`](export.md)"
+        rows.append(
+            System(about["kind"], name, about["label"], use, about["proof"], about["proved_by"])
+        )
+    return rows
+
+
+def without_a_folder() -> list[System]:
+    """Return the systems of docs/systems.toml, with a reason each.
+
+    Raises:
+        ValueError: A row lacks a key, has another one, or says something else than these states.
+    """
+    rows = []
+    for row in tomllib.loads(SYSTEMS.read_text("utf-8"))["system"]:
+        try:
+            system = System(**({"name": row["label"].lower(), "use": ""} | row))
+        except TypeError as error:
+            raise ValueError(f"docs/systems.toml: {row['label']}: {error}") from None
+        if system.state not in STATES or system.group not in GROUPS:
+            raise ValueError(f"docs/systems.toml: {system.label}: {system.group}, {system.state}")
+        rows.append(system)
+    return rows
+
+
+def systems() -> str:
+    """Return the tables of docs/systems.md: a row of docs/systems.toml gives way to a folder."""
+    rows = with_a_folder()
+    known = {(row.group, row.name) for row in rows}
+    rows += [row for row in without_a_folder() if (row.group, row.name) not in known]
+    lines = []
+    for group in dict.fromkeys([*GROUPS, *(row.group for row in rows)]):
+        lines += ["", f"### {GROUPS.get(group, group.capitalize())}", ""]
+        lines += ["| system | how to use it | state | proved by, or why |", "|---|---|---|---|"]
+        for row in rows:
+            if row.group == group:
+                lines.append(f"| {row.label} | {row.use} | {row.state} | {row.reason} |")
+    return "\n".join([*lines, "", ""])
 
 
 def schema() -> str:
@@ -221,13 +323,15 @@ def generated() -> dict[Path, str]:
         questions = between(questions, slot, choices(slot))
     runtime = ROOT / "runtime/pyproject.toml"
     docs = ROOT / "docs/adapters.md"
-    systems = ROOT / "docs/export.md"
+    export_page = ROOT / "docs/export.md"
+    systems_page = ROOT / "docs/systems.md"
     return {
         ROOT / "copier/paths.yml": paths,
         ROOT / "copier.yml": between(questions, "paths", lists(paths)),
         runtime: between(runtime.read_text("utf-8"), "adapters", extras()),
         docs: between(docs.read_text("utf-8"), "adapters", index()),
-        systems: between(systems.read_text("utf-8"), "exports", exports()),
+        export_page: between(export_page.read_text("utf-8"), "exports", exports()),
+        systems_page: between(systems_page.read_text("utf-8"), "systems", systems()),
         SCHEMA: schema(),
     }
 

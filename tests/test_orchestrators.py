@@ -7,10 +7,12 @@ are containers, the compiler is real, and what runs the compiled nodes stands in
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,13 +21,11 @@ import pytest
 import yaml
 from conftest import ROOT, Copy, Project, Render
 from rung import exports
-from rung.exports.export import systems
+from rung.exports.export import SYSTEMS, systems
 from rung.exports.graph import read_graph
 from test_exports import EVERYTHING, STAGES
 
 pytestmark = pytest.mark.slow
-LIVE = [name for name, system in systems().items() if system.proof == "live"]
-QUICK = ("luigi", "kfp")  # in make test; the others take up to half a minute each, at night
 SCRIPT = """\
 #!/bin/sh
 # ml, as a stand-in: each call is a line of calls.txt; ends.txt says how it ends, call by call.
@@ -55,87 +55,81 @@ class Run:
     calls: list[str] = field(default_factory=list)
 
 
-def command(name: str, environment: Path, file: Path) -> list[str]:
-    """Return what runs the training of an exported file."""
-    programs = environment / "bin"
-    return {
-        "airflow": [str(programs / "airflow"), "dags", "test", file.stem],
-        "dagster": [str(programs / "dagster"), "job", "execute", "-f", str(file), "-j", file.stem],
-        "kfp": [str(programs / "python"), str(ROOT / "tests/engines/kfp_run.py"), str(file)],
-        "luigi": [
-            *(str(programs / "luigi"), "--module", file.stem, "Training", "--local-scheduler"),
-            *("--retcode-task-failed", "1", "--retcode-scheduling-error", "1", "--no-lock"),
-        ],
-        "metaflow": [str(programs / "python"), str(file), "run"],
-        "prefect": [str(programs / "python"), str(file)],
-    }[name]
-
-
-def variables(home: Path, file: Path) -> dict[str, str]:
-    """Return what the orchestrators are told by their environment."""
-    return {
-        "HOME": str(home),
-        "AIRFLOW_HOME": str(home / "airflow"),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(file.parent),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "PYTHONPATH": str(file.parent),
-        "METAFLOW_USER": "tests",  # root has to say who it is
-        "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(home / "metaflow"),
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DAGSTER_DISABLE_TELEMETRY": "yes",
-    }
-
-
 @dataclass
 class Orchestrator:
-    """An orchestrator in an environment of its own."""
+    """An orchestrator in an environment of its own, started as its `test.toml` says.
+
+    Attributes:
+        name: Of its folder.
+        home: Where it may keep its own files.
+    """
 
     name: str
     home: Path
 
     def run(self, project: Path) -> Run:
         """Run the training of a project that was exported for it."""
-        environment = libraries.environment(*systems()[self.name].requires)
-        (file,) = (project / "orchestration" / self.name).glob("*[!r].py")
+        system = systems()[self.name]
+        how = tomllib.loads((system.folder / "test.toml").read_text("utf-8"))
+        file = project / exports.render(project, system)[0].path
+        places = {
+            "file": str(file),
+            "folder": str(file.parent),
+            "name": exports.graph_name(project),
+            "home": str(self.home),
+            "tests": str(ROOT / "tests"),
+        }
         own = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
         env = {name: value for name, value in os.environ.items() if name not in own}
-        env |= variables(self.home, file)
-        if self.name == "airflow" and not (self.home / "airflow").exists():
-            migrate = [str(environment / "bin/airflow"), "db", "migrate"]
-            subprocess.run(migrate, env=env, capture_output=True, check=True)
+        env["HOME"] = str(self.home)
+        for name, value in how.get("environment", {}).items():
+            env[name] = value.format(**places)
+        folder = Path(how.get("cwd", ".").format(**places))
+        before = self.command(how["before"], places) if "before" in how else []
+        if before and not any(self.home.iterdir()):
+            subprocess.run(before, env=env, capture_output=True, check=True)
         done = subprocess.run(
-            command(self.name, environment, file),
-            cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            check=False,
+            self.command(how["command"], places),
+            cwd=project / folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, check=False,
         )  # fmt: skip
         calls = project / "calls.txt"
         called = calls.read_text().splitlines() if calls.exists() else []
         calls.unlink(missing_ok=True)
         return Run(done.returncode == 0, done.stdout, called)
 
+    def command(self, words: list[str], places: dict[str, str]) -> list[str]:
+        """Return a command of its `test.toml`, with the program of its own environment."""
+        program, *arguments = [word.format(**places) for word in words]
+        requires = systems()[self.name].requires
+        if requires:
+            program = str(libraries.environment(*requires) / "bin" / program)
+        return [program, *arguments]
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=[] if name in QUICK else pytest.mark.nightly)
-        for name in [*LIVE, "kfp"]
-    ],
-)
+
+def runnable() -> Sequence[object]:
+    """Return the systems that are run here; those that take half a minute each run at night."""
+    params = []
+    for file in sorted(SYSTEMS.glob("*/test.toml")):
+        is_nightly = tomllib.loads(file.read_text("utf-8")).get("nightly", False)
+        params.append(
+            pytest.param(file.parent.name, marks=[pytest.mark.nightly] if is_nightly else [])
+        )
+    return params
+
+
+@pytest.fixture(scope="module", params=runnable())
 def orchestrator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Orchestrator:
     return Orchestrator(request.param, tmp_path_factory.mktemp(request.param))
 
 
-@pytest.fixture
-def exported(orchestrator: Orchestrator, render: Render, tmp_path: Path) -> Callable[[str], Path]:
-    """Export a project whose `ml` is the script, which ends as it is told to."""
-    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+def export_with_script(project: Path, name: str) -> Callable[[str], Path]:
+    """Export a project whose `ml` is the script; return what tells it how to end."""
     (project / "ml.sh").write_text(SCRIPT)
     (project / "config/export.yaml").write_text(SETTINGS)
-    exports.export(project, orchestrator.name)
+    exports.export(project, name)
 
     def exported(ends: str) -> Path:
         (project / "ends.txt").write_text(ends)
@@ -144,12 +138,20 @@ def exported(orchestrator: Orchestrator, render: Render, tmp_path: Path) -> Call
     return exported
 
 
+@pytest.fixture
+def exported(orchestrator: Orchestrator, render: Render, tmp_path: Path) -> Callable[[str], Path]:
+    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+    return export_with_script(project, orchestrator.name)
+
+
 def test_every_node_runs_once_after_those_that_it_needs(
     orchestrator: Orchestrator, exported: Callable[[str], Path]
 ) -> None:
-    run = orchestrator.run(exported(""))
+    project = exported("")
+    run = orchestrator.run(project)
     assert run.ok, run.log
     assert run.calls == ALL
+    exports.export(project, orchestrator.name, check=True)  # running it has changed no file
 
 
 @pytest.mark.parametrize("code", [1, pytest.param(2, marks=pytest.mark.nightly)])
@@ -281,6 +283,44 @@ def test_what_is_exported_for_argo_is_valid_and_has_no_key_that_it_does_not_know
     for old, new in (("entrypoint:", "entrypont:"), ("limit: 3", "limits: 3"), ("dag:", "dags:")):
         file.write_text(text.replace(old, new))
         assert "unknown keys" in validate().stderr
+
+
+@pytest.mark.nightly
+def test_what_a_flyte_cluster_gets_has_order_resources_schedules_and_the_projects_volume(
+    render: Render, tmp_path: Path
+) -> None:
+    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+    (project / "config/export.yaml").write_text(EVERYTHING)
+    exports.export(project, "flyte")
+    programs = libraries.environment(*systems()["flyte"].requires) / "bin"
+    env = {**os.environ, "HOME": str(tmp_path)}
+    package = tmp_path / "package.tgz"
+    pack = ["--pkgs", "nightly_scores", "package", "--source", "orchestration/flyte"]
+    for program, *arguments in (
+        ["pyflyte", *pack, "--image", "registry.test/project:1", "--output", str(package)],
+        ["python", str(ROOT / "tests/engines/flyte_package.py"), str(package)],
+    ):
+        command = [str(programs / program), *arguments]
+        done = subprocess.run(
+            command, cwd=project, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(done.stdout)
+    (task,) = content["tasks"].values()
+    pod = task["k8sPod"]["podSpec"]
+    assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "project"}
+    assert pod["containers"][0]["image"] == "registry.test/project:1"
+    nodes = content["workflows"]["nightly_scores.training"]
+    names = [*STAGES, "register", "deploy"]
+    assert [node["name"] for node in nodes] == names
+    assert [node["after"] for node in nodes] == [[], *([name] for name in names[:-1])]
+    requests = {node["name"]: node["requests"] for node in nodes}
+    assert requests["train"] == {"CPU": "4", "MEMORY": "8Gi"}
+    assert requests["gate"] == {"CPU": "500m", "MEMORY": "1Gi"}
+    for plan, cron in (("nightly_scores", "15 2 * * 1"), ("nightly_scores_monitor", "@hourly")):
+        about = content["plans"][plan]
+        assert about["entityMetadata"]["schedule"]["cronSchedule"] == {"schedule": cron}
+        assert about["concurrencyPolicy"]["max"] == 1
 
 
 def test_the_graph_that_runs_is_the_one_that_was_read(render: Render) -> None:

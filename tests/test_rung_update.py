@@ -21,6 +21,12 @@ pytestmark = pytest.mark.slow  # no project is installed, but each test updates 
 CHANGES = {
     "template/tox.ini": ("# The same checks", "# These are the same checks"),
     "template/Makefile": ("# What a person runs.", "# All that a person runs."),
+    # From level 1: one more stage.
+    "template/dvc.yaml.jinja": (
+        "stages:\n",
+        "stages:\n  note:\n    cmd: echo noted > artifacts/note.txt\n"
+        "    deps: [config/data.yaml]\n    outs: [artifacts/note.txt]\n",
+    ),
     "CHANGELOG.md": (
         "",
         "# Changelog\n\n## 2.0.0\n\n### Changed\n\n- Words.\n\n## 1.0.0\n\n- A start.\n",
@@ -100,6 +106,29 @@ def test_an_update_shows_what_is_new_merges_relocks_and_checks(
     assert again.returncode == 0, again.stderr
     assert "Nothing to update: the project has v2.0.0, the newest." in again.stdout
     assert git(project, "status", "--porcelain") == ""
+
+
+def test_an_update_that_changes_the_graph_keeps_what_was_exported_current(
+    rung: Callable[..., Made], two: Path, tmp_path: Path
+) -> None:
+    project = copy(two, tmp_path / "project", {"level": 1}, vcs_ref="v1.1.0")
+    git(project, "init", "-q", "-b", "main")
+    for name in ("airflow", "luigi"):
+        assert rung("export", name, cwd=project).returncode == 0
+    ours = project / "orchestration/luigi/flight_delays.py"
+    ours.write_text(f"{ours.read_text()}# ours\n")
+    commit(project)
+    done = rung("update", cwd=project, first=uv(tmp_path / "bin"))
+    assert done.returncode == 0, done.stderr
+    assert "Updated orchestration/airflow/flight_delays.py" in done.stdout
+    assert "luigi/flight_delays.py was edited, and stays as it is" in done.stdout
+    followed = (project / "orchestration/airflow/flight_delays.py").read_text()
+    assert '"note": (["run", "--only", "note"], [])' in followed
+    assert ours.read_text().endswith("# ours\n")
+    assert rung("export", "airflow", "--check", cwd=project).returncode == 0
+    refused = rung("export", "luigi", "--check", cwd=project)
+    assert refused.returncode == 1
+    assert "luigi/flight_delays.py is edited" in refused.stderr
 
 
 def test_check_says_by_its_exit_code_whether_there_is_something_new(

@@ -1,8 +1,9 @@
 """`rung export`: the project's graph as files of another system.
 
-Each system has a folder here with a manifest, `export.toml`, and the Jinja templates of its files.
+Each system has a folder here with a manifest, `export.toml`, and the Jinja templates of its files;
+`test.toml` says how this repository runs them.
 """
 
-from .export import export, list_systems, refresh
+from .export import export, graph_name, list_systems, refresh, render
 
-__all__ = ["export", "list_systems", "refresh"]
+__all__ = ["export", "graph_name", "list_systems", "refresh", "render"]

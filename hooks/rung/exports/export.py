@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class System:
         requires: What has to be installed where it runs.
         files: Where in a project a template's file goes; `{name}` is the graph's name.
         run: How a person starts it, in one line.
+        schedules: Whether its files hold the schedules of config/export.yaml.
         needs: Settings that it cannot do without.
         notes: What it cannot do, in a sentence.
     """
@@ -47,6 +49,7 @@ class System:
     requires: list[str]
     files: dict[str, str]
     run: str
+    schedules: bool = True
     needs: tuple[str, ...] = ()
     notes: str = ""
 
@@ -96,8 +99,11 @@ def list_systems() -> None:
     """Print what there is, with its proof."""
     known = systems().values()
     width = max(len(system.name) for system in known)
+    label_width = max(len(system.label) for system in known)
     for system in known:
-        echo(f"{system.name:<{width}}  {system.label} ({system.proof})")
+        row = f"{system.name:<{width}}  {system.label:<{label_width}}"
+        echo(f"{row}  {system.proof}: {system.proved_by.replace('`', '')}")
+    echo("To write its files: rung export NAME")
 
 
 def export(project: Path, name: str, *, check: bool = False) -> None:
@@ -132,10 +138,9 @@ def refresh(project: Path) -> None:
     A file that was edited stays as it is, and is named.
     """
     for system in systems().values():
-        places = {project / Path(target).parent for target in system.files.values()}
-        if not any(place.exists() for place in places):
+        if not any(any(project.glob(path.format(name="*"))) for path in system.files.values()):
             continue
-        names = [target.format(name=graph_name(project)) for target in system.files.values()]
+        names = [path.format(name=graph_name(project)) for path in system.files.values()]
         if not any((project / name).exists() for name in names):
             continue
         files = render(project, system)
@@ -172,7 +177,7 @@ def render(project: Path, system: System) -> list[Exported]:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"python": repr, "class_name": class_name}
+    environment.filters |= {"python": literal, "class_name": class_name}
     name = settings.name or graph.package
     files = []
     for template, target in system.files.items():
@@ -183,6 +188,11 @@ def render(project: Path, system: System) -> list[Exported]:
         text = sealed(text)
         files.append(Exported(path, text, state(project / path, text)))
     return files
+
+
+def literal(value: str | None) -> str:
+    """Return a text, or None, as Python writes it."""
+    return "None" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def class_name(text: str) -> str:

@@ -28,6 +28,11 @@ class Resources(Strict):
     cpu: str = Field(default="1", pattern=r"^\d+(\.\d+)?m?$")
     memory: str = Field(default="2Gi", pattern=r"^\d+(Ki|Mi|Gi|K|M|G)?$")
 
+    @property
+    def cores(self) -> float:
+        """The CPUs as a number: `500m` is a half."""
+        return float(self.cpu.removesuffix("m")) / (1000 if self.cpu.endswith("m") else 1)
+
 
 class Settings(Strict):
     """What a project says about its exports.
