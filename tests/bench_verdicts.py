@@ -94,7 +94,7 @@ def _shadow(names: tuple[str, ...], worst: Callable[..., float]) -> Simulation:
 def _category_shift(module: Import, trials: int, seed: int) -> float:
     return verdicts_monitoring.category_shift(
         module("monitoring.drift"),
-        module("pipeline.package"),
+        module("pipeline.training_profile"),
         module("config.drift").Drift(),
         0.3,
         [0.4, 0.3, 0.2, 0.1],

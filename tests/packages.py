@@ -74,7 +74,7 @@ def make(
         (to / "model.onnx").write_bytes(compile_estimator(fitted, frame, len(data.classes)))
     dtype = pl.Array(pl.Float64, y_pred.shape[1]) if y_pred.ndim == 2 else pl.Float64
     predictions = pl.DataFrame({"given": pl.Series(y_pred.tolist(), dtype=dtype)})
-    profile = module("pipeline.package").profile(rows, predictions, data)
+    profile = module("pipeline.training_profile").profile(rows, predictions, data)
     for name, content in (("contract", data.model_dump()), ("profile", profile)):
         (to / f"{name}.json").write_text(json.dumps(content))
     digest = module("artifacts").digest

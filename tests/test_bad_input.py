@@ -499,6 +499,8 @@ def test_a_killed_run_leaves_whole_documents_and_the_next_one_goes_on(
         documents_are_whole(copy)
         copy.ml("predict", SOURCE, exits=0)
         package_is_whole(copy)
+    if level:  # as DVC leaves it that is killed while it writes it
+        (copy.path / ".dvc/tmp/rwlock").write_bytes(b"")
     copy.ml("run", exits=0)
     documents_are_whole(copy)
     package_is_whole(copy)

@@ -497,7 +497,7 @@ def test_the_profile_of_a_text_is_its_length_and_never_the_text(use: Use, module
     ]
     proposal = use(lines(remark=remarks))
     y_pred = pl.DataFrame({"given": pl.Series([[0.5, 0.5]] * N, dtype=pl.Array(pl.Float64, 2))})
-    profile = module("pipeline.package").profile(proposal.frame, y_pred, proposal.data)
+    profile = module("pipeline.training_profile").profile(proposal.frame, y_pred, proposal.data)
     assert "secret" not in str(profile)
     assert profile["columns"]["remark"]["percentiles"][100] < 60
 

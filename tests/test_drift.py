@@ -27,7 +27,13 @@ class Bench:
     def __init__(self, module: Callable[[str], ModuleType]) -> None:
         config, ingest, self.package, self.drift, settings = map(
             module,
-            ("config", "pipeline.ingest", "pipeline.package", "monitoring.drift", "config.drift"),
+            (
+                "config",
+                "pipeline.ingest",
+                "pipeline.training_profile",
+                "monitoring.drift",
+                "config.drift",
+            ),
         )
         project = ROOT / "template"
         data = config.read(project / config.DATA, config.Data)
@@ -347,7 +353,9 @@ class Year:
         predictions = pl.DataFrame(
             {"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)}
         )
-        profile = module("pipeline.package").profile(self.rows.filter(half), predictions, self.data)
+        profile = module("pipeline.training_profile").profile(
+            self.rows.filter(half), predictions, self.data
+        )
         self.references = {
             name: self.drift.Reference(seen, profile["rows"])
             for name, seen in profile["columns"].items()

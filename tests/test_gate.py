@@ -334,12 +334,36 @@ def test_a_conflict_in_dvcs_lock_is_told_as_that(
         module("adapters.pipeline_dvc").run({}, lambda: None)
 
 
+@pytest.mark.parametrize(
+    ("content", "kept"), [(b"", False), (b'{"write": {"a', False), (b'{"read": {}}', True)]
+)
+def test_a_file_that_a_killed_dvc_left_half_written_does_not_stop_the_next_run(
+    module: Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    kept: bool,
+) -> None:
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text("stages: {only: {cmd: echo 1 > a, outs: [a]}}")
+    with Repo.init(no_scm=True) as repo:
+        rwlock = tmp_path / ".dvc/tmp/rwlock"
+        rwlock.parent.mkdir(exist_ok=True)
+        rwlock.write_bytes(content)
+        for _ in range(2):  # there is none, the second time
+            module("adapters.pipeline_dvc.repro").drop_unreadable_rwlock(repo)
+        assert rwlock.exists() == kept
+        repo.reproduce()
+
+
 @pytest.mark.parametrize(("check", "kept"), [("latency", False), ("size", True)])
 def test_a_refusal_for_latency_is_measured_again_by_the_next_run(
     module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, kept: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    loop = module("cli.delivery")
+    loop = module("cli.pipeline")
     documents = module("artifacts")
     path = documents.DOCUMENTS["evaluate"]
     path.parent.mkdir()

@@ -71,7 +71,7 @@ def pack(module: Import, to: Path) -> None:
     auc, loss = intervals.bootstrap(score, len(truth), gate, intervals.effective_rows(truth, 2))
     for name, content in {
         "contract": data.model_dump(),
-        "profile": module("pipeline.package").profile(rows[:TRAINED], predictions, data),
+        "profile": module("pipeline.training_profile").profile(rows[:TRAINED], predictions, data),
         "metrics": {
             "task": "binary",
             "metric": "roc_auc",

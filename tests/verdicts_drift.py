@@ -28,7 +28,7 @@ def number_shift(module: Import, size: float, trials: int, seed: int) -> float:
         seed: Of all that is drawn.
     """
     drift = module("monitoring.drift")
-    package = module("pipeline.package")
+    package = module("pipeline.training_profile")
     settings = module("config.drift").Drift()
     random = np.random.default_rng(seed)
     names = [f"x{number}" for number in range(COLUMNS)]
@@ -61,7 +61,7 @@ def equal_shops(module: Import, rows: int, trials: int, seed: int) -> float:
         seed: Of all that is drawn.
     """
     drift = module("monitoring.drift")
-    package = module("pipeline.package")
+    package = module("pipeline.training_profile")
     config = module("config")
     settings = module("config.drift").Drift()
     random = np.random.default_rng(seed)

@@ -231,7 +231,7 @@ def year_against_itself(
     random = np.random.default_rng(seed)
     half = pl.Series(random.random(len(flights)) < 0.5)
     predicted = pl.DataFrame({"given": [[0.5, 0.5]]}, schema={"given": pl.Array(pl.Float64, 2)})
-    profile = module("pipeline.package").profile(flights.filter(half), predicted, data)
+    profile = module("pipeline.training_profile").profile(flights.filter(half), predicted, data)
     references = {
         name: drift.Reference(seen, profile["rows"]) for name, seen in profile["columns"].items()
     }
@@ -264,7 +264,9 @@ def number_shift(module: Any, size: float, trials: int, seed: int) -> float:
         trials: How many references are drawn.
         seed: Of all that is drawn.
     """
-    drift, package, settings = map(module, ("monitoring.drift", "pipeline.package", "config.drift"))
+    drift, package, settings = map(
+        module, ("monitoring.drift", "pipeline.training_profile", "config.drift")
+    )
     random = np.random.default_rng(seed)
     names = [f"x{k}" for k in range(COLUMNS)]
     alarms = 0
@@ -317,7 +319,9 @@ def equal_shops(module: Any, shops: int, trials: int, seed: int) -> float:
             }
         )
         held = ROWS // 5
-        profile = module("pipeline.package").profile(rows[held:], predicted, data, rows[:held])
+        profile = module("pipeline.training_profile").profile(
+            rows[held:], predicted, data, rows[:held]
+        )
         references = {"store": drift.Reference(profile["columns"]["store"], profile["rows"])}
         for _ in range(10):
             window = pl.DataFrame({"store": random.choice(names, WINDOW)})

@@ -64,7 +64,7 @@ def test_settings_that_mean_the_same_are_no_change(controls: ModuleType) -> None
 def test_where_no_setting_differs_ml_controls_says_so(
     controls: ModuleType, module: Module, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module("cli.delivery").show_controls("main")
+    module("cli.review").show_controls("main")
     assert capsys.readouterr() == ("", "no setting differs from main\n")
 
 
@@ -158,7 +158,7 @@ def test_documents_of_a_request_that_make_no_report_do_not_silence_the_comment(
     git(Path(), "checkout", "-q", "main")
     Path("artifacts").mkdir()
     Path("artifacts/gate.json").write_text(text)
-    module("cli.delivery").comment()
+    module("cli.review").comment()
     ((report, _),) = comments
     assert "❌ There is no report: ``UsageError: artifacts/gate.json cannot be read" in report
 
@@ -173,7 +173,7 @@ def test_settings_of_a_request_that_cannot_be_read_do_not_silence_the_comment(
     Path("config/gate.yaml").write_text(text)
     git(Path(), "commit", "-qam", "no settings")
     git(Path(), "checkout", "-q", "main")
-    module("cli.delivery").comment()
+    module("cli.review").comment()
     ((_, tail),) = comments
     assert "❌ It cannot be read: `config/gate.yaml of" in tail
 

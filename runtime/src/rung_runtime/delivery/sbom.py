@@ -9,12 +9,13 @@ import json
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from .. import UsageError, registry
 from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
 from ..escaping import visible
 from ..model_package import verified_manifest
+from ..records import Ends
 
 SBOM = ARTIFACTS / "sbom.json"
 SCHEMA = "http://cyclonedx.org/schema/bom-1.6.schema.json"
@@ -27,6 +28,90 @@ TASKS = {
 LIMITS = (
     "It was judged on rows like those it was trained on. Of rows beyond the ranges and categories"
     " of its contract nothing is known, and the contract refuses them."
+)
+
+
+class Hash(TypedDict):
+    """The digest of a file."""
+
+    alg: str
+    content: str
+
+
+class Property(TypedDict):
+    """What the standard has no field for."""
+
+    name: str
+    value: str
+
+
+class PerformanceMetric(TypedDict, total=False):
+    """A metric of the model card, of all rows or of a slice."""
+
+    type: Required[str]
+    value: Required[str]
+    confidenceInterval: Required[dict[str, str]]  # lowerBound, upperBound
+    slice: str
+
+
+class ModelParameters(TypedDict, total=False):
+    """What the model does, and what it learned from."""
+
+    approach: Required[dict[str, str]]
+    datasets: Required[list[dict[str, str]]]
+    inputs: Required[list[dict[str, str]]]
+    task: str
+
+
+class ModelCard(TypedDict, total=False):
+    """What the model does, how well, and where not."""
+
+    modelParameters: Required[ModelParameters]
+    considerations: Required[dict[str, list[str]]]
+    quantitativeAnalysis: dict[str, list[PerformanceMetric]]
+    properties: list[Property]
+
+
+Component = TypedDict(
+    "Component",
+    {
+        "type": Required[str],
+        "bom-ref": str,
+        "name": Required[str],
+        "version": str,
+        "hashes": list[Hash],
+        "modelCard": ModelCard,
+        "components": list["Component"],
+        "properties": list[Property],
+        "data": list[dict[str, str]],
+    },
+    total=False,
+)
+
+
+class Dependency(TypedDict, total=False):
+    """What a component depends on."""
+
+    ref: Required[str]
+    dependsOn: list[str]
+
+
+class Metadata(TypedDict):
+    """What the bill is of; uv writes more of it, which is kept."""
+
+    component: Component
+
+
+Bill = TypedDict(
+    "Bill",
+    {
+        "$schema": str,
+        "specVersion": Required[str],
+        "metadata": Required[Metadata],
+        "components": list[Component],
+        "dependencies": list[Dependency],
+    },
+    total=False,
 )
 
 
@@ -51,7 +136,7 @@ def sbom(version: str | None = None) -> Path:
     return SBOM
 
 
-def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
+def described(package: Path, bill: Bill) -> Bill:
     """Return a bill of materials with the model of a package in it.
 
     Args:
@@ -63,7 +148,7 @@ def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
     metrics = _document(package, "metrics")
     model = f"model@{manifest['version']}"
     data = f"data@{manifest['version']}"
-    components: list[dict[str, Any]] = [
+    components: list[Component] = [
         {
             "type": "machine-learning-model",
             "bom-ref": model,
@@ -86,25 +171,26 @@ def described(package: Path, bill: dict[str, Any]) -> dict[str, Any]:
     ]
     if metrics.get("data_digest"):
         components[1]["hashes"] = [_hash(metrics["data_digest"])]
-    service = bill["metadata"]["component"] | {"type": "application"}
+    service: Component = {**bill["metadata"]["component"], "type": "application"}
     edges = {edge["ref"]: list(edge.get("dependsOn", [])) for edge in bill.get("dependencies", [])}
     edges.setdefault(service["bom-ref"], []).append(model)
     edges |= {model: [data], data: []}
-    return bill | {
+    return {
+        **bill,
         "$schema": SCHEMA,
         "specVersion": "1.6",
-        "metadata": bill["metadata"] | {"component": service},
+        "metadata": {**bill["metadata"], "component": service},
         "components": [*bill.get("components", []), *components],
         "dependencies": [{"ref": ref, "dependsOn": on} for ref, on in edges.items()],
     }
 
 
-def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
+def _card(package: Path, metrics: dict[str, Any], data: str) -> ModelCard:
     """Return the model card: what it does, how well, and where not, as the package knows it."""
     signature = _document(package, "signature")
     gate = _document(package, "gate")
     task = signature.get("task")
-    card: dict[str, Any] = {
+    card: ModelCard = {
         "modelParameters": {
             "approach": {"type": "supervised"},
             "datasets": [{"ref": data}],
@@ -121,7 +207,9 @@ def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
     for part in metrics.get("slices", []):
         value = "(gap)" if part["value"] is None else part["value"]
         slice_name = visible(f"{part['column']} is {value}")
-        performance.append(_metric(metrics["metric"], part["metric"]) | {"slice": slice_name})
+        metric = _metric(metrics["metric"], part["metric"])
+        metric["slice"] = slice_name
+        performance.append(metric)
     if performance:
         card["quantitativeAnalysis"] = {"performanceMetrics": performance}
     if gate:
@@ -129,7 +217,7 @@ def _card(package: Path, metrics: dict[str, Any], data: str) -> dict[str, Any]:
     return card
 
 
-def _metric(name: str, metric: dict[str, Any]) -> dict[str, Any]:
+def _metric(name: str, metric: Ends) -> PerformanceMetric:
     interval = {"lowerBound": metric.get("low"), "upperBound": metric.get("high")}
     known = {end: str(value) for end, value in interval.items() if value is not None}
     return {
@@ -139,16 +227,19 @@ def _metric(name: str, metric: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _hash(digest: str) -> dict[str, str]:
+def _hash(digest: str) -> Hash:
     return {"alg": "SHA-256", "content": digest.removeprefix("sha256:")}
 
 
-def _property(name: str, value: str) -> dict[str, str]:
+def _property(name: str, value: str) -> Property:
     return {"name": f"rung:{name}", "value": value}
 
 
 def _document(package: Path, name: str) -> dict[str, Any]:
-    """Return a document of a package; {} if one of an earlier version has none."""
+    """Return a document of a package; {} if one of an earlier version has none.
+
+    It is JSON that any version may have written, so nothing of its form is certain.
+    """
     path = package / f"{name}.json"
     if not path.is_file():
         return {}
@@ -156,7 +247,7 @@ def _document(package: Path, name: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _requirements() -> dict[str, Any]:
+def _requirements() -> Bill:
     """Return what uv knows of the requirements of the service."""
     try:
         result = subprocess.run(EXPORT, capture_output=True, text=True, check=False)
@@ -166,5 +257,5 @@ def _requirements() -> dict[str, Any]:
         lines = result.stderr.strip().splitlines()
         reason = visible(lines[-1] if lines else "")
         raise UsageError(f"uv.lock has no requirements to list: {reason or 'run `uv lock`'}")
-    bill: dict[str, Any] = json.loads(result.stdout)
+    bill: Bill = json.loads(result.stdout)
     return bill

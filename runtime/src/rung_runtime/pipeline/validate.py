@@ -14,7 +14,7 @@ from .. import RefusedError
 from ..artifacts import ROWS, step_record
 from ..config import DATA, Config, Data
 from ..escaping import visible
-from ..records import ValidationDocument
+from ..records import ValidationDocument, Verdict
 from .ingest import unreadable
 
 MAX_SAMPLES = 5
@@ -43,6 +43,15 @@ class FailedRule(TypedDict):
     rows: list[int]  # of the samples, from 0
 
 
+class TableVerdict(TypedDict):
+    """What is to be said of a table, as `validation.json` has it."""
+
+    verdict: Verdict
+    rows: int
+    columns: dict[str, Verdict]  # each of contract and rows
+    failures: list[FailedRule]
+
+
 class Rule(NamedTuple):
     """What is true of every good row; null counts as true."""
 
@@ -62,16 +71,13 @@ def step(config: Config) -> str:
     return f"{rows.height:,} rows satisfy the contract, {columns} columns checked"
 
 
-def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> dict[str, Any]:
+def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> TableVerdict:
     """Judge typed rows by the contract, as a table.
 
     Args:
         rows: What `ingest.typed` returned.
         data: The contract.
         now: UTC without a zone, as the rows are, for the age of the newest one.
-
-    Returns:
-        `verdict`, `rows`, `columns` (each of contract and rows, with its verdict) and `failures`.
     """
     # Imported when it is called, as serving needs neither: a package has its own problem/.
     import pandera.polars as pa

@@ -3,8 +3,11 @@
 DVC's errors are marked, so that they are told from what steps write to stderr.
 """
 
+import json
 import logging
 import sys
+from pathlib import Path
+from typing import Any
 
 ERROR_MARK = "dvc: "
 INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
@@ -40,12 +43,33 @@ def main() -> None:
     logging.getLogger("dvc.stage.run").addHandler(_Stages())
     try:
         with Repo() as repo:
+            drop_unreadable_rwlock(repo)
             repo.reproduce(sys.argv[1:] or None, single_item=bool(sys.argv[1:]))
     except DvcException as error:
         sys.stderr.write(f"{ERROR_MARK}{_with_causes(error)}\n")
         sys.exit(1)
     except KeyboardInterrupt:  # it reaches `ml run`, too, which says so
         sys.exit(INTERRUPTED)
+
+
+def drop_unreadable_rwlock(repo: Any) -> None:
+    """Remove the file in which DVC writes what its processes use, if it is not JSON.
+
+    A process that is killed while it writes this leaves it empty, and DVC then refuses each later
+    command. Nobody else writes it meanwhile: whoever does holds the same lock.
+    """
+    from dvc.lock import make_lock  # type: ignore[import-untyped]
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK  # type: ignore[import-untyped]
+
+    folder = Path(repo.tmp_dir)
+    hardlink = repo.config["core"].get("hardlink_lock", False)
+    with make_lock(str(folder / RWLOCK_LOCK), str(folder), hardlink_lock=hardlink):
+        try:
+            json.loads((folder / RWLOCK_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            (folder / RWLOCK_FILE).unlink()
 
 
 def _with_causes(error: BaseException | None) -> str:
