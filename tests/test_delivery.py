@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -25,6 +26,7 @@ import pytest
 import tables
 import warm
 from conftest import Copy
+from rung_runtime.model_package import reply
 
 slow = pytest.mark.slow
 DELIVERY = """\
@@ -255,6 +257,9 @@ class Scores:
     def predict(self, rows: pl.DataFrame) -> Any:
         return (rows[self.column] * self.slope).to_numpy()
 
+    def reply(self, rows: pl.DataFrame) -> Any:
+        return reply(self, rows)  # type: ignore[arg-type]
+
 
 @pytest.fixture(scope="module")
 def package(module: Callable[[str], ModuleType]) -> Callable[[str], ModuleType]:
@@ -393,6 +398,43 @@ def test_a_deployed_model_serves_and_is_champion(loop: Loop) -> None:
     assert "answers as the model does" in loop.ml("smoke")
     assert first in loop.ml("rollback")
     assert loop.serves == loop.champion == first
+    if sys.platform == "linux":  # it has given up what would let it look into a deployer
+        status = Path(f"/proc/{loop.running['service']}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+
+
+ATTACK = """
+import os as _os
+reached = []
+for name, attack in {{
+    "token": lambda: _os.environ["GITHUB_TOKEN"],
+    "parent": lambda: open(f"/proc/{{_os.getppid()}}/environ", "rb").read(),
+    "socket": lambda: __import__("socket").socket(),
+    "project": lambda: open({path!r} + "/service/desired.json").read(),
+    "config": lambda: open({path!r} + "/config/gate.yaml", "a"),
+}}.items():
+    try:
+        attack()
+        reached.append(name)
+    except (OSError, LookupError):
+        pass
+raise ArithmeticError(f"reached {{reached}}")
+"""
+
+
+@slow
+@pytest.mark.parametrize("command", ["deploy", "smoke"])
+def test_what_is_deployed_reaches_nothing_of_the_deployer(loop: Loop, command: str) -> None:
+    """It runs there before it serves: for the shadow, and for what the service has to answer."""
+    before = loop.serves
+    attack = ATTACK.format(path=str(loop.path))
+    hostile = loop.made(("problem/features.py", "import polars as pl", f"{attack}\nimport polars"))
+    done = loop.copy.project.python(
+        warm.ML, "ml", command, hostile, cwd=loop.path, GITHUB_TOKEN="secret-of-the-job"
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "ArithmeticError: reached []" in done.stderr
+    assert loop.serves == loop.champion == before
 
 
 @slow

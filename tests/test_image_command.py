@@ -76,6 +76,21 @@ def test_a_version_that_has_an_image_is_not_built_again(
     assert not Path("artifacts/image.json").exists()  # by which a pipeline knows what it built
 
 
+def test_a_base_image_without_a_digest_is_named(
+    image: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program(tmp_path, "buildah", "exit 0")
+    dockerfile = Path("Dockerfile")
+    for digest, is_named in (("", True), (f"@sha256:{'1' * 64}", False)):
+        line = f"ARG PYTHON=python:3.11-slim{digest}"
+        assert "ARG PYTHON=python:3.11-slim\n" in dockerfile.read_text()
+        dockerfile.write_text(dockerfile.read_text().replace("ARG PYTHON=python:3.11-slim", line))
+        with pytest.raises(image.UsageError, match="holds no model"):
+            image.image()
+        message = "python:3.11-slim is not pinned by digest"
+        assert (message in capsys.readouterr().err) == is_named
+
+
 def test_without_a_place_nothing_is_pushed(
     image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,14 +214,15 @@ def test_a_file_that_was_changed_is_named(
 def test_without_the_signature_that_is_required_nothing_leaves_the_registry(place: Place) -> None:
     first, second = place.versions
     registry = place.registry
-    load_version = place.module("delivery.service_folder").load_version
+    open_version = place.module("delivery.service_folder").open_version
     known = {entry.version: entry for entry in registry.open_registry().versions()}
     place.requires("ours.pub")
     place.signature.sign(second, place.foreign)
     for version, reason in ((first, "is not signed"), (second, "signed with another key")):
-        for fetch in (load_version, lambda entry: registry.fetch_version(entry, Path("to"))):
-            with pytest.raises(RefusedError, match=reason):
-                fetch(known[version])
+        with pytest.raises(RefusedError, match=reason), open_version(known[version]):
+            pass
+        with pytest.raises(RefusedError, match=reason):
+            registry.fetch_version(known[version], Path("to"))
     assert not (place.path / "imported").exists()
     place.signature.sign(first, place.key)
     assert registry.fetch_version(known[first], Path("to")) == Path("to")

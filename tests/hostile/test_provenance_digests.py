@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -99,8 +101,8 @@ def place(module: Module, good: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 COMMANDS: dict[str, Callable[[Module, str], object]] = {
-    "resolve": lambda module, name: module("cli.delivery").resolve(name),
-    "fetch": lambda module, name: module("cli.delivery").fetch(name, Path("fetched")),
+    "resolve": lambda module, name: module("cli.registry").resolve(name),
+    "fetch": lambda module, name: module("cli.registry").fetch(name, Path("fetched")),
     "deploy": lambda module, name: module("delivery").deploy(name),
     "deploy to staging": lambda module, name: module("delivery").deploy(name, "local/staging"),
     "smoke": lambda module, name: module("delivery").smoke("http://127.0.0.1:9", name),
@@ -122,6 +124,39 @@ def test_a_tag_that_moved_after_it_was_verified_is_refused_before_its_code_is_im
     assert not (place.path / "fetched").exists()
 
 
+# What a job does that holds a token that writes; `deploy` and `rollback` also start the service, in
+# which the code of a package runs.
+WRITERS: dict[str, Callable[[Module, Any], object]] = {
+    "resolve": lambda module, version: module("cli.registry").resolve(version.reference),
+    "fetch": lambda module, version: module("cli.registry").fetch(version.version, Path("fetched")),
+    "promote": lambda module, version: module("registry").promote(version.version),
+    "open as deploy does": lambda module, version: (
+        module("delivery.service_folder").open_version(version).__enter__()
+    ),
+    "monitor": lambda module, version: module("monitoring.champion").load_champion(version),
+    "retrain": lambda module, _: module("monitoring").retrain(lambda: None, None, ""),
+    "sbom": lambda module, version: module("delivery.sbom").described(
+        module("registry").fetch_version(version, Path("described")),
+        {"specVersion": "1.5", "metadata": {"component": {"name": "x", "bom-ref": "x"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_no_code_of_a_package_runs_in_a_process_that_may_hold_a_token(
+    place: Place, command: str
+) -> None:
+    """Also where the package is the very one that was verified."""
+    version, _ = place.champions(2)
+    made = place.move(version.version, "evil")
+    moved = replace(version, digest=made["package_digest"])
+    with suppress(UsageError, RefusedError, OSError, LookupError):
+        WRITERS[command](place.module, moved)
+    imported = [name for name in sys.modules if made["package_digest"][-12:] in name]
+    assert imported == []
+    assert not place.marker.exists()
+
+
 def test_what_is_no_reference_is_never_taken_for_a_part_of_a_name(place: Place) -> None:
     version, _ = place.champions(2)
     for form in "{0}@", "{0}@sha256:", "{0}@{1}0", "@{1}", "champion@{1}", "{0}@md5:00", "{0}@@{1}":
@@ -136,7 +171,7 @@ def test_what_is_resolved_names_its_package_and_each_kind_of_name_resolves(
 ) -> None:
     first, second = place.champions(2)
     newest = place.push("newest")
-    resolve = place.module("cli.delivery").resolve
+    resolve = place.module("cli.registry").resolve
     for name, version in {
         None: newest,
         "champion": second,
@@ -173,8 +208,8 @@ def test_an_evil_copy_in_the_cache_is_replaced_by_what_the_registry_has(place: P
         assert (
             json.loads((folder / "manifest.json").read_text())["package_digest"] == version.digest
         )
-    place.module("delivery.service_folder").load_version(version)
-    assert not place.marker.exists()
+    with place.module("delivery.service_folder").open_version(version):
+        assert not place.marker.exists()
 
 
 @pytest.mark.parametrize("planted", ["problem/__pycache__/x.pyc", "problem/__init__.py", "a/b.so"])
@@ -267,7 +302,7 @@ def test_what_a_registry_has_for_a_digest_is_no_line_and_no_word_of_a_shell(
     manifest["annotations"][f"vnd.rung.{key}"] = f"{evil[name]}\nimage=theirs"
     place.store.store.tag(version.version, json.dumps(manifest).encode(), "")
     with pytest.raises(UsageError, match="for a digest"):
-        place.module("cli.delivery").resolve(version.version)
+        place.module("cli.registry").resolve(version.version)
     assert capsys.readouterr().out == ""
 
 
@@ -457,8 +492,8 @@ def test_a_folder_that_is_no_package_is_not_replaced_by_one(place: Place) -> Non
     version = place.push("first")
     (place.path / "mine").mkdir()
     (place.path / "mine/thesis.txt").write_text("years of work")
-    fetch = place.module("cli.delivery").fetch
-    start = place.module("cli.delivery").START
+    fetch = place.module("cli.registry").fetch
+    start = place.module("cli.registry").START
     with pytest.raises(UsageError, match="not a package"):
         fetch(version.version, place.path / "mine")
     assert (place.path / "mine/thesis.txt").exists()

@@ -197,6 +197,75 @@ def test_what_a_champion_tries_reaches_nothing(
     assert not (tmp_path / "outside").exists()
 
 
+PLAIN = """
+import ctypes, subprocess, sys
+from rung_runtime.isolation import confinement
+
+# As one who is not root: no capability, and none to be had.
+libc = ctypes.CDLL(None)
+libc.prctl(confinement.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+confinement._drop_capabilities(libc)
+sys.exit(subprocess.run([sys.executable, "-c", *sys.argv[1:]]).returncode)
+"""
+LOOKING = """
+import os, socket, sys
+from pathlib import Path
+from rung_runtime.isolation.confinement import keep_out
+
+reason = keep_out() if sys.argv[1] == "service" else ""
+if reason:
+    sys.exit(reason)
+parent = Path(f"/proc/{os.getppid()}")
+looks = {
+    "environ": lambda: (parent / "environ").read_bytes(),
+    "maps": lambda: (parent / "maps").read_bytes(),
+    "mem": lambda: (parent / "mem").open("rb").close(),
+    "cwd": lambda: (parent / "cwd").readlink(),
+    "fd": lambda: (parent / "fd/1").readlink(),
+}
+reached = []
+for name, look in looks.items():
+    try:
+        look()
+        reached.append(name)
+    except PermissionError:
+        pass
+print(reached)
+# What a service does otherwise, it still does.
+Path("one").mkdir()
+Path("two").mkdir()
+Path("one/log").write_text("x")
+Path("one/log").rename("two/log")
+socket.create_server(("127.0.0.1", 0)).close()
+assert "Name" in Path("/proc/self/status").read_text()
+print("it serves")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux' own means")
+@pytest.mark.parametrize("role", ["service", "another"])
+@pytest.mark.parametrize("user", ["this one", "a plain one"])
+def test_a_service_does_not_look_into_the_process_that_deployed_it(
+    tmp_path: Path, role: str, user: str
+) -> None:
+    first = [sys.executable, "-c", *([PLAIN] if user == "a plain one" else [])]
+    done = subprocess.run(
+        [*first, LOOKING, role],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(packages.ROOT / "runtime/src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "Landlock" in done.stderr and role == "service":
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    reached, serves = done.stdout.splitlines()
+    assert serves == "it serves"
+    # As another process of the same user, it would look into all of them.
+    assert (reached == "[]") == (role == "service"), reached
+
+
 # What a package does instead of predicting so many rows, and what is told of it.
 FAILURES = [
     ("return np.zeros((2, 1))", "another shape"),

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import polars as pl
@@ -60,6 +61,13 @@ class Prediction(TypedDict):
 
     prediction: str | float
     probabilities: NotRequired[dict[str, float]]  # by class, if there are classes
+
+
+class Reply(NamedTuple):
+    """What a model answers to one request, and how long that took."""
+
+    seconds: float
+    predictions: NDArray[np.float64] | None  # None: it cannot answer
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,10 @@ class Model:
         y_pred = self.compiled.predict(self.features(inputs(rows, self.request_contract)))
         return y_pred[:, 0] if self.data.task == "regression" else y_pred
 
+    def reply(self, rows: pl.DataFrame) -> Reply:
+        """Answer one request: see the function `reply`."""
+        return reply(self, rows)
+
     def answers(self, y_pred: NDArray[np.float64]) -> list[Prediction]:
         """Return each row's `prediction` and, if there are classes, their `probabilities`.
 
@@ -132,6 +144,24 @@ class Model:
             {"prediction": prediction, "probabilities": dict(zip(classes, row, strict=True))}
             for prediction, row in zip(predictions, y_pred.tolist(), strict=True)
         ]
+
+
+def reply(model: Model, rows: pl.DataFrame) -> Reply:
+    """Let a model answer one request, from the rows as they were sent.
+
+    It cannot where a rule refuses a row, its code fails, or a prediction is not a number, which
+    JSON has none for.
+    """
+    start = time.perf_counter()
+    predictions = None
+    try:
+        typed_rows = model.read(rows)
+        predictions = None if model.failures(typed_rows) else model.predict(typed_rows)
+        if predictions is not None and not np.isfinite(predictions).all():
+            predictions = None
+    except Exception:  # of problem/, which is the user's: callers would see an error
+        predictions = None
+    return Reply(time.perf_counter() - start, predictions)
 
 
 def load_package(

@@ -6,11 +6,12 @@ rollback leaves out shadow, as its version has served before.
 
 import os
 from collections.abc import Collection
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
 from .. import UsageError, progress
 from .journal import JOURNAL, Deployment, deployment_journal, exclusive_deployment
-from .service_folder import load_version
+from .service_folder import open_version
 from .shadow import shadow
 from .smoke import smoke_test
 from .target import OWN_MACHINE_HINT, Target, rehearsal_platform
@@ -50,9 +51,12 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
         # A champion that does not serve yet was promoted by hand: restored is what serves.
         if place.promotes and not is_champion:
             previous = champion
-        with deployment_journal(new, previous, store, place) as deployment:
+        with (
+            deployment_journal(new, previous, store, place) as deployment,
+            ExitStack() as processes,
+        ):
             deployment.enter("fetch")
-            loaded = load_version(new)
+            loaded = processes.enter_context(open_version(new))
             progress.report(new.version)
             _check_private_columns(loaded.model.data.columns.keys() | loaded.model.data.ignored)
             # One that was promoted by hand is judged beside what serves until now.
@@ -60,8 +64,9 @@ def deploy(version: str | None = None, target: str | None = None) -> str:
             if not is_champion or rival not in (None, new.version):
                 deployment.enter("shadow")
                 deployment.shadow = {}
-                loaded_rival = load_version(_rival(rival, champion)) if rival else None
-                shadow(loaded, loaded_rival, load_delivery(), deployment.shadow)
+                opened = open_version(_rival(rival, champion)) if rival else nullcontext()
+                with opened as loaded_rival:
+                    shadow(loaded, loaded_rival, load_delivery(), deployment.shadow)
             if place.promotes and not is_champion:
                 deployment.enter("promote")
                 registry.promote(new.version)
@@ -89,9 +94,12 @@ def rollback(back_to: str | None = None, target: str | None = None) -> str:
         new = registry.earlier_champion(back_to)
         place.check(store.get(f"image-{new}"))
         previous = last if place.promotes else place.desired_version()
-        with deployment_journal(new, previous, store, place) as deployment:
+        with (
+            deployment_journal(new, previous, store, place) as deployment,
+            ExitStack() as processes,
+        ):
             deployment.enter("fetch")
-            loaded = load_version(new)
+            loaded = processes.enter_context(open_version(new))
             progress.report(new.version)
             if place.promotes:
                 deployment.enter("promote")

@@ -6,7 +6,6 @@ counts if the image of that digest is where images are pushed to, and its label 
 Nothing of the package is imported here. What it would answer is asked of a process of its own.
 """
 
-import json
 import os
 import re
 import shutil
@@ -17,18 +16,17 @@ from tempfile import TemporaryDirectory
 from .. import RefusedError, UsageError, ci_platform, project, registry
 from ..artifacts import ARTIFACTS, PACKAGE, now, write
 from ..config.delivery import load_delivery
-from ..isolation import model as isolated
 from ..model_package import verified_manifest
 from ..records import ImageDocument
-from ..serving.loaded_model import LoadedModel
-from ..serving.metrics import Distributions
 from . import builder
 from .builder import Engine
+from .service_folder import open_apart
 from .smoke import smoke_test
 
 # The digest of the package that is in an image; its version has the standard's own label.
 LABEL = "vnd.rung.package-digest"
 PINNED = re.compile(r"(?P<name>[^\s@]+)@sha256:[0-9a-f]{64}")
+BASE = re.compile(r"^ARG PYTHON=(?P<image>[^\s@]+)$", re.MULTILINE)  # without a digest
 BUILD_CONTEXT = ("Dockerfile", "pyproject.toml", "uv.lock", "README.md", "src", "config")
 
 
@@ -58,6 +56,10 @@ def image(version: str | None = None, push: bool = False) -> str:
             return note
         sys.stderr.write(
             f"ml: the image noted for {registered}, {note}, {problem}: it is built anew\n"
+        )
+    if base := BASE.search(Path("Dockerfile").read_text("utf-8")):
+        sys.stderr.write(
+            f"ml: the base image {base['image']} is not pinned by digest: the Dockerfile says how\n"
         )
     ARTIFACTS.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=".image-", dir=ARTIFACTS) as folder:
@@ -125,11 +127,8 @@ def mismatch(engine: Engine, repository: str, note: str, version: "registry.Vers
 
 def _check_container(engine: Engine, tag: str, package: Path, package_digest: str) -> str:
     """Check that a container answers as the package does, and return what was compared."""
-    with isolated.open_isolated(package, package_digest) as model:
-        profile = json.loads((package / "profile.json").read_text("utf-8"))
-        loaded = LoadedModel(model, profile, Distributions(profile, model.data))
-        with builder.container(engine, tag) as url:
-            return str(smoke_test(loaded, url)["parity"])
+    with open_apart(package, package_digest) as loaded, builder.container(engine, tag) as url:
+        return str(smoke_test(loaded, url)["parity"])
 
 
 def _copy_build_context(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from .. import RefusedError, UsageError, progress
-from .service_folder import SERVICE, load_version, read_json, remove_leftovers
+from .service_folder import SERVICE, open_version, read_json, remove_leftovers
 from .smoke import smoke_test
 from .target import Target, open_target
 
@@ -183,7 +183,8 @@ def recover(store: "Registry", target: Target) -> str | None:
         target.switch(version, deployment.package_digest)
         with target.serving_url() as url:
             new = registry.find(f"{version}@{deployment.package_digest}")
-            deployment.smoke = smoke_test(load_version(new), url)
+            with open_version(new) as loaded:
+                deployment.smoke = smoke_test(loaded, url)
         outcome = "finished"
     except RefusedError as error:
         restore_previous(deployment, store, target)

@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +26,40 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_version(version: "Version") -> "LoadedModel":
-    """Load the very package of a version, which is fetched unless its copy is here already."""
+@contextmanager
+def open_version(version: "Version") -> Iterator["LoadedModel"]:
+    """Open the very package of a version, which is fetched unless its copy is here already.
+
+    See `open_apart`.
+    """
     from .. import registry
-    from ..serving.loaded_model import load
 
     folder = registry.fetch_version(version, MODELS / version.version)
     os.utime(folder)  # those used last are kept
-    return load(folder, version.digest)
+    with open_apart(folder, version.digest) as loaded:
+        yield loaded
+
+
+@contextmanager
+def open_apart(folder: Path, package_digest: str) -> Iterator["LoadedModel"]:
+    """Open a package in a process of its own, as the service has it.
+
+    Whoever delivers holds tokens that can write; code of a package is not run beside them.
+
+    Raises:
+        UsageError: It is damaged, or another one, or its code cannot be imported.
+    """
+    from ..isolation.model import open_isolated
+    from ..serving.loaded_model import LoadedModel
+    from ..serving.metrics import Distributions
+    from ..serving.rows import frame_from_rows
+
+    with open_isolated(folder, package_digest, threads=1, watches_project=False) as model:
+        profile = json.loads((folder / "profile.json").read_text("utf-8"))
+        loaded = LoadedModel(model, profile, Distributions(profile, model.data))
+        # What is done only once is not measured.
+        model.reply(frame_from_rows([loaded.example], model.request_contract))
+        yield loaded
 
 
 def remove_leftovers(in_use: Container[str]) -> None:

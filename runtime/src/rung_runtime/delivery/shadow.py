@@ -7,7 +7,6 @@ equally good differ too, because they learned from other rows; `Shadow` says how
 allowed. The template's decision 0042 has the measurements.
 """
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -35,14 +34,6 @@ ARITHMETIC = 1e-9  # relative differences that come from the order of additions
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a model answers to one request."""
-
-    seconds: float
-    predictions: "Floats | None"  # None: it cannot answer
-
-
-@dataclass(frozen=True)
 class Replay:
     """The requests that both models answer.
 
@@ -62,7 +53,7 @@ class Replay:
 def shadow(
     new: "LoadedModel", old: "LoadedModel | None", settings: "Delivery", result: "ShadowResult"
 ) -> None:
-    """Let a candidate and the champion answer the last requests of the log, in this process.
+    """Let a candidate and the champion answer the last requests of the log.
 
     A request that the champion cannot answer says nothing about the candidate and is not counted.
 
@@ -88,6 +79,8 @@ def shadow(
     result["requests"] = total
     result["errors"] = errors
     result["error_share"] = errors / max(total, 1)
+    if not total:
+        result["note"] = "the champion answers none of the requests: nothing is compared"
     objections: list[str] = []
     if result["error_share"] > limits.max_error_share:
         objections.append(f"{errors} of {total} requests fail that the champion answers")
@@ -121,7 +114,7 @@ def _replay(
     hashes: list[NDArray[np.uint64]] = []
     for number, rows in enumerate(requests, 1):
         progress.report(f"{number} of {len(requests)} requests, answered by both models")
-        tries = [(_answer(new.model, rows), _answer(old.model, rows)) for _ in range(repeats)]
+        tries = [(new.model.reply(rows), old.model.reply(rows)) for _ in range(repeats)]
         candidate, champion = (reply.predictions for reply in tries[0])
         if champion is None:
             continue
@@ -331,19 +324,3 @@ def _features(rows: "pl.DataFrame") -> "pl.DataFrame":
     """Return the columns of the log that were sent: `x:NAME`, as NAME."""
     names = [name for name in rows.columns if name.startswith("x:")]
     return rows.select(names).rename({name: name.removeprefix("x:") for name in names})
-
-
-def _answer(model: "Model", rows: "pl.DataFrame") -> Reply:
-    """Let a model answer one request."""
-    import numpy as np
-
-    start = time.perf_counter()
-    predictions = None
-    try:
-        typed = model.read(rows)
-        predictions = None if model.failures(typed) else model.predict(typed)
-        if predictions is not None and not np.isfinite(predictions).all():
-            predictions = None  # JSON has no number for it
-    except Exception:  # of problem/, which is the user's: callers would see an error
-        predictions = None
-    return Reply(time.perf_counter() - start, predictions)

@@ -16,6 +16,7 @@ def smoke_test(loaded: "LoadedModel", url: str) -> "SmokeResult":
         RefusedError: It is not ready, serves another package, or answers something else.
     """
     from ..http_client import http_json
+    from ..isolation.pipe import PackageError
     from ..serving import check_parity
     from ..serving.rows import frame_from_rows
 
@@ -34,4 +35,9 @@ def smoke_test(loaded: "LoadedModel", url: str) -> "SmokeResult":
             result = check_parity(url, rows, model)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RefusedError(f"{url} does not answer as it should: {error!r}") from None
+    except PackageError as error:
+        raise RefusedError(
+            f"{model.version} cannot answer its commonest row, in a process without network and "
+            f"files of the project: {error}"
+        ) from None
     return {"url": url, "package_digest": serving["package_digest"], "parity": result}

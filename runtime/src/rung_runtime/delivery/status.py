@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 from .. import RefusedError, UsageError
 from .journal import JOURNAL, Session, exclusive_deployment
-from .service_folder import SERVICE, load_version, read_json
+from .service_folder import SERVICE, open_version, read_json
 from .smoke import smoke_test
 from .watch import caution
 
@@ -85,8 +85,9 @@ def smoke(url: str | None = None, version: str | None = None) -> str:
             champion = registry.current_champion()
             if champion is None:
                 raise UsageError("there is no champion yet: `ml deploy` makes one")
-            loaded = load_version(registry.require_expected(champion))
+            wanted = registry.require_expected(champion)
         else:
-            loaded = load_version(registry.find(version))
-        with nullcontext(url) if url else session.target.serving_url() as address:
-            return smoke_test(loaded, address)["parity"]
+            wanted = registry.find(version)
+        address = nullcontext(url) if url else session.target.serving_url()
+        with open_version(wanted) as loaded, address as service:
+            return smoke_test(loaded, service)["parity"]

@@ -5,13 +5,15 @@ package that answers wrongly is a package that predicts wrongly, and no more.
 """
 
 import io
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from .. import UsageError
 from ..config import Data
-from ..model_package import Model, verified_manifest
+from ..model_package import Model, Reply, verified_manifest
 from ..pipeline.validate import FailedRule
 from . import environment
 from .pipe import Message, PackageError, ask, read_response
@@ -67,6 +69,20 @@ class IsolatedModel(Model):
         """
         return self._numbers("predict", rows, rows.height)
 
+    def reply(self, rows: pl.DataFrame) -> Reply:
+        """See `model_package.reply`. The time is that in its process, without the way there."""
+        start = time.perf_counter()
+        shape = self._shape(rows.height)
+        size = 8 * math.prod(shape)
+        try:
+            response = self._ask("reply", rows, size)
+            seconds = float(response.facts["seconds"])
+            if not response.body:
+                return Reply(seconds, None)
+            return Reply(seconds, _numbers(response, shape))
+        except (PackageError, LookupError, TypeError, ValueError):
+            return Reply(time.perf_counter() - start, None)
+
     def out_of_fold(self, rows: pl.DataFrame, data: Data, count: int) -> Floats:
         """Return the out-of-fold predictions of its recipe: see `recipes.out_of_fold`.
 
@@ -82,13 +98,13 @@ class IsolatedModel(Model):
 
     def _numbers(self, task: str, rows: pl.DataFrame, count: int, **arguments: Any) -> Floats:
         """Return (count, classes) probabilities, or (count,) values of a regression."""
-        is_regression = self.data.task == "regression"
-        shape = (count,) if is_regression else (count, len(self.data.classes))
-        size = 8 * int(np.prod(shape))
-        response = self._ask(task, rows, size, **arguments)
-        if response.facts.get("shape") != list(shape) or len(response.body) != size:
-            raise PackageError(f"it predicts another shape than {shape}")
-        return np.frombuffer(response.body, "<f8").reshape(shape).astype(float)
+        shape = self._shape(count)
+        response = self._ask(task, rows, 8 * math.prod(shape), **arguments)
+        return _numbers(response, shape)
+
+    def _shape(self, count: int) -> tuple[int, ...]:
+        """Return the shape of predictions for so many rows."""
+        return (count,) if self.data.task == "regression" else (count, len(self.data.classes))
 
     def _ask(
         self, task: str, rows: pl.DataFrame, max_response_bytes: int = 0, **arguments: Any
@@ -100,12 +116,17 @@ class IsolatedModel(Model):
 
 
 @contextmanager
-def open_isolated(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
+def open_isolated(
+    folder: Path, package_digest: str, *, threads: int = 0, watches_project: bool = True
+) -> Iterator[IsolatedModel]:
     """Start a process for a package, and end it afterwards.
 
     Args:
         folder: The package. The process gets a copy, in a temporary folder.
         package_digest: The digest that it must have.
+        threads: How many may share a large batch: see `load_package`.
+        watches_project: Whether files of the project are compared before and after, where the
+            process cannot be confined. Not where we write to them ourselves meanwhile.
 
     Raises:
         UsageError: It is damaged, or another one, or its code cannot be imported.
@@ -123,9 +144,10 @@ def open_isolated(folder: Path, package_digest: str) -> Iterator[IsolatedModel]:
             process = _start(home, log)
         unconfined = _confinement(process, log_file)
         # The process has ended before the files are looked at.
-        with unchanged(unconfined), _ended(process):
+        opening = {"do": "open", "package_digest": package_digest, "threads": threads}
+        with unchanged(unconfined) if watches_project else nullcontext(), _ended(process):
             try:
-                ask(process, Message({"do": "open", "package_digest": package_digest}))
+                ask(process, Message(opening))
             except PackageError as error:
                 raise UsageError(f"the package in {folder}/ cannot be opened: {error}") from None
             absent: Any = _absent
@@ -177,6 +199,17 @@ def _confinement(process: "subprocess.Popen[bytes]", log: Path) -> str:
     except BaseException:  # Ctrl-C
         process.kill()
         raise
+
+
+def _numbers(response: Message, shape: tuple[int, ...]) -> Floats:
+    """Return the numbers of a response.
+
+    Raises:
+        PackageError: They have another shape.
+    """
+    if response.facts.get("shape") != list(shape) or len(response.body) != 8 * math.prod(shape):
+        raise PackageError(f"it predicts another shape than {shape}")
+    return np.frombuffer(response.body, "<f8").reshape(shape).astype(float)
 
 
 def _is_failure(failure: object) -> bool:

@@ -37,7 +37,8 @@ def main() -> None:
         request = Message(facts, requests.read(facts["bytes"]))
         try:
             if facts["do"] == "open":
-                model = load_package(folder / "package", facts["package_digest"])
+                package = folder / "package"
+                model = load_package(package, facts["package_digest"], threads=facts["threads"])
                 response = Message({})
             else:
                 response = respond(model, request)
@@ -54,7 +55,6 @@ def respond(model: Any, request: Message) -> Message:
     Returns:
         The failures of the rows, or the shape of the predictions and their bytes.
     """
-    import numpy as np
     import polars as pl
 
     from ..config import Data
@@ -64,14 +64,25 @@ def respond(model: Any, request: Message) -> Message:
     task = request.facts["do"]
     if task == "failures":
         return Message({"failures": model.failures(rows)})
+    if task == "reply":
+        seconds, predictions = model.reply(rows)
+        if predictions is None:
+            return Message({"seconds": seconds})
+        return _numbers(predictions, seconds=seconds)
     if task == "predict":
         y_pred = model.predict(rows)
     else:
         recipe = Recipe(model.fitted, model.features, model.request_contract)
         data = Data.model_validate(request.facts["data"])
         _, (y_pred,) = out_of_fold([recipe], rows, data)
+    return _numbers(y_pred)
+
+
+def _numbers(y_pred: Any, **facts: Any) -> Message:
+    import numpy as np
+
     numbers = np.ascontiguousarray(y_pred, dtype="<f8")
-    return Message({"shape": numbers.shape}, numbers.tobytes())
+    return Message({"shape": numbers.shape, **facts}, numbers.tobytes())
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..exceptions import UsageError
+from ..isolation.confinement import keep_out
 
 
 def main() -> None:
     """Run `ml-serve PACKAGE`, or `ml-serve --check PACKAGE`."""
     limit_threads()
     with ended_by_sigterm():
+        keep_out()
         arguments = sys.argv[1:]
         if arguments[:1] == ["--check"]:
             _check(arguments[1:])

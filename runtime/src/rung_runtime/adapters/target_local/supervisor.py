@@ -120,6 +120,9 @@ def serve(_: int, listening: int, pair: int) -> None:
         listening: The socket to serve, as the number of an open file.
         pair: A socket whose stream ends when the supervisor does.
     """
+    from ...isolation.confinement import keep_out
+
+    keep_out()
     listener = socket.socket(fileno=listening)
     parent = socket.socket(fileno=pair)
     # The service closes its own copy of the listener to drain.
