@@ -55,11 +55,34 @@ def test_a_table_as_people_have_it_is_learned_at_once(
     assert "prediction" in json.loads(answers[0])
 
 
+def own_files(project: Path) -> dict[str, bytes]:
+    """Return what a person's files hold, by name."""
+    files = [path for path in project.rglob("*") if path.is_file()]
+    names = {path.relative_to(project).as_posix(): path for path in files}
+    ours = (".git/", "artifacts/", ".dvc/tmp")
+    return {
+        name: path.read_bytes()
+        for name, path in names.items()
+        if not name.startswith(ours) and path.suffix != ".pyc"
+    }
+
+
+def named(sentence: str) -> set[str]:
+    """Return the files that a sentence names."""
+    return set(re.findall(r"[\w./-]+\.\w+(?=[, .]|$)", sentence))
+
+
 def test_after_data_of_ones_own_nothing_speaks_of_the_example(fresh: Fresh, tmp_path: Path) -> None:
     copy = fresh()
     table = tables.german(tmp_path)
     (copy.path / "README.md").write_text((copy.path / "README.md").read_text() + "Ours.\n")
-    copy.ml(*table.use, exits=0)
+    before = own_files(copy.path)
+    output = copy.ml(*table.use, exits=0).stdout
+    after = own_files(copy.path)
+    sentence = output.splitlines()[-1]
+    written, _, removed = sentence.partition("; removed ")
+    assert named(written) == {name for name in after if after[name] != before.get(name)}
+    assert named(removed) == before.keys() - after.keys() == {"data/raw/flights.csv"}
     [schema] = copy.path.glob("src/*/problem/schema.py")
     files = [copy.path / name for name in ("README.md", "pyproject.toml")]
     texts = "".join(path.read_text() for path in files)

@@ -122,6 +122,20 @@ def test_each_type_is_told_from_text(ml: Any) -> None:
     assert proposal.inputs.height == N
 
 
+def test_words_that_become_true_and_false_are_named(ml: Any) -> None:
+    proposal = ml.contract(
+        table(
+            y=lambda r: r.choice(["Yes", "No"]),
+            b=lambda r: r.choice("yn"),
+            same=lambda r: r.choice(["true", "False"]),
+        )
+    )
+    assert "'No' is read as false, 'Yes' is read as true" in proposal.notes["y"]
+    assert "'n' is read as false, 'y' is read as true" in proposal.notes["b"]
+    assert "is read as" not in proposal.notes["same"]
+    assert proposal.data.classes == ["false", "true"]
+
+
 def test_names_are_taken_as_they_are(ml: Any) -> None:
     names = [
         " Größe in cm ",

@@ -11,12 +11,11 @@ import io
 import os
 import re
 import shutil
-import ssl
+import socket
 import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,9 +24,6 @@ from shutil import which
 import pytest
 from conftest import ROOT, environment, git, run
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from plumbum import ProcessExecutionError, local
 from rung import UsageError, lock, pre_gen, pre_update
 from rung.adopt import adoption, indexes, repository
@@ -37,6 +33,7 @@ from rung.git import commit as commit_with_rung
 from rung.git import git_succeeds, missing_filters
 from rung.process import run as run_program
 from rung.template import read_answers, resolve_version
+from standins.inspecting_proxy import Authority, inspecting_proxy
 
 IDENTITY = "[user]\nname = Somebody\nemail = some@example.invalid\n"
 NO_UV = """#!/bin/sh
@@ -429,28 +426,8 @@ def test_a_filter_whose_program_is_missing_is_told_before_anything_is_written(
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Serve an index by TLS, and return its address and the certificate of its authority."""
-    now = datetime.now()
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    titles = ("CA", "host")
-    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)]) for title in titles]
-    certificates = []
-    for number, (key, name) in enumerate(zip(keys, names, strict=True)):
-        builder = x509.CertificateBuilder(names[0], name, key.public_key(), number + 1)
-        builder = builder.not_valid_before(now - timedelta(2)).not_valid_after(now + timedelta(2))
-        constraints = x509.BasicConstraints(ca=number == 0, path_length=None)
-        builder = builder.add_extension(constraints, critical=True)
-        if number:
-            addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-            builder = builder.add_extension(addresses, critical=False)
-        signed = builder.sign(keys[0], hashes.SHA256())
-        certificates.append(signed.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "ca.pem").write_bytes(certificates[0])
-    private = keys[1].private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (tmp_path / "host.pem").write_bytes(private + certificates[1])
+    authority = Authority(tmp_path)
+    context = authority.context("host", x509.IPAddress(ip_address("127.0.0.1")))
     folder = tmp_path / "index"
     for package in ("dep", "pre-commit"):
         wheel = f"{package.replace('-', '_')}-1.0-py3-none-any.whl"
@@ -459,11 +436,9 @@ def index(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         (folder / "simple" / package / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "host.pem")
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://127.0.0.1:{server.server_port}/simple", tmp_path / "ca.pem"
+    yield f"https://127.0.0.1:{server.server_port}/simple", authority.certificate
     server.shutdown()
     server.server_close()
 
@@ -554,6 +529,43 @@ def test_each_way_to_uv_trusts_the_systems_certificates_unless_there_are_none(
     stores = [name for name in certificate_stores() if Path(name).exists()]
     done = run(str(ROOT / ".ci/with-uv"), *command, cwd=tmp_path, home=tmp_path / "home")
     assert done.stdout == ("true\n" if stores else "\n")
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("unshare", root=True)
+def test_make_demo_works_behind_a_company_that_looks_into_all_connections(
+    home: Path, tmp_path: Path
+) -> None:
+    """From nothing: no uv, no cache, no settings, and its authority in the system's store alone."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(ROOT), str(clone))
+    shutil.rmtree(home / "bin")
+    authority = Authority(tmp_path)
+    store = Path("/etc/ssl/certs/ca-certificates.crt")
+    trusted = tmp_path / "trusted.crt"
+    trusted.write_bytes(store.read_bytes() + authority.certificate.read_bytes())
+    inside = f'mount --bind "{trusted}" {store} && exec "$@"'
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with inspecting_proxy(authority) as (url, hosts):
+        settings = {
+            "HOME": str(home),
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PORT": str(port),
+            **dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"), url),
+        }
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", inside, "sh", "make", "demo"],
+            cwd=clone,
+            env=settings,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
+    assert "pypi.org" in hosts
+    assert "== 9/9" in done.stdout
 
 
 def certificate_stores() -> list[str]:

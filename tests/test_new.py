@@ -220,6 +220,27 @@ def test_the_folder_here_will_do_if_it_is_empty(
     assert (here.stat().st_ino, here.stat().st_mode & 0o777) == (node, 0o700)
 
 
+def test_what_a_person_has_to_know_of_the_setup_is_printed_and_no_list_of_packages(
+    rung: Callable[..., Made], released: Path, tmp_path: Path
+) -> None:
+    sync = (
+        "echo 'Resolved 182 packages in 3ms'; echo ' + numpy==2.4.0'; echo ' ~ mine==0.1 (from x)'"
+    )
+    script = f"case $1 in --version) echo uv 0.13.0;; lock) touch uv.lock;; sync) {sync};; esac >&2"
+    script = f"if [ $1 = --version ]; then echo uv 0.13.0; exit; fi; {script}"
+    first = programs(tmp_path / "bin", uv=script)
+    with (tmp_path / "home/.gitconfig").open("a") as file:
+        file.write(f"[core]\nhooksPath = {tmp_path}/hooks\n")
+    done = rung("new", "mine", "--defaults", "--template", str(released), first=first)
+    assert done.returncode == 0, done.stderr
+    output = done.stdout + done.stderr
+    assert f"Hooks are not installed, as core.hooksPath is {tmp_path}/hooks" in output
+    assert output.count("make check") == 1, output
+    assert "numpy" not in output
+    assert "182" not in output
+    assert len(output.splitlines()) < 15, output
+
+
 @pytest.mark.parametrize(
     ("folder", "options", "name", "package"),
     [

@@ -242,6 +242,13 @@ def clean(project: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_what_hooks_say_fits_into_a_line_of_a_terminal(render: Render) -> None:
+    """Beside a name, pre-commit has 30 columns: for dots, and for "(no files to check)Skipped"."""
+    config = yaml.safe_load((render(level=0) / ".pre-commit-config.yaml").read_text())
+    for hook in config["repos"][0]["hooks"]:
+        assert len(hook["name"]) <= 50, hook["name"]
+
+
 def test_our_environment_has_what_a_project_requires(render: Render) -> None:
     """Else a test in process would call the package with other floors than a project has."""
     ours = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["project"]

@@ -137,7 +137,7 @@ def first_gate(
         compared_rows = min(train.height + holdout.height, MAX_ROWS)
         share = power(best.y_pred, rival.y_pred, y_true, compared_rows, metric, data)
         notes["(power)"] = (
-            f"a challenger that is better by {CHALLENGER_SKILL:g} skill is recognised in "
+            f"a challenger that is better by {CHALLENGER_SKILL:g} skill is recognized in "
             f"{share:.0%} of cases, judging by {best.name} against {rival.name}"
         )
     return FirstGate(best.model, gate, notes)

@@ -10,7 +10,7 @@ import re
 import polars as pl
 
 from ..config import Column, Data
-from ..pipeline.ingest import PAIRS
+from ..pipeline.ingest import BOOLEANS, PAIRS
 from .column_names import timely, year_of_the_row
 from .draft import BOOLEAN, CATEGORY, GAPS, INTEGER, NUMBER, WORDS, ColumnWords, Draft
 from .numbers import read_as_numbers, vote_on_decimal_sign
@@ -170,12 +170,22 @@ def _is_boolean(column: ColumnWords, result: Draft) -> bool:
     if len(column.words) > MAX_BOOLEAN_WORDS:
         return False
     if any(words <= set(pair) for pair in PAIRS[:-1]):
+        _note_booleans(column, result)
         return True
     whole_pairs = [set(pair) for pair in PAIRS if set(pair) <= words]
     if len(whole_pairs) > 1 and words == set().union(*whole_pairs):
         result.note(column.name, f"WARNING: {quote_all(sorted(words))} are read as yes and no")
         return True
     return False
+
+
+def _note_booleans(column: ColumnWords, result: Draft) -> None:
+    """Note which words become false and true, unless they are these words already."""
+    readings = {word: str(BOOLEANS[word.lower()]).lower() for word in sorted(column.words)}
+    changed = {word: value for word, value in readings.items() if word.lower() != value}
+    if changed:
+        listed = ", ".join(f"{word!r} is read as {value}" for word, value in changed.items())
+        result.note(column.name, listed)
 
 
 def _note_gaps(column: ColumnWords, odd: pl.Series, result: Draft) -> None:

@@ -5,6 +5,7 @@ Only what nobody has edited is changed: an edited file stays, and is named.
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from .. import problem, project
 from ..artifacts import atomic_write, digest
@@ -35,45 +36,63 @@ UNSAFE_CHARACTERS = re.compile(r'["\\`<>{}\x00-\x1f]')  # in TOML, Markdown or J
 MAX_GIT_BYTES = 5000 * 1024  # of a file that the hooks let into Git
 
 
+class Removal(NamedTuple):
+    """What became of the example.
+
+    Attributes:
+        written: Files that were changed.
+        removed: Files that are gone.
+        messages: What a person has to remove, because somebody has edited it.
+    """
+
+    written: list[Path]
+    removed: list[Path]
+    messages: list[str]
+
+
 def has_schema() -> bool:
     """Check whether `problem/schema.py` is still the example's."""
     schema = problem.folder() / SCHEMA
     return schema.is_file() and digest(schema) in SCHEMA_DIGESTS
 
 
-def remove(source: Path, target: str) -> list[str]:
+def remove(source: Path, target: str) -> Removal:
     """Remove the example from a project that trains on `source` from now on.
 
     Args:
         source: The file in `data/raw/`.
         target: What is predicted, for the sentence that describes the project.
-
-    Returns:
-        What a person has to remove, because somebody has edited it.
     """
+    removal = Removal([], [], [])
     if source == FLIGHTS:
-        return []
-    messages = []
+        return removal
     if FLIGHTS.is_file():
         if digest(FLIGHTS) == FLIGHTS_DIGEST:
             FLIGHTS.unlink()
+            removal.removed.append(FLIGHTS)
         else:
-            messages.append(f"{FLIGHTS} was edited, so it stays: delete it if you do not need it")
+            removal.messages.append(
+                f"{FLIGHTS} was edited, so it stays: delete it if you do not need it"
+            )
     schema = problem.folder() / SCHEMA
     if has_schema():
+        removal.written.append(schema)
         with atomic_write(schema) as new:
             new.write_text(EXAMPLE_RULE.sub(NO_RULE, schema.read_text("utf-8")), "utf-8")
     elif schema.is_file() and RULE in schema.read_text("utf-8", "replace"):
-        messages.append("problem/schema.py was edited, so the example's rule stays in it")
+        removal.messages.append("problem/schema.py was edited, so the example's rule stays in it")
     for path in (README, PYPROJECT):
-        _describe_project(path, source, target)
-    return messages
+        if path.is_file() and _describe_project(path, source, target):
+            removal.written.append(path)
+    return removal
 
 
-def _describe_project(path: Path, source: Path, target: str) -> None:
-    """Replace the example's sentences in a file with those of another source and target."""
-    if not path.is_file():
-        return
+def _describe_project(path: Path, source: Path, target: str) -> bool:
+    """Replace the example's sentences in a file with those of another source and target.
+
+    Returns:
+        Whether there was one.
+    """
     plain = UNSAFE_CHARACTERS.sub(" ", f"{target}, from {source.name}")
     sentences = {
         SOURCE_SENTENCE: f"The project trains on `{source}`. To train on another file:",
@@ -86,6 +105,7 @@ def _describe_project(path: Path, source: Path, target: str) -> None:
     if text != old:
         with atomic_write(path) as new:
             new.write_text(text, "utf-8")
+    return text != old
 
 
 def warn_of_size(file: Path, source: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ import csv
 import gzip
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import islice
@@ -105,11 +105,22 @@ def use(
         gate, fairness_notes = with_limits_of_fairness(gate, data)
         notes |= fairness_notes
     _print_decisions(console, data, rows.height, notes)
-    _write(file, source, {config.DATA: data, config.MODEL: model, config.GATE: gate}, replace)
-    for message in example.remove(source, data.target):
+    contents = {config.DATA: data, config.MODEL: model, config.GATE: gate}
+    written = _write(file, source, contents, replace)
+    removal = example.remove(source, data.target)
+    for message in removal.messages:
         console.print(message)
-    written = ", ".join(map(str, HEADINGS))
-    console.print(f"\nWrote {written} and {source}. Next: ml run")
+    sentence = f"Wrote {_listed([*written, *removal.written])}"
+    if removal.removed:
+        sentence += f"; removed {_listed(removal.removed)}"
+    console.print(f"\n{sentence}. Next: ml run", soft_wrap=True)
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    """Return paths as a sentence names them, below the project where they are in it."""
+    root = Path.cwd()
+    names = [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _require_choice(option: str, value: str | None, choices: Collection[str]) -> None:
@@ -143,8 +154,11 @@ def _print_decisions(console: Console, data: Data, rows: int, notes: Mapping[str
     console.print(f"{data.task}: {data.target}, from {rows:,} rows\n", table, sep="\n")
 
 
-def _write(file: Path, source: Path, contents: Mapping[Path, Strict], replace: bool) -> None:
+def _write(file: Path, source: Path, contents: Mapping[Path, Strict], replace: bool) -> list[Path]:
     """Write `config/`, and the file to `data/raw/`.
+
+    Returns:
+        What was written.
 
     Raises:
         UsageError: A user's file is in the way, and may not be replaced.
@@ -155,12 +169,15 @@ def _write(file: Path, source: Path, contents: Mapping[Path, Strict], replace: b
     if in_the_way and not replace:
         listed = ", ".join(map(str, in_the_way))
         raise UsageError(f"{listed} would be replaced: add --replace to allow it")
+    written = list(contents)
     if file.resolve() != source.resolve():
+        written.append(source)
         with atomic_write(source) as new:
             shutil.copyfile(file, new)
     for path, content in contents.items():
         with atomic_write(path) as new:
             new.write_text(f"# {HEADINGS[path]}\n{to_yaml(content)}", "utf-8")
+    return written
 
 
 def identity_columns(rows: pl.DataFrame, data: Data) -> list[str]:
