@@ -211,7 +211,7 @@ def enlarge(source: Path, to: Path) -> Path:
 
 
 def risk(row: dict[str, str]) -> float:
-    """Give a chance of delay that trees can learn: copies of real rows would be learnt by heart."""
+    """Give a chance of delay that trees can learn: copies of real rows would be known by heart."""
     hour = int(row["scheduled_departure"][11:13])
     wind = float(row["wind_speed"] or 10)
     away = 0.05 * (wind - 10) * (-1 if row["origin"] == "LGA" else 1)

@@ -1,7 +1,7 @@
 """End what a test run has left behind: its processes, and what is mounted in its folder.
 
 Fixtures end what they start, but an interrupted run may not get to that, and no Ctrl-C reaches
-the jobs of a pipeline, as each has a session of its own. What a run starts can be recognised by its
+the jobs of a pipeline, as each has a session of its own. What a run starts can be recognized by its
 environment: it inherits MARK, or gets a HOME in the run's folder of temporary files.
 """
 

@@ -117,7 +117,7 @@ def test_manifests_keep_the_schema_of_kubernetes(
         kubernetes_validate.validate(manifest, kubernetes_version, strict=True)
 
 
-def test_control_a_misspelled_key_breaks_the_schema(render: Render) -> None:
+def test_control_a_misspelt_key_breaks_the_schema(render: Render) -> None:
     deployment = drawn(render(level=1, deployment="kubernetes"), "production")["Deployment"]
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     container["readinesProbe"] = container.pop("readinessProbe")

@@ -37,6 +37,16 @@ UNENGLISH = {
     r"\bin no version\b": "no version is …",
     r"\bgoes? on\b": "continue",
 }
+# British spelling, with -ize: labelled, neighbour, judgement, recognize. What has another spelling
+# for good is a key of a file or the value of one: `favorable`, `unrecognised`.
+MISSPELT = re.compile(
+    r"\b(?:recogni|organi|summari|normali|initiali|standardi|generali|speciali|minimi|maximi"
+    r"|randomi|reali|regulari|visuali|prioriti|categori|synchroni|seriali|utili)s(?:e|es|ed|ing|ation)\b"
+    r"|\b(?:label|cancel|model|travel|signal)(?:ed|ing|er)\b|\bmisspelled\b|\blearnt\b"
+    r"|\b(?:behavi|hon|fav|rum|flav)or(?:s|ed)?\b|\bneighbor(?:hood|ing)?\b|\bjudgment",
+    re.IGNORECASE,
+)
+NAMES_OF_OTHERS = {"neighborhood"}  # of columns that data have
 # What these tests read: the product, and the tests themselves.
 FOLDERS = ("hooks", "runtime/src", "tests")
 
@@ -132,6 +142,24 @@ def test_messages_and_docstrings_are_english(folder: str) -> None:
         for pattern in unenglish(text)
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_spelling() -> None:
+    """In pages, comments, docstrings and messages, but for what is released."""
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "ci").rglob("*.md")]
+    pages += [*(ROOT / "template").rglob("*.md"), *(ROOT / "template").rglob("*.jinja")]
+    files = [*pages, *(file for folder in FOLDERS for file in modules(folder))]
+    wrong = []
+    for file in files:
+        text = file.read_text("utf-8")
+        if file.name == "CHANGELOG.md":
+            text = text.partition("\n## 0.")[0]
+        wrong += [
+            f"{file.relative_to(ROOT)}: {match[0]}"
+            for match in MISSPELT.finditer(text)
+            if match[0] not in NAMES_OF_OTHERS
+        ]
+    assert not wrong, "\n".join(sorted(set(wrong)))
 
 
 @pytest.mark.parametrize(

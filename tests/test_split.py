@@ -42,7 +42,7 @@ def table(n: int, seed: int = SEED) -> pl.DataFrame:
 
 
 def held(module: Module, rows: pl.DataFrame, data: Any) -> pl.Series:
-    """Return which rows are held out, recognised as the source has them."""
+    """Return which rows are held out, recognized as the source has them."""
     identity = module("pipeline.identity")
     numbers = identity.identities(rows, identity.identifying(data))
     side: pl.Series = module("pipeline.split").sides(rows, data, numbers)

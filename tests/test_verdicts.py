@@ -20,7 +20,7 @@ def test_a_champion_is_judged_on_no_row_that_it_was_trained_on(
     assert verdicts_identity.champion_rows_judged(module, change, 1, SEED) == 0
 
 
-def test_the_simulation_of_it_sees_a_champion_that_recognises_no_row(
+def test_the_simulation_of_it_sees_a_champion_that_recognizes_no_row(
     module: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = module("pipeline.identity").Training

@@ -1,6 +1,6 @@
 """Identity: which row is which, by what the source says about it and never by its target.
 
-A row is recognised by its keys, else by the values of `identity` in `config/data.yaml`, else by all
+A row is recognized by its keys, else by the values of `identity` in `config/data.yaml`, else by all
 of its features, each with a counter among rows that are equal. So it stays the same row when other
 rows are appended, when its label is corrected, and when another column is left out or retyped.
 """

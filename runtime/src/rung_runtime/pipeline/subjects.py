@@ -1,6 +1,6 @@
 """Subjects: whose rows are these? Found where a column names someone whose rows are alike.
 
-Rows of one patient, customer or firm on both sides of a split let a model recognise the subject
+Rows of one patient, customer or firm on both sides of a split let a model recognize the subject
 instead of learning about it (Roberts et al., 2017; Saeb et al., 2017).
 """
 
