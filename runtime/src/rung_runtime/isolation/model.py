@@ -141,7 +141,7 @@ def open_isolated(
         data = Data.model_validate_json((home / "package/contract.json").read_text("utf-8"))
         log_file = home / "worker.log"
         with log_file.open("wb") as log:
-            process = _start(home, log)
+            process = _start(home, log, threads)
         unconfined = _confinement(process, log_file)
         # The process has ended before the files are looked at.
         opening = {"do": "open", "package_digest": package_digest, "threads": threads}
@@ -167,8 +167,8 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         process.communicate()
 
 
-def _start(home: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start a process that may only write below `home`."""
+def _start(home: Path, log: IO[bytes], threads: int) -> "subprocess.Popen[bytes]":
+    """Start a process that may only write below `home`; of threads, Polars has as many."""
     python_path = [str(Path(folder).absolute()) for folder in sys.path if folder]
     own = {
         "HOME": str(home),
@@ -177,6 +177,8 @@ def _start(home: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
         "PYTHONPATH": os.pathsep.join(python_path),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    if threads:
+        own["POLARS_MAX_THREADS"] = os.environ.get("POLARS_MAX_THREADS", str(threads))
     return subprocess.Popen(
         [sys.executable, "-P", "-s", "-m", f"{__package__}.worker", str(home)],
         cwd=home,
