@@ -21,7 +21,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 EXPORTS = ROOT / "hooks/rung/exports"
 ADAPTERS = ROOT / "runtime/src/rung_runtime/adapters"
-SLOTS = ("registry", "target", "ci", "pipeline", "tracker", "model_format", "explainer")
+SLOTS = ("registry", "target", "ci", "pipeline", "tracker", "model_format", "explainer", "engine")
 # Of each slot, the question that chooses an adapter.
 QUESTIONS = {
     "registry": "registry",
@@ -29,14 +29,21 @@ QUESTIONS = {
     "ci": "ci",
     "model_format": "model_format",
     "explainer": "explainer",
+    "engine": "engine",
 }
 LISTS = ("ci", "model_format")  # questions of which a project may choose several
 # Questions that a release before did not ask.
-NEW = {"runtime": "'copied'", "model_format": "['skops']", "explainer": "'shapley'"}
+NEW = {
+    "runtime": "'copied'",
+    "model_format": "['skops']",
+    "explainer": "'shapley'",
+    "engine": "'polars'",
+}
 ALWAYS = (
     "target_local",
     "model_format_skops",
     "explainer_shapley",
+    "engine_polars",
 )  # others of its slot come beside it
 SYSTEMS = ROOT / "docs/systems.toml"
 # What docs/systems.md calls the slots of adapters and the kinds of exports, in its order.
@@ -105,7 +112,7 @@ def adapters() -> list[Adapter]:
             raise ValueError(f"{path.relative_to(ROOT)}: proof is {adapter.proof!r}")
         found.append(adapter)
     # In a slot the default, which is what copier.yml says, goes first.
-    defaults = {"oci": 0, "local": 0, "github": 0, "skops": 0, "shapley": 0}
+    defaults = {"oci": 0, "local": 0, "github": 0, "skops": 0, "shapley": 0, "polars": 0}
     order = {slot: number for number, slot in enumerate(SLOTS)}
     return sorted(found, key=lambda a: (order[a.slot], defaults.get(a.name, 1), a.name))
 

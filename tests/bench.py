@@ -23,6 +23,7 @@ from pathlib import Path
 
 import bench_hostile
 import bench_pipelines
+import bench_scale
 import bench_service
 import bench_tables
 import bench_verdicts
@@ -32,8 +33,8 @@ from conftest import ROOT, Project, copy, git, snapshot
 from test_render import machinery
 
 ROWS = 300_000
-# Half an hour of two cores, and no time is measured; the tables come from PyPI.
-ON_REQUEST = {"verdicts", "tables"}
+# Half an hour of two cores, and no time is measured; the tables come from PyPI, as engines do.
+ON_REQUEST = {"verdicts", "tables", "scale"}
 BARE = Path(__file__).with_name("bare.py")
 COPIER, RUNG = (str(Path(sys.executable).with_name(name)) for name in ("copier", "rung"))
 
@@ -71,6 +72,7 @@ def main() -> int:
             "memory": lambda: bench_service.memory(*apart()),
             "environment": lambda: bench_service.environment(*apart()),
             "tables": lambda: bench_tables.tables(here),
+            "scale": lambda: bench_scale.scale(template, here),
             "deployments": lambda: bench_service.deployments(*apart()),
             "verdicts": lambda: bench_verdicts.measure_all(here),
         }

@@ -47,6 +47,7 @@ ADAPTERS = [
 ] + [
     {"level": 2, "ci": ["github", "gitlab"]},
     {"level": 1, "explainer": "lime"},
+    {"level": 1, "engine": "dask"},
     {"level": 0, "model_format": ["skops", "lightgbm", "xgboost", "catboost", "torch"]},
 ]
 
@@ -76,7 +77,7 @@ def test_every_question_explains_itself_and_has_a_default() -> None:
         "registry",
         "deployment",
     ]
-    hidden = ["runtime", "model_format", "explainer"]  # not asked
+    hidden = ["runtime", "model_format", "explainer", "engine"]  # not asked
     assert list(QUESTIONS) == [*questions, *hidden]
     for question in QUESTIONS.values():
         assert "default" in question
@@ -224,6 +225,20 @@ def test_a_project_has_the_explainer_that_was_chosen_and_its_library(
     adapters = project / "src/rung_runtime/adapters"
     folders = {path.name for path in adapters.glob("explainer_*")}
     assert folders == ({"explainer_shapley", "explainer_lime"} if runtime == "copied" else set())
+
+
+@pytest.mark.parametrize(("engine", "library"), [("dask", "distributed"), ("spark", "pyspark")])
+@pytest.mark.parametrize("runtime", ["copied", "package"])
+def test_a_project_has_the_engine_that_was_chosen_and_its_library_where_it_trains(
+    render: Render, runtime: str, engine: str, library: str
+) -> None:
+    project = render(level=1, runtime=runtime, engine=engine)
+    content = tomllib.loads((project / "pyproject.toml").read_text())
+    assert content["tool"]["rung"]["engine"] == engine
+    required = " ".join(content["dependency-groups"]["train"])
+    assert re.search(rf"\b{library}>=" if runtime == "copied" else rf"\[.*\b{engine}\b", required)
+    folders = {path.name for path in (project / "src/rung_runtime/adapters").glob("engine_*")}
+    assert folders == ({"engine_polars", f"engine_{engine}"} if runtime == "copied" else set())
 
 
 def clean(project: Path) -> None:

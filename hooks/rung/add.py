@@ -17,6 +17,7 @@ QUESTIONS = {
     "ci": "ci",
     "model_format": "model_format",
     "explainer": "explainer",
+    "engine": "engine",
 }
 
 
@@ -25,7 +26,7 @@ def add(project: Path, slot: str, name: str) -> None:
 
     Args:
         project: The top of its repository.
-        slot: `registry`, `target`, `ci`, `model_format` or `explainer`.
+        slot: `registry`, `target`, `ci`, `model_format`, `explainer` or `engine`.
         name: The adapter, as docs/adapters.md lists it.
 
     Raises:
@@ -42,7 +43,8 @@ def add(project: Path, slot: str, name: str) -> None:
     adapters = list(question["choices"].values())
     if name not in adapters:
         raise UsageError(f"there is no {slot} {name}: use one of {', '.join(adapters)}")
-    if "when" in question and not int(answers.get("level", 0)):
+    is_later = "when" in question or slot == "engine"
+    if is_later and not int(answers.get("level", 0)):
         raise UsageError(f"a {slot} comes with level 1: run `rung up` first")
     key = QUESTIONS[slot]
     current = answers.get(key, question["default"])

@@ -54,6 +54,7 @@ DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "monitor": ARTIFACTS / "monitor.json",
     "privacy": ARTIFACTS / "privacy.json",
     "robustness": ARTIFACTS / "robustness.json",
+    "validate_source": ARTIFACTS / "source_validation.json",
 }
 MADE_BY = {path: step for step, files in STEPS.items() for path in files}
 SCHEMA = Path(__file__).parent / "documents.schema.json"

@@ -82,6 +82,7 @@ class Model:
         features: The package's own `problem.features.features`.
         rules: The package's own `problem.schema.rules`.
         compiled: What predicts as the estimator does, a thousand times as fast, if there is one.
+        folder: The package.
     """
 
     manifest: Manifest
@@ -91,6 +92,7 @@ class Model:
     features: Features = field(repr=False)
     rules: Rules = field(repr=False)
     compiled: CompiledModel | None = field(default=None, repr=False, kw_only=True)
+    folder: Path | None = field(default=None, repr=False, kw_only=True)
 
     @cached_property
     def fitted(self) -> Any:
@@ -185,14 +187,14 @@ def load_package(
     data = Data.model_validate_json((folder / "contract.json").read_text("utf-8"))
     suffix = manifest["package_digest"][-12:]
     modules = {
-        name: _import_problem(folder / "problem", name, suffix) for name in ("features", "schema")
+        name: import_problem(folder / "problem", name, suffix) for name in ("features", "schema")
     }
 
     def load_fitted() -> Any:
         path = folder / MODEL.name
         if digest(path) != manifest["files"][MODEL.name]:
             raise UsageError(f"{path} has changed since the package was opened")
-        module = _import_problem(folder / "problem", "model", suffix)
+        module = import_problem(folder / "problem", "model", suffix)
         return load_estimator(path, module.TRUSTED, problem=module.__package__)
 
     is_compiled = compiled.FILE in manifest["files"]
@@ -204,6 +206,7 @@ def load_package(
         modules["features"].features,
         modules["schema"].rules,
         compiled=compiled.load(folder / compiled.FILE, threads) if is_compiled else None,
+        folder=folder,
     )
     if not is_compiled:
         _ = model.fitted  # now, so that whoever opens the package learns what is wrong with it
@@ -348,7 +351,7 @@ def _is_of_problem(error: Exception) -> bool:
     return any(Path(call.filename).parent.name == "problem" for call in calls)
 
 
-def _import_problem(folder: Path, module: str, suffix: str) -> ModuleType:
+def import_problem(folder: Path, module: str, suffix: str) -> ModuleType:
     """Import a module of a package's `problem/` under a name of its own.
 
     Nothing is written into its folder.

@@ -26,6 +26,7 @@ class Project:
     registry: str = "oci"
     deployment: str = "local"
     explainer: str = "shapley"
+    engine: str = "polars"
 
     @property
     def has_loop(self) -> bool:

@@ -56,7 +56,8 @@ def load(slot: str, name: str) -> ModuleType:
     """Import an adapter.
 
     Args:
-        slot: `registry`, `target`, `ci`, `tracker`, `pipeline`, `model_format` or `explainer`.
+        slot: `registry`, `target`, `ci`, `tracker`, `pipeline`, `model_format`, `explainer` or
+            `engine`.
         name: What configuration calls it.
 
     Raises:

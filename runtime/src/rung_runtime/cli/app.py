@@ -83,7 +83,10 @@ def _command(name: str) -> Callable[[], None]:
 
 
 for _name, _about in STEPS.items():
-    app.command(_name, help=_about)(_command(_name))
+    if HAS_LOOP and _name == "validate":
+        app.command()(import_module(".partitioned", __package__).validate)
+    else:
+        app.command(_name, help=_about)(_command(_name))
 
 
 @app.command()

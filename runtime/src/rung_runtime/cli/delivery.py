@@ -10,6 +10,7 @@ from .. import UsageError, project
 from .data import add_data
 from .images import image, sbom
 from .monitoring import add_labels, monitor, retrain
+from .partitioned import features
 from .parts import START, Target, Version, load_part
 from .pipeline import run, run_only, track
 from .registry import export_onnx, fetch, models, promote, register, resolve, sign, verify
@@ -30,7 +31,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
         track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
-        score, status, stop, monitor, retrain, comment, sign, verify, sbom,
+        features, score, status, stop, monitor, retrain, comment, sign, verify, sbom,
     ):  # fmt: skip
         app.command()(command)
     app.command("controls")(show_controls)

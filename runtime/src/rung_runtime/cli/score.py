@@ -7,6 +7,8 @@ import typer
 from typer import Argument, Option
 
 from .. import UsageError, progress
+from .partitioned import EngineOption, SchedulerOption
+from .partitioned import from_start as _from_start
 
 if TYPE_CHECKING:
     from ..ci_platform import Platform
@@ -37,6 +39,8 @@ def score(
     rescore: Annotated[
         bool, Option("--rescore", help="Score again what another model has scored.")
     ] = False,
+    engine: EngineOption = None,
+    scheduler: SchedulerOption = None,
     print_model: Annotated[
         bool, Option("--print-model", help="Print the configured model, if there is a source.")
     ] = False,
@@ -48,6 +52,7 @@ def score(
     from .. import scoring
     from ..config.delivery import DELIVERY, Score, load_delivery
     from ..config.files import validate
+    from ..engines import open_engine
 
     delivery = load_delivery()
     named = {
@@ -79,17 +84,9 @@ def score(
         log_rows=settings.log_rows,
         private=delivery.service.private,
     )
-    with progress.stages():
-        message = scoring.score(settings.source, settings.sink, opened, options)
+    with open_engine(engine, scheduler) as runs_on, progress.stages():
+        message = scoring.score(settings.source, settings.sink, opened, options, runs_on)
     typer.echo(message)
-
-
-def _from_start(place: str) -> str:
-    """Return a place as the journal has it: a path below the project is relative to it."""
-    if "://" in place:
-        return place
-    path = (START / place).resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _load_model(name: str, package: Path | None) -> "Model":

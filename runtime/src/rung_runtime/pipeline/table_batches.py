@@ -34,13 +34,26 @@ def batches(source: Path, separator: str, batch_rows: int = BATCH_ROWS) -> Itera
         yield from _text_batches(source, separator, batch_rows)
 
 
-def parquet_batches(source: str, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+def parquet_batches(
+    source: str, batch_rows: int = BATCH_ROWS, columns: list[str] | None = None
+) -> Iterator[pl.DataFrame]:
     """Yield the rows of a Parquet file of this machine or of an object store.
+
+    Args:
+        source: Its path or its URL.
+        batch_rows: How many at once.
+        columns: What is read, as far as it is there; None: all.
 
     Raises:
         UsageError: It cannot be read.
     """
     rows = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+    if columns is not None:
+        try:
+            present = {*rows.collect_schema().names()}
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
+        rows = rows.select(name for name in columns if name in present)
     yield from collected(rows, source, batch_rows)
 
 

@@ -46,7 +46,14 @@ from .comparison import (
     Recipes,
 )
 from .controls import Change, ControlsDocument
-from .data import Failure, IngestDocument, SplitDocument, ValidationDocument
+from .data import (
+    Failure,
+    IngestDocument,
+    PartitionVerdict,
+    SourceValidationDocument,
+    SplitDocument,
+    ValidationDocument,
+)
 from .deployment import (
     DeploymentDocument,
     DeploymentVerdict,
@@ -164,6 +171,7 @@ __all__ = [
     "Outcome",
     "Outcomes",
     "PackageDocument",
+    "PartitionVerdict",
     "Point",
     "PrivacyDocument",
     "Rarest",
@@ -177,6 +185,7 @@ __all__ = [
     "Signs",
     "Slice",
     "SmokeResult",
+    "SourceValidationDocument",
     "SplitDocument",
     "Stage",
     "Timestamp",
@@ -209,4 +218,5 @@ DOCUMENTS: dict[str, type[Document]] = {
     "monitor": MonitorDocument,
     "privacy": PrivacyDocument,
     "robustness": RobustnessDocument,
+    "validate_source": SourceValidationDocument,
 }

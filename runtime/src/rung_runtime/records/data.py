@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import Count, Document, Record, Verdict
+from .base import Count, Digest, Document, Omittable, Record, Verdict
 
 
 class IngestDocument(Document):
@@ -35,6 +35,28 @@ class ValidationDocument(Document):
     rows: Count
     columns: dict[str, Verdict]
     failures: list[Failure]
+
+
+class PartitionVerdict(Record):
+    """A partition of a source: whether each of its rows satisfies the contract by itself."""
+
+    name: str
+    rows: Count
+    digest: Digest
+    verdict: Verdict
+
+
+class SourceValidationDocument(Document):
+    """artifacts/source_validation.json: the same of a source of many partitions."""
+
+    step: Literal["validate_source"] = "validate_source"
+    source: str
+    source_version: Omittable[int] = Field(default=None, description="Of a Delta table.")
+    verdict: Verdict
+    rows: Count
+    columns: dict[str, Verdict]
+    failures: list[Failure]
+    partitions: list[PartitionVerdict]
 
 
 class SplitDocument(Document):

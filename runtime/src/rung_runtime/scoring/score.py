@@ -4,15 +4,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import polars as pl
 
 from .. import RefusedError, UsageError, progress
-from ..model_package import Model
+from ..adapters.engine_polars import Polars
+from ..engines.interface import Engine, Files, Job
+from ..model_package import Model, load_package
 from ..prediction_log.layout import is_remote
 from ..prediction_log.writer import utc_now
 from ..registry import file_lock
@@ -60,11 +64,42 @@ class Totals:
     rows: int = 0
     scored: int = 0
     refused: int = 0
-    failures: list[str] = field(default_factory=list)  # of partitions that could not be read
-    refusals: list[str] = field(default_factory=list)  # of those that are not in the sink
+    # By the number of their partition, as they end in any order.
+    failures: dict[int, str] = field(default_factory=dict)  # of what could not be read
+    refusals: dict[int, str] = field(default_factory=dict)  # of what is not in the sink
+
+    def add(self, index: int, entry: Entry, max_refused: float) -> None:
+        """Add what became of a partition."""
+        self.partitions += 1
+        self.rows += entry.rows
+        self.scored += entry.scored
+        self.refused += entry.refused
+        if entry.status == "refused":
+            reasons = "; ".join(
+                f"{name} in {n:,}" for name, n in list(entry.reasons.items())[:MAX_NAMED]
+            )
+            self.refusals[index] = (
+                f"{entry.partition}: {entry.refused:,} of {entry.rows:,} rows are refused, and"
+                f" --max-refused allows {100 * max_refused:g} % of them: {reasons}"
+            )
 
 
-def score(source: str, to: str, model: Model, options: Options | None = None) -> str:
+class Place(NamedTuple):
+    """Where the partitions of a job come from, and where their scores go."""
+
+    source: str  # as the journal has it
+    source_version: int | None
+    sink: str
+    table_format: Format
+
+
+def score(
+    source: str,
+    to: str,
+    model: Model,
+    options: Options | None = None,
+    engine: Engine | None = None,
+) -> str:
     """Score each partition of a source that is not in the sink.
 
     Args:
@@ -72,6 +107,7 @@ def score(source: str, to: str, model: Model, options: Options | None = None) ->
         to: The sink, a folder or a URL.
         model: What scores.
         options: How; None: as by default.
+        engine: What goes through the partitions; None: this process.
 
     Returns:
         What was done, in a sentence.
@@ -88,44 +124,99 @@ def score(source: str, to: str, model: Model, options: Options | None = None) ->
     if not partitions:
         raise UsageError(f"{source} has no Parquet or CSV file: name another source")
     sink = Sink(to, options.table_format)
+    engine = engine or Polars()
+    place = Place(opened.name, opened.version, to, options.table_format)
+    if not engine.in_process:  # the current folder of a worker is another one
+        place = place._replace(sink=absolute(to))
+        options = replace(options, log=absolute(options.log) if options.log else "")
     totals = Totals()
     with _alone(sink):
-        for partition in partitions:
-            run = PartitionRun(partition, opened, sink, model, options)
-            if run.is_done():
-                totals.done += 1
-                continue
-            _score(run, totals)
+        _score_all(partitions, place, sink, model, options, engine, totals)
     message = _summary(totals, opened, sink)
     if totals.failures:
-        raise UsageError(f"{message}\n  " + "\n  ".join(totals.failures))
+        lines = [text for _, text in sorted(totals.failures.items())]
+        raise UsageError(f"{message}\n  " + "\n  ".join(lines))
     if totals.refusals:
-        raise RefusedError(f"{message}\n  " + "\n  ".join(totals.refusals))
+        lines = [text for _, text in sorted(totals.refusals.items())]
+        raise RefusedError(f"{message}\n  " + "\n  ".join(lines))
     return message
 
 
-def _score(run: "PartitionRun", totals: Totals) -> None:
-    """Score a partition, and add it up."""
-    progress.begin(run.partition.name)
-    try:
-        entry = run.score()
-    except UsageError as error:
-        progress.report(str(error))
-        totals.failures.append(str(error))
-        return
-    totals.partitions += 1
-    totals.rows += entry.rows
-    totals.scored += entry.scored
-    totals.refused += entry.refused
-    progress.report(f"{entry.rows:,} rows, {entry.refused:,} refused")
-    if entry.status == "refused":
-        reasons = "; ".join(
-            f"{name} in {n:,}" for name, n in list(entry.reasons.items())[:MAX_NAMED]
-        )
-        totals.refusals.append(
-            f"{entry.partition}: {entry.refused:,} of {entry.rows:,} rows are refused, and"
-            f" --max-refused allows {100 * run.options.max_refused:g} % of them: {reasons}"
-        )
+def _score_all(
+    partitions: list[Partition],
+    place: Place,
+    sink: Sink,
+    model: Model,
+    options: Options,
+    engine: Engine,
+    totals: Totals,
+) -> None:
+    """Score partitions, and add them up.
+
+    Raises:
+        UsageError: Workers cannot do it, or what they write is not in the sink.
+    """
+    here = PartitionScorer(place, sink, model, options)
+    start = partial(open_scorer, place, options, model.manifest["package_digest"])
+    files = {"package": model.folder} if model.folder else {}
+    job = Job[Partition, Entry | None](start, files, here if engine.in_process else None)
+    if not engine.in_process:
+        progress.begin("score")
+    for outcome in engine.run(job, partitions):
+        if outcome.error:
+            totals.failures[outcome.index] = outcome.error
+        elif outcome.result is None:
+            totals.done += 1
+        else:
+            entry = outcome.result
+            if not engine.in_process and sink.entry(entry.partition) is None:
+                raise UsageError(
+                    f"{sink.location} has no journal of {entry.partition}, which a worker has"
+                    " scored: name a sink that all workers share, such as an object store's URL"
+                )
+            totals.add(outcome.index, entry, options.max_refused)
+        if not engine.in_process:
+            ended = totals.partitions + totals.done + len(totals.failures)
+            progress.report(
+                f"{ended:,} of {_count(len(partitions), 'partition')}, {totals.rows:,} rows"
+            )
+
+
+def open_scorer(
+    place: Place, options: Options, package_digest: str, files: Files
+) -> "PartitionScorer":
+    """Open package and sink in a process that scores partitions for another one."""
+    # A worker has as many threads as its engine gives it, not as many as there are cores.
+    model = load_package(files["package"], package_digest, threads=pl.thread_pool_size())
+    return PartitionScorer(place, Sink(place.sink, place.table_format), model, options)
+
+
+class PartitionScorer:
+    """Scores partitions, one after the other, wherever they are."""
+
+    def __init__(self, place: Place, sink: Sink, model: Model, options: Options) -> None:
+        self.place = place
+        self.sink = sink
+        self.model = model
+        self.options = options
+
+    def __call__(self, partition: Partition) -> Entry | None:
+        """Score a partition; None: it had been scored.
+
+        Raises:
+            UsageError: It cannot be read, or the sink not written to.
+        """
+        run = PartitionRun(partition, self.place, self.sink, self.model, self.options)
+        if run.is_done():
+            return None
+        progress.begin(partition.name)
+        try:
+            entry = run.score()
+        except UsageError as error:
+            progress.report(str(error))
+            raise
+        progress.report(f"{entry.rows:,} rows, {entry.refused:,} refused")
+        return entry
 
 
 class UnreadablePartition(UsageError):
@@ -136,18 +227,18 @@ class PartitionRun:
     """The scoring of a partition."""
 
     def __init__(
-        self, partition: Partition, source: Source, sink: Sink, model: Model, options: Options
+        self, partition: Partition, place: Place, sink: Sink, model: Model, options: Options
     ) -> None:
         self.partition = partition
-        self.source = source
+        self.place = place
         self.sink = sink
         self.model = model
         self.options = options
         self.present = sink.entry(partition.name)
         self.entry = Entry(
             partition=partition.name,
-            source=source.name,
-            source_version=source.version,
+            source=place.source,
+            source_version=place.source_version,
             source_digest="",
             source_stamp=partition.stamp,
             model=model.version,
@@ -166,10 +257,10 @@ class PartitionRun:
         present = self.present
         if present is None:
             return False
-        if present.source != self.source.name:
+        if present.source != self.place.source:
             raise UsageError(
                 f"{self.sink.location} has scores of {present.partition} from {present.source}: use"
-                f" another sink for {self.source.name}"
+                f" another sink for {self.place.source}"
             )
         is_other_model = present.package_digest != self.entry.package_digest
         if present.status != "scored" or (self.options.rescore and is_other_model):
@@ -234,7 +325,7 @@ class PartitionRun:
 
     def _request_id(self) -> str:
         """Return what names the rows in sink and log: the same each time that these are scored."""
-        text = f"{self.source.name}\n{self.partition.name}\n{self.entry.source_digest}"
+        text = f"{self.place.source}\n{self.partition.name}\n{self.entry.source_digest}"
         text = f"{text}\n{self.entry.package_digest}\n{self.entry.time}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -326,6 +417,11 @@ class Spill:
     def scan(self) -> pl.LazyFrame | None:
         """Return the rows; None if there are none."""
         return pl.scan_ipc(self.files) if self.files else None
+
+
+def absolute(location: str) -> str:
+    """Return a folder by its whole path, and a URL as it is."""
+    return location if is_remote(location) else str(Path(location).resolve())
 
 
 def require_apart(source: str, sink: str) -> None:

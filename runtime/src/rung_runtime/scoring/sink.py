@@ -200,8 +200,12 @@ class ScoredTable:
 
 
 def file_name(folder: str, partition: str) -> str:
-    """Return the name of the Parquet file of a partition."""
+    """Return the name of the Parquet file of a partition in a folder of a sink."""
+    return f"{folder}/{parquet_name(partition)}"
+
+
+def parquet_name(partition: str) -> str:
+    """Return the name of a Parquet file for a partition."""
     path = PurePosixPath(partition.lower())
     is_plain = path.suffix == ".parquet" and not path.stem.endswith(TABLES)  # else as a.csv is
-    suffix = "" if is_plain else ".parquet"
-    return f"{folder}/{partition}{suffix}"
+    return partition if is_plain else f"{partition}.parquet"

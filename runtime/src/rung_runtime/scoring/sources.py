@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -52,8 +53,13 @@ class Partition(Protocol):
     def row_count(self) -> int | None:
         """Return how many rows it has; None if only reading it would tell."""
 
-    def batches(self, separator: str) -> Iterator[pl.DataFrame]:
-        """Yield its rows, a bounded number at once; the values of hive folders are columns."""
+    def batches(self, separator: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Yield its rows, a bounded number at once; the values of hive folders are columns.
+
+        Args:
+            separator: Of CSV.
+            columns: What is read, as far as it is there; None: all.
+        """
 
 
 class Source(Protocol):
@@ -164,14 +170,14 @@ class FilePartition:
         except (pl.exceptions.PolarsError, OSError):
             return None  # reading it says what is wrong
 
-    def batches(self, separator: str) -> Iterator[pl.DataFrame]:
+    def batches(self, separator: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
         with TemporaryDirectory(prefix="ml-score-") as folder:
             if self.name.lower().endswith(".parquet"):
-                parts = parquet_batches(self.storage.path(self.name))
+                parts = parquet_batches(self.storage.path(self.name), columns=columns)
             else:
                 parts = batches(self.storage.download(self.name, Path(folder)), separator)
             for part in parts:
-                yield self._with_hive_columns(part)
+                yield _only(self._with_hive_columns(part), columns)
 
     def _with_hive_columns(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Add the values of folders such as date=2026-01-31, unless the file has such a column."""
@@ -180,6 +186,13 @@ class FilePartition:
         return rows.with_columns(
             pl.lit(value, dtype=pl.String).alias(key) for key, value in absent.items()
         )
+
+
+def _only(rows: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
+    """Return those of some columns that there are; None: all."""
+    if columns is None:
+        return rows
+    return pl.DataFrame([rows[name] for name in columns if name in rows.columns])
 
 
 def hive_values(name: str) -> dict[str, str | None]:
@@ -261,11 +274,31 @@ class DeltaPartition:
     def row_count(self) -> int | None:
         return self.rows
 
-    def batches(self, separator: str) -> Iterator[pl.DataFrame]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be sent to another process as the place of the table."""
+        place = (self.table.table_uri, self.table.version())
+        return _delta_partition, (*place, self.name, self.stamp, self.values, self.rows)
+
+    def batches(self, separator: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
         rows = pl.scan_delta(self.table)
         for key, value in self.values.items():
             rows = rows.filter(pl.col(key).eq_missing(pl.lit(value)))
+        if columns is not None:
+            present = {*rows.collect_schema().names()}
+            rows = rows.select(name for name in columns if name in present)
         yield from collected(rows, f"{self.table.table_uri}, {self.name}", BATCH_ROWS)
+
+
+@lru_cache(maxsize=4)
+def _delta_table(location: str, version: int) -> Any:
+    return require("deltalake").DeltaTable(location, version=version)
+
+
+def _delta_partition(
+    location: str, version: int, name: str, stamp: str, values: dict[str, Any], rows: int | None
+) -> DeltaPartition:
+    """Return a partition that was sent from another process."""
+    return DeltaPartition(name, stamp, _delta_table(location, version), values, rows)
 
 
 def text_digest(text: str) -> str:

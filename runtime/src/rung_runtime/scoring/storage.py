@@ -41,7 +41,9 @@ class Storage(Protocol):
     def write(self, name: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
 
-    def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
+    def write_rows(
+        self, name: str, rows: pl.LazyFrame, metadata: dict[str, str] | None = None
+    ) -> None:
         """Write a Parquet file, whole or not at all, without holding all rows in memory."""
 
     def find(self, name: str) -> StoredFile | None:
@@ -64,6 +66,10 @@ class Folder:
         self.location = location
         self.root = Path(location)
 
+    def __reduce__(self) -> tuple[type["Folder"], tuple[str]]:
+        """Be sent to another process, whose current folder is another one."""
+        return Folder, (str(self.root.resolve()),)
+
     def files(self, prefix: str = "") -> Iterator[StoredFile]:
         for path in sorted((self.root / prefix).rglob("*")):
             if file := self.find(path.relative_to(self.root).as_posix()):
@@ -79,9 +85,11 @@ class Folder:
         with atomic_write(self.root / name) as new:
             new.write_bytes(content)
 
-    def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
+    def write_rows(
+        self, name: str, rows: pl.LazyFrame, metadata: dict[str, str] | None = None
+    ) -> None:
         with atomic_write(self.root / name) as new, _told(self.path(name)):
-            rows.sink_parquet(new)
+            rows.sink_parquet(new, metadata=metadata)
 
     def find(self, name: str) -> StoredFile | None:
         path = self.root / name
@@ -109,6 +117,10 @@ class ObjectStore:
         # Read from the environment, as Polars does.
         self.store = require("obstore.store").from_url(location)
 
+    def __reduce__(self) -> tuple[type["ObjectStore"], tuple[str]]:
+        """Be sent to another process, which has variables with the login of its own."""
+        return ObjectStore, (self.location,)
+
     def files(self, prefix: str = "") -> Iterator[StoredFile]:
         entries: list[dict[str, Any]] = []
         with _reached(self.location):
@@ -131,9 +143,11 @@ class ObjectStore:
         with _reached(self.path(name)):
             self.obstore.put(self.store, name, content)
 
-    def write_rows(self, name: str, rows: pl.LazyFrame) -> None:
+    def write_rows(
+        self, name: str, rows: pl.LazyFrame, metadata: dict[str, str] | None = None
+    ) -> None:
         with _told(self.path(name)):
-            rows.sink_parquet(self.path(name))
+            rows.sink_parquet(self.path(name), metadata=metadata)
 
     def delete(self, name: str) -> None:
         if self.find(name):

@@ -1,0 +1,130 @@
+"""Dask: each partition is a task of a cluster, whose workers run Polars.
+
+Without a scheduler, a cluster of processes starts on this machine, for as long as a command runs.
+Dask starts a worker anew that has ended, and gives its task to another one.
+"""
+
+import logging
+import pickle
+import uuid
+from collections.abc import Iterator, Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+
+from ... import UsageError
+from ...config.scale import Scale
+from ...engines import shipment, worker
+from ...engines.interface import Engine, Item, Job, Outcome, Result
+
+CONNECT_TIMEOUT_S = 10
+MAX_WORKERS_LOST = 3  # at one item, before it is given up
+
+
+class Dask:
+    """A cluster."""
+
+    name = "dask"
+    in_process = False
+
+    def __init__(self, client: Any, cluster: Any = None, folder: Any = None) -> None:
+        self.client = client
+        self.cluster = cluster  # if it was started here
+        self.folder = folder
+
+    def run(self, job: Job[Item, Result], items: Sequence[Item]) -> Iterator[Outcome[Result]]:
+        from distributed import KilledWorker, as_completed
+
+        name = self._send(job)
+        try:
+            futures = {
+                self.client.submit(
+                    worker.perform,
+                    name,
+                    pickle.dumps(item),
+                    key=f"{name[:8]}-{index}-{uuid.uuid4().hex[:8]}",
+                    pure=False,
+                ): index
+                for index, item in enumerate(items)
+            }
+            for future in as_completed(list(futures)):
+                index = futures.pop(future)
+                try:
+                    answer = future.result()
+                except KilledWorker:
+                    yield shipment.lost(index, list(items), MAX_WORKERS_LOST + 1)
+                    continue
+                yield shipment.unpack(index, answer)
+                future.release()
+        finally:
+            self.client.unregister_worker_plugin(name)
+
+    def _send(self, job: Job[Any, Any]) -> str:
+        """Send workers what a job needs, and return the name that they know it by.
+
+        Raises:
+            UsageError: A worker differs from this machine, or there is none.
+        """
+        from .plugin import Shipped
+
+        sent = shipment.pack(job)
+        name = str(sent["digest"])
+        self.client.register_plugin(Shipped(sent, worker.arrive), name=name)
+        faults = self.client.run(worker.arrive, sent)
+        if not faults:
+            raise UsageError(f"{self.client.scheduler.address} has no workers: start some")
+        if fault := next(filter(None, faults.values()), ""):
+            self.client.unregister_worker_plugin(name)
+            raise UsageError(fault)
+        return name
+
+    def close(self) -> None:
+        self.client.close()
+        if self.cluster is not None:
+            self.cluster.close()
+        if self.folder is not None:
+            self.folder.cleanup()
+
+
+def open_engine(settings: Scale) -> Engine:
+    """Connect to a cluster, or start one.
+
+    Raises:
+        UsageError: It cannot be reached.
+        ModuleNotFoundError: `distributed` is not installed.
+    """
+    import cloudpickle
+    import dask
+    from distributed import Client, LocalCluster
+
+    from . import plugin
+
+    cloudpickle.register_pickle_by_value(worker)
+    cloudpickle.register_pickle_by_value(plugin)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if settings.scheduler:
+        try:
+            return Dask(Client(settings.scheduler, timeout=CONNECT_TIMEOUT_S))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(f"the scheduler {settings.scheduler}: {reason}") from None
+    cores = pl.thread_pool_size()
+    count = settings.workers or cores
+    threads = str(max(1, cores // count))
+    folder = TemporaryDirectory(prefix="rung-dask-")
+    dask.config.set(
+        {
+            "distributed.nanny.pre-spawn-environ.POLARS_MAX_THREADS": threads,
+            "distributed.scheduler.allowed-failures": MAX_WORKERS_LOST,
+        }
+    )
+    cluster = LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        memory_limit=settings.memory or "auto",
+        dashboard_address=None,
+        local_directory=folder.name,
+        silence_logs=logging.CRITICAL,
+    )
+    return Dask(Client(cluster), cluster, folder)

@@ -1,0 +1,19 @@
+"""What a Dask worker takes before its first item. Sent by value: see `engines.worker`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distributed import Worker, WorkerPlugin
+
+
+class Shipped(WorkerPlugin):  # type: ignore[misc]  # it comes without types
+    """Gives each worker what a job needs, also one that joins later or was started anew."""
+
+    def __init__(
+        self, shipment: Mapping[str, Any], arrive: Callable[[Mapping[str, Any], str], str]
+    ) -> None:
+        self.shipment = shipment
+        self.arrive = arrive
+
+    def setup(self, worker: Worker) -> None:
+        self.arrive(self.shipment, worker.local_directory)

@@ -1,0 +1,468 @@
+"""Every engine gives the verdicts, counts and scores of one machine, though workers are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+from typing import Any
+
+import libraries
+import numpy as np
+import polars as pl
+import pytest
+from rung_runtime import RefusedError, UsageError, adapters
+from rung_runtime.config import Config, Data
+from rung_runtime.config.scale import SCALE, Scale, load_scale
+from rung_runtime.engines import Engine, Outcome, open_engine
+from rung_runtime.partitioned import duplicates
+from rung_runtime.partitioned.features import make_features
+from rung_runtime.partitioned.validate import validate_source
+from rung_runtime.pipeline import ingest
+from rung_runtime.pipeline.validate import check
+from rung_runtime.testing.engines import EngineContract
+from test_score import Scoring, table
+from test_score import packed as packed
+from test_score import scoring as scoring
+
+Import = Callable[[str], ModuleType]
+LIBRARIES = {"dask": ("distributed>=2026.8",), "spark": ("pyarrow>=23.0", "pyspark>=4.2")}
+
+
+def started(name: str) -> Iterator[Engine]:
+    """Start an engine with two workers, its libraries behind all that is installed here."""
+    (packages,) = libraries.environment(*LIBRARIES[name]).glob("lib/*/site-packages")
+    sys.path.append(str(packages))
+    engine: Engine = adapters.load("engine", name).open_engine(Scale(workers=2))
+    yield engine
+    engine.close()
+    sys.path.remove(str(packages))
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[Engine]:
+    yield from started("dask")
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Engine]:
+    yield from started("spark")
+
+
+class TestPolars(EngineContract):
+    """The one that is always there."""
+
+    @pytest.fixture
+    def engine(self) -> Iterator[Engine]:
+        with open_engine("polars") as engine:
+            yield engine
+
+
+@pytest.mark.slow  # processes start, and are killed
+class TestDask(EngineContract):
+    """A cluster on this machine."""
+
+    @pytest.fixture
+    def engine(self, dask: Engine) -> Engine:
+        return dask
+
+
+@pytest.mark.nightly
+class TestSpark(EngineContract):
+    """Spark on this machine."""
+
+    @pytest.fixture
+    def engine(self, spark: Engine) -> Engine:
+        return spark
+
+
+# --- the same verdicts -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(problem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in the folder of a project, whose `problem/` is the template's."""
+    (tmp_path / "config").mkdir()
+    for name in ("data", "model", "gate"):
+        (tmp_path / f"config/{name}.yaml").write_text("{}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+CONTRACT = {
+    "source": "data/raw/x.csv",
+    "target": "y",
+    "task": "binary",
+    "classes": ["no", "yes"],
+    "split": {"by": "stratified"},
+    "keys": ["customer", "day"],
+    "time": "at",
+    "max_age_days": 400,
+    "min_rows": 30,
+    "columns": {
+        "customer": {"type": "integer"},
+        "day": {"type": "category"},
+        "at": {"type": "datetime"},
+        "age": {"type": "number", "min": 0.0, "max": 99.5},
+        "origin": {"type": "category", "categories": ["A", "B"], "nullable": True},
+        "dest": {"type": "category", "categories": ["A", "B"]},
+        "is_new": {"type": "boolean", "nullable": True},
+        "y": {"type": "category", "categories": ["no", "yes"]},
+    },
+    "ignored": {"note": "no feature"},
+}
+DATA = Data.model_validate(CONTRACT)
+
+
+def settings() -> Config:
+    return Config.model_construct(data=DATA)
+
+
+def drawn(rng: random.Random, rows: int) -> pl.DataFrame:
+    """Return rows as texts that satisfy the contract."""
+    now = datetime.now()
+    columns = {
+        "customer": [str(row // 2) for row in range(rows)],
+        "day": ["mon" if row % 2 else "tue" for row in range(rows)],
+        "at": [f"{now - timedelta(days=rng.randint(2, 300)):%Y-%m-%dT%H:%M}" for _ in range(rows)],
+        "age": [f"{rng.uniform(0, 99):.3f}" for _ in range(rows)],
+        "origin": [rng.choice(["A", ""]) for _ in range(rows)],
+        "dest": ["B"] * rows,
+        "is_new": [rng.choice(["true", "false", ""]) for _ in range(rows)],
+        "y": [rng.choice(["no", "yes"]) for _ in range(rows)],
+        "note": ["x"] * rows,
+    }
+    return pl.DataFrame(columns)
+
+
+def spoil(rng: random.Random, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of which some break rules."""
+
+    def put(name: str, values: list[str], most: int = 9) -> None:
+        texts = rows[name].to_list()
+        for _ in range(rng.randint(1, most)):
+            texts[rng.randrange(len(texts))] = rng.choice(values)
+        nonlocal_rows[0] = nonlocal_rows[0].with_columns(pl.Series(name, texts))
+
+    nonlocal_rows = [rows]
+    for fault in rng.sample(range(8), rng.randint(1, 4)):
+        if fault == 0:
+            put("age", ["-1.5", "-2", "120", ""], most=30)
+        elif fault == 1:
+            put("age", ["old", "young", "n/a"])
+        elif fault == 2:
+            put("origin", ["C", "D", "E", "F", "G", "H", "I"], most=20)
+        elif fault == 3:
+            put("dest", ["A", ""], most=20)
+        elif fault == 4:
+            put("customer", ["0", "1"])
+        elif fault == 5:
+            nonlocal_rows[0] = nonlocal_rows[0].drop("is_new")
+        elif fault == 6:
+            nonlocal_rows[0] = nonlocal_rows[0].with_columns(pl.lit("z").alias("extra"))
+        else:
+            put("is_new", ["perhaps"], most=3)
+    return nonlocal_rows[0]
+
+
+def write_partitions(rng: random.Random, rows: pl.DataFrame, folder: Path) -> None:
+    """Write rows as files, whose names are in their order."""
+    folder.mkdir()
+    cuts = sorted({0, rows.height, *(rng.randrange(1, rows.height) for _ in range(4))})
+    for number, (first, last) in enumerate(pairwise(cuts)):
+        part = rows[first:last]
+        if number % 2:
+            part.write_parquet(folder / f"part-{number}.parquet")
+        else:
+            part.write_csv(folder / f"part-{number}.csv")
+
+
+def document(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "artifacts/source_validation.json").read_text())
+    return content
+
+
+def test_partitions_get_the_verdict_that_one_table_of_all_rows_gets(
+    place: Path,
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for trial in range(12):
+        rows = spoil(rng, drawn(rng, rng.choice([20, 60, 200])))
+        source = place / f"in-{trial}"
+        write_partitions(rng, rows, source)
+        expected = check(ingest.typed(rows, DATA), DATA)
+        with open_engine("polars") as engine, suppress(RefusedError):
+            validate_source(f"in-{trial}", None, settings(), engine)
+        verdict = document(place)
+        for key in ("rows", "verdict", "columns"):
+            assert verdict[key] == expected[key], (seed, trial, key)
+        for failure in [*verdict["failures"], *expected["failures"]]:
+            if failure["column"] is None and "dest" in "".join(failure["samples"]):
+                failure["samples"] = []  # whole rows, without columns that are broken anywhere
+        assert verdict["failures"] == expected["failures"], (seed, trial)
+        assert sum(part["rows"] for part in verdict["partitions"]) == rows.height
+
+
+def test_keys_that_repeat_are_found_though_few_are_compared_at_a_time(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "MAX_KEYS", 25)
+    rng = random.Random(1)
+    rows = drawn(rng, 200)
+    again = rows[[3, 150, 3]].with_columns(age=pl.lit("7"))
+    (place / "in").mkdir()
+    rows.write_parquet(place / "in/a.parquet")
+    again.write_parquet(place / "in/b.parquet")
+    with (
+        open_engine("polars") as engine,
+        pytest.raises(RefusedError, match="5 rows: duplicate key"),
+    ):
+        validate_source("in", None, settings(), engine)
+    (failure,) = document(place)["failures"]
+    expected = check(ingest.typed(pl.concat([rows, again]), DATA), DATA)["failures"]
+    assert [failure] == expected
+    assert [part["verdict"] for part in document(place)["partitions"]] == ["passed", "passed"]
+
+
+def test_partitions_that_cannot_be_read_or_break_a_rule_are_named(place: Path) -> None:
+    rng = random.Random(1)
+    (place / "in").mkdir()
+    for name in "abc":
+        part = drawn(rng, 40).with_columns(pl.lit(name).alias("day"))
+        part = part.with_columns(pl.Series("customer", [str(row) for row in range(40)]))
+        part = part.with_columns(age=pl.lit("-1" if name == "b" else "5"))
+        part.write_parquet(place / f"in/{name}.parquet")
+    with open_engine("polars") as engine:
+        with pytest.raises(RefusedError, match="age: below 0 in 40 rows") as caught:
+            validate_source("in", None, settings(), engine)
+        assert "in 1 of 3 partitions: b.parquet" in str(caught.value)
+        content = (place / "in/c.parquet").read_bytes()
+        (place / "in/c.parquet").write_bytes(content[: len(content) // 2])
+        with pytest.raises(UsageError, match=r"in/c\.parquet cannot be read"):
+            validate_source("in", None, settings(), engine)
+
+
+# --- features --------------------------------------------------------------------------------
+
+
+def made(place: Path, to: str = "out", engine: str = "polars") -> str:
+    with open_engine(engine) as opened:
+        return make_features("in", None, to, settings(), opened)
+
+
+def clean_partitions(place: Path) -> pl.DataFrame:
+    rows = drawn(random.Random(2), 120)
+    (place / "in/day=1").mkdir(parents=True)
+    rows[:50].write_parquet(place / "in/day=1/a.parquet")
+    rows[50:].write_csv(place / "in/b.csv")
+    return rows
+
+
+def test_features_of_partitions_are_those_of_one_table(place: Path) -> None:
+    rows = ingest.typed(clean_partitions(place), DATA)
+    assert made(place) == "features of 120 rows of 2 partitions: out"
+    parts = [pl.read_parquet(place / f"out/{n}") for n in ("day=1/a.parquet", "b.csv.parquet")]
+    expected = import_module("model.problem.features").features(ingest.inputs(rows, DATA))
+    assert pl.concat(parts).select(expected.columns).equals(expected)
+    assert pl.concat(parts)["y"].equals(rows["y"])
+
+
+def test_features_are_made_again_where_rows_or_code_have_changed(
+    place: Path, problem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = clean_partitions(place)
+    made(place)
+    assert made(place).endswith("2 of them had been made before")
+    rows[50:100].write_csv(place / "in/b.csv")
+    assert made(place).endswith("1 of them had been made before")
+    copy = shutil.copytree(problem, place / "problem")
+    (copy / "features.py").write_text(
+        "import polars as pl\n\n\ndef features(rows):\n    return rows.select('age')\n"
+    )
+    monkeypatch.setattr("rung_runtime.problem.folder", lambda: copy)
+    assert made(place) == "features of 100 rows of 2 partitions: out"
+    assert pl.read_parquet(place / "out/b.csv.parquet").columns == [
+        "customer", "day", "y", "age",
+    ]  # fmt: skip
+
+
+def test_a_partition_that_breaks_the_contract_has_no_features_and_is_named(place: Path) -> None:
+    rows = clean_partitions(place)
+    rows[50:].with_columns(age=pl.lit("old")).write_csv(place / "in/b.csv")
+    with pytest.raises(RefusedError, match=r"b\.csv:\n    age: not of type number in 70 rows"):
+        made(place)
+    assert sorted(path.name for path in (place / "out").rglob("*.parquet")) == ["a.parquet"]
+
+
+# --- settings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("engine: dusk", "names the engine 'dusk'.*use one of dask, polars, spark"),
+        ("engine: [dask]", "config/scale.yaml: engine: "),
+        ("cluster: x", "config/scale.yaml: cluster: there is no such key"),
+        ("memory: much", "config/scale.yaml: memory: "),
+        ("scheduler: 'tcp://127.0.0.1:1'", "config/scale.yaml: scheduler is for a cluster"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(place: Path, text: str, message: str) -> None:
+    SCALE.write_text(text)
+    with pytest.raises(UsageError, match=message), open_engine():
+        pass
+
+
+def test_the_engine_is_that_of_the_command_then_of_the_file(place: Path) -> None:
+    with open_engine() as engine:
+        assert engine.name == "polars"
+    SCALE.write_text("engine: dask\nworkers: 3\nmemory: 2GiB\n")
+    assert load_scale() == Scale(engine="dask", workers=3, memory="2GiB")
+    with open_engine("polars") as engine:
+        assert engine.name == "polars"
+
+
+@pytest.mark.parametrize(("name", "library"), [("dask", "cloudpickle"), ("spark", "pyarrow")])
+def test_a_library_of_an_engine_that_is_missing_is_told(
+    place: Path, name: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with (
+        pytest.raises(UsageError, match=f"engine {name} needs {library}.*uv sync"),
+        open_engine(name),
+    ):
+        pass
+
+
+# --- scores ----------------------------------------------------------------------------------
+
+
+def scores_by(scoring: Scoring, engine: Engine, sink: str) -> pl.DataFrame:
+    """Return the scores that an engine writes for the source, sorted."""
+    module = scoring.module("scoring")
+    module.score("in", sink, scoring.model, module.Options(), engine)
+    files = sorted((scoring.place.path / sink).glob("scored/**/*.parquet"))
+    frames = [pl.read_parquet(file, hive_partitioning=False) for file in files]
+    return pl.concat(frames, how="diagonal_relaxed").sort("booking").drop("request_id")
+
+
+def many_partitions(scoring: Scoring) -> None:
+    """Make a source of so many rows that a worker can be killed among them."""
+    shutil.rmtree(scoring.source)
+    scoring.source.mkdir()
+    rows = table(scoring.place, 0, 2_000)
+    for number in range(20):
+        ids = pl.Series("booking", [f"{number}-{row}" for row in range(rows.height)])
+        rows.with_columns(ids).write_parquet(scoring.source / f"{number:02}.parquet")
+
+
+def kill_a_worker_between(
+    scoring: Scoring, engine: Any, sink: str, counts: list[int], pid: int
+) -> None:
+    """Kill a worker once three partitions are done, and note how many were then."""
+    journal = scoring.place.path / sink / "journal"
+    end = time.monotonic() + 60
+    while (done := len(list(journal.glob("*.parquet.json")))) < 3 and time.monotonic() < end:
+        time.sleep(0.005)
+    counts.append(done)
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_dask_writes_the_scores_and_the_verdict_of_one_machine_though_a_worker_is_killed(
+    scoring: Scoring, dask: Any
+) -> None:
+    many_partitions(scoring)
+    with open_engine("polars") as polars:
+        expected = scores_by(scoring, polars, "one")
+    pid = min(dask.client.run(os.getpid).values())
+    counts: list[int] = []
+    killer = Thread(target=kill_a_worker_between, args=(scoring, dask, "many", counts, pid))
+    killer.start()
+    scores = scores_by(scoring, dask, "many")
+    killer.join()
+    assert counts[0] < 20, "it was killed after the work"
+    assert scores.drop("p:true", "p:false").equals(expected.drop("p:true", "p:false"))
+    for name in ("p:true", "p:false"):
+        np.testing.assert_allclose(scores[name], expected[name], rtol=0, atol=1e-9)
+    entries = [
+        {
+            path.name: {
+                key: value for key, value in json.loads(path.read_text()).items() if key != "time"
+            }
+            for path in (scoring.place.path / sink / "journal").glob("*.parquet.json")
+        }
+        for sink in ("one", "many")
+    ]
+    assert entries[0] == entries[1]
+    assert len(entries[0]) == 20
+    content = scoring.module("config").load().data.model_dump()
+    content["columns"]["booking"] = {"type": "text"}
+    keyed = Config.model_construct(data=Data.model_validate(content | {"keys": ["booking"]}))
+    verdicts = []
+    with open_engine("polars") as polars:
+        for engine in (polars, dask):
+            with suppress(RefusedError):
+                validate_source("in", None, keyed, engine)
+            verdicts.append(document(scoring.place.path))
+    same = [
+        {key: verdict[key] for key in ("rows", "verdict", "columns", "failures", "partitions")}
+        for verdict in verdicts
+    ]
+    assert same[0] == same[1]
+    assert verdicts[0]["data_digest"] == verdicts[1]["data_digest"]
+    assert same[0]["rows"] == 40_000
+
+
+class Elsewhere:
+    """An engine whose workers write to folders of their own."""
+
+    name = "elsewhere"
+    in_process = False
+
+    def run(self, job: Any, items: Sequence[Any]) -> Iterator[Outcome[Any]]:
+        here = Path.cwd()
+        other = here.parent / "elsewhere"
+        shutil.copytree(here, other, dirs_exist_ok=True)
+        os.chdir(other)
+        try:
+            do = job.start(job.files)
+            do.sink = type(do.sink)("out", "parquet")  # a folder of the same name
+            outcomes = [Outcome(index, do(item)) for index, item in enumerate(items)]
+        finally:
+            os.chdir(here)
+        yield from outcomes
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_sink_that_workers_do_not_share_is_told(scoring: Scoring) -> None:
+    with pytest.raises(UsageError, match=r"out has no journal of .*, which a worker has scored"):
+        scores_by(scoring, Elsewhere(), "out")
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_cannot_be_reached_is_told(
+    place: Path, dask: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters.load("engine", "dask"), "CONNECT_TIMEOUT_S", 0.2)
+    with (
+        pytest.raises(UsageError, match=r"the scheduler tcp://127\.0\.0\.1:1: "),
+        open_engine("dask", "tcp://127.0.0.1:1"),
+    ):
+        pass
