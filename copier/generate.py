@@ -214,9 +214,8 @@ def with_a_folder() -> list[System]:
         )
     for name, about in manifests().items():
         use = f"[`rung export {name}`](export.md)"
-        rows.append(
-            System(about["kind"], name, about["label"], use, about["proof"], about["proved_by"])
-        )
+        reason = ". ".join(filter(None, [about["proved_by"], about.get("notes")]))
+        rows.append(System(about["kind"], name, about["label"], use, about["proof"], reason))
     return rows
 
 

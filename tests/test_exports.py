@@ -15,7 +15,7 @@ from rung import exports
 from rung.exceptions import RefusedError, UsageError
 from rung.exports.export import class_name, is_untouched, render, sealed, systems
 from rung.exports.graph import read_graph
-from rung.exports.settings import Settings, read_settings
+from rung.exports.settings import Resources, Settings, read_settings
 
 STAGES = ["ingest", "validate", "split", "train", "evaluate", "compare", "gate", "package"]
 EVERYTHING = """\
@@ -108,6 +108,23 @@ def test_a_setting_that_is_wrong_is_named(project: Path, text: str, reason: str)
     (project / "config/export.yaml").write_text(text)
     with pytest.raises(UsageError, match=f"config/export.yaml.*{reason}"):
         read_settings(project)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory", "cores", "memory_bytes"),
+    [
+        ("500m", "1Gi", 0.5, 2**30),
+        ("4", "8G", 4, 8 * 10**9),
+        ("1.5", "300", 1.5, 300),
+        ("2", "20Ki", 2, 20 * 1024),
+    ],
+)
+def test_resources_are_numbers_for_systems_that_want_them(
+    cpu: str, memory: str, cores: float, memory_bytes: int
+) -> None:
+    resources = Resources(cpu=cpu, memory=memory)
+    assert resources.cores == cores
+    assert resources.memory_bytes == memory_bytes
 
 
 def test_no_settings_are_the_defaults(project: Path) -> None:

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import libraries
 import pytest
@@ -69,6 +70,11 @@ class Orchestrator:
 
     def run(self, project: Path) -> Run:
         """Run the training of a project that was exported for it."""
+        with TemporaryDirectory(prefix="o") as short:
+            return self.run_with(project, short)
+
+    def run_with(self, project: Path, short: str) -> Run:
+        """The same, with a folder whose path is short enough for sockets."""
         system = systems()[self.name]
         how = tomllib.loads((system.folder / "test.toml").read_text("utf-8"))
         file = project / exports.render(project, system)[0].path
@@ -77,6 +83,7 @@ class Orchestrator:
             "folder": str(file.parent),
             "name": exports.graph_name(project),
             "home": str(self.home),
+            "short": short,
             "tests": str(ROOT / "tests"),
         }
         own = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")

@@ -20,6 +20,9 @@ from .settings import SETTINGS, read_settings
 SYSTEMS = Path(__file__).parent
 MARK = re.compile(r"^(?P<before>.*sha256:)(?P<digest>[0-9a-f]{64})", re.MULTILINE)
 NO_DIGEST = "0" * 64
+PROOFS = """\
+live: the system itself runs them in Rung's tests; validated: its own tool or schema accepts them;
+stand-in: something that behaves as the system does runs them."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def list_systems() -> None:
     for system in known:
         row = f"{system.name:<{width}}  {system.label:<{label_width}}"
         echo(f"{row}  {system.proof}: {system.proved_by.replace('`', '')}")
-    echo("To write its files: rung export NAME")
+    echo(f"\n{PROOFS}\nTo write the files of one: rung export NAME")
 
 
 def export(project: Path, name: str, *, check: bool = False) -> None:
@@ -130,6 +133,8 @@ def export(project: Path, name: str, *, check: bool = False) -> None:
         echo(f"Nothing to export: the files for {system.label} are current.")
         return
     echo(f"Run it: {system.run.format(name=graph_name(project))}")
+    if system.notes:
+        echo(system.notes)
 
 
 def refresh(project: Path) -> None:

@@ -14,6 +14,7 @@ from ..exceptions import UsageError
 SETTINGS = Path("config/export.yaml")
 CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
 MAX_PROBLEMS = 5
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 
 class Strict(BaseModel):
@@ -32,6 +33,12 @@ class Resources(Strict):
     def cores(self) -> float:
         """The CPUs as a number: `500m` is a half."""
         return float(self.cpu.removesuffix("m")) / (1000 if self.cpu.endswith("m") else 1)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory in bytes: `2Gi` is two times 2 to the power of 30."""
+        number = self.memory.rstrip("KMGi")
+        return int(number) * UNITS[self.memory.removeprefix(number)]
 
 
 class Settings(Strict):
