@@ -1,6 +1,7 @@
 # What a person runs here. .ci/with-uv brings uv where there is none.
 .DEFAULT_GOAL := help
 DEMO ?= demo
+WORKERS ?= 2
 
 .PHONY: help demo test quick nightly bench lint generate wheel clean
 
@@ -13,15 +14,15 @@ demo: ## generate a project into ./demo, train it, gate it, predict with it
 
 test: ## each promise at least once, what a landing waits for: see docs/testing.md
 	@.ci/packages
-	.ci/with-uv uv run pytest -n 2 --slowest 20
+	.ci/with-uv uv run pytest -n $(WORKERS) --slowest 20
 
 quick: ## the tests that need no installed project
 	@.ci/packages
-	.ci/with-uv uv run pytest -n 2 --tier quick --slowest 20
+	.ci/with-uv uv run pytest -n $(WORKERS) --tier quick --slowest 20
 
 nightly: ## all cases: every release, situation, provider and kill point, 300 drawn updates
 	.ci/pythons
-	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n 2 --tier nightly --slowest 20
+	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n $(WORKERS) --tier nightly --slowest 20
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"
 	.ci/with-uv uv run python tests/bench.py $(ONLY)

@@ -211,6 +211,19 @@ def need(*programs: str, root: bool = False) -> None:
         (pytest.fail if may_install else pytest.skip)(message)
 
 
+# Of these files one worker runs all tests: what they share would be made by each anew.
+CHAPTERS = (
+    "test_compare.py",
+    "test_delivery.py",
+    "test_docs.py",
+    "test_drift.py",
+    "test_leftovers.py",
+    "test_serving.py",
+)
+# Tests of these take a minute and more, and begin first: else one worker would wait for them.
+LONG = ("test_orchestrators.py", "test_rung_update.py", "test_update.py")
+
+
 class Chapters(LoadScopeScheduling):  # type: ignore[misc]
     """Each test by itself, to whichever worker is free; but what shares a service or a host to one.
 
@@ -218,8 +231,8 @@ class Chapters(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        for file in ("test_delivery.py", "test_docs.py", "test_leftovers.py"):
-            if file in nodeid:
+        for file in CHAPTERS:
+            if f"{file}::" in nodeid:
                 return file
         return nodeid.rpartition("[")[2] if "test_stories.py" in nodeid else nodeid
 
@@ -241,10 +254,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Hypothesis draw the same in each run that a landing waits for, and anew in `nightly`."""
+    """Let Hypothesis draw the same in each run that a landing waits for, and anew in `nightly`.
+
+    There it draws 300 examples, and here the hundred that it draws by itself.
+    """
     hypothesis.settings.register_profile("landing", derandomize=True)
-    if config.getoption("tier") != "nightly":
-        hypothesis.settings.load_profile("landing")
+    hypothesis.settings.register_profile("nightly", max_examples=300)
+    is_nightly = config.getoption("tier") == "nightly"
+    hypothesis.settings.load_profile("nightly" if is_nightly else "landing")
     config.pluginmanager.register(Failures(config))
     config.pluginmanager.register(durations.ProcessorTime())
 
@@ -266,12 +283,14 @@ class Failures:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests of higher tiers."""
+    """Deselect the tests of higher tiers, and put the longest first."""
     excluded = TIERS[config.getoption("tier")]
     deselected = [item for item in items if any(map(item.get_closest_marker, excluded))]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if item not in set(deselected)]
+        left_out = set(deselected)
+        items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -2,8 +2,9 @@
 
 `uv sync` of a cached lock takes a second, but every job would then compile the modules that it
 imports anew, which costs more than all else that it does. Here an environment is made once for each
-lock, Python and choice of groups, bytecode included; a project gets a copy by hard links, in which
-`uv sync` finds everything but the project itself. Only the standard library is imported, since the
+lock, Python and choice of groups, with the bytecode of what a project imports (to compile all that
+is installed would take a minute); a project gets a copy by hard links, in which `uv sync` finds
+everything but the project itself. Only the standard library is imported, since the
 stand-in of uv runs this file in every job:
 
     python environments.py STORE run --locked --only-group dev pre-commit …
@@ -17,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,8 +50,10 @@ def ready(project: Path, store: Path, *choice: str) -> Path:
 
     A project that is installed already, in an environment that can be moved, gives its own.
     """
-    parts = [(project / name).read_bytes() for name in ("uv.lock", "pyproject.toml")]
-    key = hashlib.sha256(b"\0".join([*parts, PYTHON.encode(), *map(str.encode, choice)]))
+    settings = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
+    groups = [settings.get("dependency-groups"), settings.get("tool", {}).get("uv")]
+    parts = [(project / "uv.lock").read_text("utf-8"), repr(groups), PYTHON, *choice]
+    key = hashlib.sha256("\0".join(parts).encode())
     folder = store / key.hexdigest()[:16]
     with locked(store / f"{folder.name}.lock"):
         if not folder.exists():
@@ -61,8 +65,9 @@ def ready(project: Path, store: Path, *choice: str) -> Path:
                 uv(project, making, "venv", "--quiet", "--relocatable", str(making))
             else:  # taking packages out is cheaper than compiling the others again
                 link(ready(project, store, *EVERYTHING), making)
-            sync = ("sync", "--quiet", "--locked", "--no-install-project", "--compile-bytecode")
-            uv(project, making, *sync, *choice)
+            uv(project, making, "sync", "--quiet", "--locked", "--no-install-project", *choice)
+            if choice == EVERYTHING:
+                import_all(project, making)
             making.rename(folder)
     return folder
 
@@ -80,6 +85,14 @@ def uv(project: Path, environment: Path, *args: str) -> None:
     program = env.get("STANDIN_UV") or shutil.which("uv") or str(FETCHED)
     command = [program, *args]
     subprocess.run(command, cwd=project, env=env, check=True, capture_output=True)
+
+
+def import_all(project: Path, environment: Path) -> None:
+    """Have the modules that a project imports compiled, as far as they can be imported."""
+    command = [environment / "bin/python", Path(__file__).with_name("warm.py")]
+    source = project / "src"
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([*command, "--import", source], env=env, capture_output=True, check=False)
 
 
 def link(source: Path, target: Path) -> None:

@@ -760,8 +760,8 @@ def tables(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
 
 
-@pytest.mark.slow  # 300 tables
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow  # a hundred tables, in `make nightly` 300
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=tables())
 def test_any_table_that_is_accepted_keeps_its_own_contract(ml: Any, rows: pl.DataFrame) -> None:
     try:
@@ -771,7 +771,7 @@ def test_any_table_that_is_accepted_keeps_its_own_contract(ml: Any, rows: pl.Dat
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     column=st.one_of(
         st.lists(st.floats() | st.none(), min_size=60, max_size=60).map(

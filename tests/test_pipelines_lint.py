@@ -126,7 +126,7 @@ def test_zizmor_finds_nothing_at_its_strictest(project: Callable[[int], Path], l
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [pytest.param(0, marks=pytest.mark.nightly), 1, 2])
 def test_actionlint_finds_nothing_but_a_key_that_it_does_not_know_yet(
     project: Callable[[int], Path], level: int
 ) -> None:

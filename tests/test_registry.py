@@ -201,7 +201,7 @@ def place(
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         if kind == "remote":
-            set_timing(monkeypatch, max_write_s=0.3)  # loopback is fast
+            set_timing(monkeypatch, max_write_s=0.1)  # loopback is fast
         return made
 
     return place
@@ -219,7 +219,7 @@ class TestContract(RegistryContract):
 
     @pytest.fixture
     def open_registry(self, place: New, kind: str) -> Callable[[], Any]:
-        opened: Callable[[], Any] = place(kind, tables=False).registry.open_registry
+        opened: Callable[[], Any] = place(kind).registry.open_registry
         return opened
 
 

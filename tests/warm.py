@@ -26,6 +26,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
+# What jobs import beside a project's pipeline: DVC, MLflow, and the tools of a commit.
+TOOLS = (
+    "dvc.cli.parser",
+    "dvc.repo.reproduce",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pre_commit.main",
+    "pytest",
+)
 ML = "from rung_runtime.cli import main\nmain()"
 
 processor_time = 0.0  # seconds that the programs used which have ended; none is this one's child
@@ -190,7 +199,19 @@ def execute(code: str) -> int:
     return 0
 
 
+def import_all(source: str) -> None:
+    """Import all that a project's jobs import, so that its bytecode is there."""
+    with suppress(Exception):  # it may be no project
+        preload(source)
+    for name in TOOLS:
+        with suppress(Exception):  # not all are in each environment
+            import_module(name)
+
+
 if __name__ == "__main__":
     # The folder of this file holds modules whose names may be those of others.
     sys.path.pop(0)
-    serve(*sys.argv[1:])
+    if sys.argv[1] == "--import":
+        import_all(sys.argv[2])
+    else:
+        serve(*sys.argv[1:])

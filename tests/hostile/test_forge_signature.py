@@ -334,7 +334,16 @@ def test_the_commands_sign_verify_and_prepare(place: Place) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
+@pytest.mark.parametrize(
+    "curve",
+    [
+        ec.SECP256R1(),
+        *(
+            pytest.param(curve, marks=pytest.mark.nightly)
+            for curve in (ec.SECP384R1(), ec.SECP521R1())
+        ),
+    ],
+)
 def test_the_library_of_the_format_and_ours_believe_each_other(
     place: Place, curve: ec.EllipticCurve
 ) -> None:
