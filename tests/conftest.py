@@ -386,16 +386,12 @@ def render(template: Path, run_folder: Path) -> Iterator[Render]:
 
 
 @pytest.fixture(scope="session")
-def sources(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Render:
+def sources(render: Render, run_folder: Path) -> Render:
     """Return a project's src/ to import from, in a copy: an import writes bytecode beside it."""
-    copies: dict[Path, Path] = {}
 
     def sources(**answers: object) -> Path:
-        project = render(**answers)
-        if project not in copies:
-            copies[project] = tmp_path_factory.mktemp("sources") / "project"
-            shutil.copytree(project, copies[project])
-        return copies[project] / "src"
+        folder = run_folder / "sources" / named_by(sorted(answers.items()))
+        return once(folder, lambda to: shutil.copytree(render(**answers), to)) / "src"
 
     return sources
 
@@ -558,3 +554,20 @@ def module(problem: Path) -> Callable[[str], ModuleType]:
         return importlib.import_module(f"{package}.{name}")
 
     return module
+
+
+@pytest.fixture(scope="session")
+def mlflow_tables(module: Callable[[str], ModuleType], run_folder: Path) -> Path:
+    """Return MLflow's database with its tables and nothing in them, to be copied.
+
+    To make them takes a second, and MLflow does so wherever they are not.
+    """
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            module("adapters.tracker_mlflow").client().search_experiments()
+
+    return once(run_folder / "mlflow", make) / "mlflow.db"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,7 +57,14 @@ class TestMlflow(TrackerContract):
     """MLflow, in a file."""
 
     @pytest.fixture
-    def tracker(self, module: Module, project: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def tracker(
+        self,
+        module: Module,
+        project: Path,
+        mlflow_tables: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Any:
+        shutil.copy(mlflow_tables, project / "mlflow.db")
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         return module("adapters.tracker_mlflow")

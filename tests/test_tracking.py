@@ -44,6 +44,12 @@ def tracking(
     return tracker
 
 
+@pytest.fixture
+def tables(tracking: ModuleType, mlflow_tables: Path) -> None:
+    """Have the tables of MLflow in the folder."""
+    shutil.copy(mlflow_tables, "mlflow.db")
+
+
 def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
     """Leave what a run leaves; reading it back is the documents' affair."""
     Path("artifacts/metrics.json").write_text(json.dumps(METRICS))
@@ -65,6 +71,7 @@ def runs(tracking: ModuleType) -> list[Any]:
     return list(known.search_runs([experiment.experiment_id])) if experiment else []
 
 
+@pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("verdict", ["passed", "refused"])
 def test_a_run_is_recorded_with_intervals_documents_and_lineage(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str
@@ -91,6 +98,7 @@ def test_a_run_is_recorded_with_intervals_documents_and_lineage(
     assert list(Path("mlartifacts").rglob("metrics.json"))
 
 
+@pytest.mark.usefixtures("tables")
 def test_a_run_is_recorded_once_and_the_next_one_too(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +159,7 @@ def test_the_password_of_a_tracker_is_not_shown(
         assert tracking.without_password() == uri
 
 
+@pytest.mark.usefixtures("tables")
 @pytest.mark.parametrize("how", ["refuses", "answers 500", "hangs", "is not a folder"])
 def test_a_tracker_that_is_down_fails_nothing_and_the_run_is_recorded_later(
     tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, how: str

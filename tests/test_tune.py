@@ -556,9 +556,14 @@ def test_a_file_from_windows_keeps_its_line_ends(project: Path, module: Module) 
 
 @pytest.mark.slow  # MLflow's tables are made
 def test_each_trial_is_recorded_once_below_its_search(
-    project: Path, tune: Tune, module: Module, monkeypatch: pytest.MonkeyPatch
+    project: Path,
+    tune: Tune,
+    module: Module,
+    mlflow_tables: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(mlflow_tables, project / "mlflow.db")
     (project / "pyproject.toml").write_text('[tool.rung]\npackage = "model"\nlevel = 1\n')
     module("project")._read.cache_clear()
     write(project, "tune", "space:\n  alpha: [0.1, 1.0, much]\n")
