@@ -8,6 +8,7 @@ its own arguments, folder, environment, output and exit code, and imports the co
 from __future__ import annotations
 
 import atexit
+import compileall
 import json
 import os
 import pkgutil
@@ -26,14 +27,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO
 
-# What jobs import beside a project's pipeline: DVC, MLflow, and the tools of a commit.
+# What jobs import beside a project's pipeline, when they come to it: DVC and what it needs, MLflow,
+# formats of models, and the tools of a commit.
 TOOLS = (
-    "dvc.cli.parser",
-    "dvc.repo.reproduce",
-    "mlflow.store.model_registry.sqlalchemy_store",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "pre_commit.main",
-    "pytest",
+    *("alembic.command", "alembic.config", "dulwich.repo", "dvc.cli.parser", "dvc.repo.artifacts"),
+    *("dvc.repo.graph", "dvc.repo.index", "dvc.repo.reproduce", "dvc.repo.stage", "dvc_render"),
+    *("mlflow.store.model_registry.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_store"),
+    *("networkx", "onnx", "onnxruntime", "pandera.polars", "pre_commit.main", "pytest"),
+    *("ruamel.yaml", "scmrepo.git", "sklearn.ensemble", "sklearn.linear_model", "skops.io"),
 )
 ML = "from rung_runtime.cli import main\nmain()"
 
@@ -206,6 +207,8 @@ def import_all(source: str) -> None:
     for name in TOOLS:
         with suppress(Exception):  # not all are in each environment
             import_module(name)
+    if mlflow := sys.modules.get("mlflow"):  # whose migrations of a database are no modules
+        compileall.compile_dir(Path(str(mlflow.__file__)).parent / "store/db_migrations", quiet=2)
 
 
 if __name__ == "__main__":
