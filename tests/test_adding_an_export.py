@@ -94,6 +94,48 @@ def test_the_pages_get_its_rows(generate: ModuleType) -> None:
     assert row in generate.systems()
 
 
+# What issues and trials named: each has a row, whether it runs or not.
+NAMED = """
+Airflow, Argo, Dagster, Flyte, Kedro, Kubeflow, Luigi, Metaflow, MLRun, Prefect, Ray, ZenML,
+GitHub, GitLab, Jenkins, CircleCI, Azure Pipelines, Buildkite, Bitbucket, Forgejo, Gitea,
+SageMaker, Vertex AI, Azure ML, Polars, Dask, Spark, Ray Data, DuckDB, Daft,
+MLflow, Weights & Biases, ClearML, Comet, TensorBoard, Aim, Neptune, Triton, KServe, BentoML,
+LitServe, MLServer, TensorFlow Serving, TorchServe, Seldon, LightGBM, XGBoost, CatBoost, Keras
+"""
+
+
+def test_every_system_that_was_named_has_a_row_with_a_state_and_a_reason(
+    generate: ModuleType,
+) -> None:
+    table = generate.systems()
+
+    def has_a_row(name: str) -> bool:
+        row = rf"^\| {re.escape(name)}\b[^|]*\|[^|]*\| [a-z -]+ \| [^|]{{3,}} \|$"
+        return re.search(row, table, re.MULTILINE) is not None
+
+    assert [name for name in map(str.strip, NAMED.split(",")) if not has_a_row(name)] == []
+
+
+ROW = '[[system]]\ngroup = "{}"\nlabel = "{}"\nname = "make"\nstate = "{}"\nreason = "why"\n'
+
+
+def test_a_row_without_a_folder_gives_way_to_one_with_a_folder(
+    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "SYSTEMS", tmp_path / "systems.toml")
+    (tmp_path / "systems.toml").write_text(
+        ROW.format("orchestrator", "Make", "not yet") + ROW.format("ci", "Make CI", "not yet")
+    )
+    table = generate.systems()
+    assert "| Make |" not in table
+    assert "| GNU Make |" in table
+    assert "| Make CI |  | not yet | why |" in table
+    for group, state in (("orchestrator", "perhaps"), ("nowhere", "not yet")):
+        (tmp_path / "systems.toml").write_text(ROW.format(group, "Make", state))
+        with pytest.raises(ValueError, match=f"systems.toml: Make: {group}, {state}"):
+            generate.systems()
+
+
 def test_it_runs_as_every_other_one_does(
     run: tuple[Orchestrator, Callable[[str], Path]],
 ) -> None:
