@@ -2,7 +2,8 @@
 
 A session is a list of commands, run one after another as typed, in a folder of its own, with a
 template of two releases: the last in docs/releases.toml, and what is in this clone now. Shown is
-what a person sees but for what installing says; paths of this machine are shortened.
+what a person sees but for what installing says and the middle of a long output; paths of this
+machine are shortened.
 """
 
 import os
@@ -19,6 +20,9 @@ from terminal import NOISE, draw
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MORE = re.compile(r"pre-commit installed|Uninstalled|Installed|Audited|.*\.{9,}(Passed|.*Skipped)$")
+# Lines of one command that are shown, at its begin and its end, if there are more than both.
+FIRST_LINES = 24
+LAST_LINES = 30
 # Before `$ `, what is done without being shown; URL is where the template is.
 SESSIONS = {
     "start": [
@@ -56,8 +60,9 @@ def template(folder: Path) -> tuple[Path, str]:
     for version, commit in releases.items():
         subprocess.run([*git, "tag", f"v{version}", commit], check=True)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    version = version.partition(".dev")[0]  # of one that is in the making, nobody is told
     subprocess.run([*git, "tag", "--force", f"v{version}"], check=True, capture_output=True)
-    return clone, f"v{next(iter(releases))}"
+    return clone, f"v{[*releases][-1]}"
 
 
 def main() -> None:
@@ -73,6 +78,7 @@ def main() -> None:
             asked = ["uv", "cache", "dir"]
             cache = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
             env = os.environ | {"HOME": folder, "COLUMNS": "104", "UV_CACHE_DIR": cache.strip()}
+            env.pop("VIRTUAL_ENV", None)
             shown: list[Text] = []
             for line in SESSIONS[name]:
                 command = line.removeprefix("$ ").replace("URL", str(clone)).replace("OLD", old)
@@ -93,6 +99,7 @@ def main() -> None:
                         raise SystemExit(f"{command}: {done.stdout}")
                     continue
                 shown.append(Text(re.sub(r"^\$ cd \w+; ", "$ ", line), "bold"))
+                start = len(shown)
                 for said in (
                     done.stdout.replace(str(clone), "URL").replace(f"{here}/", "").splitlines()
                 ):
@@ -103,6 +110,8 @@ def main() -> None:
                     if not (blank and not shown[-1].plain.strip()):
                         text.highlight_regex(r"^✓|passed$", "green")
                         shown.append(text)
+                if len(shown) - start > FIRST_LINES + LAST_LINES:
+                    shown[start + FIRST_LINES : -LAST_LINES] = [Text("  ⋮")]
                 if shown[-1].plain.strip():
                     shown.append(Text())
             draw(shown, name, HERE / f"{name}.svg")
