@@ -21,8 +21,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MORE = re.compile(r"pre-commit installed|Uninstalled|Installed|Audited|.*\.{9,}(Passed|.*Skipped)$")
 # Lines of one command that are shown, at its begin and its end, if there are more than both.
-FIRST_LINES = 24
-LAST_LINES = 30
+SHOWN_LINES = {"current": (8, 12)}
+MOST_LINES = (24, 30)  # of the other sessions
 # Before `$ `, what is done without being shown; URL is where the template is.
 SESSIONS = {
     "start": [
@@ -110,8 +110,9 @@ def main() -> None:
                     if not (blank and not shown[-1].plain.strip()):
                         text.highlight_regex(r"^✓|passed$", "green")
                         shown.append(text)
-                if len(shown) - start > FIRST_LINES + LAST_LINES:
-                    shown[start + FIRST_LINES : -LAST_LINES] = [Text("  ⋮")]
+                first, last = SHOWN_LINES.get(name, MOST_LINES)
+                if len(shown) - start > first + last:
+                    shown[start + first : -last] = [Text("  ⋮")]
                 if shown[-1].plain.strip():
                     shown.append(Text())
             draw(shown, name, HERE / f"{name}.svg")
