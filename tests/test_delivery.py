@@ -257,8 +257,8 @@ class Scores:
     def predict(self, rows: pl.DataFrame) -> Any:
         return (rows[self.column] * self.slope).to_numpy()
 
-    def reply(self, rows: pl.DataFrame) -> Any:
-        return reply(self, rows)  # type: ignore[arg-type]
+    def reply(self, rows: pl.DataFrame, tries: int) -> Any:
+        return reply(self, rows, tries)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ class Prediction(TypedDict):
 
 
 class Reply(NamedTuple):
-    """What a model answers to one request, and how long that took."""
+    """What a model answers to one request, and how long that took at best."""
 
     seconds: float
     predictions: NDArray[np.float64] | None  # None: it cannot answer
@@ -128,9 +128,9 @@ class Model:
         y_pred = self.compiled.predict(self.features(inputs(rows, self.request_contract)))
         return y_pred[:, 0] if self.data.task == "regression" else y_pred
 
-    def reply(self, rows: pl.DataFrame) -> Reply:
+    def reply(self, rows: pl.DataFrame, tries: int = 1) -> Reply:
         """Answer one request: see the function `reply`."""
-        return reply(self, rows)
+        return reply(self, rows, tries)
 
     def answers(self, y_pred: NDArray[np.float64]) -> list[Prediction]:
         """Return each row's `prediction` and, if there are classes, their `probabilities`.
@@ -148,22 +148,32 @@ class Model:
         ]
 
 
-def reply(model: Model, rows: pl.DataFrame) -> Reply:
+def reply(model: Model, rows: pl.DataFrame, tries: int = 1) -> Reply:
     """Let a model answer one request, from the rows as they were sent.
 
     It cannot where a rule refuses a row, its code fails, or a prediction is not a number, which
     JSON has none for.
+
+    Args:
+        model: It.
+        rows: The request.
+        tries: How often; the fastest counts, as a busy machine only slows down.
     """
-    start = time.perf_counter()
+    fastest = np.inf
     predictions = None
-    try:
-        typed_rows = model.read(rows)
-        predictions = None if model.failures(typed_rows) else model.predict(typed_rows)
-        if predictions is not None and not np.isfinite(predictions).all():
+    for _ in range(tries):
+        start = time.perf_counter()
+        try:
+            typed_rows = model.read(rows)
+            predictions = None if model.failures(typed_rows) else model.predict(typed_rows)
+            if predictions is not None and not np.isfinite(predictions).all():
+                predictions = None
+        except Exception:  # of problem/, which is the user's: callers would see an error
             predictions = None
-    except Exception:  # of problem/, which is the user's: callers would see an error
-        predictions = None
-    return Reply(time.perf_counter() - start, predictions)
+        fastest = min(fastest, time.perf_counter() - start)
+        if predictions is None:
+            break
+    return Reply(fastest, predictions)
 
 
 def load_package(

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 ENOUGH_ROWS = 50  # for the predictions of two models to be compared
-REPEATS = 3  # of a replayed request; the fastest counts, as a busy machine only slows down
+ROUNDS = 2  # in which candidate and champion take turns
+TRIES = 3  # of a request in a round; the fastest counts, as a busy machine only slows down
 ENOUGH_REPLIES = 30  # of all requests together: a few requests are repeated more often
 NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
 ONE_SIDED_95 = 1.645  # quantile of the normal distribution
@@ -107,21 +108,23 @@ def _replay(
     import numpy as np
 
     errors = 0
-    repeats = max(REPEATS, ENOUGH_REPLIES // max(len(requests), 1))
+    tries = max(TRIES, ENOUGH_REPLIES // max(len(requests), 1))
     seconds: list[list[float]] = []
     candidate_parts: list[Floats] = []
     champion_parts: list[Floats] = []
     hashes: list[NDArray[np.uint64]] = []
     for number, rows in enumerate(requests, 1):
         progress.report(f"{number} of {len(requests)} requests, answered by both models")
-        tries = [(new.model.reply(rows), old.model.reply(rows)) for _ in range(repeats)]
-        candidate, champion = (reply.predictions for reply in tries[0])
+        rounds = [
+            (new.model.reply(rows, tries), old.model.reply(rows, tries)) for _ in range(ROUNDS)
+        ]
+        candidate, champion = (reply.predictions for reply in rounds[0])
         if champion is None:
             continue
         if candidate is None:
             errors += 1
             continue
-        seconds.append([min(reply.seconds for reply in side) for side in zip(*tries, strict=True)])
+        seconds.append([min(reply.seconds for reply in side) for side in zip(*rounds, strict=True)])
         candidate_parts.append(candidate)
         champion_parts.append(champion)
         hashes.append(rows.hash_rows().to_numpy())

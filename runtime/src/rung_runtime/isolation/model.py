@@ -69,13 +69,13 @@ class IsolatedModel(Model):
         """
         return self._numbers("predict", rows, rows.height)
 
-    def reply(self, rows: pl.DataFrame) -> Reply:
+    def reply(self, rows: pl.DataFrame, tries: int = 1) -> Reply:
         """See `model_package.reply`. The time is that in its process, without the way there."""
         start = time.perf_counter()
         shape = self._shape(rows.height)
         size = 8 * math.prod(shape)
         try:
-            response = self._ask("reply", rows, size)
+            response = self._ask("reply", rows, size, tries=tries)
             seconds = float(response.facts["seconds"])
             if not response.body:
                 return Reply(seconds, None)

@@ -65,7 +65,7 @@ def respond(model: Any, request: Message) -> Message:
     if task == "failures":
         return Message({"failures": model.failures(rows)})
     if task == "reply":
-        seconds, predictions = model.reply(rows)
+        seconds, predictions = model.reply(rows, request.facts["tries"])
         if predictions is None:
             return Message({"seconds": seconds})
         return _numbers(predictions, seconds=seconds)
