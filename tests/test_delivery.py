@@ -364,6 +364,27 @@ def test_private_columns_are_asked_with_a_common_value(
     assert document["note"] == "private, so sent with a common value: y"
 
 
+@pytest.mark.parametrize(("slow_at_first", "ratio"), [(True, 1), (False, 100)])
+def test_a_candidate_that_a_busy_machine_slowed_down_is_measured_again(
+    package: Callable[[str], ModuleType], slow_at_first: bool, ratio: float
+) -> None:
+    module = package("delivery.shadow")
+    new, old = (Scores(package("config"), 1.0) for _ in range(2))
+    calls: list[int] = []
+
+    def slow(rows: pl.DataFrame, tries: int) -> Any:
+        calls.append(tries)
+        is_slow = len(calls) < 3 or not slow_at_first
+        return reply(new, rows, tries)._replace(seconds=1.0 if is_slow else 0.01)  # type: ignore[arg-type]
+
+    new.reply = slow  # type: ignore[method-assign]
+    old.reply = lambda rows, tries: reply(old, rows, tries)._replace(seconds=0.01)  # type: ignore[method-assign,arg-type]
+    errors, replay = module._replay(new, old, [pl.DataFrame({"x": [1.0]})], 3.0)
+    assert errors == 0
+    assert replay.seconds[0, 0] / replay.seconds[0, 1] == pytest.approx(ratio)
+    assert len(calls) == (3 if slow_at_first else module.MAX_ROUNDS)
+
+
 def test_without_a_log_the_commonest_row_is_asked(
     package: Callable[[str], ModuleType], shadowed: Shadowed
 ) -> None:

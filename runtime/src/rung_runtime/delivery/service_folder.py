@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SERVICE = Path("service")
 MODELS = SERVICE / "models"  # fetched packages, by version
 KEPT_PACKAGES = 3
+FIRST_REPLIES = 20  # of a process that has just begun
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,8 +58,8 @@ def open_apart(folder: Path, package_digest: str) -> Iterator["LoadedModel"]:
     with open_isolated(folder, package_digest, threads=1, watches_project=False) as model:
         profile = json.loads((folder / "profile.json").read_text("utf-8"))
         loaded = LoadedModel(model, profile, Distributions(profile, model.data))
-        # What is done only once is not measured.
-        model.reply(frame_from_rows([loaded.example], model.request_contract))
+        # What is done only once is not measured, nor how a busy machine wakes a new process.
+        model.reply(frame_from_rows([loaded.example], model.request_contract), FIRST_REPLIES)
         yield loaded
 
 

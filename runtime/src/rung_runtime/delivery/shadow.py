@@ -7,6 +7,7 @@ equally good differ too, because they learned from other rows; `Shadow` says how
 allowed. The template's decision 0042 has the measurements.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 ENOUGH_ROWS = 50  # for the predictions of two models to be compared
-ROUNDS = 2  # in which candidate and champion take turns
-TRIES = 3  # of a request in a round; the fastest counts, as a busy machine only slows down
+TRIES = 3  # of a request in a row; the fastest counts, as a busy machine only slows down
+# A candidate that seems slow is measured again, both beside each other: at most so often, so long.
+MAX_ROUNDS = 6
+MAX_MEASURING_S = 30.0
 ENOUGH_REPLIES = 30  # of all requests together: a few requests are repeated more often
 NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
 ONE_SIDED_95 = 1.645  # quantile of the normal distribution
@@ -74,7 +77,8 @@ def shadow(
         progress.report(result["note"])
         return
     limits = settings.shadow
-    errors, replay = _replay(new, old, _requests(old, new, settings, result))
+    requests = _requests(old, new, settings, result)
+    errors, replay = _replay(new, old, requests, limits.latency_ratio)
     answered = 0 if replay is None else len(replay.seconds)
     total = errors + answered
     result["requests"] = total
@@ -102,36 +106,54 @@ def shadow(
 
 
 def _replay(
-    new: "LoadedModel", old: "LoadedModel", requests: "list[pl.DataFrame]"
+    new: "LoadedModel", old: "LoadedModel", requests: "list[pl.DataFrame]", latency_ratio: float
 ) -> tuple[int, Replay | None]:
-    """Return how many requests only the candidate fails, and what both answer to the others."""
+    """Return how many requests only the candidate fails, and what both answer to the others.
+
+    Args:
+        new: The candidate.
+        old: The champion.
+        requests: What they are asked.
+        latency_ratio: How many times as long as the champion the candidate may take.
+    """
     import numpy as np
 
     errors = 0
     tries = max(TRIES, ENOUGH_REPLIES // max(len(requests), 1))
+    answered: list[pl.DataFrame] = []
     seconds: list[list[float]] = []
     candidate_parts: list[Floats] = []
     champion_parts: list[Floats] = []
     hashes: list[NDArray[np.uint64]] = []
     for number, rows in enumerate(requests, 1):
         progress.report(f"{number} of {len(requests)} requests, answered by both models")
-        rounds = [
-            (new.model.reply(rows, tries), old.model.reply(rows, tries)) for _ in range(ROUNDS)
-        ]
-        candidate, champion = (reply.predictions for reply in rounds[0])
-        if champion is None:
+        candidate = new.model.reply(rows, tries)
+        champion = old.model.reply(rows, tries)
+        if champion.predictions is None:
             continue
-        if candidate is None:
+        if candidate.predictions is None:
             errors += 1
             continue
-        seconds.append([min(reply.seconds for reply in side) for side in zip(*rounds, strict=True)])
-        candidate_parts.append(candidate)
-        champion_parts.append(champion)
+        answered.append(rows)
+        seconds.append([candidate.seconds, champion.seconds])
+        candidate_parts.append(candidate.predictions)
+        champion_parts.append(champion.predictions)
         hashes.append(rows.hash_rows().to_numpy())
     if not seconds:
         return errors, None
+    fastest = np.array(seconds)
+    until = time.monotonic() + MAX_MEASURING_S
+    for _ in range(MAX_ROUNDS - 1):
+        p95, champion_p95 = np.percentile(fastest, 95, axis=0)
+        if p95 / champion_p95 <= latency_ratio or time.monotonic() > until:
+            break
+        for index, rows in enumerate(answered):
+            again = [model.reply(rows, tries).seconds for model in (new.model, old.model)]
+            fastest[index] = np.minimum(fastest[index], again)
+            if time.monotonic() > until:
+                break
     return errors, Replay(
-        np.array(seconds),
+        fastest,
         np.concatenate(candidate_parts),
         np.concatenate(champion_parts),
         np.concatenate(hashes),
