@@ -30,7 +30,7 @@ ENOUGH_ROWS = 50  # for the predictions of two models to be compared
 TRIES = 3  # of a request in a row; the fastest counts, as a busy machine only slows down
 # A candidate that seems slow is measured again, both beside each other: at most so often, so long.
 MAX_ROUNDS = 6
-MAX_MEASURING_S = 30.0
+MAX_MEASURING_S = 10.0
 ENOUGH_REPLIES = 30  # of all requests together: a few requests are repeated more often
 NARROW = 0.5  # of the champion's usual range: below it, the rows are too alike to be put in order
 ONE_SIDED_95 = 1.645  # quantile of the normal distribution
