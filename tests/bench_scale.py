@@ -23,7 +23,7 @@ from conftest import ROOT, copy
 LIBRARIES = {
     "polars": (),
     "dask": ("distributed>=2026.8",),
-    "spark": ("pyarrow>=23.0", "pyspark>=4.2"),
+    "spark": ("pyspark[sql]>=4.2",),
 }
 SIZES = "1000000,5000000"
 ROWS_PER_FILE = 500_000

@@ -38,16 +38,18 @@ from test_score import packed as packed
 from test_score import scoring as scoring
 
 Import = Callable[[str], ModuleType]
-LIBRARIES = {"dask": ("distributed>=2026.8",), "spark": ("pyarrow>=23.0", "pyspark>=4.2")}
+LIBRARIES = {"dask": ("distributed>=2026.8",), "spark": ("pyspark[sql]>=4.2",)}
 
 
 def started(name: str) -> Iterator[Engine]:
     """Start an engine with two workers, its libraries behind all that is installed here."""
     (packages,) = libraries.environment(*LIBRARIES[name]).glob("lib/*/site-packages")
     sys.path.append(str(packages))
-    engine: Engine = adapters.load("engine", name).open_engine(Scale(workers=2))
-    yield engine
-    engine.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(packages))  # of Spark's Python workers
+        engine: Engine = adapters.load("engine", name).open_engine(Scale(workers=2))
+        yield engine
+        engine.close()
     sys.path.remove(str(packages))
 
 

@@ -625,3 +625,30 @@ def test_the_command_asks_for_optuna_and_then_finds_what_a_new_project_lacks(
     copy.ml("validate", exits=0)
     copy.ml("split", exits=0)
     copy.ml("train", exits=0)
+
+
+@pytest.mark.slow  # a cluster starts
+def test_a_cluster_finds_what_this_machine_finds(project: Path, tune: Tune, module: Module) -> None:
+    (packages,) = libraries.environment("distributed>=2026.8").glob("lib/*/site-packages")
+    sys.path.append(str(packages))
+    (project / "pyproject.toml").write_text(
+        '[tool.rung]\npackage = "model"\nlevel = 1\nengine = "dask"\n'
+    )
+    module("project")._read.cache_clear()
+    tune(apply=False, trials=3)
+    (here,) = studies(project)
+    shutil.rmtree(project / "artifacts/tune")
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        tune(apply=False, trials=3, scheduler=cluster.scheduler_address)
+    (there,) = studies(project)
+    sys.path.remove(str(packages))
+    assert penalties(here) == penalties(there)
+    values = [[trial.value for trial in study.trials] for study in (here, there)]
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-9)
+
+
+def test_a_scheduler_is_refused_below_level_1(project: Path, tune: Tune, module: Module) -> None:
+    with pytest.raises(module("exceptions").UsageError, match="engines come with level 1"):
+        tune(scheduler="tcp://127.0.0.1:1")

@@ -40,7 +40,16 @@ def current() -> Project:
     Raises:
         UsageError: `[tool.rung]` of its pyproject.toml has a key or a value that is not known.
     """
-    return _read(Path.cwd())
+    return _used or _read(Path.cwd())
+
+
+_used: Project | None = None
+
+
+def use(project: Project) -> None:
+    """Have this process belong to a project wherever it runs, as a worker of a cluster does."""
+    global _used
+    _used = project
 
 
 @cache

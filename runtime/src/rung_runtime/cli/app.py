@@ -143,12 +143,15 @@ def tune(
             help="Write the best params even if their gain may be chance; or never.",
         ),
     ] = None,
+    scheduler: Annotated[
+        str | None, Option(help="The address of a cluster of Dask; default: config/scale.yaml.")
+    ] = None,
 ) -> None:
     """Search better params, on training rows alone."""
     from ..tuning.command import tune
 
     try:
-        tune(trials, minutes, workers, apply=apply)
+        tune(trials, minutes, workers, apply=apply, scheduler=scheduler)
     except KeyboardInterrupt as stopped:
         _leave(130, str(stopped) or "stopped")
 

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import pickle
 import platform
+import shutil
 import sys
 import tempfile
 import threading
@@ -42,6 +43,16 @@ def arrive(shipment: Mapping[str, Any], where: str | None = None) -> str:
         if shipment["digest"] not in jobs:
             jobs[shipment["digest"]] = _Job(shipment, where)
         return str(jobs[shipment["digest"]].fault)
+
+
+def leave(digest: str) -> None:
+    """Forget a job that has ended, and delete its files; code that was imported stays."""
+    with _lock():
+        job = _jobs().pop(digest, None)
+    if job and not job.fault:
+        shutil.rmtree(
+            job.folder / FILES if job.has_brought_code else job.folder, ignore_errors=True
+        )
 
 
 def perform(digest: str, item: bytes) -> bytes:
@@ -101,7 +112,8 @@ class _Job:
     """A job that has arrived."""
 
     def __init__(self, shipment: Mapping[str, Any], where: str | None) -> None:
-        self.shipment = shipment
+        self.start: bytes = shipment["start"]
+        self.names: list[str] = shipment["files"]
         self.lock = threading.Lock()
         self.fault = _fault(shipment)
         self.present: Any = None
@@ -110,16 +122,16 @@ class _Job:
         self.folder = Path(tempfile.mkdtemp(prefix="rung-job-", dir=where))
         with zipfile.ZipFile(io.BytesIO(shipment["content"])) as archive:
             archive.extractall(self.folder)
-        if RUNTIME not in sys.modules:
+        self.has_brought_code = RUNTIME not in sys.modules
+        if self.has_brought_code:
             sys.path.insert(0, str(self.folder / CODE))
 
     def function(self) -> Any:
         """Return what is called for each item."""
         with self.lock:
             if self.present is None:
-                start = pickle.loads(self.shipment["start"])
-                names = self.shipment["files"]
-                self.present = start({name: self.folder / FILES / name for name in names})
+                start = pickle.loads(self.start)
+                self.present = start({name: self.folder / FILES / name for name in self.names})
             return self.present
 
 

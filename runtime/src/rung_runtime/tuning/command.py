@@ -1,15 +1,15 @@
 """`ml tune`: search, judge what was best, and write it to `config/model.yaml` if it is better."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from .. import RefusedError, UsageError, config, progress
+from .. import RefusedError, UsageError, config, progress, project
 from ..artifacts import atomic_write
 from ..config import MODEL, Config
 from ..config.edit import set_values
@@ -26,7 +26,7 @@ from .judgement import Judgement, Parts, divide, judge
 from .search import Budget, Measured, Progress, Result, Search
 from .study import Study, open_storage, rows_digest
 from .tracking import track
-from .workers import core_count
+from .workers import Crew, core_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,12 @@ LOOKS = "looks"  # the judgements by them
 
 
 def tune(
-    trials: int | None, minutes: float | None, workers: int | None, *, apply: bool | None
+    trials: int | None,
+    minutes: float | None,
+    workers: int | None,
+    *,
+    apply: bool | None,
+    scheduler: str | None = None,
 ) -> None:
     """Search, judge, explain, and write the best params if they are better.
 
@@ -46,6 +51,7 @@ def tune(
         minutes: Of this run; by default as the file has it.
         workers: How many trials run at once; by default one on each core.
         apply: True: write the best params even if their gain may be chance; False: write nothing.
+        scheduler: Of a cluster that predicts folds; None: as `config/scale.yaml` has it.
 
     Raises:
         UsageError: A file of `config/` is wrong, or Optuna is missing, or nothing can be searched.
@@ -75,8 +81,9 @@ def tune(
             plan.trials if trials is None else trials,
             plan.minutes if minutes is None else minutes,
         )
+        start_crew = stack.enter_context(_cluster(scheduler))
         progress.begin("search")
-        search = Search(study, budget, workers or core_count(), _show(folds.metric))
+        search = Search(study, budget, workers or core_count(), _show(folds.metric), start_crew)
         try:
             result = search.run()
         except KeyboardInterrupt:
@@ -94,6 +101,33 @@ def tune(
         console.print(tracking)
     _print_result(console, study, result, judgement)
     _conclude(console, study, result, judgement, budget, apply)
+
+
+@contextmanager
+def _cluster(scheduler: str | None) -> Iterator[Callable[[Folds], Crew] | None]:
+    """Yield what predicts folds on a cluster; None: no scheduler is named.
+
+    A cluster of this machine would add nothing to its own processes.
+
+    Raises:
+        UsageError: It cannot be reached, or its engine has no trials.
+    """
+    if not project.current().has_loop:
+        if scheduler:
+            raise UsageError("--scheduler: engines come with level 1: run `rung up` first")
+        yield None
+        return
+    from ..config.scale import load_scale
+    from ..engines import open_engine
+
+    if not (scheduler or load_scale().scheduler):
+        yield None
+        return
+    with open_engine(None, scheduler) as engine:
+        start_crew = getattr(engine, "start_trials", None)
+        if start_crew is None:
+            raise UsageError(f"the engine {engine.name} does not tune: use dask, or no scheduler")
+        yield start_crew
 
 
 def training_rows(settings: Config) -> pl.DataFrame:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,9 @@ from ..config import MODEL, Model
 from ..config.tune import TUNE
 from ..pipeline.metrics import Floats
 from ..records import Interval
+from .folds import Folds
 from .study import ENDS, INTERRUPTED, Study
-from .workers import Job, Outcome, Workers
+from .workers import Crew, Job, Outcome, Workers
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -79,7 +81,12 @@ class Search:
     """One run of a search."""
 
     def __init__(
-        self, study: Study, budget: Budget, workers: int, show: Callable[[Progress], None]
+        self,
+        study: Study,
+        budget: Budget,
+        workers: int,
+        show: Callable[[Progress], None],
+        start_crew: Callable[[Folds], Crew] | None = None,
     ) -> None:
         """Prepare it.
 
@@ -88,11 +95,13 @@ class Search:
             budget: When it ends.
             workers: How many trials run at once.
             show: Called as trials end.
+            start_crew: What predicts folds elsewhere; None: processes of this machine.
         """
         self.study = study
         self.budget = budget
         self.worker_count = workers
         self._show = show
+        self._start_crew = start_crew
         self._present: Measured | None = None
         self._best = _earlier_best(study)
         self._running: dict[int, _Running] = {}
@@ -108,7 +117,9 @@ class Search:
         """
         model = self.study.folds.config.model
         missing = max(1, self.budget.trials - self.study.earlier)
-        with closing(Workers(min(self.worker_count, missing), self.study.folds)) as workers:
+        count = min(self.worker_count, missing)
+        start = self._start_crew or partial(Workers, count)
+        with closing(start(self.study.folds)) as workers:
             try:
                 self._begin(workers, PRESENT, _Running(None, model))
                 while self._running:
@@ -129,7 +140,7 @@ class Search:
         best = self._best if self._is_better(self._best, self._present.value) else None
         return Result(self._present, best, is_complete)
 
-    def _begin(self, workers: Workers, number: int, running: _Running) -> None:
+    def _begin(self, workers: Crew, number: int, running: _Running) -> None:
         self._running[number] = running
         workers.submit(Job(number, running.model, 0))
 
@@ -139,7 +150,7 @@ class Search:
         begun = len(self.study.ended()) + trials_running
         return begun < self.budget.trials and self._seconds() < 60 * self.budget.minutes
 
-    def _receive(self, workers: Workers, outcome: Outcome) -> None:
+    def _receive(self, workers: Crew, outcome: Outcome) -> None:
         """Continue a trial with its next fold, or end it."""
         number = outcome.job.trial
         running = self._running[number]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import polars as pl
 
@@ -39,6 +39,25 @@ class Outcome(NamedTuple):
     job: Job
     y_pred: Floats | None
     error: str = ""
+
+
+class Crew(Protocol):
+    """What predicts folds, some at a time: processes of this machine, or workers of a cluster."""
+
+    count: int
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a worker has nothing to do."""
+
+    def submit(self, job: Job) -> None:
+        """Give a job to a worker that has nothing to do."""
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Wait for the next jobs to end, and yield what came of them."""
+
+    def close(self) -> None:
+        """End what has not ended."""
 
 
 @dataclass
@@ -85,7 +104,7 @@ class Workers:
     def outcomes(self) -> Iterator[Outcome]:
         """Wait for the next jobs to end, and yield what came of them."""
         if self.count == 1:
-            yield _done(self._here.popleft(), self._folds)
+            yield done(self._here.popleft(), self._folds)
             return
         busy = {worker.connection: worker for worker in self._workers if worker.job}
         for connection in wait(list(busy)):
@@ -137,10 +156,11 @@ def work(connection: Connection) -> None:
     with suppress(EOFError):
         folds = connection.recv()
         while True:
-            connection.send(_done(connection.recv(), folds))
+            connection.send(done(connection.recv(), folds))
 
 
-def _done(job: Job, folds: Folds) -> Outcome:
+def done(job: Job, folds: Folds) -> Outcome:
+    """Predict a fold, and return what came of it."""
     try:
         return Outcome(job, folds.predict(job.model, job.fold))
     except Failed as error:

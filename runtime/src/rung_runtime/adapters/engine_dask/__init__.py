@@ -8,8 +8,9 @@ import logging
 import pickle
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -17,6 +18,10 @@ from ... import UsageError
 from ...config.scale import Scale
 from ...engines import shipment, worker
 from ...engines.interface import Engine, Item, Job, Outcome, Result
+
+if TYPE_CHECKING:
+    from ...tuning.folds import Folds
+    from ...tuning.workers import Crew
 
 CONNECT_TIMEOUT_S = 10
 MAX_WORKERS_LOST = 3  # at one item, before it is given up
@@ -33,10 +38,15 @@ class Dask:
         self.cluster = cluster  # if it was started here
         self.folder = folder
 
+    @property
+    def worker_count(self) -> int:
+        """Return how many items are done at once."""
+        return max(1, sum(map(int, self.client.nthreads().values())))
+
     def run(self, job: Job[Item, Result], items: Sequence[Item]) -> Iterator[Outcome[Result]]:
         from distributed import KilledWorker, as_completed
 
-        name = self._send(job)
+        name = self.send(job)
         try:
             futures = {
                 self.client.submit(
@@ -58,9 +68,9 @@ class Dask:
                 yield shipment.unpack(index, answer)
                 future.release()
         finally:
-            self.client.unregister_worker_plugin(name)
+            self.forget(name)
 
-    def _send(self, job: Job[Any, Any]) -> str:
+    def send(self, job: Job[Any, Any]) -> str:
         """Send workers what a job needs, and return the name that they know it by.
 
         Raises:
@@ -70,14 +80,25 @@ class Dask:
 
         sent = shipment.pack(job)
         name = str(sent["digest"])
-        self.client.register_plugin(Shipped(sent, worker.arrive), name=name)
+        self.client.register_plugin(Shipped(sent, worker.arrive, worker.leave), name=name)
         faults = self.client.run(worker.arrive, sent)
         if not faults:
             raise UsageError(f"{self.client.scheduler.address} has no workers: start some")
         if fault := next(filter(None, faults.values()), ""):
-            self.client.unregister_worker_plugin(name)
+            self.forget(name)
             raise UsageError(fault)
         return name
+
+    def forget(self, name: str) -> None:
+        """Have workers delete what a job has brought, if they are still there."""
+        with suppress(OSError):
+            self.client.unregister_worker_plugin(name)
+
+    def start_trials(self, folds: "Folds") -> "Crew":
+        """Return what predicts folds of trials, for `ml tune`."""
+        from .trials import Trials
+
+        return Trials(self, folds)
 
     def close(self) -> None:
         self.client.close()

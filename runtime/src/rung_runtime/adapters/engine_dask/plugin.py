@@ -10,10 +10,17 @@ class Shipped(WorkerPlugin):  # type: ignore[misc]  # it comes without types
     """Gives each worker what a job needs, also one that joins later or was started anew."""
 
     def __init__(
-        self, shipment: Mapping[str, Any], arrive: Callable[[Mapping[str, Any], str], str]
+        self,
+        shipment: Mapping[str, Any],
+        arrive: Callable[[Mapping[str, Any], str], str],
+        leave: Callable[[str], None],
     ) -> None:
         self.shipment = shipment
         self.arrive = arrive
+        self.leave = leave
 
     def setup(self, worker: Worker) -> None:
         self.arrive(self.shipment, worker.local_directory)
+
+    def teardown(self, worker: Worker) -> None:
+        self.leave(self.shipment["digest"])

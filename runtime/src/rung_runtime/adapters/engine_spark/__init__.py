@@ -67,8 +67,9 @@ def _task(shared: Any, digest: str) -> Any:
 
     def answers(batches: Iterator[Any]) -> Iterator[Any]:
         import pyarrow
+        from pyspark import SparkFiles
 
-        arrive(shared.value)
+        arrive(shared.value, SparkFiles.getRootDirectory())  # which ends with the session
         for batch in batches:
             for number, item in zip(batch.column(0), batch.column(1), strict=True):
                 answer = perform(digest, item.as_py())
