@@ -108,6 +108,28 @@ def test_a_build_that_fails_is_refused_with_its_last_lines(
         image.builder.run_builder("buildah", "build", ".")
 
 
+def test_what_is_built_does_not_depend_on_when_it_was_checked_out(
+    image: ModuleType, tmp_path: Path
+) -> None:
+    """Bytecode has the time of its source in it; a layer of other bytes is built and sent anew."""
+    bytecode = Path("src/rung_runtime/__pycache__/stamp.cpython-311.pyc")
+    bytecode.parent.mkdir(exist_ok=True)
+    bytecode.write_bytes(b"compiled")
+    Path("uv.lock").touch()
+    (tmp_path / "context").mkdir()
+    image._copy_build_context(tmp_path / "context")
+    assert (tmp_path / "context/src/rung_runtime/stamp.py").exists()
+    assert not (tmp_path / "context" / bytecode).exists()
+
+
+def test_what_changes_with_each_model_comes_last_in_its_image() -> None:
+    lines = (ROOT / "template/Dockerfile").read_text().rpartition("\nFROM ")[2].splitlines()
+    last = ("ARG VERSION", "LABEL ", "COPY config/", "COPY artifacts/")
+    steps = [line for line in lines if line.partition(" ")[0].isupper()]
+    assert [step.startswith(last) for step in steps[-4:]] == [True] * 4
+    assert not [step for step in steps[:-4] if step.startswith(last) or "VERSION" in step]
+
+
 @pytest.mark.parametrize("engine", ["docker", "buildah"])
 def test_a_jobs_token_goes_to_its_platforms_registry_alone(
     image: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str

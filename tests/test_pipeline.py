@@ -464,7 +464,7 @@ def test_the_projects_own_checks_stay_green_with_other_data(
     for command in (
         "ruff check --no-cache",
         "ruff format --no-cache --check",
-        "mypy --no-incremental",
+        "mypy",  # its cache is in the run's folder
         "pytest -q -p no:cacheprovider",
     ):
         done = copy.project.run(*command.split(), cwd=copy.path)

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from zipfile import ZipFile
 
+import environments
 import polars as pl
 import pytest
 import releases
-from conftest import ROOT, Render, Rendered, git, run
+from conftest import ROOT, Project, Render, Rendered, git, run
 from rung import update
 from rung.template import read_answers, resolve_version
 
@@ -298,9 +299,19 @@ def test_a_wheel_of_the_runtime_is_built_reproducibly(tmp_path: Path) -> None:
 
 @pytest.mark.slow  # an environment of its own
 def test_a_project_goes_to_a_runtime_as_package_and_back_and_trains_the_same_model(
-    history: Path, rendered: Rendered, tmp_path: Path, module: Module
+    history: Path,
+    rendered: Rendered,
+    projects: Callable[[int], Project],
+    run_folder: Path,
+    tmp_path: Path,
+    module: Module,
 ) -> None:
+    installed = projects(0)
     project = shutil.copytree(rendered(releases.NOW, {"level": 0}), tmp_path / "project")
+    shutil.copy(installed.path / "uv.lock", project)
+    environments.lay(project, run_folder / "environments", *environments.EVERYTHING)
+    settings = project / "config/model.yaml"
+    settings.write_text(settings.read_text().replace("max_iter: 300", "max_iter: 30"))
     git(project, "init", "-q")
 
     def model() -> str:

@@ -79,8 +79,11 @@ class World:
     @cached_property
     def first_push(self) -> Run:
         """Push the project for the first time."""
-        run = self.host.push()
-        # The project's own tests have passed: from here on they are a few of them.
+        # Style, types and tests are the same commands on both platforms (test_graph.py).
+        checks = CHECKS if self.host.name == "github" else set()
+        with self.about({"train", *DELIVERY, *checks}):
+            run = self.host.push()
+        # `make nightly` has run all of the project's own tests: from here on they are a few.
         self.host.more["PYTEST_ADDOPTS"] = FEW_TESTS
         return run
 
@@ -103,7 +106,8 @@ class World:
         self.host.commit("Train more")
         self.host.git("checkout", "-q", "main")
         self.host.git("merge", "-q", "--no-ff", "better", "-m", "Merge")
-        return self.host.push()
+        with self.about({"train", *DELIVERY}):
+            return self.host.push()
 
     def started(self) -> None:
         """See that the first push was green."""
@@ -246,6 +250,8 @@ def world(
             host.more = images | {"STANDIN_ENVIRONMENTS": str(run_folder / "environments")}
             host.more["MYPY_CACHE_DIR"] = shared_settings()["MYPY_CACHE_DIR"]
             whole = request.config.getoption("tier") == "nightly"
+            if not whole:  # all of them run in test_project.py and in a climb by `rung up`
+                host.more["PYTEST_ADDOPTS"] = FEW_TESTS
             made = World(host, home, place, port, generated, whole)
             made.edit("config/model.yaml", SHIPPED, WEAK)
             made.edit("config/drift.yaml", "max_age_days: 90", "max_age_days: 0.000001")
@@ -296,8 +302,10 @@ def test_what_serves_was_built_once_and_comes_with_provenance_and_a_bill_of_mate
         "https://model_signing/signature/v1.0",
         "https://slsa.dev/provenance/v1",
     }
-    run = world.host.by_hand("deliver", version=champion)
+    with world.about({"deliver", "verify", *IMAGE}):
+        run = world.host.by_hand("deliver", version=champion)
     assert run.ok, outcome(run)
+    assert run.jobs[world.image_job] == "success"
     assert world.images() == before
 
 

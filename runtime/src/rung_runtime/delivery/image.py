@@ -132,9 +132,11 @@ def _check_container(engine: Engine, tag: str, package: Path, package_digest: st
 
 
 def _copy_build_context(folder: Path) -> None:
+    # Bytecode names when its source was checked out: with it, no layer could be used again.
+    no_bytecode = shutil.ignore_patterns("__pycache__")
     for name in BUILD_CONTEXT:
         if Path(name).is_dir():
-            shutil.copytree(name, folder / name)
+            shutil.copytree(name, folder / name, ignore=no_bytecode)
         else:
             shutil.copy(name, folder / name)
 
