@@ -79,10 +79,7 @@ class World:
     @cached_property
     def first_push(self) -> Run:
         """Push the project for the first time."""
-        # Style, types and tests are the same commands on both platforms (test_graph.py).
-        checks = CHECKS if self.host.name == "github" else set()
-        with self.about({"train", *DELIVERY, *checks}):
-            run = self.host.push()
+        run = self.host.push()
         # `make nightly` has run all of the project's own tests: from here on they are a few.
         self.host.more["PYTEST_ADDOPTS"] = FEW_TESTS
         return run
