@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -539,6 +539,45 @@ def test_an_alarm_starts_one_training(alarmed: Place) -> None:
     assert "Train again" not in page
     assert alarmed.retrain(lambda: runs.append(3)).startswith("nothing to do")
     assert runs == [1]
+
+
+@pytest.mark.parametrize(
+    ("last", "calls", "outcome"),
+    [
+        ("deploy", ["run", "register", "deploy v2@sha256:00"], "trained"),
+        ("register", ["run", "register"], "a version was registered"),
+        ("package", ["run"], "a package was made"),
+    ],
+)
+def test_a_training_ends_where_it_is_to_end(
+    place: Place,
+    monkeypatch: pytest.MonkeyPatch,
+    last: str,
+    calls: list[str],
+    outcome: str,
+) -> None:
+    cli = place.module("cli.monitoring")
+    new = SimpleNamespace(version="v2", reference="v2@sha256:00")
+    called: list[str] = []
+
+    def register() -> object:
+        called.append("register")
+        return new
+
+    parts = {
+        "registry": SimpleNamespace(current_champion=lambda: None, register=register),
+        "delivery": SimpleNamespace(deploy=lambda version, _: called.append(f"deploy {version}")),
+        "monitoring": SimpleNamespace(retrain=lambda train, _, outcome: train() or outcome),
+    }
+    monkeypatch.setattr(cli, "run", lambda: called.append("run"))
+    monkeypatch.setattr(cli, "load_part", parts.__getitem__)
+    echoed: list[str] = []
+    monkeypatch.setattr(cli.typer, "echo", echoed.append)
+    cli.retrain(None, False, last)
+    assert called == calls
+    assert echoed[-1] == outcome
+    with pytest.raises(sys.modules["rung_runtime"].UsageError, match="exclude each other"):
+        cli.retrain(None, True, "register")
 
 
 DECIDE = """

@@ -324,6 +324,32 @@ def test_what_a_registry_repeats_of_a_login_is_not_printed(
     assert token not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "user", "reason"),
+    [
+        ({"auths": {"h.example": {"auth": auth("ci")}}}, "ci", ""),
+        ({"auths": {"https://H.example/v2/": {"username": "ci", "password": "pass"}}}, "ci", ""),
+        ({"auths": {"other.example": {"auth": auth("ci")}}}, "us", ""),
+        ("", "us", ""),
+        ("{", "", "ML_REGISTRY_AUTH is not JSON"),
+        ({"auths": []}, "", "ML_REGISTRY_AUTH: auths is not a JSON object"),
+        ({"auths": {"h.example": {"auth": "!"}}}, "", "ML_REGISTRY_AUTH: h.example has an `auth`"),
+    ],
+)
+def test_a_secret_of_a_provider_holds_the_login_before_all_others(
+    client: ModuleType,
+    find: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    text: Any,
+    user: str,
+    reason: str,
+) -> None:
+    find("h.example", {"auths": {"h.example": {"auth": auth("us")}}})
+    monkeypatch.setenv("ML_REGISTRY_AUTH", text if isinstance(text, str) else json.dumps(text))
+    login = client.Remote("oci://h.example/team/models").login
+    assert (login.user, login.problem[: len(reason)]) == (user, reason)
+
+
 def test_a_user_without_a_home_has_no_login(
     find: Callable[..., Any], module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:

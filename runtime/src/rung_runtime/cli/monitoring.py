@@ -1,13 +1,21 @@
 """The commands that monitor what serves, and train again."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
+from .. import UsageError
 from .parts import START, load_part
 from .pipeline import run
+
+OUTCOMES = {
+    "package": "a package was made",
+    "register": "a version was registered",
+    "deploy": "trained",
+}
 
 
 def monitor() -> None:
@@ -26,15 +34,23 @@ def retrain(
     dispatch: Annotated[
         bool, Option("--dispatch", help="On a runner: have the platform start the pipeline.")
     ] = False,
+    last: Annotated[
+        Literal["package", "register", "deploy"],
+        Option(help="What the training ends with, if a person deploys it."),
+    ] = "deploy",
 ) -> None:
     """Run, register and deploy, if the monitor decided to.
 
     Each alarm leads to one training.
     """
+    if dispatch and last != "deploy":
+        raise UsageError(
+            "--dispatch and --last exclude each other: the pipeline has an end of its own"
+        )
     if dispatch and _unserved():
         return
-    train = _train
-    outcome = "trained"
+    train = partial(_train, last)
+    outcome = OUTCOMES[last]
     if dispatch:
         train = load_part("ci_platform").require_platform().train
         outcome = "a training was started"
@@ -48,13 +64,18 @@ def add_labels(
     typer.echo(load_part("prediction_log").add_labels(START / file))
 
 
-def _train() -> None:
+def _train(last: str) -> None:
     run()
+    if last == "package":
+        return
     registry = load_part("registry")
     champion = registry.current_champion()
     new = registry.register()
     if champion == new:
         typer.echo(f"the run produced {new} again: `ml data add` brings more rows to learn from")
+    if last == "register":
+        typer.echo(f"registered {new}: `ml deploy {new.version}` brings it into service")
+        return
     typer.echo(load_part("delivery").deploy(new.reference, None))
 
 

@@ -89,7 +89,10 @@ class Remote:
 
     @cached_property
     def login(self) -> docker_login.Login:
-        """The job's own credentials for its platform's registry, else those of `docker login`."""
+        """What ML_REGISTRY_AUTH says, else the job's own credentials or those of `docker login`."""
+        named = docker_login.from_variable(self.host)
+        if named or named.problem:
+            return named
         if own := ci_platform.registry_credentials(self.host):
             return docker_login.Login(*own, source="the job's token")
         return docker_login.find(self.host)

@@ -19,6 +19,7 @@ HUB = "registry-1.docker.io"
 HUB_NAMES = ("docker.io", "index.docker.io", HUB)
 HUB_KEY = "https://index.docker.io/v1/"
 HELPER_SECONDS = 20
+VARIABLE = "ML_REGISTRY_AUTH"  # what config.json would have, as a secret of a CI provider
 IDENTITY = "<token>"  # the user name by which a helper marks an identity token
 
 
@@ -81,6 +82,20 @@ def find(host: str) -> Login:
     return Login(problem=problems[0] if problems else "")
 
 
+def from_variable(host: str) -> Login:
+    """Return the login that ML_REGISTRY_AUTH has for a registry; an empty one if it has none."""
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return Login()
+    names = HUB_NAMES if host in HUB_NAMES else (host,)
+    try:
+        auths = _mapping(_parsed(text, VARIABLE).get("auths"), f"{VARIABLE}: auths")
+        entry = next((auths[key] for key in auths if _host(key) in names and auths[key]), None)
+        return _from_entry(entry, f"{VARIABLE}: {host}") if entry else Login()
+    except Unreadable as error:
+        return Login(problem=str(error))
+
+
 def _config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8-sig")
@@ -88,13 +103,14 @@ def _config(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise Unreadable(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    if not text.strip():
-        return {}
+    return _parsed(text, str(path)) if text.strip() else {}
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
+        return _mapping(json.loads(text), where)
     except (ValueError, RecursionError):
-        raise Unreadable(f"{path} is not JSON") from None
-    return _mapping(config, str(path))
+        raise Unreadable(f"{where} is not JSON") from None
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
