@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import ci_exports
 import graph
 import pytest
 import yaml
 from conftest import ROOT, Render
 from graph import Files, Row, Table
+from rung import exports
 
 PROVIDERS = ["github", "gitlab"]
 LEVELS = [0, 1, 2]
@@ -712,3 +716,170 @@ def test_the_table_is_read_as_it_stands(wanted: Table) -> None:
     assert wanted.touched == {"config", "data", "dvc.yaml", "src", "uv.lock"}
     train = {p: jobs for p, trigger, jobs in wanted.graph(2) if trigger == "weekly"}["train"]
     assert train["production"] == Row(frozenset({"staging"}), "production, approved", True, "train")
+
+
+# What is exported for other providers
+
+
+@pytest.fixture(scope="module")
+def exported(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a project that was exported for a provider; shared, so tests change only copies."""
+
+    @cache
+    def exported(provider: str, level: int) -> Path:
+        project = tmp_path_factory.mktemp(provider) / "project"
+        shutil.copytree(render(level=level), project, symlinks=True)
+        exports.export(project, provider)
+        return project
+
+    return exported
+
+
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("provider", ci_exports.YAML)
+def test_what_is_exported_for_a_provider_has_the_same_graph_and_no_by_pass(
+    exported: Callable[..., Path], provider: str, level: int
+) -> None:
+    project = exported(provider, level)
+    files = ci_exports.read(provider, project)
+    assert ci_exports.findings(provider, files, project, level) == []
+
+
+# In the text of a file: what stands there, what somebody makes of it, and what is then found.
+REGISTER = {
+    "azure": ("dependsOn: train", "dependsOn: []"),
+    "buildkite": ("depends_on: train", "depends_on: []"),
+    "circleci": ("requires: [train]", "requires: []"),
+    "forgejo": ("needs: train", "needs: []"),
+    "gitea": ("needs: train", "needs: []"),
+}
+EXPORT_MUTATIONS: dict[str, tuple[str, str, str, str]] = {
+    **{
+        f"{provider}: register does not need the gate": (provider, old, new, "register has needs")
+        for provider, (old, new) in REGISTER.items()
+    },
+    **{
+        f"{provider}: the gate is left out": (
+            provider,
+            f"sh {folder}/ml run --only gate",
+            "echo gate",
+            "train has commands",
+        )
+        for provider, folder in {
+            "azure": "orchestration/azure",
+            "bitbucket": "orchestration/bitbucket",
+            "buildkite": "orchestration/buildkite",
+            "circleci": ".circleci",
+            "forgejo": ".forgejo",
+            "gitea": ".gitea",
+        }.items()
+    },
+    "azure: || true": ("azure", "--only gate", "--only gate || true", "made a success"),
+    "azure: a script that continues": ("azure", "set -e", "true", "a script that continues"),
+    "azure: the gate may fail": (
+        "azure",
+        "        displayName: Train\n",
+        "        displayName: Train\n        continueOnError: true\n",
+        "continueOnError",
+    ),
+    "azure: requests deploy": (
+        "azure",
+        "eq(variables['Build.SourceBranch'], 'refs/heads/main')",
+        "ne(variables['Build.Reason'], 'Schedule')",
+        "request: production is only in the files",
+    ),
+    "azure: nobody approves": (
+        "azure",
+        "dependsOn: approve",
+        "dependsOn: staging",
+        "production has env",
+    ),
+    "bitbucket: nobody approves": (
+        "bitbucket",
+        "trigger: manual",
+        "trigger: automatic",
+        "production has env",
+    ),
+    "bitbucket: any branch delivers": (
+        "bitbucket",
+        'test "$BITBUCKET_BRANCH" = main ||',
+        'test "$BITBUCKET_BRANCH" = topic ||',
+        "deliver on a branch: deliver is only in the files",
+    ),
+    "bitbucket: deployed before it is registered": (
+        "bitbucket",
+        "--target staging",
+        "--target production",
+        "staging has commands",
+    ),
+    "bitbucket: registered in after-script": (
+        "bitbucket",
+        "ml report\n",
+        "ml register\n",
+        "continues whatever happens",
+    ),
+    "buildkite: soft_fail": (
+        "buildkite",
+        "    label: Train\n",
+        "    label: Train\n    soft_fail: true\n",
+        "soft_fail",
+    ),
+    "buildkite: requests train": (
+        "buildkite",
+        "build.pull_request.id == null && build.branch == 'main'",
+        "build.branch == 'topic'",
+        "request: train is only in the files",
+    ),
+    "buildkite: nobody approves": (
+        "buildkite",
+        "depends_on: approve",
+        "depends_on: staging",
+        "production has environment",
+    ),
+    "circleci: nobody approves": (
+        "circleci",
+        "requires: [approve]",
+        "requires: [staging]",
+        "production has environment",
+    ),
+    "circleci: the gate is asked whatever happened": (
+        "circleci",
+        "name: package\n",
+        "name: package\n          when: always\n",
+        "train continues whatever happens",
+    ),
+    "circleci: any branch trains": (
+        "circleci",
+        "{equal: [main, << pipeline.git.branch >>]}]}",
+        "{equal: [topic, << pipeline.git.branch >>]}]}",
+        "push to a branch: register is only in the files",
+    ),
+    "forgejo: any branch delivers": (
+        "forgejo",
+        "if: github.ref == 'refs/heads/main'",
+        "if: github.ref",
+        "deliver on a branch: deliver is only in the files",
+    ),
+    "forgejo: registered whatever happened": (
+        "forgejo",
+        "name: The version is in the registry\n",
+        "name: The version is in the registry\n        if: always()\n",
+        "register continues whatever happens",
+    ),
+    "gitea: steps in another order": ("gitea", "--only train", "--only gate", "train has commands"),
+}
+
+
+@pytest.mark.parametrize("what", EXPORT_MUTATIONS)
+def test_what_differs_from_the_graph_in_exported_files_is_found(
+    exported: Callable[..., Path], what: str
+) -> None:
+    provider, old, new, expected = EXPORT_MUTATIONS[what]
+    project = exported(provider, 2)
+    texts = {
+        path: (project / path).read_text("utf-8") for path in ci_exports.read(provider, project)
+    }
+    assert any(old in text for text in texts.values())
+    files = {path: yaml.safe_load(text.replace(old, new)) for path, text in texts.items()}
+    messages = ci_exports.findings(provider, files, project, 2)
+    assert any(expected in message for message in messages), messages

@@ -251,7 +251,8 @@ def test_jenkins_trains_its_branch_checks_all_and_judges_requests_by_their_base(
     request = jenkins("PR-7", "main")
     assert request.ok, request.log
     assert request.calls == [*before, "git fetch --quiet origin main", "run --base FETCH_HEAD"]
-    assert jenkins("main", file="Jenkinsfile.monitor").calls == [before[0], "monitor", "retrain"]
+    monitoring = jenkins("main", file="Jenkinsfile.monitor").calls
+    assert monitoring == [before[0], "monitor", "retrain --last register"]
 
 
 @pytest.mark.needs("groovy")

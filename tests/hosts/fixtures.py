@@ -12,11 +12,17 @@ import pytest
 from conftest import need
 
 from hosts import Host
+from hosts.forgejo import Forgejo, Gitea
 from hosts.github import GitHub, act
 from hosts.gitlab import NODE, GitLab
 from hosts.registry import serving
 
-HOSTS: dict[str, type[Host]] = {"github": GitHub, "gitlab": GitLab}
+HOSTS: dict[str, type[Host]] = {
+    "github": GitHub,
+    "gitlab": GitLab,
+    "forgejo": Forgejo,
+    "gitea": Gitea,
+}
 numbers = itertools.count()
 
 
@@ -29,7 +35,7 @@ def loopback(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def hosted(tmp_path: Path) -> Iterator[Callable[..., Host]]:
-    """Bring a project's folder to "github" or "gitlab"; options are those of a Host.
+    """Bring a project's folder to a platform, such as "github"; options are those of a Host.
 
     With registry=ADDRESS the variables ML_REGISTRY and ML_IMAGES name places there.
     """
@@ -53,8 +59,8 @@ def hosted(tmp_path: Path) -> Iterator[Callable[..., Host]]:
 def ready(platform: str) -> None:
     """Leave a test out where its platform's program cannot be installed; see conftest.need."""
     need("git", "rsync")
-    missing = not act() if platform == "github" else not (NODE / "gitlab-ci-local").exists()
+    missing = not act() if platform != "gitlab" else not (NODE / "gitlab-ci-local").exists()
     if missing:
-        may_install = shutil.which("npm") or platform == "github"
+        may_install = shutil.which("npm") or platform != "gitlab"
         message = f"needs what runs {platform}'s pipelines: run .ci/packages"
         (pytest.fail if may_install else pytest.skip)(message)

@@ -25,14 +25,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from hosts import ANSI, STANDINS, Host, Run, follow, joined, kill, worst
 from hosts.api import TOKEN
 
-WORKFLOWS = ".github/workflows"
 HOSTED = ("ubuntu-latest", "ubuntu-24.04", "ubuntu-24.04-arm", "ubuntu-22.04", "self-hosted")
 
 
@@ -52,6 +51,8 @@ class GitHub(Host):
 
     name = "github"
     protected = ("production",)  # environments that wait for a person
+    workflows: ClassVar[str] = ".github/workflows"
+    labels: ClassVar[tuple[str, ...]] = HOSTED
 
     def push(self) -> Run:
         """Push HEAD to main, and run every workflow that such a push starts."""
@@ -113,16 +114,16 @@ class GitHub(Host):
             if about.get("type") == "choice" and value not in about["options"]:
                 raise LookupError(f"{file} has no choice {value!r} for {name}")
             values[name] = value
-        event = {"inputs": values, "ref": "refs/heads/main", "workflow": f"{WORKFLOWS}/{file}"}
+        event = {"inputs": values, "ref": "refs/heads/main", "workflow": f"{self.workflows}/{file}"}
         return self.run("workflow_dispatch", [file], self.main, "main", event)
 
     def schedule(self, pipeline: str) -> Run:
         """Start a workflow that waits for a time, or the one that does and only calls it."""
         waiting = self.triggers(self.main, "schedule")
         for file, times in waiting.items():
-            text = self.git("show", f"{self.main}:{WORKFLOWS}/{file}", cwd=self.origin)
+            text = self.git("show", f"{self.main}:{self.workflows}/{file}", cwd=self.origin)
             calls = {job.get("uses") for job in yaml.safe_load(text)["jobs"].values()}
-            if file == f"{pipeline}.yml" or calls == {f"./{WORKFLOWS}/{pipeline}.yml"}:
+            if file == f"{pipeline}.yml" or calls == {f"./{self.workflows}/{pipeline}.yml"}:
                 when: Any = times
                 event = {"schedule": when[0]["cron"]}
                 return self.run("schedule", [file], self.main, "main", event)
@@ -147,7 +148,7 @@ class GitHub(Host):
 
     def triggers(self, commit: str, event: str) -> dict[str, dict[str, Any]]:
         """What each workflow file of a commit says of an event, where it says something."""
-        names = self.git("ls-tree", "--name-only", commit, f"{WORKFLOWS}/", cwd=self.origin)
+        names = self.git("ls-tree", "--name-only", commit, f"{self.workflows}/", cwd=self.origin)
         waiting = {}
         for name in names.splitlines():
             if name.endswith((".yml", ".yaml")):
@@ -186,10 +187,10 @@ class GitHub(Host):
         clone = self.clone(commit, branch)
         self.git("remote", "add", "origin", f"https://github.com/{self.repository}.git", cwd=clone)
         here = clone.parent
-        for path in (clone / WORKFLOWS).glob("*.y*ml"):
+        for path in (clone / self.workflows).glob("*.y*ml"):
             text = path.read_text("utf-8")
-            path.write_text(adapted(text, self.never_starts), "utf-8")
-        jobs = list(expand(clone / WORKFLOWS, file))
+            path.write_text(self.readable(text), "utf-8")
+        jobs = list(expand(clone / self.workflows, file))
         if {job.name for job in jobs} <= self.left_out:
             return Run({}, "", "", 0)
         number = {"run_number": self.count}
@@ -211,7 +212,7 @@ class GitHub(Host):
             if "number" in payload
             else f"refs/heads/{branch}"
         )
-        source = f"{self.repository}/{WORKFLOWS}/{file}@{ref}"
+        source = f"{self.repository}/{self.workflows}/{file}@{ref}"
         (here / "first.sh").write_text(
             f"export GITHUB_API_URL='{self.api.url}' GITHUB_RUN_ID={1000 + self.count}\n"
             f"export GITHUB_RUN_NUMBER={self.count} GITHUB_WORKFLOW_REF='{source}'\n"
@@ -220,7 +221,7 @@ class GitHub(Host):
             "fi\n"
         )
         log = Log(tracking)
-        command = self.command(event, file, clone, actions(clone))
+        command = self.command(event, file, clone, actions(clone / self.workflows))
         env = self.environment() | {
             "BASH_ENV": str(here / "first.sh"),
             "STANDIN_RUN": str(here),
@@ -232,14 +233,17 @@ class GitHub(Host):
 
     def command(self, event: str, file: str, clone: Path, used: set[str]) -> list[str]:
         """Give the command of act."""
-        command = [act(), event, "--json", "-C", str(clone), "-W", f"{WORKFLOWS}/{file}"]
+        command = [act(), event, "--json", "-C", str(clone), "-W", f"{self.workflows}/{file}"]
         command += ["-e", str(clone.parent / "event.json"), "--actor", "somebody"]
         command += ["--no-skip-checkout", "--no-cache-server", "--concurrent-jobs", "2"]
         command += ["--action-cache-path", str(self.folder / "act"), "--defaultbranch", "main"]
         # None of these files is the project's: act would read them from where it is started.
         for option in ("env", "secret", "var", "input"):
             command += [f"--{option}-file", "/dev/null"]
-        for label in (*HOSTED, *(v for v in self.variables.values() if re.fullmatch(r"[\w-]+", v))):
+        for label in (
+            *self.labels,
+            *(v for v in self.variables.values() if re.fullmatch(r"[\w-]+", v)),
+        ):
             command += ["-P", f"{label}=-self-hosted"]
         command += ["-s", f"GITHUB_TOKEN={TOKEN}"]
         for name, value in self.variables.items():
@@ -251,6 +255,10 @@ class GitHub(Host):
                 raise LookupError(f"no stand-in for {name}: write {folder}/action.yml")
             command += ["--local-repository", f"{action}={folder}"]
         return command
+
+    def readable(self, text: str) -> str:
+        """Take what act cannot read out of a workflow's text."""
+        return adapted(text, self.never_starts)
 
     def never_starts(self, name: str, job: Mapping[str, Any]) -> bool:
         """Whether a job is left out, or waits for an approval that nobody gives."""
@@ -394,11 +402,12 @@ def expand(
 ) -> Iterator[Job]:
     """Give the jobs of a workflow file and of those that it calls, with what each may do."""
     workflow = yaml.safe_load((folder / file).read_text("utf-8"))
+    where = f"{folder.parent.name}/{folder.name}"
     for name, job in workflow["jobs"].items():
         may = job.get("permissions", workflow.get("permissions"))
         may = may if limit is None else least(may, limit)
         called = job.get("uses", "")
-        yield Job(name, caller, bool(called), f"{WORKFLOWS}/{file}", may)
+        yield Job(name, caller, bool(called), f"{where}/{file}", may)
         if called:
             yield from expand(folder, Path(called.partition("@")[0]).name, name, may)
 
@@ -413,10 +422,10 @@ def least(
     return {key: min(value, limit.get(key, "none"), key=order.index) for key, value in may.items()}
 
 
-def actions(clone: Path) -> set[str]:
+def actions(workflows: Path) -> set[str]:
     """Give every hosted action that the project's files name, with its commit."""
     used_actions = set()
-    for path in (clone / ".github").rglob("*.y*ml"):
+    for path in workflows.parent.rglob("*.y*ml"):
         for used in re.findall(r"^[\s-]*uses:\s*[\"']?([^\s\"'#]+)", path.read_text("utf-8"), re.M):
             if not used.startswith("./"):
                 used_actions.add(used)

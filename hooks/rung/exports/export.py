@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..console import bullets, echo
 from ..exceptions import RefusedError, UsageError
 from .graph import read_graph
-from .settings import SETTINGS, read_settings
+from .jobs import plan, read_facts
+from .settings import SETTINGS, five_fields, read_settings
 
 SYSTEMS = Path(__file__).parent
 MARK = re.compile(r"^(?P<before>.*sha256:)(?P<digest>[0-9a-f]{64})", re.MULTILINE)
@@ -143,16 +145,30 @@ def refresh(project: Path) -> None:
     A file that was edited stays as it is, and is named.
     """
     for system in systems().values():
-        if not any(any(project.glob(path.format(name="*"))) for path in system.files.values()):
-            continue
-        names = [path.format(name=graph_name(project)) for path in system.files.values()]
-        if not any((project / name).exists() for name in names):
+        if not _is_in_use(project, system):
             continue
         files = render(project, system)
         write(project, [file for file in files if file.state != "edited"])
         for file in files:
             if file.state == "edited":
                 echo(f"{file.path} was edited, and stays as it is: see `rung export {system.name}`")
+
+
+def _is_in_use(project: Path, system: System) -> bool:
+    """Check whether a project has files of a system by an export, edited since or not.
+
+    In orchestration/ nobody else has files. Where a system wants its own elsewhere, a team may have
+    written one by hand, which has no digest.
+    """
+    for target in system.files.values():
+        if not any(project.glob(target.format(name="*"))):
+            continue
+        name = target.format(name=graph_name(project)) if "{name}" in target else target
+        file = project / name
+        is_ours = target.startswith("orchestration/")
+        if file.exists() and (is_ours or MARK.search(file.read_text("utf-8", "replace"))):
+            return True
+    return False
 
 
 def graph_name(project: Path) -> str:
@@ -182,15 +198,22 @@ def render(project: Path, system: System) -> list[Exported]:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters |= {"python": literal, "class_name": class_name}
+    environment.filters |= {
+        "python": literal,
+        "class_name": class_name,
+        "cron": five_fields,
+        "plain": plain_yaml,
+    }
     name = settings.name or graph.package
+    about = {"name": name, "graph": graph, "settings": settings, "system": system}
+    if "ml.jinja" in system.files:
+        script = f"sh {system.files['ml.jinja']}"
+        about["jobs"] = plan(graph, settings, read_facts(project), script)
     files = []
     for template, target in system.files.items():
         path = Path(target.format(name=name))
-        text = environment.get_template(template).render(
-            name=name, graph=graph, settings=settings, system=system, depth=len(path.parts) - 1
-        )
-        text = sealed(text)
+        text = environment.get_template(template).render(about, depth=len(path.parts) - 1)
+        text = sealed(text.strip("\n") + "\n" if "jobs" in about else text)
         files.append(Exported(path, text, state(project / path, text)))
     return files
 
@@ -203,6 +226,15 @@ def literal(value: str | None) -> str:
 def class_name(text: str) -> str:
     """Return a name as classes have it: `flight_delays` as `FlightDelays`."""
     return "".join(part.capitalize() for part in re.split(r"[_-]", text))
+
+
+def plain_yaml(text: str) -> str:
+    """Return a line of text as YAML: as it is, or where YAML would read something else, quoted."""
+    try:
+        is_plain = yaml.safe_load(f"- {text}") == [text]
+    except yaml.YAMLError:
+        is_plain = False
+    return text if is_plain else json.dumps(text)
 
 
 def sealed(text: str) -> str:

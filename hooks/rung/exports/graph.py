@@ -82,7 +82,8 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
             nodes.append(Node(name, arguments, (end,)))
             end = name
     monitoring = [Node("monitor", MONITORING["monitor"], ())]
-    monitoring.append(Node("retrain", MONITORING["retrain"], ("monitor",)))
+    end_of_retraining = () if last == "deploy" else ("--last", last)
+    monitoring.append(Node("retrain", (*MONITORING["retrain"], *end_of_retraining), ("monitor",)))
     return Graph(package_name(project), tuple(nodes), tuple(monitoring))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +15,13 @@ SETTINGS = Path("config/export.yaml")
 CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
 MAX_PROBLEMS = 5
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+UV_IMAGE = "ghcr.io/astral-sh/uv:0.13.8-python3.13-trixie"
+NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+}
 
 
 class Strict(BaseModel):
@@ -53,6 +60,11 @@ class Settings(Strict):
         retry_delay_seconds: The pause before.
         timeout_minutes: Of a node.
         branch: For CI providers: the branch whose commits are trained and deployed.
+        approval: For CI providers, from level 2: whether a person approves production.
+        runner: For CI providers: the label, pool, queue or resource class of their machines.
+        secrets: For CI providers: variables that jobs find besides the login of the registry.
+        secret_group: For CircleCI and Azure: the context or variable group of jobs that write.
+        ci_image: For CI providers that run containers: an image with uv, git and Python.
         command: What starts `ml` in the project's folder.
         image: For systems that run containers: one with the project and its environment.
         volume: For these: the claim of a volume that the nodes share.
@@ -67,6 +79,11 @@ class Settings(Strict):
     retry_delay_seconds: int = Field(default=60, ge=0)
     timeout_minutes: int = Field(default=120, ge=1)
     branch: str = Field(default="main", pattern=r"^[\w./-]+$")
+    approval: bool = True
+    runner: str = Field(default="", pattern=r"^[\w./:-]*$")
+    secrets: tuple[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")], ...] = ()
+    secret_group: str = Field(default="", pattern=r"^[\w.-]*$")
+    ci_image: str = Field(default=UV_IMAGE, pattern=r"^[\w./:@-]+$")
     command: tuple[str, ...] = Field(default=("uv", "run", "--locked", "ml"), min_length=1)
     image: str = ""
     volume: str = ""
@@ -82,6 +99,11 @@ class Settings(Strict):
     def resources_of(self, node: str) -> Resources:
         """Return what a node asks for."""
         return self.resources.get(node, self.resources.get("default", Resources()))
+
+
+def five_fields(schedule: str) -> str:
+    """Return a schedule in five fields, for systems that know no @hourly."""
+    return NICKNAMES.get(schedule, schedule)
 
 
 def read_settings(project: Path) -> Settings:
