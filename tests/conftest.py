@@ -218,6 +218,7 @@ CHAPTERS = (
     "test_docs.py",
     "test_drift.py",
     "test_leftovers.py",
+    "test_report.py",
     "test_serving.py",
 )
 # Tests of these take a minute and more, and begin first: else one worker would wait for them.

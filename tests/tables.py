@@ -170,12 +170,12 @@ def clinic(to: Path) -> Table:
     return Table(to / "clinic.csv", "outcome", "multiclass", ("--group", "patient"))
 
 
-def german(to: Path) -> Table:
+def german(to: Path, orders: int = 1200) -> Table:
     """An export of a German ERP: semicolons, decimal commas, points for thousands, dd.mm.yyyy."""
     r = random.Random(7)
     header = ["Auftrag-Nr.", "Datum", "Größe", "Menge", "Umsatz", "Storno"]
     rows = []
-    for n in range(1200):
+    for n in range(orders):
         day = datetime(2023, 1, 1) + timedelta(days=n // 4)
         size = r.choice(["S", "M", "L", "XL"])
         amount = r.randint(1, 40)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -75,6 +76,18 @@ def opened(page: Path, to: Path) -> Page:
     return Page(done.stdout, console, hosts)
 
 
+@pytest.fixture(scope="module")
+def reports(ran: Ran, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Page]:
+    """Open the report of a task's run, once."""
+
+    @cache
+    def reports(task: str) -> Page:
+        report = ran(0, task).path / "artifacts/report.html"
+        return opened(report, tmp_path_factory.mktemp(task))
+
+    return reports
+
+
 def test_the_browser_would_tell_of_an_error_and_of_a_request(tmp_path: Path) -> None:
     """The control: without it, silence below would mean nothing."""
     (tmp_path / "bad.html").write_text(
@@ -86,11 +99,13 @@ def test_the_browser_would_tell_of_an_error_and_of_a_request(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_report_opens_alone_and_without_an_error(ran: Ran, tmp_path: Path, task: str) -> None:
+def test_the_report_opens_alone_and_without_an_error(
+    ran: Ran, reports: Callable[[str], Page], task: str
+) -> None:
     report = ran(0, task).path / "artifacts/report.html"
     assert report.stat().st_size < 1_000_000
     assert not re.search(r"https?://|//\w+\.\w+/|@import|url\(", report.read_text("utf-8"))
-    page = opened(report, tmp_path)
+    page = reports(task)
     assert page.console == []
     assert page.hosts == set()
     assert page.all("script") == []
@@ -104,9 +119,11 @@ PLOTS = {
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_plots_are_there_with_every_point_inside(ran: Ran, tmp_path: Path, task: str) -> None:
+def test_the_plots_are_there_with_every_point_inside(
+    ran: Ran, reports: Callable[[str], Page], task: str
+) -> None:
     copy = ran(0, task)
-    page = opened(copy.path / "artifacts/report.html", tmp_path)
+    page = reports(task)
     shown = " ".join(page.words)
     plots = [svg for svg in page.all("svg") if not svg["aria-label"].startswith("Contributions")]
     titles = [svg["aria-label"] for svg in plots]
@@ -132,9 +149,11 @@ def written(number: float) -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_report_says_what_the_documents_say(ran: Ran, tmp_path: Path, task: str) -> None:
+def test_the_report_says_what_the_documents_say(
+    ran: Ran, reports: Callable[[str], Page], task: str
+) -> None:
     copy = ran(0, task)
-    page = opened(copy.path / "artifacts/report.html", tmp_path)
+    page = reports(task)
     shown = " ".join(" ".join(page.words).split())
     metrics = copy.read("evaluate")
     gate = copy.read("gate")
