@@ -72,6 +72,10 @@ def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: P
     names = list(nodes)
     assert names.index("ingest") < names.index("enrich") < names.index("train")
     assert nodes["register"].after == ("package",)
+    stages["stages"]["plot"] = {"cmd": "python plot.py", "deps": ["artifacts/gate.json"]}
+    file.write_text(yaml.safe_dump(stages, sort_keys=False))
+    nodes = {node.name: node for node in read_graph(project).training}
+    assert set(nodes["register"].after) == {"package", "plot"}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,14 @@ last: register
 image: registry.test/project:1
 volume: project
 """
+# One that a team has added to its dvc.yaml.
+OWN_STAGE = """\
+stages:
+  note:
+    cmd: echo noted > artifacts/note.txt
+    deps: [config/data.yaml]
+    outs: [artifacts/note.txt]
+"""
 ALL = [*(f"run --only {stage}" for stage in STAGES), "register"]
 
 
@@ -159,6 +167,18 @@ def test_every_node_runs_once_after_those_that_it_needs(
     assert run.ok, run.log
     assert run.calls == ALL
     exports.export(project, orchestrator.name, check=True)  # running it has changed no file
+
+
+def test_a_stage_of_a_teams_own_that_no_other_stage_needs_runs_before_the_registration(
+    orchestrator: Orchestrator, render: Render, tmp_path: Path
+) -> None:
+    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+    stages = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(stages.replace("stages:\n", OWN_STAGE, 1))
+    run = orchestrator.run(export_with_script(project, orchestrator.name)(""))
+    assert run.ok, run.log
+    assert sorted(run.calls) == sorted([*ALL, "run --only note"])
+    assert run.calls[-1] == "register"
 
 
 @pytest.mark.parametrize("code", [1, pytest.param(2, marks=pytest.mark.nightly)])

@@ -76,11 +76,11 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
         Node(name, ("run", "--only", name), tuple(sorted(_direct(name, needs), key=order.index)))
         for name in order
     ]
-    end = order[-1]
+    end = tuple(name for name in order if not any(name in needs[other] for other in order))
     for name, arguments in DELIVERY.items():
         if last in list(DELIVERY)[list(DELIVERY).index(name) :]:
-            nodes.append(Node(name, arguments, (end,)))
-            end = name
+            nodes.append(Node(name, arguments, end))
+            end = (name,)
     monitoring = [Node("monitor", MONITORING["monitor"], ())]
     end_of_retraining = () if last == "deploy" else ("--last", last)
     monitoring.append(Node("retrain", (*MONITORING["retrain"], *end_of_retraining), ("monitor",)))
