@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -179,6 +180,40 @@ def test_refused_rows_are_kept_with_their_reasons_and_the_counts_add_up(scoring:
     entry = scoring.entry("a.csv")
     assert (entry["rows"], entry["scored"], entry["refused"]) == (1_000, 997, 3)
     assert sum(entry["reasons"].values()) == 3
+
+
+@pytest.mark.parametrize("own", ["date", "source_partition"])
+def test_a_column_of_the_files_own_is_kept_whatever_its_folder_is_called(
+    scoring: Scoring, own: str
+) -> None:
+    rows = table(scoring.place).with_columns(pl.lit("of the file").alias(own))
+    rows.write_parquet(scoring.source / "date=2026-01-01/part-0.parquet")
+    scoring.score()
+    scored = scoring.sink / "scored/date=2026-01-01/part-0.parquet"
+    assert pl.read_parquet(scored, hive_partitioning=False)[own].unique().to_list() == [
+        "of the file"
+    ]
+    other = scoring.sink / "scored/date=2026-01-02/part-0.parquet"
+    assert "date" not in pl.read_parquet(other, hive_partitioning=False).columns
+    if own == "source_partition":  # which a Delta table has itself
+        with pytest.raises(scoring.module("exceptions").UsageError, match="as the sink does"):
+            scoring.score(sink="delta", table_format="delta")
+
+
+@pytest.mark.parametrize("limit", [0.29, 0.57, 0.58])
+def test_as_many_rows_may_be_refused_as_the_limit_says(scoring: Scoring, limit: float) -> None:
+    """As 0.29 * 100 is less than 29."""
+    refused = round(100 * limit)
+    shutil.rmtree(scoring.source)
+    scoring.source.mkdir()
+    rows = table(scoring.place, 0, 100).with_row_index("n")
+    broken = pl.when(pl.col("n") < refused).then(pl.lit("x")).otherwise("temperature_f")
+    rows = rows.with_columns(temperature_f=broken).drop("n")
+    rows.write_parquet(scoring.source / "rows.parquet")
+    message = scoring.score(max_refused=limit)
+    assert f"{100 - refused} scored, {refused} refused" in message
+    with pytest.raises(scoring.module("exceptions").RefusedError):
+        scoring.score(max_refused=limit - 0.001, rescore=True, sink="other")
 
 
 def test_a_partition_of_which_too_much_is_refused_is_not_published(scoring: Scoring) -> None:
@@ -369,6 +404,32 @@ def test_a_sink_is_of_one_source_and_neither_lies_in_the_other(scoring: Scoring)
         scoring.score("empty")
 
 
+@pytest.mark.parametrize("name", ["in/", "./in", "in/../in", "file://{path}/in", "link"])
+def test_a_source_is_the_same_however_it_is_written(scoring: Scoring, name: str) -> None:
+    (scoring.place.path / "link").symlink_to("in")
+    scoring.score()
+    message = scoring.score(name.format(path=scoring.place.path))
+    assert "3 partitions had been scored before" in message
+
+
+def test_a_bucket_is_the_same_with_a_slash_at_its_end(scoring: Scoring) -> None:
+    normalized = scoring.module("scoring.storage").normalized
+    assert normalized("s3://bucket/rows/") == normalized("s3://bucket/rows") == "s3://bucket/rows"
+
+
+@pytest.mark.parametrize(
+    ("source", "sink"),
+    [("file://{path}/in", "in/out"), ("in", "file://{path}/in/out"), ("link", "in/out")],
+)
+def test_a_sink_inside_of_its_source_is_found_however_it_is_written(
+    scoring: Scoring, source: str, sink: str
+) -> None:
+    path = scoring.place.path
+    (path / "link").symlink_to("in")
+    with pytest.raises(scoring.module("exceptions").UsageError, match="lie in one another"):
+        scoring.score(source.format(path=path), sink.format(path=path))
+
+
 def test_of_two_runs_at_once_one_scores(scoring: Scoring) -> None:
     with (
         scoring.module("registry").file_lock(scoring.sink / "journal/.lock"),
@@ -402,6 +463,24 @@ def test_what_is_not_a_table_is_named(scoring: Scoring) -> None:
 
 
 # --- the log -----------------------------------------------------------------------------------
+
+
+def test_what_is_not_followed_is_named(scoring: Scoring) -> None:
+    elsewhere = scoring.place.path / "elsewhere"
+    elsewhere.mkdir()
+    table(scoring.place).write_parquet(elsewhere / "rows.parquet")
+    (scoring.source / "2024").symlink_to(elsewhere)
+    (scoring.source / "gone.parquet").symlink_to("nowhere")
+    (scoring.source / "_old").symlink_to(elsewhere)  # hidden, as other files of that name
+    os.mkfifo(scoring.source / "pipe.csv")
+    message = scoring.score()
+    named = "2024 (a link to a folder), gone.parquet (a link to nothing), "
+    assert message.endswith(f"; not followed: {named}pipe.csv (not a regular file)")
+    (scoring.place.path / "links").mkdir()
+    (scoring.place.path / "links/all").symlink_to(elsewhere)
+    with pytest.raises(scoring.module("exceptions").UsageError) as refusal:
+        scoring.score("links")
+    assert "not followed: all (a link to a folder)" in str(refusal.value)
 
 
 def test_the_log_has_the_rows_as_if_the_service_had_answered(scoring: Scoring) -> None:

@@ -20,22 +20,44 @@ START = Path.cwd()
 
 def score(
     source: Annotated[
-        str | None, Argument(help="A file, a folder, a Delta table or a URL of one.")
+        str | None,
+        Argument(
+            help="A file, a folder, a Delta table or a URL of one.", show_default="score.source"
+        ),
     ] = None,
-    to: Annotated[str | None, Option(help="The sink: a folder or a URL.")] = None,
+    to: Annotated[
+        str | None, Option(help="The sink: a folder or a URL.", show_default="score.sink")
+    ] = None,
     model: Annotated[
-        str | None, Option(help="champion, a version, or VERSION@sha256:DIGEST.")
+        str | None,
+        Option(
+            help="champion, a version, or VERSION@sha256:DIGEST.",
+            show_default="score.model, which is champion if not set",
+        ),
     ] = None,
     package: Annotated[
         Path | None, Option(help="A package that is not in the registry, as artifacts/model.")
     ] = None,
     max_refused: Annotated[
-        float | None, Option(min=0, max=1, help="The share of a partition that may be refused.")
+        float | None,
+        Option(
+            min=0,
+            max=1,
+            help="The share of a partition that may be refused.",
+            show_default="score.max_refused, which is 0.01 if not set",
+        ),
     ] = None,
     table_format: Annotated[
-        str | None, Option("--format", help="Of the scores: parquet or delta.")
+        str | None,
+        Option(
+            "--format",
+            help="Of the scores: parquet or delta.",
+            show_default="score.format, which is parquet if not set",
+        ),
     ] = None,
-    source_version: Annotated[int | None, Option(help="Of a Delta table, to score.")] = None,
+    source_version: Annotated[
+        int | None, Option(help="Of a Delta table, to score.", show_default="the newest")
+    ] = None,
     rescore: Annotated[
         bool, Option("--rescore", help="Score again what another model has scored.")
     ] = False,
@@ -53,6 +75,7 @@ def score(
     from ..config.delivery import DELIVERY, Score, load_delivery
     from ..config.files import validate
     from ..engines import open_engine
+    from ..scoring.storage import normalized
 
     delivery = load_delivery()
     named = {
@@ -72,7 +95,7 @@ def score(
         raise UsageError(f"name a source, or set score.source in {DELIVERY}")
     if not settings.sink:
         raise UsageError(f"name a sink with --to, or set score.sink in {DELIVERY}")
-    _require_lasting(settings.sink)
+    _require_lasting(normalized(settings.sink))
     opened = _load_model(settings.model, package)
     options = scoring.Options(
         max_refused=settings.max_refused,

@@ -162,13 +162,21 @@ def prediction_columns(model: Model, y_pred: NDArray[np.float64]) -> list[pl.Ser
     return columns
 
 
-def require_free_names(names: list[str], model: Model, source: str) -> None:
+def require_free_names(
+    names: list[str], model: Model, source: str, sink: tuple[str, ...] = ()
+) -> None:
     """Check that a source has no column of a name that the sink gives to its own.
+
+    Args:
+        names: The columns of the source.
+        model: What scores; its classes have columns.
+        source: Its name, for the message.
+        sink: Columns of this kind of sink alone.
 
     Raises:
         UsageError: It has one.
     """
-    own = {"request_id", "row", "model", "reasons", "prediction"}
+    own = {"request_id", "row", "model", "reasons", "prediction", *sink}
     own |= {f"p:{name}" for name in model.data.classes}
     if taken := [name for name in names if name in own]:
         raise UsageError(f"{source} has a column {taken[0]!r}, as the sink does: rename it")

@@ -23,7 +23,8 @@ from ..registry import file_lock
 from .rows import Reasons, RowScorer, prediction_columns, require_free_names
 from .sample import LoggedPartition, LogSample
 from .sink import Entry, Format, Sink
-from .sources import Partition, Source, open_source
+from .sources import Partition, Source, open_source, with_path_values
+from .storage import normalized
 
 MAX_REASONS = 20  # that a journal names
 MAX_NAMED = 3  # reasons, partitions or files that a message names
@@ -118,11 +119,14 @@ def score(
         RefusedError: Too many rows of a partition break the contract.
     """
     options = options or Options()
+    source = normalized(source)
+    to = normalized(to)
     require_apart(source, to)
     opened = open_source(source, options.source_version)
     partitions = opened.partitions()
     if not partitions:
-        raise UsageError(f"{source} has no Parquet or CSV file: name another source")
+        left_out = f" ({_left_out(opened)})" if opened.ignored or opened.skipped else ""
+        raise UsageError(f"{source} has no Parquet or CSV file{left_out}: name another source")
     sink = Sink(to, options.table_format)
     engine = engine or Polars()
     place = Place(opened.name, opened.version, to, options.table_format)
@@ -257,7 +261,7 @@ class PartitionRun:
         present = self.present
         if present is None:
             return False
-        if present.source != self.place.source:
+        if normalized(present.source) != self.place.source:
             raise UsageError(
                 f"{self.sink.location} has scores of {present.partition} from {present.source}: use"
                 f" another sink for {self.place.source}"
@@ -295,7 +299,9 @@ class PartitionRun:
             counts = self._fill(request_id, scored, refused, sample)
             if not self.partition.is_unchanged():
                 raise UnreadablePartition(f"{self.partition.name} changed while it was read")
-            is_accepted = refused.rows <= options.max_refused * (scored.rows + refused.rows)
+            # A quotient is rounded as the limit was: 0.29 * 100 is less than 29.
+            share = refused.rows / max(1, scored.rows + refused.rows)
+            is_accepted = share <= options.max_refused
             self._begin()
             self.sink.write_refused(self.partition.name, refused.scan())
             if is_accepted:
@@ -337,15 +343,17 @@ class PartitionRun:
         scorer = RowScorer(self.model)
         total = self.partition.row_count()
         total_text = "" if total is None else f" of {total:,}"
-        inputs = {*self.model.request_contract.columns, *self.partition.path_columns}
+        inputs = {*self.model.request_contract.columns}
         done = 0
-        for rows in self._batches():
+        for own in self._batches():
+            rows = with_path_values(own, self.partition.path_values)
             if done == 0:
-                require_free_names(rows.columns, self.model, self.partition.name)
+                sink = self.sink.scored.own_columns
+                require_free_names(rows.columns, self.model, self.partition.name, sink)
             batch = scorer.score(rows)
             sample.add(rows, batch, done)
             ids = _ids(request_id, done, rows.height)
-            kept = [series for series in rows if series.name not in inputs]
+            kept = [series for series in own if series.name not in inputs]
             model = pl.Series("model", [self.model.version]).new_from_index(0, len(batch.index))
             known = [series[batch.index] for series in [*ids, *kept]]
             answers = prediction_columns(self.model, batch.y_pred)
@@ -363,7 +371,7 @@ class PartitionRun:
             UnreadablePartition: They cannot be read.
         """
         try:
-            yield from self.partition.batches(self.options.separator)
+            yield from self.partition.own_batches(self.options.separator)
         except (UsageError, OSError) as error:
             raise UnreadablePartition(str(error)) from None
 
@@ -430,6 +438,8 @@ def require_apart(source: str, sink: str) -> None:
     Raises:
         UsageError: They do.
     """
+    source = normalized(source)
+    sink = normalized(sink)
     if is_remote(source) != is_remote(sink):
         return
     first = PurePosixPath(source if is_remote(source) else Path(source).resolve())
@@ -476,10 +486,22 @@ def _summary(totals: Totals, source: Source, sink: Sink) -> str:
     message += f"{', '.join(parts)}: {sink.location}"
     if totals.done:
         message += f"; {_count(totals.done, 'partition')} had been scored before"
+    if source.ignored or source.skipped:
+        message += f"; {_left_out(source)}"
+    return message
+
+
+def _left_out(source: Source) -> str:
+    """Return what of a source is not scored, in words."""
+    parts = []
     if source.ignored:
         named = ", ".join(source.ignored[:MAX_NAMED])
-        message += f"; {_count(len(source.ignored), 'file')} left out, not a table: {named}"
-    return message
+        parts.append(f"{_count(len(source.ignored), 'file')} left out, not a table: {named}")
+    if source.skipped:
+        more = len(source.skipped) - MAX_NAMED
+        named = ", ".join(source.skipped[:MAX_NAMED])
+        parts.append(f"not followed: {named}" + (f" and {more:,} more" if more > 0 else ""))
+    return "; ".join(parts)
 
 
 def _count(number: int, noun: str) -> str:

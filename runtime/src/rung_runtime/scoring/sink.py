@@ -140,6 +140,8 @@ class Sink:
 class ScoredFiles:
     """A Parquet file for each partition."""
 
+    own_columns: tuple[str, ...] = ()  # besides those of all sinks
+
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
 
@@ -158,6 +160,8 @@ class ScoredFiles:
 
 class ScoredTable:
     """A Delta table that is partitioned by the partitions of the source."""
+
+    own_columns: tuple[str, ...] = (PARTITION,)
 
     def __init__(self, storage: Storage) -> None:
         self.deltalake = require("deltalake")

@@ -41,8 +41,8 @@ class Partition(Protocol):
         """Return what changes with the content, and is cheap to know."""
 
     @property
-    def path_columns(self) -> set[str]:
-        """Return the columns whose values are in its name."""
+    def path_values(self) -> dict[str, str | None]:
+        """Return the values in its name, by column: those of columns that the rows lack."""
 
     def is_unchanged(self) -> bool:
         """Check whether the content is still what it was when the source was listed."""
@@ -61,6 +61,9 @@ class Partition(Protocol):
             columns: What is read, as far as it is there; None: all.
         """
 
+    def own_batches(self, separator: str) -> Iterator[pl.DataFrame]:
+        """Yield its rows, a bounded number at once, without the values of hive folders."""
+
 
 class Source(Protocol):
     """What is to be scored."""
@@ -68,6 +71,7 @@ class Source(Protocol):
     name: str  # as the journal has it
     version: int | None  # of a Delta table
     ignored: list[str]  # files that are not tables
+    skipped: list[str]  # links to folders and the like, each with what it is
 
     def partitions(self) -> list[Partition]:
         """Return its partitions, in the order of their names."""
@@ -118,12 +122,14 @@ class FileSource:
         self.storage = storage
         self.only = only
         self.ignored: list[str] = []
+        self.skipped: list[str] = []
 
     def partitions(self) -> list[Partition]:
         partitions: list[Partition] = []
         if self.only:
             file = self.storage.find(self.only)
             return [FilePartition(self.storage, file)] if file else []
+        self.skipped = [name for name in self.storage.skipped() if not is_hidden(name)]
         for file in self.storage.files():
             if is_hidden(file.name):
                 continue
@@ -150,8 +156,8 @@ class FilePartition:
         return f"{self.file.size} {self.file.stamp}"
 
     @property
-    def path_columns(self) -> set[str]:
-        return {*hive_values(self.name)}
+    def path_values(self) -> dict[str, str | None]:
+        return hive_values(self.name)
 
     def is_unchanged(self) -> bool:
         return self.storage.find(self.name) == self.file
@@ -177,15 +183,22 @@ class FilePartition:
             else:
                 parts = batches(self.storage.download(self.name, Path(folder)), separator)
             for part in parts:
-                yield _only(self._with_hive_columns(part), columns)
+                yield _only(with_path_values(part, self.path_values), columns)
 
-    def _with_hive_columns(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Add the values of folders such as date=2026-01-31, unless the file has such a column."""
-        values = hive_values(self.name)
-        absent = {key: value for key, value in values.items() if key not in rows.columns}
-        return rows.with_columns(
-            pl.lit(value, dtype=pl.String).alias(key) for key, value in absent.items()
-        )
+    def own_batches(self, separator: str) -> Iterator[pl.DataFrame]:
+        with TemporaryDirectory(prefix="ml-score-") as folder:
+            if self.name.lower().endswith(".parquet"):
+                yield from parquet_batches(self.storage.path(self.name))
+            else:
+                yield from batches(self.storage.download(self.name, Path(folder)), separator)
+
+
+def with_path_values(rows: pl.DataFrame, values: dict[str, str | None]) -> pl.DataFrame:
+    """Return rows with the values of folders such as date=2026-01-31, as columns they lack."""
+    absent = {key: value for key, value in values.items() if key not in rows.columns}
+    return rows.with_columns(
+        pl.lit(value, dtype=pl.String).alias(key) for key, value in absent.items()
+    )
 
 
 def _only(rows: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
@@ -212,6 +225,7 @@ class DeltaSource:
         deltalake = require("deltalake")
         self.name = location
         self.ignored: list[str] = []
+        self.skipped: list[str] = []
         try:
             self.table = deltalake.DeltaTable(location, version=version)
         except Exception as error:  # of deltalake, several kinds, and of the object store
@@ -262,8 +276,8 @@ class DeltaPartition:
     rows: int | None
 
     @property
-    def path_columns(self) -> set[str]:
-        return set()
+    def path_values(self) -> dict[str, str | None]:
+        return {}
 
     def is_unchanged(self) -> bool:
         return True  # a version of a table stays as it is
@@ -287,6 +301,9 @@ class DeltaPartition:
             present = {*rows.collect_schema().names()}
             rows = rows.select(name for name in columns if name in present)
         yield from collected(rows, f"{self.table.table_uri}, {self.name}", BATCH_ROWS)
+
+    def own_batches(self, separator: str) -> Iterator[pl.DataFrame]:
+        return self.batches(separator)
 
 
 @lru_cache(maxsize=4)

@@ -4,11 +4,13 @@ A file appears whole or not at all: in a folder it is renamed into its place, an
 shows an object once all of it has arrived.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
 
 import polars as pl
 
@@ -34,6 +36,9 @@ class Storage(Protocol):
 
     def files(self, prefix: str = "") -> Iterator[StoredFile]:
         """Yield the files below a folder, in the order of their names."""
+
+    def skipped(self) -> Iterator[str]:
+        """Yield the names of what `files` passes over, each with what it is."""
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a file; None if there is none."""
@@ -74,6 +79,19 @@ class Folder:
         for path in sorted((self.root / prefix).rglob("*")):
             if file := self.find(path.relative_to(self.root).as_posix()):
                 yield file
+
+    def skipped(self) -> Iterator[str]:
+        for path in sorted(self.root.rglob("*")):
+            name = path.relative_to(self.root).as_posix()
+            if path.is_dir():
+                if path.is_symlink():  # which may lead back to where it lies
+                    yield f"{name} (a link to a folder)"
+                elif not os.access(path, os.R_OK | os.X_OK):
+                    yield f"{name} (a folder that cannot be read)"
+            elif path.is_symlink() and not path.exists():
+                yield f"{name} (a link to nothing)"
+            elif not path.is_file():
+                yield f"{name} (not a regular file)"
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -128,6 +146,9 @@ class ObjectStore:
                 entries += page
         for entry in sorted(entries, key=lambda entry: str(entry["path"])):
             yield _stored(entry)
+
+    def skipped(self) -> Iterator[str]:
+        return iter(())
 
     def find(self, name: str) -> StoredFile | None:
         with suppress(FileNotFoundError), _reached(self.path(name), may_be_missing=True):
@@ -199,6 +220,21 @@ def _told(path: str) -> Iterator[None]:
 def _stored(entry: dict[str, Any]) -> StoredFile:
     stamp = entry["e_tag"] or entry["last_modified"]
     return StoredFile(entry["path"], entry["size"], str(stamp))
+
+
+def normalized(location: str) -> str:
+    """Return the one way to write a place: `NM` for `NM/` and `./NM`, a path for a `file://` URL.
+
+    A path below the present folder is relative to it, without links; others are absolute.
+    """
+    if is_remote(location):
+        url = urlsplit(location)
+        if url.scheme.lower() != "file" or url.netloc not in ("", "localhost"):
+            return location.rstrip("/")
+        location = unquote(url.path)
+    path = Path(location).resolve()
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def open_storage(location: str) -> Storage:
