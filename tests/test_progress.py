@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -138,3 +139,34 @@ def test_ml_data_use_says_what_it_does_and_how_far_it_is(
 
 def test_progress_of_the_runtime_is_in_a_project_of_each_level() -> None:
     assert (ROOT / "template/src/rung_runtime/progress.py").is_file()
+
+
+def test_what_is_wider_than_a_terminal_takes_another_line(module: Module) -> None:
+    from rich.console import Console
+
+    progress = module("progress")
+    stages = progress.Stages("")
+    written = io.StringIO()
+    stages.console = Console(file=written, width=80, force_terminal=True, color_system=None)
+    stages.name = "search"
+    detail = (
+        "trial 12 of 60 · best mean_absolute_percentage_error 0.7 (0.6 to 0.8) · about 12 min left"
+    )
+    line = stages._moving_line()
+    line.update(line.task_ids[0], detail=detail)
+    stages.console.print(line.get_renderable())
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.getvalue())
+    assert "…" not in text
+    for word in detail.split():
+        assert word in text
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_is(module: Module) -> None:
+    from rich.table import Table
+
+    written = io.StringIO()
+    table = Table("what", "value")
+    table.add_row("x" * 150, "y" * 150)
+    module("progress").open_console(written).print(table)
+    assert "x" * 150 in written.getvalue()
+    assert "y" * 150 in written.getvalue()

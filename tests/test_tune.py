@@ -332,12 +332,12 @@ def test_trials_that_fail_are_reported_with_the_reason_and_the_others_continue(
 def test_a_space_of_which_nothing_works_is_one_sentence(
     project: Path, tune: Tune, module: Module
 ) -> None:
-    write(project, "tune", "space:\n  aplha: {low: 1.0, high: 2.0}\n")
+    write(project, "tune", "space:\n  alpha: {low: -2.0, high: -1.0}\n")
     with pytest.raises(module("exceptions").UsageError) as refusal:
         tune()
     message = str(refusal.value)
     assert message.startswith("config/tune.yaml: the first 5 trials failed, the last: ")
-    assert "'aplha'" in message
+    assert "'alpha'" in message
 
 
 def test_present_params_that_do_not_work_are_one_sentence(
@@ -486,6 +486,13 @@ def test_an_estimator_of_ones_own_gets_a_space_by_its_class(own: Path, tune: Tun
         ("space: {alpha: {low: 1, high: 9, log: true, step: 2}}\n", "cannot be combined"),
         ("space: {alpha: {low: 1, high: 2, lgo: true}}\n", "alpha.lgo: there is no such key"),
         ("trials: 0\nspace: {alpha: [1]}\n", "trials: "),
+        ("space: {alpha: [.nan, 1]}\n", "alpha: nan cannot be tried: give numbers, texts, true"),
+        ("space: {alpha: [[1, .inf]]}\n", "alpha: [1, inf] cannot be tried"),
+        ("space: {alpha: [2026-01-01]}\n", "alpha: 2026-01-01 cannot be tried"),
+        ("space: {alpha: [5, 5]}\n", "alpha: 5 is in its list twice"),
+        ("space: {alpha: {low: .nan, high: 1}}\n", "alpha.low: this must be a finite number"),
+        ("space: {n: {low: 1, high: 10, step: 20}}\n", "n: step: 20 is larger than the distance"),
+        ("space: {n: {low: 0.1, high: 0.5, step: 1.0}}\n", "so that only 0.1 would be tried"),
     ],
 )
 def test_a_mistake_in_the_space_is_one_sentence(
@@ -498,6 +505,34 @@ def test_a_mistake_in_the_space_is_one_sentence(
     assert message.startswith("config/tune.yaml: ")
     assert expected in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "space", ["{penalty: {low: 1, high: 2}}", "{alpha: [1.0], depth: [3, 4]}", "{ridge: {a: [1]}}"]
+)
+def test_a_space_of_another_estimator_is_told_before_the_search(
+    project: Path, tune: Tune, module: Module, space: str
+) -> None:
+    write(project, "tune", f"space: {space}\n")
+    with pytest.raises(module("exceptions").UsageError) as refusal:
+        tune()
+    message = str(refusal.value)
+    assert message.startswith("config/tune.yaml: space: the estimator ")
+    assert "or delete config/tune.yaml, and `ml tune` writes one" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "last"),
+    [({"low": 1, "high": 10, "step": 4}, 9), ({"low": 0.0, "high": 1.0, "step": 0.3}, 0.9)],
+)
+def test_a_grid_that_misses_its_end_is_searched_up_to_there(
+    module: Module, entry: dict[str, Any], last: float, recwarn: pytest.WarningsRecorder
+) -> None:
+    ranges = {("n",): module("config.tune").Range(**entry)}
+    (distribution,) = module("tuning.space").distributions(ranges).values()
+    assert distribution.high == pytest.approx(last)
+    assert not recwarn.list
 
 
 def test_a_param_that_is_below_one_that_is_a_number_is_one_sentence(
@@ -535,6 +570,40 @@ def test_params_are_written_and_all_else_of_the_file_stays(
     set_values = module("config.edit").set_values
     values = {("params", "b"): 9, ("params", "c"): ["x", "y"]}
     assert set_values(text, values, "model.yaml") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "params:\n  c:\n    - 1 # one\n    # then\n    - 2 # two\n  b: 9\n",
+            "params:\n  c:\n    - x # one\n    # then\n    - y # two\n  b: 9\n",
+        ),
+        ("params:\n  c:\n  - 1 # one\n  b: 9\n", "params:\n  c:\n  - x # one\n  - y\n  b: 9\n"),
+        (
+            "params:\n  c: # sizes\n  - 1\n  - 2\n  - 3 # last\n  b: 9\n",
+            "params:\n  # sizes\n  # last\n  c: [x, y]\n  b: 9\n",
+        ),
+        (
+            "params:\n  c: [1, # one\n    '#2']\n  b: 9\n",
+            "params:\n  # one\n  c: [x, y]\n  b: 9\n",
+        ),
+        (
+            "params:\n  c:\n    d: 1 # inner\n  b: 9\n",
+            "params:\n  # inner\n  c: [x, y]\n  b: 9\n",
+        ),
+        ("params: {c: [1, # one\n  2], b: 9}\n", "params: {c: [x, y], b: 9} # one\n"),
+        (
+            "params:\n  c: | # a text\n    # not a comment\n  b: 9\n",
+            "params:\n  # a text\n  c: [x, y]\n  b: 9\n",
+        ),
+    ],
+)
+def test_comments_within_a_value_that_changes_stay(
+    module: Module, text: str, expected: str
+) -> None:
+    values = {("params", "c"): ["x", "y"]}
+    assert module("config.edit").set_values(text, values, "model.yaml") == expected
 
 
 def test_what_cannot_be_edited_is_left_and_says_what_to_write(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+# Of a console that is not a terminal: a table is as wide as its content, and never cut.
+PIPE_WIDTH = 10_000
 _present: ContextVar["Stages | None"] = ContextVar("stages", default=None)
 
 
@@ -26,7 +28,14 @@ def open_console(stream: TextIO) -> "Console":
     """
     from rich.console import Console
 
-    return Console(file=stream, force_terminal=stream.isatty(), highlight=False, soft_wrap=True)
+    is_terminal = stream.isatty()
+    return Console(
+        file=stream,
+        force_terminal=is_terminal,
+        highlight=False,
+        soft_wrap=True,
+        width=None if is_terminal else PIPE_WIDTH,
+    )
 
 
 @contextmanager
@@ -120,12 +129,14 @@ class Stages:
 
     def _moving_line(self) -> "Progress":
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
+        # What is wider than the terminal takes another line.
         line = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<9}", markup=False),
+            TextColumn("{task.description:<9}", markup=False, table_column=Column(overflow="fold")),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(overflow="fold")),
             console=self.console,
             transient=True,
         )

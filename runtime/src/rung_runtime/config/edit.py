@@ -1,7 +1,8 @@
 """Change values in a YAML file, and nothing else: comments, order and style stay as they are."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from .. import UsageError
 from .files import parse_yaml
 
-INDENT = 2
+HEADER_COMMENT = re.compile(r"[|>][-+0-9]*[ \t]+(#.*)")  # of a text in lines of its own
 
 
 def set_values(text: str, values: Mapping[Sequence[str], Any], source: str) -> str:
@@ -58,6 +59,12 @@ def _set(text: str, keys: list[str], value: Any) -> str:
         name, child = entry
         rest = keys[position + 1 :]
         if not rest or not isinstance(child, yaml.MappingNode):
+            start, end = _span(text, name, child)
+            comments = list(_comments(text, start, end, child))
+            if comments and not rest and (items := _with_items(text, child, value)):
+                return items
+            if comments:
+                return _replace_with_comments(text, name, child, rest, value, comments)
             return _replace(text, name, child, _inline(_nested(rest, value)))
         node = child
     return text
@@ -68,15 +75,91 @@ def _entry(node: yaml.MappingNode, key: str) -> tuple[yaml.Node, yaml.Node] | No
 
 
 def _replace(text: str, name: yaml.Node, node: yaml.Node, new: str) -> str:
+    start, end = _span(text, name, node)
+    is_empty = node.start_mark.index == node.end_mark.index  # as in "params:"
+    space = " " if is_empty or _is_block(node) else ""
+    return text[:start] + space + new + text[end:]
+
+
+def _span(text: str, name: yaml.Node, node: yaml.Node) -> tuple[int, int]:
+    """Return where a value begins and ends; one in lines of its own begins after the colon."""
     start = node.start_mark.index
     end = node.end_mark.index
-    if start == end:  # nothing is written, as in "params:"
-        new = f" {new}"
-    elif _is_block(node):
+    if start != end and _is_block(node):
         end = start + len(text[start:end].rstrip())  # what follows a block belongs to what is next
         start = text.index(":", name.end_mark.index) + 1
-        new = f" {new}"
-    return text[:start] + new + text[end:]
+    return start, end
+
+
+def _comments(text: str, start: int, end: int, node: yaml.Node) -> Iterator[str]:
+    """Yield the comments within a value."""
+    masked = list(text[start:end])
+    for scalar in _scalars(node):
+        content = text[scalar.start_mark.index : scalar.end_mark.index]
+        if scalar.style in ("|", ">") and (header := HEADER_COMMENT.match(content)):
+            yield header[1].rstrip()
+        for index in range(scalar.start_mark.index - start, scalar.end_mark.index - start):
+            if index < len(masked) and masked[index] == "#":
+                masked[index] = "x"  # not the begin of a comment
+    for line, visible in zip(text[start:end].split("\n"), "".join(masked).split("\n"), strict=True):
+        if "#" in visible:
+            yield line[visible.index("#") :].rstrip()
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """Yield all texts, numbers and the like within a value."""
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _scalars(item)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _scalars(key)
+            yield from _scalars(value)
+
+
+def _with_items(text: str, node: yaml.Node, value: Any) -> str | None:
+    """Return the text with other items of a list, each in its line; None if that cannot be."""
+    if not isinstance(node, yaml.SequenceNode) or node.flow_style or not isinstance(value, list):
+        return None
+    if len(value) < len(node.value) or not all(
+        isinstance(item, yaml.ScalarNode) and item.style not in ("|", ">") for item in node.value
+    ):
+        return None
+    last = node.value[-1]
+    line_end = text.find("\n", last.end_mark.index)
+    if line_end < 0:
+        line_end = len(text)
+    indent = " " * node.start_mark.column
+    added = "".join(f"\n{indent}- {_inline(item)}" for item in value[len(node.value) :])
+    text = text[:line_end] + added + text[line_end:]
+    for item, new in reversed(list(zip(node.value, value, strict=False))):
+        start = item.start_mark.index
+        end = item.end_mark.index
+        old = yaml.safe_load(text[start:end])
+        if old != new or type(old) is not type(new):
+            text = text[:start] + _inline(new) + text[end:]
+    return text
+
+
+def _replace_with_comments(
+    text: str, name: yaml.Node, node: yaml.Node, rest: list[str], value: Any, comments: list[str]
+) -> str:
+    """Replace a value; the comments within it go above its key, or to the end of its line."""
+    line_start = text.rfind("\n", 0, name.start_mark.index) + 1
+    before = text[line_start : name.start_mark.index]
+    text = _replace(text, name, node, _inline(_nested(rest, value)))
+    if not before.strip():
+        return (
+            text[:line_start]
+            + "".join(f"{before}{line}\n" for line in comments)
+            + text[line_start:]
+        )
+    line_end = text.find("\n", name.end_mark.index)
+    if line_end < 0:
+        line_end = len(text)
+    return f"{text[:line_end]} {' '.join(comments)}{text[line_end:]}"
 
 
 def _is_block(node: yaml.Node) -> bool:

@@ -13,6 +13,7 @@ MESSAGES = {
     "extra_forbidden": "there is no such key",
     "missing": "this key is missing",
     "float_type": "this must be a number, without quotes",
+    "finite_number": "this must be a finite number",
     "model_type": "this must be keys with values",
 }
 WRITTEN_BY_ONBOARDING = ("data.yaml", "model.yaml", "gate.yaml")

@@ -1,5 +1,6 @@
 """`config/tune.yaml`: what `ml tune` searches, and for how long."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,6 +46,11 @@ class Range(Strict):
             raise ValueError("log: true needs a low above 0")
         if self.log and self.step is not None:
             raise ValueError("log and step cannot be combined: leave one of them out")
+        if self.step is not None and self.step > self.high - self.low:
+            raise ValueError(
+                f"step: {self.step} is larger than the distance from {self.low} to {self.high}, so "
+                f"that only {self.low} would be tried"
+            )
         return self
 
 
@@ -74,6 +80,7 @@ def _entries(content: Mapping[Any, Any], above: Key) -> Iterator[tuple[Key, Any]
     for name, value in content.items():
         key = (*above, str(name))
         if isinstance(value, list) and value:
+            _require_choices(key, value)
             yield key, value
         elif isinstance(value, dict) and ("low" in value or "high" in value):
             yield key, _range(key, value)
@@ -86,11 +93,32 @@ def _entries(content: Mapping[Any, Any], above: Key) -> Iterator[tuple[Key, Any]
             )
 
 
+def _require_choices(key: Key, values: list[Any]) -> None:
+    """Check that a list has values that can be tried, each once.
+
+    Raises:
+        ValueError: One is not a number, a text, and so on, or is there twice.
+    """
+    seen = set()
+    for value in values:
+        try:
+            text = json.dumps(value, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError):  # a date; .nan
+            raise ValueError(
+                f"{'.'.join(key)}: {value} cannot be tried: give numbers, texts, true, false, null "
+                "or lists of them"
+            ) from None
+        if text in seen:
+            raise ValueError(f"{'.'.join(key)}: {text} is in its list twice: leave one out")
+        seen.add(text)
+
+
 def _range(key: Key, value: Mapping[Any, Any]) -> Range:
     try:
         return Range.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        first = next((each for each in errors if each["type"] == "finite_number"), errors[0])
         inner = [str(part) for part in first["loc"] if part not in ("int", "float")]
         message = MESSAGES.get(first["type"], first["msg"].removeprefix("Value error, "))
         if first["type"] in ("int_type", "float_type"):

@@ -18,7 +18,7 @@ from ..pipeline import ingest, validate
 from ..pipeline.formatting import ends, short
 from ..pipeline.identity import identifying, identities
 from ..pipeline.split import split
-from ..problem import features
+from ..problem import estimator, features
 from ..records import Interval
 from . import space as spaces
 from .folds import Folds
@@ -150,18 +150,30 @@ def training_rows(settings: Config) -> pl.DataFrame:
 def _plan(settings: Config, train: pl.DataFrame) -> Tune:
     """Read `config/tune.yaml`; if there is none, write one for the estimator first."""
     is_new = not TUNE.exists()
+    inputs = features(ingest.inputs(train.head(1), settings.data))
     if is_new:
-        inputs = features(ingest.inputs(train.head(1), settings.data))
         text = spaces.default_text(settings.model, settings.data, inputs)
         with atomic_write(TUNE) as new:
             new.write_text(text, "utf-8")
     plan = config.read(TUNE, Tune)
     for key in plan.space:
         _require_reachable(settings, key)
+    if _can_be_made(settings, inputs):  # else the search says why not
+        spaces.require_params(settings.model, plan.space, settings.data.task, inputs)
     params = f"{len(plan.space)} {_plural('param', len(plan.space))}"
     source = f"written to {TUNE}, which is yours to edit" if is_new else f"from {TUNE}"
     progress.report(f"{params} of '{settings.model.estimator}', {source}")
     return plan
+
+
+def _can_be_made(settings: Config, inputs: pl.DataFrame) -> bool:
+    """Check whether the estimator can be made with the present params."""
+    model = settings.model
+    try:
+        estimator(model.estimator, settings.data.task, inputs, model.seed, model.params)
+    except Exception:  # of problem/model.py or of a library
+        return False
+    return True
 
 
 def _require_reachable(settings: Config, key: Key) -> None:
@@ -259,7 +271,7 @@ def _print_result(
     best = result.best
     table = Table(box=None, pad_edge=False)
     for title in ("", "now", *(["best"] if best else [])):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, overflow="fold")
     for key in study.space:
         present = _param(spaces.value_of(result.present.model, key))
         table.add_row(*map(escape, (spaces.name_of(key), present, *_cells(best, key))))

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
 
 from .. import UsageError
-from ..config import Data, Model
+from ..config import MODEL, Data, Model
 from ..config.tune import TUNE, Key, Range
 from ..model_format.library import LibraryEstimator
 from ..problem import estimator
@@ -204,13 +205,52 @@ def distributions(space: Space) -> "dict[str, BaseDistribution]":
         elif entry.is_whole:
             step = int(entry.step or 1)
             drawn[name_of(key)] = IntDistribution(
-                int(entry.low), int(entry.high), log=entry.log, step=step
+                int(entry.low), int(_last(entry)), log=entry.log, step=step
             )
         else:
             drawn[name_of(key)] = FloatDistribution(
-                entry.low, entry.high, log=entry.log, step=entry.step
+                entry.low, _last(entry), log=entry.log, step=entry.step
             )
     return drawn
+
+
+def _last(entry: Range) -> float:
+    """Return the largest number that is tried: of a grid the last one that is not above the end."""
+    if entry.step is None:
+        return entry.high
+    low, high, step = (Decimal(str(number)) for number in (entry.low, entry.high, entry.step))
+    return float(low + (high - low) // step * step)
+
+
+def require_params(model: Model, space: Space, task: str, inputs: pl.DataFrame) -> None:
+    """Check that the estimator of a project can be made with each param of a space.
+
+    Args:
+        model: Of the project, whose estimator can be made.
+        space: What is to be searched.
+        task: Of the contract.
+        inputs: What `features` returns; only its columns matter.
+
+    Raises:
+        UsageError: It has no such param, as if the space was written for another estimator.
+    """
+    for key, entry in space.items():
+        ends = entry if isinstance(entry, list) else [entry.low, entry.high]
+        reasons = []
+        for value in ends:
+            params = with_values(model, {key: value}).params
+            try:
+                estimator(model.estimator, task, inputs, model.seed, params)
+            except Exception as error:  # of problem/model.py or of a library
+                reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])
+            else:
+                break
+        else:
+            raise UsageError(
+                f"{TUNE}: space: the estimator '{model.estimator}' of {MODEL} does not take "
+                f"{name_of(key)} ({reasons[0]}): correct it, or delete {TUNE}, and `ml tune` "
+                f"writes one for '{model.estimator}'"
+            )
 
 
 def name_of(key: Key) -> str:
