@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import libraries
@@ -177,14 +177,14 @@ def test_numbers_are_grouped_in_bands_and_columns_together(module: Module) -> No
     rows = {"age": pl.Series(ages * 10), "sex": ["female", "male"] * 35}
     alone, together = compared(module, config, np.zeros(70), both(np.full(70, 0.9)), **rows)
     counts = {group.group: group.rows for group in alone.groups}
-    assert counts == {"under 18": 10, "18 to under 65.5": 40, "65.5 and over": 10, "(gap)": 10}
-    assert list(counts) == ["under 18", "18 to under 65.5", "65.5 and over", "(gap)"]
-    assert {group.group for group in together.groups} >= {"female, under 18", "male, (gap)"}
+    assert counts == {"under 18": 10, "18 to under 65.5": 40, "65.5 and over": 10, "(missing)": 10}
+    assert list(counts) == ["under 18", "18 to under 65.5", "65.5 and over", "(missing)"]
+    assert {group.group for group in together.groups} >= {"female, under 18", "male, (missing)"}
     assert sum(group.rows for group in together.groups) == 70
     # Codes are groups as they are; only numbers with fractions need bands.
     codes = configured(module, columns=["age"], min_rows=10)
     (part,) = compared(module, codes, np.zeros(70), both(np.full(70, 0.9)), age=rows["age"])
-    assert [group.group for group in part.groups] == ["17", "18", "64", "65", "99", "(gap)"]
+    assert [group.group for group in part.groups] == ["17", "18", "64", "65", "99", "(missing)"]
 
 
 def test_more_groups_than_can_be_compared_are_a_sentence(module: Module) -> None:
@@ -244,7 +244,7 @@ def test_groups_of_few_rows_are_named_and_not_judged(module: Module) -> None:
     notes = module("pipeline.fairness_text").fairness_notes(
         document(module, config, [part]), config.gate
     )
-    few = "too few rows to judge other (29 rows); a group needs 30 that count"
+    few = "too few rows to judge the selection rate of other (29 rows); a group needs 30 that count"
     assert notes[0] == f"note: fairness by sex: {few}"
     assert "do not show whether limits are kept for the difference in selection rate" in notes[1]
     # One row more, and it is surely treated otherwise.
@@ -252,6 +252,32 @@ def test_groups_of_few_rows_are_named_and_not_judged(module: Module) -> None:
     (part,) = compared(module, config, np.zeros(230), y_pred, sex=sex)
     (check,) = checks(module, config, [part]).values()
     assert (check.verdict, part.lowest) == ("refused", "other")
+
+
+def test_a_note_names_the_rates_and_a_ratio_is_one_of_rates(module: Module) -> None:
+    y_pred, sex = selected(("female", 50, 100), ("male", 50, 100))
+    y_true = np.repeat([0, 1], [90, 110])  # ten of the women are positive
+    config = configured(
+        module,
+        max_difference={"equalized_odds": 0.1},
+        min_ratio={"demographic_parity": 0.8},
+    )
+    parts = compared(module, config, y_true, y_pred, sex=sex)
+    notes = module("pipeline.fairness_text").fairness_notes(
+        document(module, config, parts), config.gate
+    )
+    about = "note: fairness by sex:"
+    assert notes[0] == (
+        f"{about} too few rows to judge the true positive rate of female (10 rows), the false "
+        "positive rate of male (0 rows); a group needs 30 that count"
+    )
+    assert notes[1] == (
+        f"{about} no two groups have enough rows to compare the true positive rate and the false "
+        "positive rate"
+    )
+    assert "the ratio of selection rates, " in notes[2]
+    names = [check.check for check in checks(module, config, parts).values()]
+    assert "ratio of selection rates by sex, lowest to highest, upper end" in names
 
 
 def test_a_limit_that_nothing_can_be_judged_by_refuses(module: Module) -> None:
@@ -263,7 +289,9 @@ def test_a_limit_that_nothing_can_be_judged_by_refuses(module: Module) -> None:
     notes = module("pipeline.fairness_text").fairness_notes(
         document(module, config, [part]), config.gate
     )
-    assert notes[-1] == "note: fairness by sex: there are no two groups with enough rows to compare"
+    assert notes[-1] == (
+        "note: fairness by sex: no two groups have enough rows to compare the selection rate"
+    )
     sentence = module("pipeline.gate_text").sentence(check)
     assert sentence.endswith("not defined on this holdout, and must be ≤ 0.1")
     # And so does one that the metrics of an earlier release have not measured.
@@ -513,3 +541,30 @@ def test_a_new_file_forgets_neither_sensitive_columns_nor_limits(
     assert gate.fairness is None
     assert "WARNING: its limits are dropped" in notes["fairness"]
     assert "'sex' is not a column" in notes["fairness"]
+
+
+def test_that_no_slice_is_judged_is_a_note_if_one_could_be(module: Module) -> None:
+    config = configured(module)
+    region = {"region": {"type": "category", "categories": ["north", "south"]}}
+    sliced = config.model_copy(update={"data": contract(module, columns=COLUMNS | region)})
+    notes = module("pipeline.gate_text").slice_notes
+    undefined = SimpleNamespace(skill=SimpleNamespace(high=None))
+    judged = SimpleNamespace(skill=SimpleNamespace(high=0.4))
+
+    def notes_on(parts: list[Any], config: Any = sliced) -> Any:
+        return notes(SimpleNamespace(slices=parts, metric="roc_auc"), config)
+
+    rows = config.gate.slice_rows
+    assert notes_on([]) == [
+        f"note: no slice is judged, as no category has {rows} rows of the holdout (slice_rows)"
+    ]
+    assert notes_on([undefined]) == [
+        "note: no slice is judged, as roc_auc is not defined on any of them"
+    ]
+    assert notes_on([undefined, judged]) == []
+    assert notes_on([], config) == []  # without a category there is nothing to say
+
+
+def test_a_category_without_a_name_is_not_a_missing_one(module: Module) -> None:
+    category = module("pipeline.formatting").category
+    assert [category(value) for value in (None, "", "north")] == ["(missing)", '""', "north"]

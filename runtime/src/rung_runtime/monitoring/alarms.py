@@ -19,12 +19,14 @@ from ..config.drift import Drift
 
 NOTE = "alarms"  # of the registry
 NOTED_CHAMPIONS = 50  # the newest ones
-# What may alarm, and whether a training answers it: rows that break the contract need a person.
+# What may alarm, and whether a training answers it: rows that break the contract need a person,
+# and so do groups that are treated differently, as a training from the same rows would learn that.
 IS_ANSWERED_BY_TRAINING = {
     "drift": True,
     "prediction": True,
     "performance": True,
     "violations": False,
+    "fairness": False,
     "age": True,
 }
 

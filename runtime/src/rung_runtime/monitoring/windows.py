@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..config import GATE, Gate
+from ..config import GATE, Data, Gate
 from ..config import read as read_config
 from ..config.drift import Drift, Window
 from ..prediction_log import joined, read, refused
@@ -15,6 +15,7 @@ from ..records import Finding, Signs, WindowDrift, WindowPerformance, WindowSumm
 from . import performance
 from .champion import Champion
 from .drift import Reference, judge
+from .fairness import judge_groups
 from .label_batches import MIN_LABELS, score
 from .label_batches import labelled as with_labels
 
@@ -170,6 +171,9 @@ def _judge_window(
                 "skill": check["skill"],
             }
             signs["performance"] = judgement["signs"]
+    fairness = judge_groups(rows, *_answers(rows, champion.data), champion.data, gate)
+    if fairness:
+        signs["fairness"] = fairness.signs
     begin, end = span
     summary: WindowSummary = {
         "from": iso(begin),
@@ -178,6 +182,7 @@ def _judge_window(
         "refused": refused_rows,
         "violation_share": share,
         "performance": window_performance,
+        "fairness": fairness.comparisons if fairness else None,
         "signs": signs,
     }
     drift: WindowDrift = {
@@ -188,3 +193,13 @@ def _judge_window(
         "prediction": prediction,
     }
     return JudgedWindow(summary, drift)
+
+
+def _answers(rows: pl.DataFrame, data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the predictions of rows, and (n,) class indices or values, NaN without a label."""
+    if not data.classes:
+        truth = rows["truth"].cast(pl.Float64, strict=False)
+        return rows["prediction"].to_numpy(), truth.fill_null(np.nan).to_numpy()
+    y_pred = rows.select(f"p:{name}" for name in data.classes).to_numpy()
+    codes = rows["truth"].cast(pl.Enum(data.classes), strict=False).to_physical()
+    return y_pred, codes.cast(pl.Float64).fill_null(np.nan).to_numpy()

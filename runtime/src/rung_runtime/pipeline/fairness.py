@@ -20,13 +20,12 @@ from .. import UsageError
 from ..config import Config, Data, Fairness
 from ..config.fairness import SHARES
 from ..records import FairnessChange, GroupComparison, GroupRate, Interval
-from .formatting import short
+from .formatting import MISSING, short
 from .metrics import Floats
 from .slices import Indices, row_groups
 
 MAX_GROUPS = 100  # that are judged of one column: their pairs are compared
 ALMOST_NORMAL = 1e6  # degrees of freedom
-GAP = "(gap)"
 
 
 class Rate(NamedTuple):
@@ -172,7 +171,7 @@ def _grouping(values: pl.Series, name: str, config: Config) -> pl.Series:
 def _text(value: str | int | None, name: str, fairness: Fairness) -> str:
     """Return the name of a group: its value, or the ends of its band."""
     if value is None:
-        return GAP
+        return MISSING
     if isinstance(value, str) or name not in fairness.bands:
         return str(value)
     edges = fairness.bands[name]

@@ -66,8 +66,10 @@ def fairness_notes(metrics: MetricsDocument, gate: Gate) -> list[str]:
             notes.append(
                 f"{about} too few rows to judge {few}; a group needs {fairness.min_rows} that count"
             )
-        if any(part.difference.value is None for part in parts):
-            notes.append(f"{about} there are no two groups with enough rows to compare")
+        undefined = [RATES[part.rate] for part in parts if part.difference.value is None]
+        if undefined:
+            rates = " and the ".join(undefined)
+            notes.append(f"{about} no two groups have enough rows to compare the {rates}")
         unknown = [text for part in parts for text in _open(part, metrics.task, fairness)]
         if unknown:
             notes.append(
@@ -78,13 +80,23 @@ def fairness_notes(metrics: MetricsDocument, gate: Gate) -> list[str]:
 
 def _too_small(parts: list[GroupComparison]) -> str:
     """Return the groups that some rate is not judged of, in words; "" if there are none."""
+    rates: dict[str, list[str]] = {}  # by group
     smallest: dict[str, GroupRate] = {}
-    for group in (group for part in parts for group in part.groups):
-        if group.value.low is None:
-            known = smallest.setdefault(group.group, group)
-            if group.rows < known.rows:
-                smallest[group.group] = group
-    names = [f"{visible(group.group)} ({_size(group)})" for group in smallest.values()]
+    for part in parts:
+        for group in part.groups:
+            if group.value.low is None:
+                rates.setdefault(group.group, []).append(RATES[part.rate])
+                known = smallest.setdefault(group.group, group)
+                if group.rows < known.rows:
+                    smallest[group.group] = group
+    names: dict[str, list[str]] = {}
+    for name, group in smallest.items():
+        together = " and the ".join(rates[name])
+        names.setdefault(together, []).append(f"{visible(name)} ({_size(group)})")
+    return ", ".join(f"the {rates} of {_listed(groups)}" for rates, groups in names.items())
+
+
+def _listed(names: list[str]) -> str:
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
 
@@ -103,8 +115,12 @@ def _open(part: GroupComparison, task: Task, fairness: Fairness) -> list[str]:
         "difference": (part.difference, fairness.limits(task, "difference").get(part.rate)),
         "ratio": (part.ratio, fairness.limits(task, "ratio").get(part.rate)),
     }
+    names = {
+        "difference": f"the difference in {RATES[part.rate]}",
+        "ratio": f"the ratio of {RATES[part.rate]}s",
+    }
     return [
-        f"the {kind} in {RATES[part.rate]}, {ends(interval)}"
+        f"{names[kind]}, {ends(interval)}"
         for kind, (interval, limit) in limits.items()
         if interval is not None and is_open(interval, limit)
     ]

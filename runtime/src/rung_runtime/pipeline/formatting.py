@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from ..records import Compared, Comparison, FairnessChange, Incomparable, Interval
 
+MISSING = "(missing)"  # the category of rows without a value
+
 
 def short(value: float | None) -> str:
     """Return a number as people write it: 23,520, 0.7133 or 0.00012."""
@@ -20,6 +22,13 @@ def short(value: float | None) -> str:
     decimals = 3 - math.floor(math.log10(size))
     text = f"{value:.{decimals}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def category(value: str | None) -> str:
+    """Return the value of a category for a person: None is a missing one, "" an empty text."""
+    if value is None:
+        return MISSING
+    return value or '""'
 
 
 def ends(interval: Interval) -> str:

@@ -26,8 +26,8 @@ from ..records import (
 )
 from . import report
 from .fairness_text import RATES, fairness_notes
-from .formatting import short
-from .gate_text import notes, reason, sentence
+from .formatting import category, short
+from .gate_text import notes, reason, sentence, slice_notes
 
 RULES = {"≥": ge, ">": gt, "≤": le}
 # The time of `latency.yardstick` on an ordinary machine. On a slower one, the limit of the latency
@@ -51,7 +51,11 @@ def step(config: Config) -> str:
         metrics = read(MetricsDocument)
         comparison = read(ComparisonDocument).comparison if has_champion else None
         checks = decide(metrics, config.gate, comparison)
-        all_notes = [*notes(metrics), *fairness_notes(metrics, config.gate)]
+        all_notes = [
+            *notes(metrics),
+            *slice_notes(metrics, config),
+            *fairness_notes(metrics, config.gate),
+        ]
         failed = [check for check in checks if check.verdict == "refused"]
         record.document = GateDocument(
             comparison=comparison,
@@ -142,7 +146,7 @@ def slice_checks(metrics: MetricsDocument, gate: Gate) -> list[Check]:
     if not judged:
         return []
     high, worst = min(judged, key=lambda pair: pair[0])
-    name = f"worst slice, {worst.column} = {worst.value or '(gap)'}, upper end"
+    name = f"worst slice, {worst.column} = {category(worst.value)}, upper end"
     return [judge_value("slice", name, high, ">", gate.slice_skill)]
 
 
@@ -196,7 +200,7 @@ def fairness_checks(metrics: MetricsDocument, gate: Gate) -> list[Check]:
             ratio = part.ratio or Interval(value=None, low=None, high=None)
             value = ratio.high if is_lenient else ratio.low
             end = "upper end" if is_lenient else "lower end"
-            name = f"ratio of {RATES[part.rate]} by {by}, lowest to highest, {end}"
+            name = f"ratio of {RATES[part.rate]}s by {by}, lowest to highest, {end}"
             identity = f"fairness ratio {part.rate} {by}"
             checks.append(judge_value(identity, name, value, "≥", ratios[part.rate]))
     return checks
@@ -242,7 +246,7 @@ def champion_checks(comparison: Comparison | None) -> list[Check]:
     limit = -comparison.tolerance
     checks = rival_checks(comparison, "the champion", limit)
     for part in comparison.slices[:1]:
-        name = f"slice against the champion, {part.column} = {part.value or '(gap)'}, upper end"
+        name = f"slice against the champion, {part.column} = {category(part.value)}, upper end"
         checks.append(judge_value("champion slice", name, part.skill.high, "≥", limit))
     if comparison.best:
         checks += rival_checks(comparison.best, "the best champion so far", limit)

@@ -1,9 +1,10 @@
 """The gate's verdict in words: each check, the reason of a refusal, and what to know besides."""
 
-from ..config import HIGHER_IS_BETTER
+from ..config import HIGHER_IS_BETTER, Config
 from ..escaping import visible
 from ..records import Check, MetricsDocument
 from .formatting import short
+from .slices import sliced_columns
 
 # From fewer rows of a class, an interval says little: as `intervals.MIN_CLASS_ROWS`.
 MIN_CLASS_ROWS = 10
@@ -57,3 +58,17 @@ def notes(metrics: MetricsDocument) -> list[str]:
         return []
     rows = "1 row" if rarest.rows == 1 else f"{rarest.rows} rows"
     return [f"note: the holdout has {rows} of class {rarest.class_}, so the intervals mean little"]
+
+
+def slice_notes(metrics: MetricsDocument, config: Config) -> list[str]:
+    """Return that no slice is judged, and why, if there are columns whose categories could be."""
+    if not sliced_columns(config.data):
+        return []
+    if not metrics.slices:
+        rows = config.gate.slice_rows
+        return [
+            f"note: no slice is judged, as no category has {rows} rows of the holdout (slice_rows)"
+        ]
+    if all(part.skill.high is None for part in metrics.slices):
+        return [f"note: no slice is judged, as {metrics.metric} is not defined on any of them"]
+    return []

@@ -27,14 +27,17 @@ def slices(rows: pl.DataFrame, config: Config) -> Iterator[SliceRows]:
         rows: (n, …) typed rows.
         config: With the columns, and the least number of rows.
     """
-    for name in config.data.features:
-        if config.data.columns[name].type not in ("category", "boolean"):
-            continue
+    for name in sliced_columns(config.data):
         values = rows[name].alias("value").to_frame().with_row_index("index")
         for (value,), part in values.group_by("value", maintain_order=True):
             if part.height >= config.gate.slice_rows:
                 text = None if value is None else str(value)
                 yield SliceRows(name, text, part["index"].to_numpy())
+
+
+def sliced_columns(data: Data) -> list[str]:
+    """Return the features whose values make slices."""
+    return [name for name in data.features if data.columns[name].type in ("category", "boolean")]
 
 
 def row_groups(rows: pl.DataFrame, data: Data) -> Indices | None:

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from .base import Champion, Count, Document, Omittable, Timestamp
 from .deployment import STRICT
 
-AlarmKind = Literal["drift", "prediction", "performance", "violations", "age"]
+AlarmKind = Literal["drift", "prediction", "performance", "violations", "fairness", "age"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -95,6 +95,20 @@ class WindowPerformance(TypedDict):
     skill: Annotated[Ends, Field(description="Over what metrics.json has: below 0 it was lost.")]
 
 
+@with_config(STRICT)
+class WindowComparison(TypedDict):
+    """A rate that was compared among groups; all intervals of a window hold together."""
+
+    columns: list[str]
+    rate: str
+    difference: Annotated[Ends, Field(description="Of the highest and the lowest group.")]
+    ratio: Annotated[
+        Ends | None, Field(description="Of the lowest to the highest; null: it has no limit.")
+    ]
+    highest: Annotated[str | None, Field(description="null: too few rows in all but one group.")]
+    lowest: str | None
+
+
 WindowSummary = TypedDict(
     "WindowSummary",
     {
@@ -105,6 +119,12 @@ WindowSummary = TypedDict(
         "violation_share": Share,
         "performance": Annotated[
             WindowPerformance | None, Field(description="null: too few labels.")
+        ],
+        "fairness": NotRequired[
+            Annotated[
+                list[WindowComparison] | None,
+                Field(description="null: there are no limits, or the log lacks what they are for."),
+            ]
         ],
         "signs": Annotated[
             Signs,
