@@ -33,6 +33,7 @@ from sklearn.ensemble import (
     VotingClassifier,
 )
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -249,6 +250,34 @@ def test_an_objective_without_probabilities_is_refused_before_anything_is_judged
     adapted = module("model_format").adapt(XGBClassifier(n_estimators=5, objective=objective))
     with pytest.raises(ValueError, match="probabilities"):
         adapted.fit(frame, y)
+
+
+@pytest.mark.parametrize("kind", [LGBMClassifier, XGBClassifier])
+@pytest.mark.parametrize("selector", [SelectFromModel, RFE])
+def test_a_library_may_choose_columns_for_another_estimator(
+    module: Module, kind: Any, selector: Any, tmp_path: Path
+) -> None:
+    estimator = kind(n_estimators=9)
+    frame, y = rows_to_train_on("binary")
+    matrix = frame.select("x", "the z").fill_null(0.0).to_numpy()
+    matrix = np.column_stack([matrix, np.zeros(len(matrix))])
+    model_format = module("model_format")
+    pipeline = make_pipeline(selector(clone(estimator)), LogisticRegression())
+    fitted = model_format.adapt(pipeline).fit(matrix, y)
+    chosen = fitted[0].get_support()
+    assert chosen[0]
+    assert not chosen[2]
+    theirs = clone(estimator).fit(matrix, y).feature_importances_
+    ours = model_format.adapt(clone(estimator)).fit(matrix, y).feature_importances_
+    assert ours == pytest.approx(theirs / theirs.sum(), rel=1e-5)
+    model_format.save(fitted, tmp_path / "model.skops")
+    trusted = ["numpy.dtype", f"sklearn.feature_selection.{selector.__name__}"]
+    loaded = model_format.load(tmp_path / "model.skops", trusted)
+    assert (loaded.predict_proba(matrix) == fitted.predict_proba(matrix)).all()
+    table = pl.DataFrame(matrix, schema=["a", "b", "c"])
+    graph = module("compiled.convert").compile_estimator(fitted, table, 2)
+    predicted = module("compiled").CompiledModel(graph).predict(table)
+    np.testing.assert_allclose(predicted, fitted.predict_proba(matrix), atol=1e-9)
 
 
 def test_params_of_the_library_are_set_by_their_own_names(module: Module) -> None:

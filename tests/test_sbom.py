@@ -64,6 +64,37 @@ def test_the_model_is_a_component_with_its_digest_and_each_of_its_files(
     assert BILL["specVersion"] == "1.5", "what was given is left as it was"
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "files", "expected"),
+    [
+        ('ARG WITHOUT="--no-install-package polars"\n', ["model.onnx"], "optional"),
+        ('ARG WITHOUT=""\n', ["model.onnx"], None),
+        ('ARG WITHOUT="--no-install-package polars"\n', [], None),  # the estimator answers
+        (None, ["model.onnx"], None),
+    ],
+)
+def test_a_requirement_that_the_image_leaves_out_is_optional(
+    module: Import,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dockerfile: str | None,
+    files: list[str],
+    expected: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if dockerfile is not None:
+        (tmp_path / "Dockerfile").write_text(dockerfile)
+    folder = package(module, tmp_path / "model")
+    sbom = module("delivery.sbom")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] |= dict.fromkeys(files, "sha256:" + "0" * 64)
+    monkeypatch.setattr(sbom, "verified_manifest", lambda _: manifest)
+    bill = sbom.described(folder, BILL, sbom.left_out())
+    (polars,) = [part for part in bill["components"] if part["name"] == "polars"]
+    assert polars.get("scope") == expected
+    assert "scope" not in BILL["components"][0]
+
+
 def test_a_package_of_an_older_version_has_a_bill_too(module: Import, tmp_path: Path) -> None:
     folder = package(module, tmp_path / "model")  # without metrics, verdict and signature
     card = model_of(module("delivery.sbom").described(folder, BILL))["modelCard"]
@@ -83,6 +114,9 @@ def test_the_bill_of_a_service_is_valid_and_every_requirement_has_a_hash(
     assert bill["specVersion"] == "1.6"
     libraries = [c for c in bill["components"] if c["type"] == "library"]
     assert len(libraries) > 10
+    optional = {library["name"] for library in libraries if library.get("scope") == "optional"}
+    assert "scikit-learn" in optional
+    assert "onnxruntime" not in optional
     for library in libraries:
         files = library["externalReferences"]
         assert files, library["name"]

@@ -24,6 +24,7 @@ from sklearn.ensemble import (
     VotingRegressor,
 )
 from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
     ElasticNet,
@@ -399,6 +400,8 @@ def _transform_numbers(step: Any, graph: Graph, matrix: str) -> str:
         if step.with_std:
             matrix = graph.add("Div", matrix, graph.constant(step.scale_))
         return matrix
+    if isinstance(step, SelectorMixin):
+        return graph.select(matrix, np.flatnonzero(step.get_support()).tolist())
     if type(step) is TfidfTransformer:
         return _tfidf(step, graph, matrix)
     if type(step) is FunctionTransformer and getattr(step.func, "func", None) is check_array:

@@ -50,7 +50,8 @@ def is_single_precision(fitted: Any) -> bool:
     """Check whether an estimator, or a part of it, adds up numbers in single precision."""
     parts = [part for _, part in getattr(fitted, "steps", [])]
     parts += getattr(fitted, "estimators_", [])
-    return library_of(fitted) == "xgboost" or any(map(is_single_precision, parts))
+    is_single = library_of(fitted) == "xgboost" or getattr(fitted, "is_single_precision", False)
+    return bool(is_single) or any(map(is_single_precision, parts))
 
 
 def add_library_model(

@@ -6,15 +6,18 @@ the model card of its package. Nothing of the package is imported.
 """
 
 import json
+import re
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Required, TypedDict
 
-from .. import UsageError, registry
+from .. import UsageError, compiled, registry
 from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
 from ..escaping import visible
 from ..model_package import verified_manifest
+from ..pipeline.formatting import category
 from ..records import Ends
 
 SBOM = ARTIFACTS / "sbom.json"
@@ -25,6 +28,8 @@ TASKS = {
     "multiclass": "multiclass classification",
     "regression": "regression",
 }
+DOCKERFILE = Path("Dockerfile")
+LEFT_OUT = re.compile(r"--no-install-package[ =]([\w.-]+)")
 LIMITS = (
     "It was judged on rows like those it was trained on. Of rows beyond the ranges and categories"
     " of its contract nothing is known, and the contract refuses them."
@@ -79,6 +84,7 @@ Component = TypedDict(
         "bom-ref": str,
         "name": Required[str],
         "version": str,
+        "scope": str,
         "hashes": list[Hash],
         "modelCard": ModelCard,
         "components": list["Component"],
@@ -127,7 +133,7 @@ def sbom(version: str | None = None) -> Path:
         if version:
             package = registry.fetch_version(registry.find(version), Path(folder, "model"))
         try:
-            bill = described(package, _requirements())
+            bill = described(package, _requirements(), left_out())
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             reason = f"is not what `ml package` writes ({visible(error)[:100]})"
             raise UsageError(f"the package of {version or PACKAGE} {reason}") from None
@@ -136,12 +142,21 @@ def sbom(version: str | None = None) -> Path:
     return SBOM
 
 
-def described(package: Path, bill: Bill) -> Bill:
+def left_out() -> set[str]:
+    """Return the requirements that the Dockerfile leaves out if the model answers without them."""
+    if not DOCKERFILE.is_file():
+        return set()
+    return set(LEFT_OUT.findall(DOCKERFILE.read_text("utf-8")))
+
+
+def described(package: Path, bill: Bill, unneeded: Collection[str] = ()) -> Bill:
     """Return a bill of materials with the model of a package in it.
 
     Args:
         package: A folder that `ml package` wrote, by this version or an earlier one.
         bill: The requirements, CycloneDX 1.5 or newer.
+        unneeded: Those that an image has only if the model does not answer without them; that of a
+            compiled one does, unless `problem/` imports them. In the bill they are optional.
     """
     manifest = verified_manifest(package)
     contract = _document(package, "contract")
@@ -171,6 +186,12 @@ def described(package: Path, bill: Bill) -> Bill:
     ]
     if metrics.get("data_digest"):
         components[1]["hashes"] = [_hash(metrics["data_digest"])]
+    requirements = list(bill.get("components", []))
+    if compiled.FILE in manifest["files"]:
+        requirements = [
+            {**part, "scope": "optional"} if part.get("name") in unneeded else part
+            for part in requirements
+        ]
     service: Component = {**bill["metadata"]["component"], "type": "application"}
     edges = {edge["ref"]: list(edge.get("dependsOn", [])) for edge in bill.get("dependencies", [])}
     edges.setdefault(service["bom-ref"], []).append(model)
@@ -180,7 +201,7 @@ def described(package: Path, bill: Bill) -> Bill:
         "$schema": SCHEMA,
         "specVersion": "1.6",
         "metadata": {**bill["metadata"], "component": service},
-        "components": [*bill.get("components", []), *components],
+        "components": [*requirements, *components],
         "dependencies": [{"ref": ref, "dependsOn": on} for ref, on in edges.items()],
     }
 
@@ -205,8 +226,7 @@ def _card(package: Path, metrics: dict[str, Any], data: str) -> ModelCard:
         card["modelParameters"]["task"] = TASKS[task]
     performance = [_metric(name, value) for name, value in metrics.get("metrics", {}).items()]
     for part in metrics.get("slices", []):
-        value = "(gap)" if part["value"] is None else part["value"]
-        slice_name = visible(f"{part['column']} is {value}")
+        slice_name = visible(f"{part['column']} is {category(part['value'])}")
         metric = _metric(metrics["metric"], part["metric"])
         metric["slice"] = slice_name
         performance.append(metric)

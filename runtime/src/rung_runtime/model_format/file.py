@@ -15,9 +15,9 @@ from typing import Any
 from .. import UsageError, project
 from ..artifacts import atomic_write
 from .choose import available
+from .limits import SCHEMA, TooLarge, allowed, require_bounded
 
 DEFAULT = "skops"  # the format of a package whose manifest names none
-SCHEMA = "schema.json"  # in the archive: the tree of objects
 ADAPTER = re.compile(r"\brung_runtime\.adapters\.model_format_(\w+)\.")
 
 
@@ -40,7 +40,6 @@ def to_bytes(fitted: Any) -> bytes:
         content = skops.io.dumps(fitted)
     except Exception as error:  # of many types, RecursionError among them (skops#195)
         raise Unsavable(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
-    result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source:
         schema = source.read(SCHEMA).decode()
         names: dict[str, str] = {}
@@ -67,9 +66,18 @@ def to_bytes(fitted: Any) -> bytes:
                 files[rename(name, names[stem])] = source.read(name)
             elif name not in suffixes:
                 files.setdefault(name, source.read(name))
-        with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as target:
-            for name, part in sorted(files.items()):
-                target.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
+        packed = _archive(files, zipfile.ZIP_DEFLATED)
+        unpacked = sum(map(len, files.values()))
+        # What is nearly all zeros: as it is, so that `load` does not take it for an attack.
+        return packed if unpacked <= allowed(len(packed)) else _archive(files, zipfile.ZIP_STORED)
+
+
+def _archive(files: dict[str, bytes], compression: int) -> bytes:
+    """Return an archive, the same for the same files."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(result, "w") as target:
+        for name, part in sorted(files.items()):
+            target.writestr(zipfile.ZipInfo(name), part, compression)
     return result.getvalue()
 
 
@@ -93,7 +101,8 @@ def load(path: Path, trusted: Collection[str], *, problem: str | None = None) ->
         problem: The name that the `problem/` of the model was imported by; None: the project's.
 
     Raises:
-        UsageError: The file is damaged, or holds another type, or a library is not installed.
+        UsageError: The file is damaged, or would fill the memory, or holds another type, or a
+            library is not installed.
     """
     import skops.io
     from skops.io.exceptions import UntrustedTypesFoundException
@@ -103,8 +112,14 @@ def load(path: Path, trusted: Collection[str], *, problem: str | None = None) ->
     types = [re.sub(r"^\w+\.problem\.", f"{problem}.", name) for name in trusted]
     for adapter in available().values():
         types += adapter.TRUSTED
+    content = path.read_bytes()
     try:
-        return skops.io.loads(_with_classes_of(path.read_bytes(), problem), trusted=types)
+        require_bounded(content)
+        return skops.io.loads(_with_classes_of(content, problem), trusted=types)
+    except TooLarge as error:
+        raise UsageError(
+            f"{path} is not loaded: {error}; no model that `ml train` wrote is like that"
+        ) from None
     except UntrustedTypesFoundException as error:
         missing = ADAPTER.search(str(error))
         if missing and missing[1] not in available():

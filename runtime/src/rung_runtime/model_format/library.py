@@ -57,6 +57,10 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
         """Return (n,) values, or probabilities of the second class, or of all, (n, classes)."""
         raise NotImplementedError
 
+    def _importances(self, model: Any) -> Floats:
+        """Return (columns,) what the library says of each, as its estimator is set."""
+        raise NotImplementedError
+
     def fit(
         self, X: pl.DataFrame | ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -92,6 +96,12 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
         if self._model is None:
             self._model = self._read(self.file_)
         return self._model
+
+    @property
+    def feature_importances_(self) -> Floats:
+        """(columns,) how much each is used, adding up to 1: for `SelectFromModel` and the like."""
+        importances = self._importances(self.model_)
+        return importances / (importances.sum() or 1.0)
 
     def set_params(self, **params: Any) -> Self:
         """Set params: those of the library's estimator as well, by their own names."""

@@ -58,6 +58,9 @@ class CatBoost(LibraryEstimator):
         model.load_model(blob=file)
         return model
 
+    def _importances(self, model: Any) -> Floats:
+        return np.asarray(model.get_feature_importance(), dtype=float)
+
     def _outputs(self, model: Any, X: Floats) -> Floats:
         table = _table(X, list(model.get_cat_feature_indices()))
         return np.asarray(model.predict(table, prediction_type=self._prediction_type()))

@@ -1,5 +1,6 @@
 """LightGBM: its trees as text, read and used by LightGBM itself."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ CLASSIFIERS = ("LGBMClassifier",)
 REGRESSORS = ("LGBMRegressor",)
 TRUSTED = (f"{__name__}.LightGBMClassifier", f"{__name__}.LightGBMRegressor")
 SUFFIX = ".txt"
+COUNTS = re.compile(
+    r"^(num_leaves|num_cat|num_class|num_tree_per_iteration|max_feature_idx)=(\d+)", re.MULTILINE
+)
 # Unless `problem/model.py` says otherwise: no lines on stdout, and the same model each time.
 DEFAULTS = {"verbose": -1, "deterministic": True}
 
@@ -39,7 +43,15 @@ class LightGBM(LibraryEstimator):
     def _read(self, file: bytes) -> Any:
         from lightgbm import Booster
 
-        return Booster(model_str=file.decode())
+        text = file.decode()
+        for match in COUNTS.finditer(text):  # which LightGBM reserves memory for
+            if int(match[2]) > len(file):
+                raise ValueError(f"it announces {match[2]} as {match[1]}")
+        return Booster(model_str=text)
+
+    def _importances(self, model: Any) -> Floats:
+        kind = self.estimator.get_params()["importance_type"]
+        return np.asarray(model.feature_importance(importance_type=kind), dtype=float)
 
     def _outputs(self, model: Any, X: Floats) -> Floats:
         return np.asarray(model.predict(X))

@@ -12,6 +12,7 @@ from ...model_format.library import (
     LibraryRegressor,
     is_of,
 )
+from .ubjson import require_whole
 
 LIBRARY = "xgboost"
 CLASSIFIERS = ("XGBClassifier", "XGBRFClassifier")
@@ -39,11 +40,18 @@ class XGBoost(LibraryEstimator):
     def _read(self, file: bytes) -> Any:
         from xgboost import Booster
 
-        if not file:  # XGBoost would end the process
-            raise ValueError("its file of XGBoost is empty")
+        require_whole(file)  # else XGBoost may end the process, or fill the memory
         model = Booster()
         model.load_model(bytearray(file))
         return model
+
+    def _importances(self, model: Any) -> Floats:
+        params = self.estimator.get_params()
+        is_linear = params["booster"] == "gblinear"
+        kind = params["importance_type"] or ("weight" if is_linear else "gain")
+        scores = model.get_score(importance_type=kind)
+        names = [f"f{position}" for position in range(self.n_features_in_)]
+        return np.array([np.mean(scores.get(name, 0.0)) for name in names])
 
     def _outputs(self, model: Any, X: Floats) -> Floats:
         params = self.estimator.get_params()
