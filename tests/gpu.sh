@@ -6,6 +6,10 @@
 #       --implementation cp --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
 #       -d .device-wheels annotated-types polars polars-runtime-32 pydantic pydantic-core \
 #       typing-inspection
+#
+# `tests/gpu.sh keras` runs what models of Keras promise, and the contract of both. It needs besides:
+# absl-py h5py keras markdown-it-py mdurl ml-dtypes namex optree packaging prettytable pygments rich
+# skops wcwidth
 set -eu
 cd "$(dirname "$0")/.."
 site=$(mktemp -d)
@@ -14,5 +18,8 @@ python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upg
 export PYTHONPATH="$site:$PWD/runtime/src" PYTHONDONTWRITEBYTECODE=1
 python3 -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())'
 cd tests/networks
-exec python3 -m pytest promises.py -v --noconftest -c /dev/null --rootdir . -p no:cacheprovider \
+files=promises.py
+if [ "${1:-}" = keras ]; then files="keras_promises.py contract.py"; fi
+# shellcheck disable=SC2086
+exec python3 -m pytest $files -v --noconftest -c /dev/null --rootdir . -p no:cacheprovider \
     --durations 10

@@ -48,7 +48,7 @@ ADAPTERS = [
     {"level": 2, "ci": ["github", "gitlab"]},
     {"level": 1, "explainer": "lime"},
     {"level": 1, "engine": "dask"},
-    {"level": 0, "model_format": ["skops", "lightgbm", "xgboost", "catboost", "torch"]},
+    {"level": 0, "model_format": ["skops", "lightgbm", "xgboost", "catboost", "torch", "keras"]},
 ]
 
 

@@ -1,4 +1,4 @@
-"""Networks of torch, in an environment that has it: their promises, and the way of a project."""
+"""Networks of torch and Keras, in an environment that has them: what they promise."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 PROMISES = ROOT / "tests/networks"
+PROMISES_OF = {
+    "torch": ["promises.py", "contract.py", "page.py"],
+    "keras": ["keras_promises.py"],
+}
 # Of the versions that are here.
 SHARED = (
     *("jinja2", "jsonschema", "numpy", "onnx", "onnxruntime", "polars", "pydantic"),
@@ -32,15 +36,16 @@ def torch_requirement() -> str:
     return str(files[-1]) if files else "torch>=2.11"
 
 
-def test_what_a_network_and_its_page_promise_holds_on_this_machine() -> None:
+@pytest.mark.parametrize("library", ["torch", "keras"])
+def test_what_a_network_and_its_page_promise_holds_on_this_machine(library: str) -> None:
     shared = [f"{name}=={version(name)}" for name in SHARED]
-    folder = libraries.environment(torch_requirement(), "onnxscript", "safetensors", *shared)
+    libraries_of_networks = (torch_requirement(), "keras>=3.13.2", "onnxscript", "safetensors")
+    folder = libraries.environment(*libraries_of_networks, "scipy", "threadpoolctl", *shared)
     command = [
         str(folder / "bin/python"),
         "-m",
         "pytest",
-        "promises.py",
-        "page.py",
+        *PROMISES_OF[library],
         "-q",
         "--noconftest",
     ]

@@ -128,7 +128,7 @@ def _module(name: str) -> Any:
                 raise UsageError(
                     f"problem/{name}.py imports {error.name}, which is not there"
                 ) from error
-            has_format = library in ("catboost", "lightgbm", "torch", "xgboost")
+            has_format = library in ("catboost", "keras", "lightgbm", "torch", "xgboost")
             todo = f"rung add model_format {library}" if has_format else f"uv add {library}"
             raise UsageError(
                 f"problem/{name}.py imports {error.name}, which is not installed: run `{todo}`"

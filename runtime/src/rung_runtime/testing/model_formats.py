@@ -41,12 +41,11 @@ SKLEARN = ("numpy.dtype", "sklearn.utils._bunch.Bunch")
 # What only training needs, and a service does not have.
 TRAINING_ONLY = ("dvc", "mlflow", "onnx", "pandera")
 READER = f"""
-import sys
-class Missing:
-    def find_spec(name, path=None, target=None):
-        if name in {TRAINING_ONLY}:
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Missing)
+import importlib.machinery, sys
+find = importlib.machinery.PathFinder.find_spec
+def find_what_a_service_has(name, path=None, target=None):
+    return None if name in {TRAINING_ONLY} else find(name, path, target)
+importlib.machinery.PathFinder.find_spec = staticmethod(find_what_a_service_has)
 from pathlib import Path
 import numpy, polars
 from rung_runtime import model_format

@@ -1,67 +1,32 @@
-"""A network as a graph of ONNX, in double precision."""
+"""What a network of torch computes as a graph of ONNX, in double precision."""
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import TensorProto, compose, inliner
 
 from ...compiled.graph import OPSET, Graph
-from .network import NeuralNetwork, NeuralNetworkRegressor
-from .table import Table
-
-if TYPE_CHECKING:
-    pass
+from .network import NeuralNetwork
 
 PREFIX = "module_"  # of the names in the graph of a module
 
 
-def add_to(graph: Graph, network: NeuralNetwork, matrix: str) -> str:
-    """Add a network to a graph.
+def add_scores(graph: Graph, network: NeuralNetwork, numbers: str, codes: list[str]) -> str:
+    """Add what is between the inputs of a network and its scores.
 
     Args:
         graph: The graph.
         network: A fitted network.
-        matrix: The name of (n, columns) rows, as `Columns.matrix` returns them.
+        numbers: The name of (n, width) numbers.
+        codes: The names of the (n, 1) codes of each column of categories.
 
     Returns:
-        The name of (n, classes) probabilities, or of (n, 1) values.
+        The name of (n, outputs) scores.
     """
-    numbers = _numbers(graph, network.table_, matrix)
-    codes = _codes(graph, network.table_, matrix)
     if network.module is None:
-        scores = _perceptron(graph, network, numbers, codes)
-    else:
-        scores = _module(graph, network, numbers, codes)
-    if isinstance(network, NeuralNetworkRegressor):
-        scaled = graph.add("Mul", scores, graph.constant([network.scale_]))
-        return graph.add("Add", scaled, graph.constant([network.mean_]))
-    return graph.add("Softmax", scores, axis=1)
-
-
-def _numbers(graph: Graph, table: Table, matrix: str) -> str:
-    """Return the numbers that a module takes: see `Table.encode`."""
-    chosen = graph.select(matrix, table.positions([number.name for number in table.numbers]))
-    mean = np.array([number.mean for number in table.numbers])
-    scale = np.array([number.scale for number in table.numbers])
-    known = graph.replace_missing(chosen, mean)
-    centered = graph.add("Sub", known, graph.constant(mean))
-    standardized = graph.add("Div", centered, graph.constant(scale))
-    if not table.with_gaps:
-        return standardized
-    is_missing = graph.add("IsNaN", graph.select(chosen, table.with_gaps))
-    indicators = graph.add("Cast", is_missing, to=TensorProto.DOUBLE)
-    return graph.concat([standardized, indicators])
-
-
-def _codes(graph: Graph, table: Table, matrix: str) -> list[str]:
-    """Return the (n, 1) codes of each column of categories, as numbers."""
-    codes = []
-    for category in table.categories:
-        place = graph.select(matrix, table.positions([category.name]))
-        codes.append(graph.look_up(place, np.array(category.codes, dtype=float)[:, None]))
-    return codes
+        return _perceptron(graph, network, numbers, codes)
+    return _module(graph, network, numbers, codes)
 
 
 def _perceptron(graph: Graph, network: NeuralNetwork, numbers: str, codes: list[str]) -> str:

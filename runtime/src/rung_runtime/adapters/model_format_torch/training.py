@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ...model_format.networks.table import UNSEEN, Inputs
 from ...progress import report
-from .table import UNSEEN, Inputs
 
 # The share of categories that training hides, so that the embedding of what is unseen learns, too.
 HIDDEN_CATEGORIES = 0.01

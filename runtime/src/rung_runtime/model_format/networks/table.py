@@ -71,9 +71,6 @@ class Table(BaseModel):
         Args:
             matrix: (n, columns) as `Columns.matrix` returns it.
             columns: What its columns are.
-
-        Raises:
-            ValueError: Numbers are too large to be standardized.
         """
         numbers = []
         categories = []
@@ -129,8 +126,10 @@ def _number(name: str, values: NDArray[np.float64]) -> Number:
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(known.mean())
         scale = float(known.std())
-    if not (np.isfinite(mean) and np.isfinite(scale)):
-        raise ValueError(f"column {name} has numbers that are too large for a network")
+    if not (np.isfinite(mean) and np.isfinite(scale)):  # their squares are too large
+        largest = float(np.abs(known).max())
+        mean = float((known / largest).mean()) * largest
+        scale = float((known / largest).std()) * largest
     # A constant column has no scale, but for what rounding leaves.
     is_constant = scale <= 1e-12 * abs(mean)
     return Number(
