@@ -709,8 +709,8 @@ def test_a_cluster_finds_what_this_machine_finds(project: Path, tune: Tune, modu
     shutil.rmtree(project / "artifacts/tune")
     from distributed import LocalCluster
 
-    one = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(local_directory=str(project / "dask"), **one) as cluster:
+    size = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(local_directory=str(project / "dask"), **size) as cluster:
         tune(apply=False, trials=3, scheduler=cluster.scheduler_address)
     (there,) = studies(project)
     sys.path.remove(str(packages))
