@@ -79,7 +79,7 @@ class Adapter:
     requires: list[str]
     environment: list[str]  # variables that it reads
     proof: str  # live, validated or stand-in
-    proved_by: str = ""
+    proved_by: str
 
     @property
     def folder(self) -> str:
@@ -151,7 +151,7 @@ def index() -> str:
         reads = ", ".join(f"`{name}`" for name in adapter.environment) or "none"
         lines.append(
             f"| {adapter.slot} | [{adapter.name}]({page}) | {adapter.label} | {adapter.level} "
-            f"| {needs} | {reads} | {evidence(adapter.proof, adapter.proved_by)} |"
+            f"| {needs} | {reads} | {adapter.proof}: {adapter.proved_by} |"
         )
     return "\n".join(["", *lines, "", ""])
 
@@ -164,18 +164,13 @@ def manifests() -> dict[str, dict[str, Any]]:
     }
 
 
-def evidence(proof: str, proved_by: str) -> str:
-    """Return how something is tested, and with what if its manifest says so."""
-    return f"{proof}: {proved_by}" if proved_by else proof
-
-
 def exports() -> str:
     """Return the table of docs/export.md."""
     lines = ["| `rung export` | system | proof | requires | files |", "|---|---|---|---|---|"]
     for name, about in manifests().items():
         needs = ", ".join(f"`{name}`" for name in about["requires"]) or "none"
         files = ", ".join(f"`{path.replace('{name}', 'NAME')}`" for path in about["files"].values())
-        proof = evidence(about["proof"], about["proved_by"])
+        proof = f"{about['proof']}: {about['proved_by']}"
         lines.append(f"| `{name}` | {about['label']} | {proof} | {needs} | {files} |")
     return "\n".join(["", *lines, "", ""])
 
