@@ -213,7 +213,7 @@ def test_partitions_get_the_verdict_that_one_table_of_all_rows_gets(
         for key in ("rows", "verdict", "columns"):
             assert verdict[key] == expected[key], (seed, trial, key)
         for failure in [*verdict["failures"], *expected["failures"]]:
-            if failure["column"] is None and "dest" in "".join(failure["samples"]):
+            if failure["rule"] == "a flight goes somewhere else":
                 failure["samples"] = []  # whole rows, without columns that are broken anywhere
         assert verdict["failures"] == expected["failures"], (seed, trial)
         assert sum(part["rows"] for part in verdict["partitions"]) == rows.height
