@@ -8,10 +8,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 import durations
 import environments
+import httpx
 import hypothesis
 import leftovers
 import pytest
@@ -572,3 +575,31 @@ def mlflow_tables(module: Callable[[str], ModuleType], run_folder: Path) -> Path
             module("adapters.tracker_mlflow").client().search_experiments()
 
     return once(run_folder / "mlflow", make) / "mlflow.db"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of moto's server, which stands in for S3."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    for key, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",  # pragma: allowlist secret
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(key, value)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    store = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with suppress(httpx.TransportError):
+                if httpx.put(f"{url}/bucket").status_code == 200:
+                    break
+            time.sleep(0.2)
+        yield "s3://bucket"
+    finally:
+        store.terminate()
+        store.wait()

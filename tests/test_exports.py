@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ from conftest import Render
 from rung import exports
 from rung.exceptions import RefusedError, UsageError
 from rung.exports.export import SYSTEMS, class_name, is_untouched, render, sealed, systems
-from rung.exports.graph import read_graph
+from rung.exports.graph import Node, read_graph, step_arguments
 from rung.exports.settings import Resources, Settings, read_settings
 
 STAGES = ["ingest", "validate", "split", "train", "evaluate", "compare", "gate", "package"]
@@ -27,6 +29,16 @@ retry_delay_seconds: 5
 image: registry.test/project:1
 volume: project
 resources: {default: {cpu: 500m, memory: 1Gi}, train: {cpu: "4", memory: 8Gi}}
+state: s3://bucket/state
+role: arn:aws:iam::123456789012:role/pipelines
+compute: cluster
+environment: {ML_REGISTRY: "oci://registry.test/models"}
+"""
+NEEDED = """\
+image: registry.test/x:1
+volume: project
+state: s3://bucket/state
+role: arn:aws:iam::123456789012:role/pipelines
 """
 NAMES = list(systems())
 PYTHON = [
@@ -34,11 +46,14 @@ PYTHON = [
     for name, system in systems().items()
     if any(path.endswith(".py") for path in system.files.values())
 ]
+CLOUDS = [name for name, system in systems().items() if system.kind == "cloud"]
 
 
 @pytest.fixture
-def project(render: Render, tmp_path: Path) -> Path:
-    return shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
+def project(request: pytest.FixtureRequest, render: Render, tmp_path: Path) -> Path:
+    is_for_cloud = any(name in request.node.name for name in CLOUDS)  # where none serves itself
+    rendered = render(level=1, deployment="kubernetes") if is_for_cloud else render(level=1)
+    return shutil.copytree(rendered, tmp_path / "project", symlinks=True)
 
 
 def test_the_graph_is_that_of_dvc_and_then_delivery(project: Path) -> None:
@@ -109,6 +124,12 @@ def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> N
         ("resources: {train: {cpu: lots}}", r"resources.train.cpu: "),
         ("retries: [", "is not YAML"),
         ("[]", "valid dictionary"),
+        ("state: bucket/state", "state: "),
+        ("state: s3://me:secret@bucket/state", "state: "),
+        ("state: s3://bucket/state; rm -rf /", "state: "),
+        ("environment: {A-B: x}", "environment.A-B"),
+        ("role: admin", "role: "),
+        ("resources: {train: {disk: 30}}", "resources.train.disk: "),
     ],
 )
 def test_a_setting_that_is_wrong_is_named(project: Path, text: str, reason: str) -> None:
@@ -273,3 +294,145 @@ def test_a_setting_that_a_system_needs_is_asked_for(project: Path) -> None:
 
 def test_names_become_names_of_classes() -> None:
     assert class_name("flight_delays") == "FlightDelays"
+
+
+# --- where nodes share no folder -----------------------------------------------------------------
+
+
+def test_nodes_that_share_no_folder_have_places_for_what_they_leave(project: Path) -> None:
+    graph = read_graph(project)
+    settings = Settings(state="s3://bucket/state", source_in_state=True, retries=1)
+    ends = ["--retries", "1", "--retry-delay", "60", "--timeout", "120"]
+
+    def arguments(node: Node) -> list[str]:
+        words = step_arguments(node, graph, settings)
+        assert words[-len(ends) :] == ends
+        return words[: -len(ends)]
+
+    state = "s3://bucket/state"
+    first, second, *_ = graph.training
+    monitor, retrain = graph.monitoring
+    assert arguments(first) == [
+        *("step", "ingest", "--in", f"{state}/source", "--out", f"{state}/ingest")
+    ]
+    assert arguments(second) == [
+        *("step", "validate", "--in", f"{state}/ingest", "--out", f"{state}/validate")
+    ]
+    assert arguments(monitor) == ["step", "monitor", "--out", f"{state}/monitor"]
+    assert arguments(retrain) == [
+        *("step", "retrain", "--in", f"{state}/source", "--out", f"{state}/retrain")
+    ]
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_a_service_that_would_end_with_its_node_is_not_exported(
+    render: Render, tmp_path: Path, name: str
+) -> None:
+    project = shutil.copytree(render(level=1), tmp_path / "local", symlinks=True)
+    (project / "config/export.yaml").write_text(NEEDED)
+    with pytest.raises(UsageError, match="would end with it: set `last: register`"):
+        exports.export(project, name)
+    (project / "config/export.yaml").write_text(f"{NEEDED}last: register\n")
+    exports.export(project, name)
+
+
+@pytest.mark.parametrize(
+    ("resources", "instance"),
+    [
+        ({}, "ml.t3.medium"),
+        ({"memory": "8Gi"}, "ml.m5.large"),
+        ({"cpu": "3500m"}, "ml.m5.xlarge"),
+        ({"memory": "9G"}, "ml.m5.xlarge"),
+        ({"cpu": "96", "memory": "384Gi"}, "ml.m5.24xlarge"),
+        ({"cpu": "4", "instance": "ml.g5.xlarge"}, "ml.g5.xlarge"),
+    ],
+)
+def test_sagemaker_gets_the_smallest_machine_that_suffices(
+    resources: dict[str, str], instance: str
+) -> None:
+    assert Resources(**resources).sagemaker_instance == instance
+
+
+def test_no_machine_that_suffices_is_told() -> None:
+    with pytest.raises(UsageError, match=r"no ml\.m5 machine has 1 CPU and 999Gi: set instance"):
+        _ = Resources(memory="999Gi").sagemaker_instance
+
+
+def test_a_schedule_of_azureml_that_there_is_no_longer_is_removed_unless_it_was_edited(
+    project: Path,
+) -> None:
+    settings = project / "config/export.yaml"
+    folder = project / "orchestration/azureml"
+    settings.write_text(f'{NEEDED}schedule: "15 2 * * 1"\nmonitor_schedule: "@daily"\n')
+    exports.export(project, "azureml")
+    monitor = folder / "flight_delays_monitor_schedule.yaml"
+    assert 'expression: "0 0 * * *" # @daily' in monitor.read_text()
+    (folder / "flight_delays_schedule.yaml").write_text("# ours")
+    settings.write_text(NEEDED)
+    with pytest.raises(RefusedError, match=r"monitor_schedule\.yaml is not needed"):
+        exports.export(project, "azureml", check=True)
+    exports.export(project, "azureml")
+    exports.export(project, "azureml", check=True)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("flight_delays.yaml", "flight_delays_monitor.yaml", "flight_delays_schedule.yaml")
+    ]
+
+
+def sagemaker_definitions(project: Path) -> dict[str, Any]:
+    """Export for SageMaker; return the definitions, by the name of their file."""
+    (project / "config/export.yaml").write_text(EVERYTHING)
+    exports.export(project, "sagemaker")
+    files = sorted((project / "orchestration/sagemaker").glob("*.json"))
+    return {file.stem: json.loads(file.read_text()) for file in files}
+
+
+def test_sagemakers_own_models_of_its_api_accept_each_step_and_no_typo(project: Path) -> None:
+    import botocore.session
+    from botocore.validate import ParamValidator
+
+    model = botocore.session.get_session().get_service_model("sagemaker")
+    shape = model.operation_model("CreateProcessingJob").input_shape
+
+    def problems(arguments: dict[str, Any]) -> str:
+        report = ParamValidator().validate({"ProcessingJobName": "x"} | arguments, shape)
+        return str(report.generate_report())
+
+    definitions = sagemaker_definitions(project)
+    assert definitions.keys() == {"nightly_scores", "nightly_scores_monitor"}
+    steps = [step for definition in definitions.values() for step in definition["Steps"]]
+    assert len(steps) == len(STAGES) + 4
+    for step in steps:
+        assert problems(step["Arguments"]) == ""
+        words = step["Arguments"]["AppSpecification"]["ContainerEntrypoint"]
+        assert len(words) <= 100
+        assert all(len(word) <= 256 for word in words)
+        assert re.fullmatch(r"[A-Za-z0-9-_]{1,64}", step["Name"])
+        assert problems(step["Arguments"] | {"RolArn": "x"}) != ""
+    train = {step["Name"]: step for step in steps}["train"]
+    assert train["DependsOn"] == ["split"]
+    cluster = train["Arguments"]["ProcessingResources"]["ClusterConfig"]
+    assert cluster["InstanceType"] == "ml.m5.xlarge"
+    assert train["Arguments"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 4 * 7_200 + 15}
+    assert train["Arguments"]["Environment"] == {"ML_REGISTRY": "oci://registry.test/models"}
+    assert train["RetryPolicies"][0]["MaxAttempts"] == 3
+
+
+def test_sagemakers_api_takes_the_definitions(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """moto stands in for it."""
+    import boto3
+    from moto import mock_aws
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with mock_aws():
+        client = boto3.client("sagemaker", region_name="eu-west-1")
+        for name, definition in sagemaker_definitions(project).items():
+            client.create_pipeline(
+                PipelineName=name.replace("_", "-"),
+                ClientRequestToken="x" * 32,
+                PipelineDefinition=json.dumps(definition),
+                RoleArn="arn:aws:iam::123456789012:role/pipelines",
+            )
+        assert len(client.list_pipelines()["PipelineSummaries"]) == 2

@@ -6,12 +6,9 @@ import gzip
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 import deltalake
-import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -413,7 +409,7 @@ def test_a_source_is_the_same_however_it_is_written(scoring: Scoring, name: str)
 
 
 def test_a_bucket_is_the_same_with_a_slash_at_its_end(scoring: Scoring) -> None:
-    normalized = scoring.module("scoring.storage").normalized
+    normalized = scoring.module("storage").normalized
     assert normalized("s3://bucket/rows/") == normalized("s3://bucket/rows") == "s3://bucket/rows"
 
 
@@ -905,38 +901,10 @@ def test_a_delta_table_without_partitions_is_one_and_is_left_if_it_cannot_be_rea
         scoring.score("lake", "elsewhere")
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of moto's server, which stands in for S3."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    for key, value in {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",  # pragma: allowlist secret
-        "AWS_REGION": "us-east-1",
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(key, value)
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    store = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with suppress(httpx.TransportError):
-                if httpx.put(f"{url}/bucket").status_code == 200:
-                    break
-            time.sleep(0.2)
-        yield "s3://bucket"
-    finally:
-        store.terminate()
-        store.wait()
-
-
 @pytest.mark.slow
 def test_an_object_store_can_be_the_source_and_the_sink(scoring: Scoring, bucket: str) -> None:
     usage_error = scoring.module("exceptions").UsageError
-    storage = scoring.module("scoring.storage").open_storage(f"{bucket}/in")
+    storage = scoring.module("storage").open_storage(f"{bucket}/in")
     for file in scoring.source.rglob("*.*"):
         if file.is_file():
             storage.write(file.relative_to(scoring.source).as_posix(), file.read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..console import bullets, echo
 from ..exceptions import RefusedError, UsageError
-from .graph import read_graph
+from .graph import answer, read_graph, step_arguments
 from .jobs import plan, read_facts
-from .settings import SETTINGS, five_fields, read_settings
+from .settings import SETTINGS, Settings, five_fields, read_settings
 
 SYSTEMS = Path(__file__).parent
 MARK = re.compile(r"^(?P<before>.*sha256:)(?P<digest>[0-9a-f]{64})", re.MULTILINE)
@@ -25,6 +26,8 @@ NO_DIGEST = "0" * 64
 PROOFS = """\
 live: the system itself runs them in Rung's tests; validated: its own tool or schema accepts them;
 stand-in: something that behaves as the system does runs them."""
+# Where the project is in an image.
+IN_PROJECT = 'cd "${PROJECT:-/project}" && exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Exported:
     Attributes:
         path: Relative to the project.
         text: What it should hold.
-        state: `current`, `missing`, `stale`, or `edited`: by somebody, since it was exported.
+        state: `current`, `missing`, `stale`, `edited`: by somebody, since it was exported, or
+            `not needed`, such as that of a schedule that there is no longer.
     """
 
     path: Path
@@ -186,6 +190,8 @@ def render(project: Path, system: System) -> list[Exported]:
     """
     settings = read_settings(project)
     graph = read_graph(project, settings.last)
+    if "state" in system.needs:
+        _require_target(project, settings)
     if missing := [name for name in system.needs if not getattr(settings, name)]:
         raise UsageError(
             f"{SETTINGS} does not set {' and '.join(missing)}, which {system.label} needs"
@@ -203,6 +209,8 @@ def render(project: Path, system: System) -> list[Exported]:
         "class_name": class_name,
         "cron": five_fields,
         "plain": plain_yaml,
+        "json": json.dumps,
+        "shell": shlex.quote,
     }
     name = settings.name or graph.package
     about = {"name": name, "graph": graph, "settings": settings, "system": system}
@@ -212,7 +220,16 @@ def render(project: Path, system: System) -> list[Exported]:
     files = []
     for template, target in system.files.items():
         path = Path(target.format(name=name))
-        text = environment.get_template(template).render(about, depth=len(path.parts) - 1)
+        text = environment.get_template(template).render(
+            about,
+            depth=len(path.parts) - 1,
+            step=lambda node: step_arguments(node, graph, settings),
+            in_project=IN_PROJECT,
+        )
+        if not text.strip():
+            if (project / path).exists() and is_untouched((project / path).read_text("utf-8")):
+                files.append(Exported(path, "", "not needed"))
+            continue
         text = sealed(text.strip("\n") + "\n" if "jobs" in about else text)
         files.append(Exported(path, text, state(project / path, text)))
     return files
@@ -221,6 +238,19 @@ def render(project: Path, system: System) -> list[Exported]:
 def literal(value: str | None) -> str:
     """Return a text, or None, as Python writes it."""
     return "None" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _require_target(project: Path, settings: Settings) -> None:
+    """Check that a deployment outlives the container that deploys.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if settings.last == "deploy" and answer(project, "deployment") == "local":
+        raise UsageError(
+            f"a service on the machine of a node would end with it: set `last: register` in"
+            f" {SETTINGS}, or bring Kubernetes by `rung add target kubernetes`"
+        )
 
 
 def class_name(text: str) -> str:
@@ -296,8 +326,11 @@ def require_unedited(system: System, files: list[Exported]) -> None:
 
 
 def write(project: Path, files: list[Exported]) -> None:
-    """Write the files that are not current."""
+    """Write the files that are not current, and remove what is not needed."""
     for file in files:
+        if file.state == "not needed":
+            (project / file.path).unlink()
+            echo(f"Removed {file.path}, which is not needed any more")
         if file.state in ("missing", "stale"):
             target = project / file.path
             target.parent.mkdir(parents=True, exist_ok=True)

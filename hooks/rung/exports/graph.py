@@ -15,9 +15,11 @@ import tomlkit
 import yaml
 
 from ..exceptions import UsageError
+from .settings import Settings
 
 STAGES = "dvc.yaml"
 DELIVERY = {"register": ("register",), "deploy": ("deploy",)}  # in this order, after the stages
+SOURCE = "source"  # the place of the source, which `ml step source` fills
 MONITORING = {"monitor": ("monitor",), "retrain": ("retrain",)}
 
 
@@ -87,17 +89,41 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
     return Graph(package_name(project), tuple(nodes), tuple(monitoring))
 
 
+def step_arguments(node: Node, graph: Graph, settings: Settings) -> list[str]:
+    """Return the arguments of `ml` that run a node where nodes share no folder."""
+    before = list(node.after) if node in graph.training else []  # monitoring reads what serves
+    reads_source = node in (graph.training[0], graph.monitoring[-1])
+    if settings.source_in_state and reads_source:
+        before.append(SOURCE)
+    arguments = ["step", node.name]
+    for name in before:
+        arguments += ["--in", f"{settings.state}/{name}"]
+    arguments += ["--out", f"{settings.state}/{node.name}"]
+    arguments += ["--retries", str(settings.retries)]
+    arguments += ["--retry-delay", str(settings.retry_delay_seconds)]
+    return [*arguments, "--timeout", str(settings.timeout_minutes)]
+
+
 def package_name(project: Path) -> str:
     """Return what `[tool.rung]` of pyproject.toml calls the project's package.
 
     Raises:
         UsageError: It does not say it.
     """
+    return answer(project, "package")
+
+
+def answer(project: Path, name: str) -> str:
+    """Return a text that `[tool.rung]` of pyproject.toml has.
+
+    Raises:
+        UsageError: It has none.
+    """
     file = project / "pyproject.toml"
     try:
-        return str(tomlkit.parse(file.read_text("utf-8"))["tool"]["rung"]["package"])
+        return str(tomlkit.parse(file.read_text("utf-8"))["tool"]["rung"][name])
     except (OSError, tomlkit.exceptions.TOMLKitError):
-        raise UsageError(f"{file}: [tool.rung] names no package: is this a project?") from None
+        raise UsageError(f"{file}: [tool.rung] names no {name}: is this a project?") from None
 
 
 def _needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:

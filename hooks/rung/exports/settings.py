@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from ..exceptions import UsageError
 
 SETTINGS = Path("config/export.yaml")
+STATE = r"^(s3|gs|az|file)://[\w.-]*(/[\w.=-]+)*$|^$"
 CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
 MAX_PROBLEMS = 5
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -22,6 +30,19 @@ NICKNAMES = {
     "@weekly": "0 0 * * 0",
     "@monthly": "0 0 1 * *",
 }
+# CPUs and GiB of memory.
+SAGEMAKER_INSTANCES = {
+    "ml.t3.medium": (2, 4),
+    "ml.m5.large": (2, 8),
+    "ml.m5.xlarge": (4, 16),
+    "ml.m5.2xlarge": (8, 32),
+    "ml.m5.4xlarge": (16, 64),
+    "ml.m5.12xlarge": (48, 192),
+    "ml.m5.24xlarge": (96, 384),
+}
+
+
+Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 
 
 class Strict(BaseModel):
@@ -35,6 +56,24 @@ class Resources(Strict):
 
     cpu: str = Field(default="1", pattern=r"^\d+(\.\d+)?m?$")
     memory: str = Field(default="2Gi", pattern=r"^\d+(Ki|Mi|Gi|K|M|G)?$")
+    disk: str = Field(default="30Gi", pattern=r"^\d+Gi$")  # where the machine is started for it
+    instance: str = Field(default="", pattern=r"^[\w.-]*$")  # in the words of a cloud
+
+    @property
+    def sagemaker_instance(self) -> str:
+        """Return the smallest of SageMaker's general machines that has what is asked for.
+
+        Raises:
+            UsageError: There is none; `instance` can name another one.
+        """
+        if self.instance:
+            return self.instance
+        for name, (cores, gibibytes) in SAGEMAKER_INSTANCES.items():
+            if cores >= self.cores and gibibytes * UNITS["Gi"] >= self.memory_bytes:
+                return name
+        raise UsageError(
+            f"{SETTINGS}: no ml.m5 machine has {self.cpu} CPU and {self.memory}: set instance"
+        )
 
     @property
     def cores(self) -> float:
@@ -69,6 +108,12 @@ class Settings(Strict):
         image: For systems that run containers: one with the project and its environment.
         volume: For these: the claim of a volume that the nodes share.
         resources: By node; `default` is for all others.
+        state: For systems whose nodes share no folder: the place in an object store for what they
+            leave to each other.
+        source_in_state: Whether the source of the data is there, too, and not in the image.
+        environment: Variables of the nodes' environment. What logs in is not for them.
+        role: For SageMaker: the ARN of the role that the nodes have.
+        compute: For Azure ML: the cluster; by default serverless.
     """
 
     name: str = Field(default="", pattern=r"^[a-z][a-z0-9_]{0,39}$|^$")
@@ -88,6 +133,11 @@ class Settings(Strict):
     image: str = ""
     volume: str = ""
     resources: dict[str, Resources] = {}
+    state: str = Field(default="", pattern=STATE)
+    source_in_state: bool = False
+    environment: dict[Variable, str] = {}
+    role: str = Field(default="", pattern=r"^arn:[\w:/+=,.@-]+$|^$")
+    compute: str = Field(default="", pattern=r"^[\w-]*$")
 
     @field_validator("schedule", "monitor_schedule")
     @classmethod
@@ -95,6 +145,12 @@ class Settings(Strict):
         if value is not None and not CRON.fullmatch(value):
             raise ValueError("is not five fields of cron, or @hourly, @daily, @weekly, @monthly")
         return value
+
+    @property
+    def step_minutes(self) -> float:
+        """Return how long a node may take that is tried again inside."""
+        pauses = self.retries * self.retry_delay_seconds / 60
+        return (self.retries + 1) * self.timeout_minutes + pauses
 
     def resources_of(self, node: str) -> Resources:
         """Return what a node asks for."""

@@ -23,10 +23,12 @@ NOT_OF_STEPS = frozenset(
         "monitoring",
         "partitioned",
         "prediction_log",
+        "remote_step",
         "scoring",
         "serving",
         "stamp.py",
         "step_runner.py",
+        "storage.py",
         "testing",
     }
 )

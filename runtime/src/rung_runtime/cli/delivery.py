@@ -16,6 +16,7 @@ from .pipeline import run, run_only, track
 from .registry import export_onnx, fetch, models, promote, register, resolve, sign, verify
 from .review import comment, show_controls
 from .score import score
+from .step import step
 
 __all__ = ["add", "run", "run_only"]
 
@@ -31,7 +32,8 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     """Give `ml` these commands."""
     for command in (
         track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
-        features, score, status, stop, monitor, retrain, comment, sign, verify, sbom,
+        features, score, status, step, stop, monitor, retrain, comment, sign, verify,
+        sbom,
     ):  # fmt: skip
         app.command()(command)
     app.command("controls")(show_controls)

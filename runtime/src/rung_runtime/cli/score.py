@@ -75,7 +75,7 @@ def score(
     from ..config.delivery import DELIVERY, Score, load_delivery
     from ..config.files import validate
     from ..engines import open_engine
-    from ..scoring.storage import normalized
+    from ..storage import normalized
 
     delivery = load_delivery()
     named = {

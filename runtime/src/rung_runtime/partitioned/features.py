@@ -21,7 +21,7 @@ from ..pipeline.validate import Rules, describe
 from ..scoring.score import Spill, absolute, require_apart
 from ..scoring.sink import parquet_name
 from ..scoring.sources import Partition, open_source, text_digest
-from ..scoring.storage import Storage, open_storage
+from ..storage import Storage, open_storage
 from . import project_code
 from .judged import Judged
 

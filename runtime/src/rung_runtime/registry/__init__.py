@@ -20,7 +20,7 @@ from .interface import Conflict, EnsureLease, Registry, Version
 from .listing import print_versions
 from .locks import LeaseTiming, file_lock, lease
 from .promotion import promote, rollback
-from .references import find_exact, open_registry
+from .references import find_exact, open_registry, registry_location
 from .registration import register
 from .resolve import NEWEST, PREVIOUS, find
 
@@ -49,6 +49,7 @@ __all__ = [
     "reference",
     "refresh_champion_pointer",
     "register",
+    "registry_location",
     "require_expected",
     "require_replaceable",
     "rollback",

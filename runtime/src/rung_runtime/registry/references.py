@@ -10,8 +10,8 @@ from .interface import Registry, Version
 REFERENCE = re.compile(r"(?P<version>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII)
 
 
-def open_registry() -> Registry:
-    """Open the registry of `config/delivery.yaml`.
+def registry_location() -> str:
+    """Return where the registry of `config/delivery.yaml` is.
 
     ML_REGISTRY overrides it. On a runner, where a folder would end with the job, the platform's own
     container registry takes the place of the folder that is the default.
@@ -23,7 +23,13 @@ def open_registry() -> Registry:
         platform = ci_platform.current_platform()
         if platform:
             location = f"oci://{platform.registry_prefix()}/models"
-    registry: Registry = adapters.load("registry", adapter).open_registry(location)
+    return location
+
+
+def open_registry() -> Registry:
+    """Open the registry that `registry_location` names."""
+    adapter = adapters.load("registry", project.current().registry)
+    registry: Registry = adapter.open_registry(registry_location())
     return registry
 
 

@@ -20,11 +20,11 @@ from ..model_package import Model, load_package
 from ..prediction_log.layout import is_remote
 from ..prediction_log.writer import utc_now
 from ..registry import file_lock
+from ..storage import normalized
 from .rows import Reasons, RowScorer, prediction_columns, require_free_names
 from .sample import LoggedPartition, LogSample
 from .sink import Entry, Format, Sink
 from .sources import Partition, Source, open_source, with_path_values
-from .storage import normalized
 
 MAX_REASONS = 20  # that a journal names
 MAX_NAMED = 3  # reasons, partitions or files that a message names

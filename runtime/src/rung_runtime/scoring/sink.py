@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .. import UsageError
 from ..pipeline.table_batches import BATCH_ROWS
+from ..storage import Folder, Storage, open_storage, require
 from .sources import TABLES
-from .storage import Folder, Storage, open_storage, require
 
 Format = Literal["parquet", "delta"]
 Status = Literal["begun", "scored", "refused"]

@@ -20,7 +20,7 @@ from .. import UsageError
 from ..artifacts import digest
 from ..pipeline.table_batches import BATCH_ROWS, batches, collected, parquet_batches
 from ..prediction_log.layout import is_remote
-from .storage import Folder, Storage, StoredFile, is_hidden, open_storage, require
+from ..storage import Folder, Storage, StoredFile, is_hidden, open_storage, require
 
 TABLES = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt")
 DELTA_LOG = "_delta_log"

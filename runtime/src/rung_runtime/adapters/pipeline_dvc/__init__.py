@@ -11,6 +11,9 @@ import typer
 
 from ... import RefusedError, UsageError
 from . import repro
+from .stages import lock_entry, read_stages, restore_lock_entry
+
+__all__ = ["lock_entry", "read_stages", "restore_lock_entry", "run"]
 
 
 def run(variables: dict[str, str], on_stage: Callable[[], None], only: str | None = None) -> None:

@@ -30,19 +30,29 @@ class _Stages(logging.Handler):
             sys.stderr.write(f"{STAGE_MARK}{record.getMessage()}\n")
 
 
+def open_repo() -> Any:
+    """Open the project as DVC sees it; an image that has the code may be without its history."""
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+    from dvc.scm import SCMError  # type: ignore[import-untyped]
+
+    try:
+        return Repo()
+    except SCMError:
+        return Repo(config={"core": {"no_scm": True}})
+
+
 def main() -> None:
     """Run the stages that are stale, or the one that is named if it is.
 
     The exit code is 1 if a stage fails, or DVC does.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
 
     for handler in logging.getLogger("dvc").handlers:
         handler.addFilter(is_news)
     logging.getLogger("dvc.stage.run").addHandler(_Stages())
     try:
-        with Repo() as repo:
+        with open_repo() as repo:
             drop_unreadable_rwlock(repo)
             repo.reproduce(sys.argv[1:] or None, single_item=bool(sys.argv[1:]))
     except DvcException as error:

@@ -5,20 +5,28 @@ shows an object once all of it has arrived.
 """
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
-import polars as pl
+from . import UsageError
+from .artifacts import atomic_write
+from .prediction_log.layout import is_remote, remote_path
 
-from .. import UsageError
-from ..artifacts import atomic_write
-from ..prediction_log.layout import is_remote, remote_path
+if TYPE_CHECKING:
+    import polars as pl
 
 HIDDEN = (".", "_")  # how names begin that are not data, such as _SUCCESS or _delta_log
+PIECE_BYTES = 5 << 20  # of a file that is read or written piece by piece
+MAX_PIECES = 9_000  # of an upload; S3 allows 10,000
+MAX_UPLOADS = 4  # pieces at a time, which are in memory
+SECRET = re.compile(r"SECRET|KEY|TOKEN|PASSWORD|SAS|CREDENTIAL|CONNECTION_STRING")  # in variables
+MIN_SECRET_CHARACTERS = 8  # shorter values, such as "test", would mask ordinary words
 
 
 class StoredFile(NamedTuple):
@@ -47,7 +55,7 @@ class Storage(Protocol):
         """Write a file, whole or not at all."""
 
     def write_rows(
-        self, name: str, rows: pl.LazyFrame, metadata: dict[str, str] | None = None
+        self, name: str, rows: "pl.LazyFrame", metadata: dict[str, str] | None = None
     ) -> None:
         """Write a Parquet file, whole or not at all, without holding all rows in memory."""
 
@@ -62,6 +70,16 @@ class Storage(Protocol):
 
     def download(self, name: str, to: Path) -> Path:
         """Return a file of this machine with the content of a file."""
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        """Yield the content of a file, piece by piece.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+
+    def upload(self, name: str, pieces: Iterable[bytes], size: int) -> None:
+        """Write a file of that size piece by piece, whole or not at all; two may at once."""
 
 
 class Folder:
@@ -104,7 +122,7 @@ class Folder:
             new.write_bytes(content)
 
     def write_rows(
-        self, name: str, rows: pl.LazyFrame, metadata: dict[str, str] | None = None
+        self, name: str, rows: "pl.LazyFrame", metadata: dict[str, str] | None = None
     ) -> None:
         with atomic_write(self.root / name) as new, _told(self.path(name)):
             rows.sink_parquet(new, metadata=metadata)
@@ -124,6 +142,24 @@ class Folder:
 
     def download(self, name: str, to: Path) -> Path:
         return self.root / name
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        with (self.root / name).open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+    def upload(self, name: str, pieces: Iterable[bytes], size: int) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".new", delete=False) as file:
+            new = Path(file.name)
+            try:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+                new.replace(path)
+            finally:
+                new.unlink(missing_ok=True)
 
 
 class ObjectStore:
@@ -165,7 +201,7 @@ class ObjectStore:
             self.obstore.put(self.store, name, content)
 
     def write_rows(
-        self, name: str, rows: pl.LazyFrame, metadata: dict[str, str] | None = None
+        self, name: str, rows: "pl.LazyFrame", metadata: dict[str, str] | None = None
     ) -> None:
         with _told(self.path(name)):
             rows.sink_parquet(self.path(name), metadata=metadata)
@@ -181,9 +217,24 @@ class ObjectStore:
     def download(self, name: str, to: Path) -> Path:
         path = to / PurePosixPath(name).name
         with path.open("wb") as file, _reached(self.path(name)):
-            for chunk in self.obstore.get(self.store, name).stream():
-                file.write(chunk)
+            file.writelines(self.stream(name))
         return path
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        with _reached(self.path(name), may_be_missing=True):
+            yield from self.obstore.get(self.store, name).stream()
+
+    def upload(self, name: str, pieces: Iterable[bytes], size: int) -> None:
+        piece_bytes = max(PIECE_BYTES, size // MAX_PIECES)
+        with _reached(self.path(name)):
+            self.obstore.put(
+                self.store,
+                name,
+                iter(pieces),
+                use_multipart=size > piece_bytes,
+                chunk_size=piece_bytes,
+                max_concurrency=MAX_UPLOADS,
+            )
 
 
 @contextmanager
@@ -198,10 +249,23 @@ def _reached(url: str, may_be_missing: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except UsageError:
+        raise
     except Exception as error:  # obstore's own, of which it publishes no common type
         if may_be_missing and isinstance(error, FileNotFoundError):
             raise
-        raise UsageError(f"{url} cannot be used: {str(error).splitlines()[0][:300]}") from None
+        reason = without_secrets(str(error).partition("\n")[0])[:300]
+        raise UsageError(f"{without_secrets(url)} cannot be used: {reason}") from None
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without what may log somebody in: user info and queries of URLs, variables."""
+    text = re.sub(r"(\w://)[^/@\s]*@", r"\1", text)
+    text = re.sub(r"(\w://[^\s?\"']*)\?[^\s\"')]*", r"\1", text)
+    for name, value in os.environ.items():
+        if SECRET.search(name.upper()) and len(value) >= MIN_SECRET_CHARACTERS:
+            text = text.replace(value, "…")
+    return text
 
 
 @contextmanager
@@ -211,6 +275,8 @@ def _told(path: str) -> Iterator[None]:
     Raises:
         UsageError: It cannot.
     """
+    import polars as pl
+
     try:
         yield
     except pl.exceptions.PolarsError as error:

@@ -1,0 +1,66 @@
+"""`ml step`: one node of the graph, where nodes share no folder."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from .parts import START
+
+# What ends the arguments of an attempt, which is not to supervise another one: the last one counts.
+ALONE = ("--retries", "0", "--timeout", "0")
+
+
+def step(
+    name: Annotated[str, Argument(help="A stage of dvc.yaml, register, deploy, monitor, …")],
+    output: Annotated[str, Option("--out", metavar="URI", help="The place for what it makes.")],
+    inputs: Annotated[
+        list[str] | None,
+        Option("--in", metavar="URI", help="The place of a step before it; repeatable."),
+    ] = None,
+    retries: Annotated[
+        int, Option(min=0, max=20, help="How often it is tried again, if not refused.")
+    ] = 0,
+    retry_delay: Annotated[float, Option(min=0, help="Seconds before that.")] = 60,
+    timeout: Annotated[float, Option(min=0, help="Minutes of an attempt; 0: no limit.")] = 0,
+) -> None:
+    """Run one step whose inputs and outputs are in an object store.
+
+    What is not stale does not run. A place is s3://, gs://, az://, file:// or a path.
+    """
+    from ..remote_step import perform_step, run_attempts
+
+    if retries or timeout:
+        arguments = [*sys.argv[1:], *ALONE]
+        sys.exit(run_attempts(name, arguments, START, retries, retry_delay, timeout))
+    typer.echo(perform_step(name, inputs or (), output, START, _run))
+
+
+def _run(name: str) -> None:
+    """Run a step in this folder."""
+    from .app import STEPS
+    from .delivery import deploy
+    from .monitoring import monitor, retrain
+    from .pipeline import run_only
+    from .registry import register
+
+    commands: dict[str, Callable[[], None]] = {
+        "register": register,
+        "deploy": deploy,
+        "monitor": monitor,
+        "retrain": retrain,
+        "source": lambda: None,
+    }
+    if name in commands and name not in STEPS:
+        commands[name]()
+        return
+    has_tracker = bool(os.environ.get("MLFLOW_TRACKING_URI"))
+    run_only(name, is_recorded=has_tracker)
+    if name == "package" and not has_tracker:
+        typer.echo(
+            "tracking: not recorded, as mlflow.db would end with this step: MLFLOW_TRACKING_URI"
+            " names a server"
+        )
