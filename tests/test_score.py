@@ -718,7 +718,8 @@ def configured(scoring: Scoring, packed: Path, monkeypatch: pytest.MonkeyPatch) 
     """A project whose champion scores what its configuration names."""
     for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "ML_CHAMPION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(scoring.module("cli.score"), "START", scoring.place.path)
+    for name in ("cli.score", "cli.partitioned"):
+        monkeypatch.setattr(scoring.module(name), "START", scoring.place.path)
     file = scoring.place.path / "config/delivery.yaml"
     file.write_text(f"{file.read_text()}score: {{source: in, sink: out}}\n")
     scoring.place.champion(packed)
