@@ -7,11 +7,13 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
@@ -23,16 +25,17 @@ import libraries
 import numpy as np
 import polars as pl
 import pytest
+from conftest import ROOT
 from rung_runtime import RefusedError, UsageError, adapters
 from rung_runtime.config import Config, Data
 from rung_runtime.config.scale import SCALE, Scale, load_scale
-from rung_runtime.engines import Engine, Outcome, open_engine
+from rung_runtime.engines import Engine, Job, Outcome, open_engine
 from rung_runtime.partitioned import duplicates
 from rung_runtime.partitioned.features import make_features
 from rung_runtime.partitioned.validate import validate_source
 from rung_runtime.pipeline import ingest
 from rung_runtime.pipeline.validate import check
-from rung_runtime.testing.engines import EngineContract
+from rung_runtime.testing.engines import EngineContract, Task, start
 from test_score import Scoring, table
 from test_score import packed as packed
 from test_score import scoring as scoring
@@ -258,6 +261,18 @@ def test_partitions_that_cannot_be_read_or_break_a_rule_are_named(place: Path) -
             validate_source("in", None, settings(), engine)
 
 
+def test_a_partition_without_rows_is_a_partition_like_others(place: Path) -> None:
+    rows = drawn(random.Random(2), 120)
+    (place / "in").mkdir()
+    rows.write_parquet(place / "in/a.parquet")
+    rows[:0].write_parquet(place / "in/b.parquet")
+    rows[:0].write_csv(place / "in/c.csv")
+    with open_engine("polars") as engine:
+        message = validate_source("in", None, settings(), engine)
+    assert message.startswith("120 rows of 3 partitions satisfy the contract")
+    assert [part["rows"] for part in document(place)["partitions"]] == [120, 0, 0]
+
+
 # --- features --------------------------------------------------------------------------------
 
 
@@ -310,6 +325,19 @@ def test_a_partition_that_breaks_the_contract_has_no_features_and_is_named(place
     assert sorted(path.name for path in (place / "out").rglob("*.parquet")) == ["a.parquet"]
 
 
+@pytest.mark.parametrize("fault", ["breaks the contract", "is empty"])
+def test_features_of_rows_that_are_no_longer_there_do_not_stay(place: Path, fault: str) -> None:
+    rows = clean_partitions(place)
+    made(place)
+    if fault == "is empty":
+        rows[:0].write_csv(place / "in/b.csv")
+    else:
+        rows[50:].with_columns(age=pl.lit("old")).write_csv(place / "in/b.csv")
+    with suppress(RefusedError):
+        made(place)
+    assert [path.name for path in (place / "out").rglob("*.parquet")] == ["a.parquet"]
+
+
 # --- settings --------------------------------------------------------------------------------
 
 
@@ -336,6 +364,17 @@ def test_the_engine_is_that_of_the_command_then_of_the_file(place: Path) -> None
     assert load_scale() == Scale(engine="dask", workers=3, memory="2GiB")
     with open_engine("polars") as engine:
         assert engine.name == "polars"
+
+
+def test_a_scheduler_in_the_file_is_for_the_engine_in_the_file(place: Path) -> None:
+    SCALE.write_text("engine: dask\nscheduler: 'tcp://127.0.0.1:1'\n")
+    with open_engine("polars") as engine:
+        assert engine.name == "polars"
+    with (
+        pytest.raises(UsageError, match="--scheduler is for a cluster, and polars has none"),
+        open_engine("polars", "tcp://127.0.0.1:1"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("name", "library"), [("dask", "cloudpickle"), ("spark", "pyarrow")])
@@ -468,3 +507,57 @@ def test_a_scheduler_that_cannot_be_reached_is_told(
         open_engine("dask", "tcp://127.0.0.1:1"),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["at once", "in the middle"])
+def test_a_scheduler_that_has_gone_is_told(
+    dask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    distributed = import_module("distributed")
+
+    def closed(*_: object, **__: object) -> None:
+        raise distributed.comm.CommClosedError("in <TCP (closed) ConnectionPool.gather>")
+
+    def cancelled(*_: object) -> None:
+        raise distributed.client.FutureCancelledError("key", "scheduler-connection-lost")
+
+    if way == "at once":
+        monkeypatch.setattr(dask.client, "submit", closed)
+    else:
+        monkeypatch.setattr(distributed.Future, "result", cancelled)
+    (tmp_path / "added.txt").write_text("1")
+    job = Job(partial(start, str(tmp_path)), {"added": tmp_path / "added.txt", "problem": tmp_path})
+    with pytest.raises(UsageError, match=r"the scheduler tcp://\S+ has gone: start it"):
+        list(dask.run(job, [Task("part-0", 0)]))
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_told(
+    dask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = import_module("distributed")
+    module = adapters.load("engine", "dask")
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.2)
+    job = Job(partial(start, str(tmp_path)), {})
+    options = {"n_workers": 0, "dashboard_address": None, "local_directory": str(tmp_path)}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster) as client,
+        pytest.raises(UsageError, match=r"tcp://\S+ has no workers: start some"),
+    ):
+        list(module.Dask(client).run(job, [Task("part-0", 0)]))
+
+
+@pytest.mark.nightly
+def test_a_master_that_is_none_is_told(place: Path) -> None:
+    """In a process of its own: Spark has one session in each."""
+    (packages,) = libraries.environment(*LIBRARIES["spark"]).glob("lib/*/site-packages")
+    program = "from rung_runtime.engines import open_engine\nopen_engine('spark', 'tcp://h:1').__enter__()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'runtime/src'}:{packages}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    reason = done.stderr.strip().splitlines()[-1]
+    assert "UsageError: the master tcp://h:1 cannot be used: Could not parse Master URL" in reason

@@ -23,12 +23,18 @@ def open_engine(name: str | None = None, scheduler: str | None = None) -> Iterat
             reached.
     """
     settings = load_scale()
-    chosen = name or settings.engine or project.current().engine
+    own = settings.engine or project.current().engine
+    chosen = name or own
     if scheduler is not None:
         settings = settings.model_copy(update={"scheduler": scheduler})
+    elif chosen != own:  # the scheduler in the file is another engine's
+        settings = settings.model_copy(update={"scheduler": ""})
     if settings.scheduler and chosen == BUILT_IN:
         place = "--scheduler" if scheduler else f"{SCALE}: scheduler"
-        raise UsageError(f"{place} is for a cluster, and polars has none: name an --engine")
+        raise UsageError(
+            f"{place} is for a cluster, and polars has none: name another engine in {SCALE}, after"
+            " `rung add engine NAME`"
+        )
     adapter = adapters.load("engine", chosen)
     try:
         engine: Engine = adapter.open_engine(settings)

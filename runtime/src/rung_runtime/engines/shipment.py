@@ -25,6 +25,7 @@ COMPARED = (
     "skops",
     "pydantic",
     "catboost",
+    "keras",
     "lightgbm",
     "torch",
     "xgboost-cpu",

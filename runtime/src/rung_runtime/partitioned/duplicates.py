@@ -110,8 +110,9 @@ class KeyReader:
 
     def __call__(self, partition: Partition) -> Keys:
         """Return the keys of a partition that belong to the share."""
-        rows: list[NDArray[np.uint32]] = []
-        numbers: list[NDArray[np.uint64]] = []
+        # Of a partition without rows there is no batch.
+        rows = [np.empty(0, np.uint32)]
+        numbers = [np.empty((0, len(SEEDS)), np.uint64)]
         first = 0
         for batch in typed_keys(partition, self.columns, self.data):
             pairs = np.stack([batch.hash_rows(seed).to_numpy() for seed in SEEDS], axis=1)

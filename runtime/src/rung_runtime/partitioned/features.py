@@ -74,13 +74,15 @@ class FeatureMaker:
                 progress.report(f"{judged.rows:,} rows")
             if not partition.is_unchanged():
                 raise UsageError(f"{partition.name} changed while it was read")
-            if judged.failures:
-                failed = judged.in_order(self.data, self.more)
-                return Made(judged.rows, True, describe(failed))
-            made = spill.scan()
-            if made is not None:
+            made = None if judged.failures else spill.scan()
+            if made is None:
+                self.storage.delete(name)  # of the content that the partition had before
+            else:
                 facts = {MADE_FROM: json.dumps({"from": made_from, "rows": judged.rows})}
                 self.storage.write_rows(name, made, facts)
+        if judged.failures:
+            failed = judged.in_order(self.data, self.more)
+            return Made(judged.rows, True, describe(failed))
         return Made(judged.rows, True, [])
 
     def _present(self, name: str, made_from: str) -> int | None:

@@ -92,9 +92,12 @@ class EngineContract:
             pytest.skip("it has no workers")
         tasks = [Task("part-0", 0), Task("part-1", 1, "kills always")]
         try:
-            errors = [outcome.error for outcome in engine.run(job, tasks) if outcome.error]
+            outcomes = list(engine.run(job, tasks))
         except UsageError as error:  # an engine may give up the others, too
             errors = [str(error)]
+        else:
+            errors = [outcome.error for outcome in outcomes if outcome.error]
+            assert [outcome.result for outcome in outcomes if not outcome.error] == [100]
         assert len(errors) == 1
         assert errors[0].startswith("part-1: ")
         assert "memory" in errors[0]

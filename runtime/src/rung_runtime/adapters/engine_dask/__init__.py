@@ -8,7 +8,7 @@ import logging
 import pickle
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class Dask:
 
     def __init__(self, client: Any, cluster: Any = None, folder: Any = None) -> None:
         self.client = client
+        self.address = client.scheduler.address
         self.cluster = cluster  # if it was started here
         self.folder = folder
 
@@ -46,29 +47,47 @@ class Dask:
     def run(self, job: Job[Item, Result], items: Sequence[Item]) -> Iterator[Outcome[Result]]:
         from distributed import KilledWorker, as_completed
 
-        name = self.send(job)
+        with self.connected():
+            name = self.send(job)
+            try:
+                futures = {
+                    self.client.submit(
+                        worker.perform,
+                        name,
+                        pickle.dumps(item),
+                        key=f"{name[:8]}-{index}-{uuid.uuid4().hex[:8]}",
+                        pure=False,
+                    ): index
+                    for index, item in enumerate(items)
+                }
+                for future in as_completed(list(futures)):
+                    index = futures.pop(future)
+                    try:
+                        answer = future.result()
+                    except KilledWorker:
+                        yield shipment.lost(index, list(items), MAX_WORKERS_LOST + 1)
+                        continue
+                    yield shipment.unpack(index, answer)
+                    future.release()
+            finally:
+                self.forget(name)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Tell in a sentence that the scheduler has gone in the middle.
+
+        Raises:
+            UsageError: It has.
+        """
+        from distributed import CancelledError
+        from distributed.comm import CommClosedError
+
         try:
-            futures = {
-                self.client.submit(
-                    worker.perform,
-                    name,
-                    pickle.dumps(item),
-                    key=f"{name[:8]}-{index}-{uuid.uuid4().hex[:8]}",
-                    pure=False,
-                ): index
-                for index, item in enumerate(items)
-            }
-            for future in as_completed(list(futures)):
-                index = futures.pop(future)
-                try:
-                    answer = future.result()
-                except KilledWorker:
-                    yield shipment.lost(index, list(items), MAX_WORKERS_LOST + 1)
-                    continue
-                yield shipment.unpack(index, answer)
-                future.release()
-        finally:
-            self.forget(name)
+            yield
+        except (CancelledError, CommClosedError):
+            raise UsageError(
+                f"the scheduler {self.address} has gone: start it, and run this again"
+            ) from None
 
     def send(self, job: Job[Any, Any]) -> str:
         """Send workers what a job needs, and return the name that they know it by.
@@ -78,12 +97,14 @@ class Dask:
         """
         from .plugin import Shipped
 
+        try:  # those that have ended may be about to start anew
+            self.client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
+        except TimeoutError:
+            raise UsageError(f"{self.address} has no workers: start some") from None
         sent = shipment.pack(job)
         name = str(sent["digest"])
         self.client.register_plugin(Shipped(sent, worker.arrive, worker.leave), name=name)
         faults = self.client.run(worker.arrive, sent)
-        if not faults:
-            raise UsageError(f"{self.client.scheduler.address} has no workers: start some")
         if fault := next(filter(None, faults.values()), ""):
             self.forget(name)
             raise UsageError(fault)

@@ -66,15 +66,18 @@ class Trials:
         """Wait for the next jobs to end, and yield what came of them."""
         from distributed import KilledWorker, wait
 
-        for future in wait(list(self._futures), return_when="FIRST_COMPLETED").done:
-            job = self._futures.pop(future)
-            try:
-                answer = shipment.unpack(job.fold, future.result())
-            except KilledWorker:
-                reason = f"{MAX_WORKERS_LOST + 1} workers ended at it: is there too little memory?"
-                yield Outcome(job, None, reason)
-                continue
-            yield answer.result or Outcome(job, None, answer.error)
+        with self.engine.connected():
+            for future in wait(list(self._futures), return_when="FIRST_COMPLETED").done:
+                job = self._futures.pop(future)
+                try:
+                    answer = shipment.unpack(job.fold, future.result())
+                except KilledWorker:
+                    reason = (
+                        f"{MAX_WORKERS_LOST + 1} workers ended at it: is there too little memory?"
+                    )
+                    yield Outcome(job, None, reason)
+                    continue
+                yield answer.result or Outcome(job, None, answer.error)
 
     def close(self) -> None:
         """Give up what has not ended."""

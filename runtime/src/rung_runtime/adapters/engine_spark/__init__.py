@@ -90,6 +90,7 @@ def open_engine(settings: Scale) -> Engine:
         ModuleNotFoundError: `pyspark` is not installed.
     """
     import pyarrow  # noqa: F401  # which mapInArrow needs
+    from py4j.protocol import Py4JJavaError
     from pyspark import cloudpickle
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
@@ -114,6 +115,13 @@ def open_engine(settings: Scale) -> Engine:
     except PySparkException as error:
         reason = str(error).strip().partition("\n")[0]
         raise UsageError(f"Spark cannot start, is there Java 17 or later? ({reason})") from None
+    except Py4JJavaError as error:
+        reason = str(error.java_exception.getMessage()).partition("\n")[0]
+        master = settings.scheduler or "of this machine"
+        raise UsageError(
+            f"the master {master} cannot be used: {reason.rstrip('.')}. Is it there, and its"
+            " address like spark://HOST:7077?"
+        ) from None
     finally:
         if before is None:
             del os.environ["POLARS_MAX_THREADS"]
