@@ -99,6 +99,7 @@ def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: P
         ("stages: [", "is malformed"),
         ("[]", "is malformed"),
         ("stages: {a: {deps: [x], outs: [x]}}", "a cycle: a → a"),
+        ("stages: {a: {}, monitor: {}}", "monitor is the name of a command of ml"),
     ],
 )
 def test_stages_that_cannot_be_read_are_told_with_their_file(

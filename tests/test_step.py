@@ -585,7 +585,9 @@ class Attempts:
     module: ModuleType
     folder: Path
 
-    def run(self, program: str, retries: int = 2, timeout: float = 0) -> tuple[int, int]:
+    def run(
+        self, program: str, retries: int = 2, timeout: float = 0, delay: float = 0
+    ) -> tuple[int, int]:
         """Return the exit code, and how often it was tried."""
         calls = self.folder / "calls"
         calls.unlink(missing_ok=True)
@@ -594,7 +596,7 @@ class Attempts:
             "with open('calls', 'a') as file: file.write('x')\n"
             f"count = len(Path('calls').read_text())\n{program}"
         )
-        code = self.module.run_attempts("train", ["step"], self.folder, retries, 0.0, timeout)
+        code = self.module.run_attempts("train", ["step"], self.folder, retries, delay, timeout)
         return code, len(calls.read_text())
 
 
@@ -655,6 +657,16 @@ def test_a_step_that_is_stopped_is_not_tried_again(attempts: Attempts) -> None:
 
     threading.Thread(target=stop).start()
     assert attempts.run("time.sleep(600)") == (143, 1)
+
+
+def test_a_step_that_is_stopped_in_the_pause_is_not_tried_again(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(attempts.module.typer, "echo", stop)
+    assert attempts.run("sys.exit(70)", delay=600) == (70, 1)
 
 
 def test_an_attempt_is_the_command_itself_without_attempts_of_its_own(

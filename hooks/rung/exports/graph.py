@@ -61,7 +61,8 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
         last: The node that training ends with: `package`, `register` or `deploy`.
 
     Raises:
-        UsageError: The project has no stages yet, or dvc.yaml is malformed.
+        UsageError: The project has no stages yet, or dvc.yaml is malformed, or a stage has the
+            name of a command that is a node, too.
     """
     file = project / STAGES
     if not file.exists():
@@ -74,6 +75,8 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
         raise UsageError(f"{file}: a cycle: {' → '.join(error.args[1])}") from None
     except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is malformed: {error}") from None
+    if taken := [name for name in order if name in {*DELIVERY, *MONITORING, SOURCE}]:
+        raise UsageError(f"{file}: {taken[0]} is the name of a command of ml: rename that stage")
     nodes = [
         Node(name, ("run", "--only", name), tuple(sorted(_direct(name, needs), key=order.index)))
         for name in order

@@ -19,6 +19,7 @@ FINAL = (0, 1, 2)
 TIMED_OUT = 124  # the exit code that `timeout` gives
 SIGNALLED = 128  # plus the number of the signal, as shells say it
 GRACE_SECONDS = 20.0  # between the request to end and the end
+LOOK_SECONDS = 0.5  # in a pause, whether there was a signal
 START = "from rung_runtime.cli import main; main()"
 
 
@@ -55,6 +56,13 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
+
+
+def _pause(seconds: float, child: Child) -> None:
+    """Wait, unless a signal says that nothing is to be tried again."""
+    end = time.monotonic() + seconds
+    while not child.is_stopped and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))
 
 
 def run_attempts(
@@ -94,6 +102,8 @@ def run_attempts(
                 f" ({attempt + 1} of {retries})",
                 err=True,
             )
-            time.sleep(delay_seconds)
+            _pause(delay_seconds, child)
+            if child.is_stopped:
+                return code
     typer.echo(f"ml: {name} failed: {reason}", err=True)
     return code

@@ -178,15 +178,9 @@ def _restore(node: Node, target: Place, inputs: Mapping[str, str]) -> Manifest |
     """
     try:
         last = read_manifest(target)
-        if (
-            last is None
-            or last.outcome == "refused"
-            or (last.step, last.inputs)
-            != (
-                node.name,
-                inputs,
-            )
-        ):
+        if last is None or last.outcome == "refused":
+            return None
+        if last.step != node.name or last.inputs != inputs:
             return None
         require_own_paths(last, target, node.known)
         own = {path for path, stored in last.files.items() if stored.step == node.name}
