@@ -4,8 +4,8 @@
 #
 #   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 \
 #       --implementation cp --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
-#       -d .device-wheels annotated-types polars polars-runtime-32 pydantic pydantic-core \
-#       typing-inspection
+#       -d .device-wheels annotated-types attrs jsonschema jsonschema-specifications polars \
+#       polars-runtime-32 pydantic pydantic-core referencing rpds-py typing-inspection
 #
 # `tests/gpu.sh keras` runs what models of Keras promise, and the contract of both. It needs besides:
 # absl-py h5py keras markdown-it-py mdurl ml-dtypes namex optree packaging prettytable pygments rich
