@@ -344,7 +344,7 @@ def test_features_of_rows_that_are_no_longer_there_do_not_stay(place: Path, faul
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("engine: dusk", "names the engine 'dusk'.*use one of dask, polars, spark"),
+        ("engine: dusk", "^config/scale.yaml names the engine 'dusk'.*use one of dask, polars, "),
         ("engine: [dask]", "config/scale.yaml: engine: "),
         ("cluster: x", "config/scale.yaml: cluster: there is no such key"),
         ("memory: much", "config/scale.yaml: memory: "),
@@ -354,6 +354,12 @@ def test_features_of_rows_that_are_no_longer_there_do_not_stay(place: Path, faul
 def test_settings_that_cannot_be_are_told(place: Path, text: str, message: str) -> None:
     SCALE.write_text(text)
     with pytest.raises(UsageError, match=message), open_engine():
+        pass
+
+
+def test_an_option_that_names_no_engine_is_told_as_the_option(place: Path) -> None:
+    SCALE.write_text("engine: dask")
+    with pytest.raises(UsageError, match=r"^--engine names the engine 'dusk'"), open_engine("dusk"):
         pass
 
 

@@ -243,6 +243,36 @@ def test_a_project_has_the_engine_that_was_chosen_and_its_library_where_it_train
     assert folders == ({"engine_polars", f"engine_{engine}"} if runtime == "copied" else set())
 
 
+@pytest.mark.parametrize("engine", ["dask", "spark"])
+def test_the_types_of_an_engines_library_decide_nothing_where_it_is_installed(
+    render: Render, engine: str
+) -> None:
+    project = render(level=1, engine=engine)
+    content = tomllib.loads((project / "pyproject.toml").read_text())
+    required = [
+        requirement.split(">=")[0].split("[")[0]
+        for requirement in content["project"]["dependencies"]
+        + content["dependency-groups"]["train"]
+    ]
+    known = {name.replace("-", "_") for name in required} | sys.stdlib_module_names
+    skipped = {
+        module.removesuffix(".*")
+        for override in content["tool"]["mypy"]["overrides"]
+        if override.get("follow_imports") == "skip"
+        for module in override["module"]
+    }
+    known -= {"distributed", "pyspark"}
+    imported = set()
+    for file in (project / f"src/rung_runtime/adapters/engine_{engine}").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                imported.add(node.module.split(".")[0])
+    assert imported - known
+    assert imported - known <= skipped
+
+
 def clean(project: Path) -> None:
     ruff = [sys.executable, "-m", "ruff"]
     yamllint = [sys.executable, "-m", "yamllint", "--strict", "-d"]

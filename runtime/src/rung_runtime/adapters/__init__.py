@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..tuning.tracking import TrialRecord
 
 GROUP = "rung.adapters"
+CHOSEN = "pyproject.toml: [tool.rung]"  # where a project says which adapters it has
 
 
 class Tracker(Protocol):
@@ -52,13 +53,14 @@ class Recorded(NamedTuple):
     run: str  # the identifier of the search's own run; "" if nothing was recorded
 
 
-def load(slot: str, name: str) -> ModuleType:
+def load(slot: str, name: str, named_by: str = CHOSEN) -> ModuleType:
     """Import an adapter.
 
     Args:
         slot: `registry`, `target`, `ci`, `tracker`, `pipeline`, `model_format`, `explainer` or
             `engine`.
         name: What configuration calls it.
+        named_by: The option, or file and key, that named it.
 
     Raises:
         UsageError: There is none of that name, or a library that it needs is not installed.
@@ -73,8 +75,8 @@ def load(slot: str, name: str) -> ModuleType:
         if error.name == f"{__name__}.{place}":
             listed = ", ".join(names(slot)) or "none"
             raise UsageError(
-                f"pyproject.toml: [tool.rung] names the {slot} {name!r}, and there is no adapter of"
-                f" that name: use one of {listed}, or `rung add {slot} {name}`"
+                f"{named_by} names the {slot} {name!r}, and there is no adapter of that name: "
+                f"use one of {listed}, or `rung add {slot} {name}`"
             ) from None
         raise missing_library(slot, name, error) from None
 

@@ -25,17 +25,18 @@ def open_engine(name: str | None = None, scheduler: str | None = None) -> Iterat
     settings = load_scale()
     own = settings.engine or project.current().engine
     chosen = name or own
+    place = "--engine" if name else str(SCALE) if settings.engine else adapters.CHOSEN
     if scheduler is not None:
         settings = settings.model_copy(update={"scheduler": scheduler})
     elif chosen != own:  # the scheduler in the file is another engine's
         settings = settings.model_copy(update={"scheduler": ""})
     if settings.scheduler and chosen == BUILT_IN:
-        place = "--scheduler" if scheduler else f"{SCALE}: scheduler"
+        option = "--scheduler" if scheduler else f"{SCALE}: scheduler"
         raise UsageError(
-            f"{place} is for a cluster, and polars has none: name another engine in {SCALE}, after"
+            f"{option} is for a cluster, and polars has none: name another engine in {SCALE}, after"
             " `rung add engine NAME`"
         )
-    adapter = adapters.load("engine", chosen)
+    adapter = adapters.load("engine", chosen, place)
     try:
         engine: Engine = adapter.open_engine(settings)
     except ModuleNotFoundError as error:
