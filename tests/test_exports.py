@@ -323,6 +323,8 @@ def test_nodes_that_share_no_folder_have_places_for_what_they_leave(project: Pat
     assert arguments(retrain) == [
         *("step", "retrain", "--in", f"{state}/source", "--out", f"{state}/retrain")
     ]
+    graph = read_graph(project, "register")
+    assert arguments(graph.monitoring[-1])[:4] == ["step", "retrain", "--last", "register"]
 
 
 @pytest.mark.parametrize("name", CLOUDS)

@@ -94,6 +94,7 @@ class Nodes:
 
 @pytest.fixture
 def nodes(render: Render, module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    module("cli.app")  # here, as it looks at the folder for which commands there are
     code = tmp_path / "code"
     for name in ("config", ".dvc", "data"):
         shutil.copytree(render(level=1) / name, code / name)
@@ -481,6 +482,26 @@ def test_what_would_end_with_the_container_is_refused_before_anything_runs(
     with pytest.raises(nodes.module("exceptions").UsageError, match=f"ml step {name}: {reason}"):
         nodes.run(name, makes={})
     assert not nodes.state.exists()
+
+
+def test_a_training_that_an_alarm_starts_ends_where_the_graph_ends(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    ends: list[str] = []
+    monitoring = nodes.module("cli.monitoring")
+    monkeypatch.setattr(monitoring, "retrain", lambda *, last: ends.append(last))
+    monkeypatch.setattr(nodes.module("cli.step"), "START", nodes.enter())
+    app = nodes.module("cli.app").app
+    arguments = ["step", "retrain", "--out", str(nodes.state / "retrain")]
+    done = CliRunner().invoke(app, [*arguments, "--last", "register"])
+    assert done.exit_code == 0, done.output
+    refused = CliRunner().invoke(app, arguments)  # it would deploy to this machine
+    assert "the service would end with this container" in str(refused.exception)
+    assert ends == ["register"]
+    other = CliRunner().invoke(app, ["step", "train", "--out", "x", "--last", "register"])
+    assert "--last is for the step retrain" in str(other.exception)
 
 
 def test_a_registry_of_mlflow_has_to_be_a_server(

@@ -99,6 +99,8 @@ def step_arguments(node: Node, graph: Graph, settings: Settings) -> list[str]:
     if settings.source_in_state and reads_source:
         before.append(SOURCE)
     arguments = ["step", node.name]
+    if node in graph.monitoring:
+        arguments += node.arguments[1:]  # such as what a training ends with
     for name in before:
         arguments += ["--in", f"{settings.state}/{name}"]
     arguments += ["--out", f"{settings.state}/{node.name}"]

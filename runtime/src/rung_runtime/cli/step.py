@@ -3,13 +3,16 @@
 import os
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
+from .. import UsageError
 from .parts import START
 
+Last = Literal["package", "register", "deploy"]
 # What ends the arguments of an attempt, which is not to supervise another one: the last one counts.
 ALONE = ("--retries", "0", "--timeout", "0")
 
@@ -26,6 +29,7 @@ def step(
     ] = 0,
     retry_delay: Annotated[float, Option(min=0, help="Seconds before that.")] = 60,
     timeout: Annotated[float, Option(min=0, help="Minutes of an attempt; 0: no limit.")] = 0,
+    last: Annotated[Last, Option(help="Of retrain: what the training ends with.")] = "deploy",
 ) -> None:
     """Run one step whose inputs and outputs are in an object store.
 
@@ -33,13 +37,16 @@ def step(
     """
     from ..remote_step import perform_step, run_attempts
 
+    if last != "deploy" and name != "retrain":
+        raise UsageError(f"--last is for the step retrain, and not for {name}: leave it out")
     if retries or timeout:
         arguments = [*sys.argv[1:], *ALONE]
         sys.exit(run_attempts(name, arguments, START, retries, retry_delay, timeout))
-    typer.echo(perform_step(name, inputs or (), output, START, _run))
+    run = partial(_run, last=last)
+    typer.echo(perform_step(name, inputs or (), output, START, run, last))
 
 
-def _run(name: str) -> None:
+def _run(name: str, last: Last) -> None:
     """Run a step in this folder."""
     from .app import STEPS
     from .delivery import deploy
@@ -51,7 +58,7 @@ def _run(name: str) -> None:
         "register": register,
         "deploy": deploy,
         "monitor": monitor,
-        "retrain": retrain,
+        "retrain": partial(retrain, last=last),
         "source": lambda: None,
     }
     if name in commands and name not in STEPS:

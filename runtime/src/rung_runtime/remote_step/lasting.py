@@ -9,11 +9,13 @@ from pathlib import Path
 from .. import UsageError, project, registry
 from ..config.delivery import load_delivery
 
-DEPLOYING = ("deploy", "retrain")
 
-
-def require_lasting(name: str) -> None:
+def require_lasting(name: str, last_step: str) -> None:
     """Check that what a step reads and writes besides files of the graph is outside of this folder.
+
+    Args:
+        name: The step.
+        last_step: What a training ends with that the step `retrain` starts.
 
     Raises:
         UsageError: The registry, the service or the prediction log is not.
@@ -31,7 +33,8 @@ def require_lasting(name: str) -> None:
             f"ml step {name}: the registry is the folder {location} here, which other steps do not"
             " have: set ML_REGISTRY, such as oci://HOST/NAME, or registry in config/delivery.yaml"
         )
-    if name in DEPLOYING and here.deployment == "local":
+    is_deploying = name == "deploy" or (name == "retrain" and last_step == "deploy")
+    if is_deploying and here.deployment == "local":
         raise UsageError(
             f"ml step {name}: the service would end with this container: add Kubernetes by `rung"
             " add target kubernetes`, or end the graph before, by `last: register` in"

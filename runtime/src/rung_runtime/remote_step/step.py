@@ -46,7 +46,12 @@ class Node(NamedTuple):
 
 
 def perform_step(
-    name: str, inputs: Sequence[str], output: str, start: Path, run: Callable[[str], None]
+    name: str,
+    inputs: Sequence[str],
+    output: str,
+    start: Path,
+    run: Callable[[str], None],
+    last_step: str = "deploy",
 ) -> str:
     """Perform a step whose inputs and outputs are elsewhere.
 
@@ -56,6 +61,7 @@ def perform_step(
         output: The place for what it makes.
         start: The folder that paths are relative to.
         run: Runs it in this folder, as if there were no other place.
+        last_step: What a training ends with that the step `retrain` starts.
 
     Returns:
         What was done, in a sentence.
@@ -66,7 +72,7 @@ def perform_step(
     """
     source = config.load().data.source
     node = _find_node(name, source)
-    require_lasting(name)
+    require_lasting(name, last_step)
     places = [open_place(uri, start) for uri in inputs]
     target = open_place(output, start)
     if target.uri in {place.uri for place in places}:
