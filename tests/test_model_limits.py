@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -71,9 +72,24 @@ def an_archive_in_the_archive() -> bytes:
     return packed({"schema.json": tree("a.npz"), "a.npz": matrix.getvalue()})
 
 
+def a_tree_of_many_objects() -> bytes:
+    return packed({"schema.json": b'{"content": [' + b"{}," * (MB // 8) + b"{}]}"})
+
+
+def parts_of_one_name() -> bytes:
+    result = io.BytesIO()
+    with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("schema.json", tree("a.npy"))
+        for _ in range(3):
+            archive.writestr("a.npy", array(4 * MB))
+    return result.getvalue()
+
+
 @pytest.mark.parametrize(
     "bomb",
     [
+        a_tree_of_many_objects,
         one_large_part,
         many_parts,
         a_part_that_is_mentioned_often,
@@ -101,6 +117,24 @@ def test_a_file_that_unpacks_to_too_much_is_refused_before_memory_is_used(
     assert message.startswith(f"{path} is not loaded: it would unpack to ")
     assert "and 8 MB is the limit for its size" in message
     assert peak < 2 * MB
+
+
+def test_parts_of_one_name_are_refused_as_each_would_be_unpacked(
+    module: Module, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.skops"
+    path.write_bytes(parts_of_one_name())
+    with pytest.raises(module("exceptions").UsageError, match=r"two parts have the name a\.npy"):
+        module("model_format").load(path, SKLEARN)
+
+
+def test_values_within_values_at_which_xgboost_would_end_the_process_are_refused(
+    module: Module,
+) -> None:
+    adapted = fitted(module, XGBClassifier(n_estimators=2, max_depth=2))
+    file = b"{L" + struct.pack(">q", 1) + b"a" + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}"
+    with pytest.raises(ValueError, match="more than 100 deep"):
+        changed_state(adapted, file)
 
 
 def test_a_model_that_is_nearly_all_zeros_is_saved_so_that_it_can_be_loaded(

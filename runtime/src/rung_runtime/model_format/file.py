@@ -15,7 +15,7 @@ from typing import Any
 from .. import UsageError, project
 from ..artifacts import atomic_write
 from .choose import available
-from .limits import SCHEMA, TooLarge, allowed, require_bounded
+from .limits import SCHEMA, TooLarge, allowed, parsed_size, require_bounded
 
 DEFAULT = "skops"  # the format of a package whose manifest names none
 ADAPTER = re.compile(r"\brung_runtime\.adapters\.model_format_(\w+)\.")
@@ -67,7 +67,7 @@ def to_bytes(fitted: Any) -> bytes:
             elif name not in suffixes:
                 files.setdefault(name, source.read(name))
         packed = _archive(files, zipfile.ZIP_DEFLATED)
-        unpacked = sum(map(len, files.values()))
+        unpacked = sum(map(len, files.values())) - len(files[SCHEMA]) + parsed_size(files[SCHEMA])
         # What is nearly all zeros: as it is, so that `load` does not take it for an attack.
         return packed if unpacked <= allowed(len(packed)) else _archive(files, zipfile.ZIP_STORED)
 

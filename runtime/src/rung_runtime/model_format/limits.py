@@ -14,6 +14,8 @@ from typing import Any
 SCHEMA = "schema.json"  # in the archive: the tree of objects
 MAX_UNPACKED = 256 * 2**20  # bytes, of a file of any size
 MAX_RATIO = 20  # of a large file; trees and weights have some 2 to 10
+# What Python makes of an object, of an array, and of a value within one.
+BYTES_OF = {b"{": 232, b"[": 64, b",": 40}
 NESTED = b"PK"  # how an archive begins: a sparse matrix is one, and a model of Keras
 
 
@@ -37,15 +39,37 @@ def require_bounded(content: bytes) -> None:
     """
     limit = allowed(len(content))
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        sizes = sizes_of(archive)
         _require(sizes, limit)
-        mentions = Counter(_mentioned(json.loads(archive.read(SCHEMA))))
+        text = archive.read(SCHEMA)
+        _require(sizes | {SCHEMA: parsed_size(text)}, limit)
+        mentions = Counter(_mentioned(json.loads(text)))
         sizes = {name: size * max(1, mentions[name]) for name, size in sizes.items()}
         _require(sizes, limit)
         for name in mentions:
             if name in sizes:
                 sizes[name] += mentions[name] * _nested_size(archive, name)
         _require(sizes, limit)
+
+
+def sizes_of(archive: zipfile.ZipFile) -> dict[str, int]:
+    """Return what each part of an archive unpacks to.
+
+    Raises:
+        zipfile.BadZipFile: Two have one name, and would be unpacked as often as it is listed.
+    """
+    sizes: dict[str, int] = {}
+    for info in archive.infolist():
+        if info.filename in sizes:
+            raise zipfile.BadZipFile(f"two parts have the name {info.filename}")
+        sizes[info.filename] = info.file_size
+    return sizes
+
+
+def parsed_size(text: bytes) -> int:
+    """Return how many bytes the objects of a JSON text take at most, besides the text."""
+    counts = ((text.count(mark), size) for mark, size in BYTES_OF.items())
+    return len(text) + sum(count * size for count, size in counts)
 
 
 def _require(sizes: dict[str, int], limit: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import keras
 
-from ...model_format.limits import allowed
+from ...model_format.limits import allowed, parsed_size, sizes_of
 
 CONFIG = "config.json"
 METADATA = "metadata.json"
@@ -87,12 +87,14 @@ def load(content: bytes, own: Mapping[str, Any]) -> keras.Model:
         ValueError: It is not a model, or holds what is not known to be harmless.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        sizes = sizes_of(archive)
         if set(sizes) != {CONFIG, METADATA, WEIGHTS}:
             raise ValueError(f"the file of Keras has other parts than a model: {', '.join(sizes)}")
         if sum(sizes.values()) > allowed(len(content)):
             raise ValueError("the file of Keras unpacks to too much")
         parts = {name: archive.read(name) for name in sizes}
+    if parsed_size(parts[CONFIG]) > allowed(len(content)):
+        raise ValueError("the file of Keras describes too much")
     config = json.loads(parts[CONFIG])
     _require_harmless(config, own)
     count = _require_plain_weights(parts[WEIGHTS])

@@ -10,6 +10,7 @@ SIZES = {"Z": 0, "N": 0, "T": 0, "F": 0, "i": 1, "U": 1, "C": 1, "I": 2, "l": 4,
 SIZES |= {"L": 8, "D": 8}
 INTEGERS = "iUIlL"
 TEXTS = "SH"
+MAX_DEPTH = 100  # XGBoost reads each within the last, and ends the process where its stack ends
 BEGIN = b"{L"  # of an object whose first key has its length in 64 bits, as XGBoost writes it
 # How many there are of something that memory is reserved for.
 COUNTS = (b"num_class", b"num_nodes", b"num_target", b"num_trees", b"size_leaf_vector")
@@ -66,6 +67,8 @@ def _texts(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield key, text
         elif kind in "[{":
             count, position = _header(content, position)
+            if len(open_values) == MAX_DEPTH:
+                raise ValueError(f"it has values within values, more than {MAX_DEPTH} deep")
             open_values.append([ord(kind), count])
         else:
             raise ValueError(f"it has a value of the unknown type {kind!r}")
