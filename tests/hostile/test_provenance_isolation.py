@@ -343,6 +343,26 @@ def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
             getattr(model, ask)(rows(module, good))
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "0", "-1", "1e9", "1" + "0" * 400])
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_a_reply_that_could_not_have_been_is_none(
+    module: Module, good: Path, seconds: str, value: float
+) -> None:
+    own = module("isolation.model")
+    here = module("model_package").load_package(good)
+    sent = rows(module, good)
+    shape = (sent.height, len(here.data.classes))
+    content = np.full(shape, value).tobytes()
+    facts = f'"seconds": {seconds if value == 0.5 else 1e-9}, "shape": {list(shape)}'
+    line = f'{{{facts}, "bytes": {len(content)}}}\n'.encode() + content
+    model = own.IsolatedModel(
+        here.manifest, here.data, here.request_contract, None, None, None, answering(line), ""
+    )
+    reply = model.reply(sent)
+    assert reply.predictions is None
+    assert 0 < reply.seconds < 60
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", ["answers", "fails"])
 def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_project(

@@ -70,17 +70,22 @@ class IsolatedModel(Model):
         return self._numbers("predict", rows, rows.height)
 
     def reply(self, rows: pl.DataFrame, tries: int = 1) -> Reply:
-        """See `model_package.reply`. The time is that in its process, without the way there."""
+        """See `model_package.reply`. The time is that in its process, without the way there.
+
+        One that names an impossible time, or predicts no numbers, cannot answer.
+        """
         start = time.perf_counter()
         shape = self._shape(rows.height)
         size = 8 * math.prod(shape)
         try:
             response = self._ask("reply", rows, size, tries=tries)
+            elapsed = time.perf_counter() - start
             seconds = float(response.facts["seconds"])
-            if not response.body:
-                return Reply(seconds, None)
-            return Reply(seconds, _numbers(response, shape))
-        except (PackageError, LookupError, TypeError, ValueError):
+            if not response.body or not 0 < seconds <= elapsed:
+                return Reply(elapsed, None)
+            predictions = _numbers(response, shape)
+            return Reply(seconds, predictions if np.isfinite(predictions).all() else None)
+        except (PackageError, LookupError, TypeError, ValueError, OverflowError):
             return Reply(time.perf_counter() - start, None)
 
     def out_of_fold(self, rows: pl.DataFrame, data: Data, count: int) -> Floats:
