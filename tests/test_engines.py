@@ -276,6 +276,17 @@ def test_a_partition_without_rows_is_a_partition_like_others(place: Path) -> Non
 # --- features --------------------------------------------------------------------------------
 
 
+def test_what_is_in_no_partition_is_named(place: Path) -> None:
+    clean_partitions(place)
+    (place / "elsewhere").mkdir()
+    (place / "in/2024").symlink_to(place / "elsewhere")
+    (place / "in/notes.docx").write_text("?")
+    left_out = "; 1 file left out, not a table: notes.docx; not followed: 2024 (a link to a folder)"
+    with open_engine("polars") as engine:
+        assert validate_source("in", None, settings(), engine).endswith(left_out)
+    assert made(place).endswith(left_out)
+
+
 def made(place: Path, to: str = "out", engine: str = "polars") -> str:
     with open_engine(engine) as opened:
         return make_features("in", None, to, settings(), opened)

@@ -20,7 +20,7 @@ from ..pipeline.ingest import inputs, typed
 from ..pipeline.validate import Rules, describe
 from ..scoring.score import Spill, absolute, require_apart
 from ..scoring.sink import parquet_name
-from ..scoring.sources import Partition, open_source, text_digest
+from ..scoring.sources import Partition, no_tables, open_source, text_digest, with_left_out
 from ..storage import Storage, open_storage
 from . import project_code
 from .judged import Judged
@@ -155,7 +155,7 @@ def make_features(
     source = open_source(location, version)
     partitions = source.partitions()
     if not partitions:
-        raise UsageError(f"{location} has no Parquet or CSV file: name another source")
+        raise UsageError(no_tables(location, source))
     contract = config.data.model_dump_json()
     code = text_digest(f"{contract}\n{project_code.digest()}")
     sink = to if engine.in_process else absolute(to)
@@ -181,6 +181,7 @@ def make_features(
     message = f"features of {rows:,} rows of {len(partitions):,} partitions: {to}"
     if present:
         message += f"; {present:,} of them had been made before"
+    message = with_left_out(message, source)
     if errors:
         raise UsageError("\n  ".join([message, *(errors[index] for index in sorted(errors))]))
     if refusals:

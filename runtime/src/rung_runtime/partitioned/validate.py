@@ -16,7 +16,7 @@ from ..escaping import visible
 from ..pipeline.ingest import typed
 from ..pipeline.validate import SECONDS_PER_DAY, FailedRule, Rules, describe
 from ..records import Failure, PartitionVerdict, SourceValidationDocument
-from ..scoring.sources import Partition, open_source, text_digest
+from ..scoring.sources import Partition, no_tables, open_source, text_digest, with_left_out
 from . import project_code
 from .duplicates import find_duplicates
 from .judged import Judged
@@ -82,7 +82,7 @@ def validate_source(location: str, version: int | None, config: Config, engine: 
     source = open_source(location, version)
     partitions = source.partitions()
     if not partitions:
-        raise UsageError(f"{location} has no Parquet or CSV file: name another source")
+        raise UsageError(no_tables(location, source))
     verdicts = _judge(partitions, data, engine)
     total = Judged()
     for verdict in verdicts:
@@ -98,12 +98,14 @@ def validate_source(location: str, version: int | None, config: Config, engine: 
     )
     bad = [part.name for part in document.partitions if part.verdict == "refused"]
     if failed:
-        text = ["the rows break config/data.yaml:", *describe(failed)]
+        title = with_left_out("the rows break config/data.yaml", source)
+        text = [f"{title}:", *describe(failed)]
         raise RefusedError("\n  ".join([*text, *_named(bad, len(partitions))]))
-    return (
+    message = (
         f"{total.rows:,} rows of {len(partitions):,} partitions satisfy the contract,"
         f" {len(document.columns)} columns checked"
     )
+    return with_left_out(message, source)
 
 
 def _judge(partitions: list[Partition], data: Data, engine: Engine) -> list[Verdict]:

@@ -24,7 +24,14 @@ from ..storage import normalized
 from .rows import Reasons, RowScorer, prediction_columns, require_free_names
 from .sample import LoggedPartition, LogSample
 from .sink import Entry, Format, Sink
-from .sources import Partition, Source, open_source, with_path_values
+from .sources import (
+    Partition,
+    Source,
+    no_tables,
+    open_source,
+    with_left_out,
+    with_path_values,
+)
 
 MAX_REASONS = 20  # that a journal names
 MAX_NAMED = 3  # reasons, partitions or files that a message names
@@ -125,8 +132,7 @@ def score(
     opened = open_source(source, options.source_version)
     partitions = opened.partitions()
     if not partitions:
-        left_out = f" ({_left_out(opened)})" if opened.ignored or opened.skipped else ""
-        raise UsageError(f"{source} has no Parquet or CSV file{left_out}: name another source")
+        raise UsageError(no_tables(source, opened))
     sink = Sink(to, options.table_format)
     engine = engine or Polars()
     place = Place(opened.name, opened.version, to, options.table_format)
@@ -486,22 +492,7 @@ def _summary(totals: Totals, source: Source, sink: Sink) -> str:
     message += f"{', '.join(parts)}: {sink.location}"
     if totals.done:
         message += f"; {_count(totals.done, 'partition')} had been scored before"
-    if source.ignored or source.skipped:
-        message += f"; {_left_out(source)}"
-    return message
-
-
-def _left_out(source: Source) -> str:
-    """Return what of a source is not scored, in words."""
-    parts = []
-    if source.ignored:
-        named = ", ".join(source.ignored[:MAX_NAMED])
-        parts.append(f"{_count(len(source.ignored), 'file')} left out, not a table: {named}")
-    if source.skipped:
-        more = len(source.skipped) - MAX_NAMED
-        named = ", ".join(source.skipped[:MAX_NAMED])
-        parts.append(f"not followed: {named}" + (f" and {more:,} more" if more > 0 else ""))
-    return "; ".join(parts)
+    return with_left_out(message, source)
 
 
 def _count(number: int, noun: str) -> str:

@@ -26,6 +26,7 @@ TABLES = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt")
 DELTA_LOG = "_delta_log"
 HIVE = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")  # a folder such as date=2026-01-31
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+MAX_NAMED = 3  # files that a message names
 WHOLE_TABLE = "table"  # the one partition of a Delta table that is not partitioned
 
 
@@ -102,6 +103,25 @@ def open_source(location: str, version: int | None = None) -> Source:
     if version is not None:
         raise UsageError(f"{location} is not a Delta table: only those have versions")
     return FileSource(location, storage)
+
+
+def no_tables(location: str, source: Source) -> str:
+    """Return the message for a source without a partition."""
+    what = with_left_out(f"{location} has no Parquet or CSV file", source)
+    return f"{what}: name another source"
+
+
+def with_left_out(message: str, source: Source) -> str:
+    """Return a message, and what of a source is in no partition: files, links to folders."""
+    if source.ignored:
+        named = ", ".join(source.ignored[:MAX_NAMED])
+        plural = "" if len(source.ignored) == 1 else "s"
+        message += f"; {len(source.ignored):,} file{plural} left out, not a table: {named}"
+    if source.skipped:
+        more = len(source.skipped) - MAX_NAMED
+        named = ", ".join(source.skipped[:MAX_NAMED])
+        message += f"; not followed: {named}" + (f" and {more:,} more" if more > 0 else "")
+    return message
 
 
 def _is_delta(storage: Storage) -> bool:
