@@ -99,6 +99,13 @@ def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: P
         ("stages: [", "is malformed"),
         ("[]", "is malformed"),
         ("stages: {a: {deps: [x], outs: [x]}}", "a cycle: a → a"),
+        ('stages: {"x; touch y": {}}', "the stage 'x; touch y' cannot be a node elsewhere"),
+        ('stages: {"x\\nretry: x": {}}', r"the stage 'x\\nretry: x' cannot be a node"),
+        ("stages: {1: {}}", "the stage 1 cannot be a node elsewhere"),
+        ("stages: {on: {}}", "the stage True cannot be a node elsewhere"),
+        ("stages: {--help: {}}", "the stage '--help' cannot be a node"),
+        ("stages: {a: {foreach: [1], do: {cmd: x}}}", "a has foreach, which no other system"),
+        ("stages: {a: {matrix: {n: [1]}, cmd: x}}", "a has matrix, which no other system"),
         ("stages: {a: {}, monitor: {}}", "monitor is the name of a command of ml"),
     ],
 )
@@ -108,6 +115,52 @@ def test_stages_that_cannot_be_read_are_told_with_their_file(
     (project / "dvc.yaml").write_text(text)
     with pytest.raises(UsageError, match=f"dvc.yaml.*{reason}"):
         read_graph(project)
+
+
+@pytest.mark.parametrize(
+    ("made", "read"),
+    [
+        ({"outs": ["data/more/rows.parquet"]}, {"deps": ["data/more"]}),
+        ({"outs": [{"data/more/": {"cache": False}}]}, {"deps": ["./data/more/rows.parquet"]}),
+        ({"metrics": [{"more.json": {"cache": False}}]}, {"deps": ["more.json"]}),
+        ({"plots": ["more.json"]}, {"deps": ["more.json"]}),
+        ({"outs": ["data/more"]}, {"wdir": "data", "deps": ["more"]}),
+        ({"wdir": "data", "outs": ["../more"]}, {"deps": [{"more": {}}]}),
+    ],
+)
+def test_a_stage_comes_after_what_makes_its_files_however_they_are_named(
+    project: Path, made: dict[str, object], read: dict[str, object]
+) -> None:
+    stages = {"b": read, "a": made, "c": {"outs": ["data/moreover"]}}
+    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    nodes = {node.name: node.after for node in read_graph(project).training}
+    assert (nodes["a"], nodes["b"], nodes["c"]) == ((), ("a",), ())
+
+
+def test_resources_are_for_nodes_that_there_are(project: Path) -> None:
+    (project / "config/export.yaml").write_text("resources: {trian: {cpu: '8'}}\n")
+    with pytest.raises(UsageError, match="resources: there is no node trian: use one of default"):
+        exports.export(project, "airflow")
+    settings = "last: package\nresources: {default: {}, deploy: {}, train: {}, monitor: {}}\n"
+    (project / "config/export.yaml").write_text(settings)
+    exports.export(project, "airflow")
+
+
+def test_what_starts_ml_is_quoted_where_a_shell_reads_it(project: Path) -> None:
+    (project / "config/export.yaml").write_text('command: [env, "A=$(id) b", ml]\n')
+    exports.export(project, "forgejo")
+    assert "timeout 120m env 'A=$(id) b' ml " in (project / ".forgejo/ml").read_text()
+    exports.export(project, "jenkins")  # where Groovy reads the text before
+    written = (project / "orchestration/jenkins/Jenkinsfile").read_text()
+    assert r"timeout 120m env 'A=\$(id) b' ml " in written
+
+
+def test_a_package_that_python_cannot_import_is_no_file_name(project: Path) -> None:
+    file = project / "pyproject.toml"
+    text = file.read_text().replace('package = "flight_delays"', 'package = "../../x"')
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"\[tool.rung\] has a package '../../x'"):
+        exports.export(project, "airflow")
 
 
 def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> None:
@@ -130,6 +183,9 @@ def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> N
         ("state: s3://bucket/state; rm -rf /", "state: "),
         ("environment: {A-B: x}", "environment.A-B"),
         ("role: admin", "role: "),
+        ("image: 'x\"; import os'", "image: "),
+        ("volume: 'x: y'", "volume: "),
+        ("schedule: '0 0 * * \"}'", "schedule: .*is not five fields of cron"),
         ("resources: {train: {disk: 30}}", "resources.train.disk: "),
     ],
 )

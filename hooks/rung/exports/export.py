@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..console import bullets, echo
 from ..exceptions import RefusedError, UsageError
-from .graph import answer, read_graph, step_arguments
+from .graph import DELIVERY, Graph, answer, read_graph, step_arguments
 from .jobs import plan, read_facts
 from .settings import SETTINGS, Settings, five_fields, read_settings
 
@@ -190,6 +190,7 @@ def render(project: Path, system: System) -> list[Exported]:
     """
     settings = read_settings(project)
     graph = read_graph(project, settings.last)
+    _require_nodes(settings, graph)
     if "state" in system.needs:
         _require_target(project, settings)
     if missing := [name for name in system.needs if not getattr(settings, name)]:
@@ -227,7 +228,9 @@ def render(project: Path, system: System) -> list[Exported]:
             in_project=IN_PROJECT,
         )
         if not text.strip():
-            if (project / path).exists() and is_untouched((project / path).read_text("utf-8")):
+            if (project / path).exists() and is_untouched(
+                (project / path).read_text("utf-8", "replace")
+            ):
                 files.append(Exported(path, "", "not needed"))
             continue
         text = sealed(text.strip("\n") + "\n" if "jobs" in about else text)
@@ -238,6 +241,20 @@ def render(project: Path, system: System) -> list[Exported]:
 def literal(value: str | None) -> str:
     """Return a text, or None, as Python writes it."""
     return "None" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _require_nodes(settings: Settings, graph: Graph) -> None:
+    """Check that what nodes ask for is for nodes that there are.
+
+    Raises:
+        UsageError: It is not.
+    """
+    nodes = dict.fromkeys(node.name for node in graph.training + graph.monitoring)
+    known = ["default", *nodes, *(name for name in DELIVERY if name not in nodes)]
+    if others := [name for name in settings.resources if name not in known]:
+        raise UsageError(
+            f"{SETTINGS}: resources: there is no node {others[0]}: use one of {', '.join(known)}"
+        )
 
 
 def _require_target(project: Path, settings: Settings) -> None:

@@ -5,10 +5,12 @@ A node is one `ml` command. It depends on the nodes that make what it reads.
 
 from __future__ import annotations
 
+import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tomlkit
@@ -21,6 +23,9 @@ STAGES = "dvc.yaml"
 DELIVERY = {"register": ("register",), "deploy": ("deploy",)}  # in this order, after the stages
 SOURCE = "source"  # the place of the source, which `ml step source` fills
 MONITORING = {"monitor": ("monitor",), "retrain": ("retrain",)}
+NAME = re.compile(r"\w[\w-]*")  # of a stage: what shells, YAML and Python take as it is
+OUTPUTS = ("outs", "metrics", "plots")  # keys of a stage
+SEVERAL = {"foreach", "matrix"}
 
 
 @dataclass(frozen=True)
@@ -61,20 +66,21 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
         last: The node that training ends with: `package`, `register` or `deploy`.
 
     Raises:
-        UsageError: The project has no stages yet, or dvc.yaml is malformed, or a stage has the
-            name of a command that is a node, too.
+        UsageError: The project has no stages yet, or dvc.yaml is malformed, or a stage cannot be a
+            node, or has the name of a command that is one, too.
     """
     file = project / STAGES
     if not file.exists():
         raise UsageError(f"{project} has no {STAGES}: the graph comes with level 1, by `rung up`")
     try:
         stages = yaml.safe_load(file.read_text("utf-8"))["stages"]
+        _require_plain(stages, file)
         needs = _needs(stages)
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         raise UsageError(f"{file}: a cycle: {' → '.join(error.args[1])}") from None
     except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is malformed: {error}") from None
+        raise UsageError(f"{file} is malformed: {' '.join(str(error).split())}") from None
     if taken := [name for name in order if name in {*DELIVERY, *MONITORING, SOURCE}]:
         raise UsageError(f"{file}: {taken[0]} is the name of a command of ml: rename that stage")
     nodes = [
@@ -113,9 +119,12 @@ def package_name(project: Path) -> str:
     """Return what `[tool.rung]` of pyproject.toml calls the project's package.
 
     Raises:
-        UsageError: It does not say it.
+        UsageError: It does not say it, or says what no package is called.
     """
-    return answer(project, "package")
+    package = answer(project, "package")
+    if not package.isidentifier():
+        raise UsageError(f"{project / 'pyproject.toml'}: [tool.rung] has a package {package!r}")
+    return package
 
 
 def answer(project: Path, name: str) -> str:
@@ -131,17 +140,50 @@ def answer(project: Path, name: str) -> str:
         raise UsageError(f"{file}: [tool.rung] names no {name}: is this a project?") from None
 
 
+def _require_plain(stages: Mapping[Any, Mapping[str, Any]], file: Path) -> None:
+    """Check that each stage can be a node of any system.
+
+    Raises:
+        UsageError: The name of one has other characters, or it stands for several stages.
+    """
+    for name, stage in stages.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise UsageError(
+                f"{file}: the stage {name!r} cannot be a node elsewhere: name it by letters,"
+                " digits, - and _"
+            )
+        if several := SEVERAL & set(stage):
+            raise UsageError(
+                f"{file}: {name} has {several.pop()}, which no other system knows: write its"
+                " stages one by one"
+            )
+
+
 def _needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     """Return, for each stage, those that make what it reads."""
-    makers = {
-        next(iter(out)) if isinstance(out, dict) else out: name
-        for name, stage in stages.items()
-        for out in stage.get("outs", [])
-    }
-    return {
-        name: {makers[dep] for dep in stage.get("deps", []) if dep in makers}
-        for name, stage in stages.items()
-    }
+    made = {name: _paths(stage, *OUTPUTS) for name, stage in stages.items()}
+    needs: dict[str, set[str]] = {}
+    for name, stage in stages.items():
+        read = _paths(stage, "deps")
+        needs[name] = {
+            maker
+            for maker, paths in made.items()
+            if (paths & read if maker == name else _overlap(paths, read))
+        }
+    return needs
+
+
+def _paths(stage: Mapping[str, Any], *keys: str) -> set[PurePosixPath]:
+    """Return the files and folders that a stage has under some keys, from the project on."""
+    items = [item for key in keys for item in stage.get(key) or []]
+    names = [str(next(iter(item)) if isinstance(item, dict) else item) for item in items]
+    folder = str(stage.get("wdir") or ".")
+    return {PurePosixPath(posixpath.normpath(posixpath.join(folder, name))) for name in names}
+
+
+def _overlap(some: set[PurePosixPath], others: set[PurePosixPath]) -> bool:
+    """Check whether a file is in both, by itself or in a folder, as DVC has it."""
+    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in some for b in others)
 
 
 def _direct(name: str, needs: Mapping[str, set[str]]) -> set[str]:

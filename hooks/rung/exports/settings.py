@@ -20,7 +20,7 @@ from ..exceptions import UsageError
 
 SETTINGS = Path("config/export.yaml")
 STATE = r"^(s3|gs|az|file)://[\w.-]*(/[\w.=-]+)*$|^$"
-CRON = re.compile(r"(\S+ ){4}\S+|@(hourly|daily|weekly|monthly)")
+CRON = re.compile(r"([\w*/,?#-]+ ){4}[\w*/,?#-]+|@(hourly|daily|weekly|monthly)", re.ASCII)
 MAX_PROBLEMS = 5
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 UV_IMAGE = "ghcr.io/astral-sh/uv:0.13.8-python3.13-trixie"
@@ -130,8 +130,8 @@ class Settings(Strict):
     secret_group: str = Field(default="", pattern=r"^[\w.-]*$")
     ci_image: str = Field(default=UV_IMAGE, pattern=r"^[\w./:@-]+$")
     command: tuple[str, ...] = Field(default=("uv", "run", "--locked", "ml"), min_length=1)
-    image: str = ""
-    volume: str = ""
+    image: str = Field(default="", pattern=r"^[\w./:@-]*$")
+    volume: str = Field(default="", pattern=r"^[\w.-]*$")
     resources: dict[str, Resources] = {}
     state: str = Field(default="", pattern=STATE)
     source_in_state: bool = False
