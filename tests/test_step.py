@@ -585,6 +585,26 @@ def test_a_step_says_what_it_lacks(nodes: Nodes) -> None:
         nodes.run("validate", "ingest", makes={}, out="ingest")
 
 
+@pytest.mark.parametrize("lock", [{}, {"cmd": 5}, {"cmd": "ml ingest", "outs": "x"}])
+def test_a_step_whose_entry_of_dvcs_lock_is_damaged_runs_again(
+    nodes: Nodes, capsys: pytest.CaptureFixture[str], lock: dict[str, Any]
+) -> None:
+    nodes.run("ingest", makes=INGESTED)
+    file = nodes.state / "ingest.json"
+    file.write_text(json.dumps(nodes.manifest("ingest") | {"lock": lock}))
+    nodes.run("ingest", makes=INGESTED)
+    assert "ingest runs again" in (message := capsys.readouterr().err)
+    assert "its entry of dvc.lock cannot be used" in message
+    assert nodes.manifest("ingest")["lock"] is None  # as no DVC ran here
+
+
+def test_a_source_that_is_missing_is_not_brought(nodes: Nodes) -> None:
+    (nodes.code / "data/raw/flights.csv").unlink()
+    with pytest.raises(nodes.module("exceptions").UsageError, match=r"flights.csv is missing: put"):
+        nodes.run("source", makes={})
+    assert not nodes.state.exists()
+
+
 def test_a_file_that_changes_while_it_is_uploaded_is_not_kept(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,8 @@ def perform_step(
         require_own_paths(manifest, place, node.known)
     inherited = merged(manifests)
     _require_same_source(source, inherited)
+    if name == SOURCE and not Path(source).is_file():
+        raise UsageError(f"{source} is missing: put the file there that {target.uri} is to have")
     needed = _bring(node, inherited)
     inputs_given = {
         path: inherited[path][1].digest for path in needed if is_output(path, node.needs)
@@ -196,12 +198,24 @@ def _restore(node: Node, target: Place, inputs: Mapping[str, str]) -> Manifest |
             else:
                 download(path, target, last.files[path])
         _remove_others(node, own)
+        if node.is_stage:
+            _restore_lock_entry(node, target, last)
     except Damaged as error:
         typer.echo(f"{node.name} runs again, as its last output cannot be used: {error}", err=True)
         return None
-    if node.is_stage:
-        _dvc().restore_lock_entry(node.name, last.lock)
     return last
+
+
+def _restore_lock_entry(node: Node, target: Place, last: Manifest) -> None:
+    """Let DVC know what the last run of a stage was.
+
+    Raises:
+        Damaged: What the manifest has of it is not what DVC wrote.
+    """
+    try:
+        _dvc().restore_lock_entry(node.name, last.lock)
+    except UsageError as error:
+        raise Damaged(f"{target.uri}.json: {error}") from None
 
 
 def _document_digests() -> dict[str, str]:

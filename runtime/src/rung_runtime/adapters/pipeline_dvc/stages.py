@@ -63,15 +63,25 @@ def restore_lock_entry(name: str, entry: dict[str, Any] | None) -> None:
     """Write what dvc.lock has of a stage, whose outputs are here; None: nothing.
 
     They are put into DVC's cache, too: to DVC, one that is not there is an output that changed.
+
+    Raises:
+        UsageError: DVC cannot read the entry, which is left out then.
     """
+    from dvc.exceptions import DvcException
+
     _write_lock_entry(name, entry)
     if entry is None:
         return
-    with open_repo() as repo, repo.lock:
-        for output in repo.stage.load_one(name=name).outs:
-            if output.use_cache and output.exists:
-                output.save()
-                output.commit()
+    try:
+        with open_repo() as repo, repo.lock:
+            for output in repo.stage.load_one(name=name).outs:
+                if output.use_cache and output.exists:
+                    output.save()
+                    output.commit()
+    except DvcException as error:
+        _write_lock_entry(name, None)
+        reason = " ".join(str(error).split())
+        raise UsageError(f"its entry of {LOCK} cannot be used: {reason}") from None
 
 
 def _write_lock_entry(name: str, entry: dict[str, Any] | None) -> None:
