@@ -272,6 +272,8 @@ def buildkite(files: dict[str, Any], event: Event) -> Tasks:
         if re.search(r"(?<!\$)\$(?![$])", step["command"].replace("$$", "")):
             raise ValueError(f"{step['key']}: the upload puts its own variables there")
         lines = step["command"].replace("$$", "$").splitlines()
+        if lines[0].partition("  #")[0] != "set -e":  # the shell is a setting of the agent
+            raise ValueError(f"{step['key']}: it continues after a line that fails")
         environment = "production, approved" if is_approved else ""
         tasks[step["key"]] = Task(needs, lines, environment=environment)
         for line in lines:
