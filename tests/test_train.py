@@ -15,7 +15,9 @@ import numpy as np
 import polars as pl
 import pytest
 import verdicts
+from sklearn.cluster import KMeans
 from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 Module = Callable[[str], ModuleType]
 
@@ -40,6 +42,19 @@ def test_files_with_random_names_are_renumbered_whole(module: Module, tmp_path: 
         assert loaded.array_.tolist() == [0, 1, 2]
         assert (tmp_path / str(number)).read_bytes() == (tmp_path / "0").read_bytes()
     assert {name.partition(".")[0].isdigit() for name in names(tmp_path / "0")} == {True}
+
+
+def test_machines_with_few_and_with_many_cores_give_one_file(module: Module) -> None:
+    """Scikit-learn notes in a model how many threads trained it."""
+    rows = np.random.default_rng(0).normal(size=(300, 4))
+    trees = HistGradientBoostingClassifier(max_iter=3).fit(rows, rows[:, 0] > 0)
+    groups = KMeans(3, n_init=1).fit(rows)
+    files = set()
+    for cores in (1, 2, 64):
+        trees._bin_mapper.n_threads = groups._n_threads = cores
+        files.add(module("model_format").to_bytes([trees, groups]))
+        assert (trees._bin_mapper.n_threads, groups._n_threads) == (cores, cores)
+    assert len(files) == 1
 
 
 def names(path: Path) -> list[str]:

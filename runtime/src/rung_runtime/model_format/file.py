@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,10 @@ from ..artifacts import atomic_write
 from .choose import available
 from .limits import SCHEMA, TooLarge, allowed, parsed_size, require_bounded
 
+THREADS = {"n_threads", "_n_threads"}  # attributes of gradient boosting and of k-means
+NOTED_THREADS = (
+    2  # any number would do; with this one, digests made on two cores stay what they were
+)
 DEFAULT = "skops"  # the format of a package whose manifest names none
 ADAPTER = re.compile(r"\brung_runtime\.adapters\.model_format_(\w+)\.")
 
@@ -29,7 +34,8 @@ def to_bytes(fitted: Any) -> bytes:
     """Return the file of a model, less what differs from run to run.
 
     Memory addresses and random names of files become numbers in the order of their first use; the
-    time of day becomes the first that a zip file knows.
+    time of day becomes the first that a zip file knows; and how many threads there were, which
+    scikit-learn notes, becomes `NOTED_THREADS`.
 
     Raises:
         Unsavable: A part of it cannot be written.
@@ -37,7 +43,8 @@ def to_bytes(fitted: Any) -> bytes:
     import skops.io  # in functions: it imports all of scikit-learn
 
     try:
-        content = skops.io.dumps(fitted)
+        with _threads_as_everywhere():
+            content = skops.io.dumps(fitted)
     except Exception as error:  # of many types, RecursionError among them (skops#195)
         raise Unsavable(f"{type(error).__name__}: {error}".partition("\n")[0]) from error
     with zipfile.ZipFile(io.BytesIO(content)) as source:
@@ -70,6 +77,26 @@ def to_bytes(fitted: Any) -> bytes:
         unpacked = sum(map(len, files.values())) - len(files[SCHEMA]) + parsed_size(files[SCHEMA])
         # What is nearly all zeros: as it is, so that `load` does not take it for an attack.
         return packed if unpacked <= allowed(len(packed)) else _archive(files, zipfile.ZIP_STORED)
+
+
+@contextmanager
+def _threads_as_everywhere() -> Iterator[None]:
+    """Have estimators of scikit-learn say that they were trained with `NOTED_THREADS`."""
+    from sklearn.base import BaseEstimator
+
+    state_of = BaseEstimator.__getstate__
+
+    def state_anywhere(self: Any) -> dict[str, Any]:
+        state: dict[str, Any] = state_of(self)
+        if not type(self).__module__.startswith("sklearn."):  # others may mean something by it
+            return state
+        return state | dict.fromkeys(state.keys() & THREADS, NOTED_THREADS)
+
+    BaseEstimator.__getstate__ = state_anywhere
+    try:
+        yield
+    finally:
+        BaseEstimator.__getstate__ = state_of
 
 
 def _archive(files: dict[str, bytes], compression: int) -> bytes:
