@@ -157,10 +157,13 @@ def test_an_alarm_asks_a_person_to_look_and_clears(place: Place, module: Module)
     data = place.model.data
     column = next(name for name in data.features if data.columns[name].type == "category")
     settings = config.read(config.GATE, config.Gate).model_dump(exclude_defaults=True)
-    fairness = {"columns": [column], "max_difference": {"demographic_parity": 0.0}}
-    (place.path / "config/gate.yaml").write_text(
-        config.Gate.model_validate(settings | {"fairness": fairness}).model_dump_json()
-    )
+
+    def allow(difference: float) -> None:
+        limits = {"columns": [column], "max_difference": {"demographic_parity": difference}}
+        gate = config.Gate.model_validate(settings | {"fairness": limits})
+        (place.path / "config/gate.yaml").write_text(gate.model_dump_json())
+
+    allow(0.0)
     for hour in range(2):
         place.log(place.rows(4 * WINDOW, hour), hour)
     message = place.monitor()
@@ -172,3 +175,6 @@ def test_an_alarm_asks_a_person_to_look_and_clears(place: Place, module: Module)
     assert document["decision"] == "none"
     assert document["windows"][-1]["fairness"][0]["highest"] is not None
     assert "Groups, in the newest window" in (place.path / "artifacts/monitor.html").read_text()
+    allow(1.0)
+    place.monitor()
+    assert [alarm for alarm in place.document()["alarms"] if alarm["kind"] == "fairness"] == []

@@ -129,7 +129,6 @@ def test_a_tag_that_moved_after_it_was_verified_is_refused_before_its_code_is_im
 WRITERS: dict[str, Callable[[Module, Any], object]] = {
     "resolve": lambda module, version: module("cli.registry").resolve(version.reference),
     "fetch": lambda module, version: module("cli.registry").fetch(version.version, Path("fetched")),
-    "promote": lambda module, version: module("registry").promote(version.version),
     "open as deploy does": lambda module, version: (
         module("delivery.service_folder").open_version(version).__enter__()
     ),
@@ -147,9 +146,11 @@ def test_no_code_of_a_package_runs_in_a_process_that_may_hold_a_token(
     place: Place, command: str
 ) -> None:
     """Also where the package is the very one that was verified."""
-    version, _ = place.champions(2)
+    version = place.push("first")
     made = place.move(version.version, "evil")
     moved = replace(version, digest=made["package_digest"])
+    place.module("registry").promote(version.version)
+    assert place.module("registry").current_champion().digest == moved.digest
     with suppress(UsageError, RefusedError, OSError, LookupError):
         WRITERS[command](place.module, moved)
     imported = [name for name in sys.modules if made["package_digest"][-12:] in name]
