@@ -172,12 +172,25 @@ def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> N
     ("text", "reason"),
     [
         ("retries: -1", "retries: "),
-        ("schedule: daily", "schedule: .*is not five fields of cron"),
-        ("schedle: x", "schedle: Extra inputs"),
+        ("schedule: daily", "schedule: this is not five fields of cron, or one of @hourly, "),
+        ("schedule: 61 * * * *", "schedule: the minute '61' is not what cron reads: 0 to 59"),
+        ("schedule: 0 9-25 * * *", "schedule: the hour '9-25' is not"),
+        ("schedule: 0 9 * * 5-1", "schedule: the weekday '5-1' is not .*: 0 to 6 or sun to sat"),
+        ("schedule: '*/0 * * * *'", r"schedule: the minute '\*/0' is not"),
+        (
+            "schedule: 0 9 * jun,july *",
+            "schedule: the month 'july' is not .*: 1 to 12 or jan to dec",
+        ),
+        ("schedle: x", "schedle: there is no such key: use one of name, schedule, "),
+        (
+            "resources: {train: {gpu: 1}}",
+            "train.gpu: there is no such key: use one of cpu, memory, ",
+        ),
         ("name: Not A Name", "name: "),
         ("resources: {train: {cpu: lots}}", r"resources.train.cpu: "),
         ("retries: [", "is not YAML"),
-        ("[]", "valid dictionary"),
+        ("[]", "(?<=yaml): this must be keys with values"),
+        ("resources: []", "resources: this must be keys with values"),
         ("state: bucket/state", "state: "),
         ("state: s3://me:secret@bucket/state", "state: "),
         ("state: s3://bucket/state; rm -rf /", "state: "),
@@ -185,7 +198,7 @@ def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> N
         ("role: admin", "role: "),
         ("image: 'x\"; import os'", "image: "),
         ("volume: 'x: y'", "volume: "),
-        ("schedule: '0 0 * * \"}'", "schedule: .*is not five fields of cron"),
+        ("schedule: '0 0 * * \"}'", "schedule: the weekday .* is not what cron reads"),
         ("resources: {train: {disk: 30}}", "resources.train.disk: "),
     ],
 )
@@ -193,6 +206,21 @@ def test_a_setting_that_is_wrong_is_named(project: Path, text: str, reason: str)
     (project / "config/export.yaml").write_text(text)
     with pytest.raises(UsageError, match=f"config/export.yaml.*{reason}"):
         read_settings(project)
+
+
+@pytest.mark.parametrize(
+    "schedule", ["@daily", "*/15 0-6,22 1,15 * *", "5 4 * JAN-mar mon-fri", "0 0 31 12 0"]
+)
+def test_what_cron_reads_is_a_schedule(schedule: str) -> None:
+    assert Settings(schedule=schedule).schedule == schedule
+
+
+def test_a_number_needs_no_quotes_where_kubernetes_takes_a_text(project: Path) -> None:
+    text = "resources: {train: {cpu: 4, memory: 1000}}\nenvironment: {ML_MAX_ROWS: 100}\n"
+    (project / "config/export.yaml").write_text(text)
+    settings = read_settings(project)
+    assert settings.resources == {"train": Resources(cpu="4", memory="1000")}
+    assert settings.environment == {"ML_MAX_ROWS": "100"}
 
 
 @pytest.mark.parametrize(
@@ -266,6 +294,41 @@ def test_a_file_is_stale_as_soon_as_the_graph_or_a_setting_changes(project: Path
 def test_a_file_that_is_missing_is_not_current(project: Path) -> None:
     with pytest.raises(RefusedError, match="is missing"):
         exports.export(project, "luigi", check=True)
+
+
+def test_a_check_of_no_system_in_particular_is_one_of_all_that_were_exported(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exports.check_all(project)
+    assert "the project has no exported files" in capsys.readouterr().out
+    exports.export(project, "luigi")
+    exports.export(project, "circleci")
+    exports.check_all(project)
+    assert "The files for CircleCI, Luigi are current." in capsys.readouterr().out
+    (project / "config/export.yaml").write_text("retries: 7\n")
+    with pytest.raises(RefusedError, match=r"(?s)rung export circleci`.*rung export luigi`"):
+        exports.check_all(project)
+
+
+def test_a_graph_that_is_called_otherwise_is_not_there_twice(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("metaflow", "kedro", "airflow")
+    for name in names:
+        exports.export(project, name)
+    copy = project / "orchestration/airflow/ours.py"
+    exported = (project / "orchestration/airflow/flight_delays.py").read_text()
+    copy.write_text(exported.replace("PROJECT", "ROOT"))
+    (project / "config/export.yaml").write_text("name: nightly\n")
+    with pytest.raises(RefusedError, match=r"airflow/flight_delays\.py is not needed"):
+        exports.export(project, "airflow", check=True)
+    exports.export(project, "airflow")
+    exports.refresh(project)  # as an update does
+    exports.check_all(project)
+    folder = project / "orchestration"
+    left = {path.name for path in folder.glob("*/*")}
+    assert left == {"nightly.py", "nightly_monitor.py", "nightly", "ours.py"}
+    assert not [path for path in folder.rglob("*") if "flight_delays" in path.name]
 
 
 @pytest.mark.parametrize(

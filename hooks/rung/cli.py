@@ -206,16 +206,21 @@ class Export(cli.Application):
 
     DESCRIPTION = "Write the project's graph as files of another system; without a name, list them"
 
-    check = cli.Flag("--check", help="Write nothing; exit 1 if a file is not current")
+    check = cli.Flag(
+        "--check",
+        help="Write nothing; exit 1 if a file is not current, of all systems if none is named",
+    )
 
     def main(self, name: str = "", folder: str = ".") -> int:
         """Write the files of the system NAME into the project in FOLDER, by default this one."""
 
         def command() -> None:
-            from .exports import export, list_systems
+            from .exports import check_all, export, list_systems
 
             if name:
                 export(find_project(Path(folder)), name, check=self.check)
+            elif self.check:
+                check_all(find_project(Path(folder)))
             else:
                 list_systems()
 

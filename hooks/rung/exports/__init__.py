@@ -4,6 +4,6 @@ Each system has a folder here with a manifest, `export.toml`, and the Jinja temp
 `test.toml` says how this repository runs them.
 """
 
-from .export import export, graph_name, list_systems, refresh, render
+from .export import check_all, export, graph_name, list_systems, refresh, render
 
-__all__ = ["export", "graph_name", "list_systems", "refresh", "render"]
+__all__ = ["check_all", "export", "graph_name", "list_systems", "refresh", "render"]

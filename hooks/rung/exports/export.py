@@ -143,6 +143,28 @@ def export(project: Path, name: str, *, check: bool = False) -> None:
         echo(system.notes)
 
 
+def check_all(project: Path) -> None:
+    """Check that all that the project has of exported files is current.
+
+    Raises:
+        UsageError: The project has no graph, or a setting that a system needs is missing.
+        RefusedError: A file is not current.
+    """
+    in_use = [system for system in systems().values() if _is_in_use(project, system)]
+    if not in_use:
+        echo("Nothing to check: the project has no exported files.")
+        return
+    reasons = []
+    for system in in_use:
+        try:
+            require_current(system, render(project, system))
+        except RefusedError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise RefusedError("\n".join(reasons))
+    echo(f"The files for {', '.join(system.label for system in in_use)} are current.")
+
+
 def refresh(project: Path) -> None:
     """Export again what the project has of exported files, after an update.
 
@@ -165,13 +187,14 @@ def _is_in_use(project: Path, system: System) -> bool:
     written one by hand, which has no digest.
     """
     for target in system.files.values():
-        if not any(project.glob(target.format(name="*"))):
-            continue
-        name = target.format(name=graph_name(project)) if "{name}" in target else target
-        file = project / name
         is_ours = target.startswith("orchestration/")
-        if file.exists() and (is_ours or MARK.search(file.read_text("utf-8", "replace"))):
-            return True
+        for file in project.glob(target.format(name="*")):
+            text = file.read_text("utf-8", "replace")
+            if file == project / target.format(name=graph_name(project)):
+                if is_ours or MARK.search(text):
+                    return True
+            elif is_untouched(text):  # the graph had another name
+                return True
     return False
 
 
@@ -235,7 +258,19 @@ def render(project: Path, system: System) -> list[Exported]:
             continue
         text = sealed(text.strip("\n") + "\n" if "jobs" in about else text)
         files.append(Exported(path, text, state(project / path, text)))
-    return files
+    return [*files, *_of_another_name(project, system, name)]
+
+
+def _of_another_name(project: Path, system: System, name: str) -> list[Exported]:
+    """Return exported files from when the graph had another name: both would be scheduled."""
+    targets = [target for target in system.files.values() if "{name}" in target]
+    own = {project / target.format(name=name) for target in targets}
+    earlier = {file for target in targets for file in project.glob(target.format(name="*"))} - own
+    return [
+        Exported(file.relative_to(project), "", "not needed")
+        for file in sorted(earlier)
+        if is_untouched(file.read_text("utf-8", "replace"))
+    ]
 
 
 def literal(value: str | None) -> str:
@@ -347,6 +382,10 @@ def write(project: Path, files: list[Exported]) -> None:
     for file in files:
         if file.state == "not needed":
             (project / file.path).unlink()
+            for folder in (project / file.path).parents:
+                if folder == project or any(folder.iterdir()):
+                    break
+                folder.rmdir()
             echo(f"Removed {file.path}, which is not needed any more")
         if file.state in ("missing", "stale"):
             target = project / file.path

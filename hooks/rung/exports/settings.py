@@ -15,12 +15,27 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from pydantic_core import ErrorDetails
 
 from ..exceptions import UsageError
 
 SETTINGS = Path("config/export.yaml")
 STATE = r"^(s3|gs|az|file)://[\w.-]*(/[\w.=-]+)*$|^$"
-CRON = re.compile(r"([\w*/,?#-]+ ){4}[\w*/,?#-]+|@(hourly|daily|weekly|monthly)", re.ASCII)
+# The fields of cron that every system reads alike: Sunday is 0, as some know no 7.
+CRON = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 6))
+CRON_NAMES = {
+    "month": ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    "weekday": ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+}
+CRON_PART = re.compile(r"(\*|(?P<first>\w+)(-(?P<last>\w+))?)(/0*[1-9]\d*)?", re.ASCII)
+# Pydantic's names of mistakes, in plain words. A value is not repeated: it may hold a secret.
+MESSAGES = {
+    "extra_forbidden": "there is no such key: use one of {keys}",
+    "model_type": "this must be keys with values",
+    "dict_type": "this must be keys with values",
+    "string_pattern_mismatch": "this is not of the form {pattern}",
+    "value_error": "{error}",
+}
 MAX_PROBLEMS = 5
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 UV_IMAGE = "ghcr.io/astral-sh/uv:0.13.8-python3.13-trixie"
@@ -48,7 +63,7 @@ Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*$")]
 class Strict(BaseModel):
     """Settings, of which an unknown one is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class Resources(Strict):
@@ -142,8 +157,8 @@ class Settings(Strict):
     @field_validator("schedule", "monitor_schedule")
     @classmethod
     def _is_cron(cls, value: str | None) -> str | None:
-        if value is not None and not CRON.fullmatch(value):
-            raise ValueError("is not five fields of cron, or @hourly, @daily, @weekly, @monthly")
+        if value is not None and value not in NICKNAMES:
+            require_cron(value)
         return value
 
     @property
@@ -155,6 +170,35 @@ class Settings(Strict):
     def resources_of(self, node: str) -> Resources:
         """Return what a node asks for."""
         return self.resources.get(node, self.resources.get("default", Resources()))
+
+
+def require_cron(schedule: str) -> None:
+    """Check that a schedule is one that every system reads.
+
+    Raises:
+        ValueError: It is not.
+    """
+    fields = schedule.split(" ")
+    if len(fields) != len(CRON):
+        raise ValueError(f"this is not five fields of cron, or one of {', '.join(NICKNAMES)}")
+    for field, (unit, low, high) in zip(fields, CRON, strict=True):
+        for part in field.split(","):
+            names = CRON_NAMES.get(unit, [])
+            if not _is_part(part, low, high, names):
+                known = f"{low} to {high}" + (f" or {names[0]} to {names[-1]}" if names else "")
+                raise ValueError(f"the {unit} {part!r} is not what cron reads: {known}")
+
+
+def _is_part(part: str, low: int, high: int, names: list[str]) -> bool:
+    """Check one of the parts of a field that commas separate, such as `1-5` or `*/10`."""
+    match = CRON_PART.fullmatch(part)
+    if match is None:
+        return False
+    ends = [end.lower() for end in match.group("first", "last") if end]
+    known = [str(low + names.index(end)) if end in names else end for end in ends]
+    if not all(end.isdecimal() and low <= int(end) <= high for end in known):
+        return False
+    return known == sorted(known, key=int)
 
 
 def five_fields(schedule: str) -> str:
@@ -177,7 +221,14 @@ def read_settings(project: Path) -> Settings:
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        ]
+        problems = [in_words(problem) for problem in error.errors()]
         raise UsageError(f"{file}: {'; '.join(problems[:MAX_PROBLEMS])}") from None
+
+
+def in_words(problem: ErrorDetails) -> str:
+    """Return one of pydantic's mistakes in plain words, behind its key."""
+    place = [str(part) for part in problem["loc"]]
+    model = Resources if place[:1] == ["resources"] else Settings
+    known = {"keys": ", ".join(model.model_fields)} | problem.get("ctx", {})
+    message = MESSAGES.get(problem["type"], problem["msg"].replace("{", "{{").replace("}", "}}"))
+    return ": ".join(filter(None, (".".join(place), message.format(**known))))
