@@ -100,10 +100,10 @@ def main() -> None:
                     continue
                 shown.append(Text(re.sub(r"^\$ cd \w+; ", "$ ", line), "bold"))
                 start = len(shown)
-                for said in (
+                for output in (
                     done.stdout.replace(str(clone), "URL").replace(f"{here}/", "").splitlines()
                 ):
-                    text = Text.from_ansi(said.rsplit("\r", 1)[-1])
+                    text = Text.from_ansi(output.rsplit("\r", 1)[-1])
                     blank = not text.plain.strip()
                     if NOISE.match(text.plain) or MORE.match(text.plain.strip()):
                         continue
