@@ -609,11 +609,19 @@ def test_a_file_that_changes_while_it_is_uploaded_is_not_kept(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transfer = nodes.module("remote_step.transfer")
+    read = transfer._read
     monkeypatch.setattr(transfer, "_read", lambda file: iter([b"other"]))
     with pytest.raises(nodes.module("exceptions").UsageError, match="changed while it was upload"):
         nodes.run("ingest", makes=INGESTED)
     assert not (nodes.state / "ingest.json").exists()
     assert not list((nodes.state / "objects").iterdir())
+    monkeypatch.setattr(transfer, "_read", read)
+    nodes.run("ingest", makes=INGESTED)
+    content = nodes.stored("ingest", ROWS)
+    monkeypatch.setattr(transfer, "_read", lambda file: iter([b"ro", b"w!"]))
+    with pytest.raises(nodes.module("exceptions").UsageError, match="changed while it was upload"):
+        nodes.run("ingest", makes=INGESTED, out="other")
+    assert content.read_text() == "rows"  # which the first snapshot has
 
 
 # --- attempts ------------------------------------------------------------------------------------

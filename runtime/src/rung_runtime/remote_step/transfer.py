@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -107,14 +106,29 @@ def upload(path: str, place: Place, step: str) -> StoredOutput:
     file = Path(path)
     require_in_project(file)
     stored = StoredOutput(digest=digest(file), size=file.stat().st_size, step=step)
-    pieces = HashedPieces(_read(file))
-    place.storage.upload(stored.object_name, pieces, stored.size)
+    place.storage.upload(stored.object_name, _unchanged(file, place, stored), stored.size)
     there = place.storage.find(stored.object_name)
-    if pieces.digest != stored.digest or there is None or there.size != stored.size:
-        with suppress(UsageError):
-            place.storage.delete(stored.object_name)
-        raise UsageError(f"{path} changed while it was uploaded to {place.uri}: run the step again")
+    if there is None or there.size != stored.size:
+        raise UsageError(f"{place.uri} has not kept all of {path}: run the step again")
     return stored
+
+
+def _unchanged(file: Path, place: Place, stored: StoredOutput) -> Iterator[bytes]:
+    """Yield the content of a file, the last piece only once all of it is known to be as it was.
+
+    So nothing else ever gets the name of that content, which other snapshots may have, too.
+
+    Raises:
+        UsageError: It changed meanwhile.
+    """
+    pieces = HashedPieces(_read(file))
+    last = b""
+    for piece in pieces:
+        yield last
+        last = piece
+    if (pieces.size, pieces.digest) != (stored.size, stored.digest):
+        raise UsageError(f"{file} changed while it was uploaded to {place.uri}: run the step again")
+    yield last
 
 
 def _read(file: Path) -> Iterator[bytes]:
