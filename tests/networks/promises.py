@@ -7,6 +7,7 @@ pydantic; what needs more is left out there.
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,23 @@ def test_what_cannot_be_trained_is_told_in_a_sentence(params: Any, message: str)
 
 def test_auto_is_the_gpu_if_there_is_one() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("module", [None, Residual])
+def test_a_network_that_is_larger_than_its_weights_is_refused_before_it_takes_memory(
+    module: Any,
+) -> None:
+    frame = rows()
+    params = (
+        {"hidden": [8]} if module is None else {"module": module, "module_params": {"hidden": 8}}
+    )
+    fitted = network("binary", epochs=1, **params).fit(frame, target("binary", frame))
+    params = json.loads((state := fitted.__getstate__())["params"])
+    large = {"hidden": [10**7, 10**7]} if module is None else {"module_params": {"hidden": 10**7}}
+    loaded = copy.copy(fitted)
+    loaded.__setstate__(state | {"params": json.dumps(params | large)})
+    with pytest.raises(ValueError, match="size mismatch"):
+        loaded.predict(frame)
 
 
 def test_other_weights_than_its_own_are_refused() -> None:

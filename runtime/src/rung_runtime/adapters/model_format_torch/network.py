@@ -117,10 +117,16 @@ class NeuralNetwork(TableNetwork):
             ValueError: The weights are those of another module.
         """
         if "_loaded" not in vars(self):
-            module = self.make_module()
-            from .training import load_weights
+            _require_torch()
+            from .training import load_weights, without_weights
 
-            load_weights(module, self.weights_)
+            # Its sizes are those that the file says, so first without memory for them.
+            module = without_weights(self.make_module, is_trusted=self.module is None)
+            if module is not None:
+                load_weights(module, self.weights_)
+            if self.module is not None:  # it may have more than weights
+                module = self.make_module()
+                load_weights(module, self.weights_)
             self._loaded = module
         return self._loaded
 

@@ -121,6 +121,25 @@ def predict(network: nn.Module, inputs: Inputs) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
+def without_weights(make: Callable[[], nn.Module], *, is_trusted: bool) -> nn.Module | None:
+    """Return a network that has shapes and no numbers yet, which takes no memory.
+
+    Args:
+        make: Makes it.
+        is_trusted: Whether it is one of ours, which can be made so.
+
+    Returns:
+        None: its code cannot.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception:  # of problem/
+        if is_trusted:
+            raise
+        return None
+
+
 def load_weights(network: nn.Module, weights: Weights) -> None:
     """Give a network its weights.
 
@@ -129,7 +148,7 @@ def load_weights(network: nn.Module, weights: Weights) -> None:
     """
     tensors = {name: torch.from_numpy(np.array(values)) for name, values in weights.items()}
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ValueError(" ".join(str(error).split())) from None
 
