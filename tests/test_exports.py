@@ -365,6 +365,20 @@ def test_an_update_brings_up_to_date_what_was_exported_and_nothing_else(project:
     assert [path.name for path in (project / "orchestration").iterdir()] == ["airflow"]
 
 
+def test_an_update_names_what_cannot_be_exported_any_more(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exports.export(project, "airflow")
+    file = project / "orchestration/airflow/flight_delays.py"
+    before = file.read_text()
+    (project / "config/export.yaml").write_text("resources: {trian: {cpu: '8'}}\n")
+    exports.refresh(project)
+    assert file.read_text() == before
+    assert "The files for Airflow stay as they are: config/export.yaml: resources: there is no" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_an_update_of_a_project_that_exported_nothing_does_nothing(
     render: Render, level: int

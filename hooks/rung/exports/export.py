@@ -168,12 +168,17 @@ def check_all(project: Path) -> None:
 def refresh(project: Path) -> None:
     """Export again what the project has of exported files, after an update.
 
-    A file that was edited stays as it is, and is named.
+    A file that was edited stays as it is, and is named; so do those of a project whose graph or
+    settings cannot be exported any more, as the update itself is done.
     """
     for system in systems().values():
-        if not _is_in_use(project, system):
+        try:
+            if not _is_in_use(project, system):
+                continue
+            files = render(project, system)
+        except UsageError as error:
+            echo(f"The files for {system.label} stay as they are: {error}")
             continue
-        files = render(project, system)
         write(project, [file for file in files if file.state != "edited"])
         for file in files:
             if file.state == "edited":
