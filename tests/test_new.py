@@ -419,3 +419,32 @@ def test_by_uvx_from_an_address_a_project_gets_that_address_and_version(
     new = run(*command[:5], "rung", "update", "--check", "mine", cwd=tmp_path, home=home)
     assert new.returncode == 1, "v100.0.0 is in the history"
     assert "v100.0.0 is available, and the project has v99.0.0" in new.stderr
+
+
+@pytest.mark.slow
+def test_uvx_runs_what_a_clone_has_now_and_not_what_it_had_when_it_was_first_run(
+    tmp_path: Path,
+) -> None:
+    own = (ROOT / "pyproject.toml").read_text()
+    start = own.index("\n[build-system]")
+    build_system = own[start : own.index("\n[", start + 1)]
+    settings = own[own.index("\n[tool.uv]") :].partition("\n\n")[0]
+    clone = tmp_path / "clone"
+    (clone / "probe").mkdir(parents=True)
+    (clone / "pyproject.toml").write_text(
+        '[project]\nname = "probe"\nversion = "1"\nscripts.probe = "probe:main"\n'
+        f"{build_system}{settings}\n"
+    )
+
+    def answer_after_commit(answer: str) -> str:
+        (clone / "probe/__init__.py").write_text(f"def main():\n    print({answer!r})\n")
+        git(clone, "add", "-A")
+        git(clone, "commit", "-qm", answer)
+        command = [uv(), "tool", "run", "--from", str(clone), "probe"]
+        done = run(*command, cwd=tmp_path, home=tmp_path / "home")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    git(tmp_path, "init", "-q", str(clone))
+    assert answer_after_commit("earlier") == "earlier"
+    assert answer_after_commit("now") == "now"
