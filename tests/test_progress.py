@@ -48,6 +48,16 @@ def test_in_a_log_a_stage_is_one_line_without_control_characters(module: Module,
     assert log() == ["✓ fetch  2 of 2 [files]", "✗ watch"]
 
 
+def test_a_name_is_one_line_and_no_markup_whatever_it_holds(module: Module, log: Log) -> None:
+    progress = module("progress")
+    names = ["a[/red].csv", "[bold]b.csv", "c\n::error::d.csv", "\x1b[31me.csv"]
+    with progress.stages():
+        for name in names:
+            progress.begin(name)
+    shown = ["a[/red].csv", "[bold]b.csv", r"c\n::error::d.csv", r"\x1b[31me.csv"]
+    assert log() == [f"✓ {name}" for name in shown]
+
+
 def test_bad_input_is_answered_by_one_sentence_and_no_stages(module: Module, log: Log) -> None:
     progress = module("progress")
     with suppress(ArithmeticError), progress.stages(quiet_until="models"):

@@ -88,10 +88,12 @@ class Stages:
         self.line: Progress | None = None
 
     def begin(self, name: str) -> None:
+        from .escaping import visible
+
         self.end()
         if name == self.quiet_until:
             self.show_held()
-        self.name = name
+        self.name = visible(name)  # of a partition, which may hold anything
         self.detail = ""
         self.started = time.monotonic()
         if self.console.is_interactive:
@@ -151,4 +153,4 @@ def stage_line(mark: str, name: str, seconds: float, outcome: str) -> str:
     from .escaping import visible
 
     text = escape(visible(outcome, keep="\n"))
-    return f"{mark} {name:<9} [dim]{seconds:4.1f} s[/]  {text}".rstrip()
+    return f"{mark} {escape(f'{name:<9}')} [dim]{seconds:4.1f} s[/]  {text}".rstrip()

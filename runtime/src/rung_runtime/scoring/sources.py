@@ -18,6 +18,7 @@ import polars as pl
 
 from .. import UsageError
 from ..artifacts import digest
+from ..escaping import visible
 from ..pipeline.table_batches import BATCH_ROWS, batches, collected, parquet_batches
 from ..prediction_log.layout import is_remote
 from ..storage import Folder, Storage, StoredFile, is_hidden, open_storage, require
@@ -114,12 +115,12 @@ def no_tables(location: str, source: Source) -> str:
 def with_left_out(message: str, source: Source) -> str:
     """Return a message, and what of a source is in no partition: files, links to folders."""
     if source.ignored:
-        named = ", ".join(source.ignored[:MAX_NAMED])
+        named = visible(", ".join(source.ignored[:MAX_NAMED]))
         plural = "" if len(source.ignored) == 1 else "s"
         message += f"; {len(source.ignored):,} file{plural} left out, not a table: {named}"
     if source.skipped:
         more = len(source.skipped) - MAX_NAMED
-        named = ", ".join(source.skipped[:MAX_NAMED])
+        named = visible(", ".join(source.skipped[:MAX_NAMED]))
         message += f"; not followed: {named}" + (f" and {more:,} more" if more > 0 else "")
     return message
 
