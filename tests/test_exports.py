@@ -146,6 +146,21 @@ def test_resources_are_for_nodes_that_there_are(project: Path) -> None:
     exports.export(project, "airflow")
 
 
+@pytest.mark.parametrize("name", ["ML_BASE", "VERSION", "ML_REGISTRY"])
+def test_a_secret_has_not_the_name_of_a_variable_of_jobs(project: Path, name: str) -> None:
+    (project / "config/export.yaml").write_text(f"secrets: [{name}]\n")
+    with pytest.raises(UsageError, match=f"secrets: {name} is set by the jobs themselves"):
+        exports.export(project, "forgejo")
+
+
+def test_a_secret_is_named_once_however_often_it_is_listed(project: Path) -> None:
+    (project / "config/export.yaml").write_text("secrets: [KEY, ML_REGISTRY_AUTH, KEY]\n")
+    exports.export(project, "forgejo")
+    text = (project / ".forgejo/workflows/train.yml").read_text()
+    train = text[text.index("  train:") : text.index("    steps:")]
+    assert (train.count(" ML_REGISTRY_AUTH:"), train.count(" KEY:")) == (1, 1)
+
+
 def test_what_starts_ml_is_quoted_where_a_shell_reads_it(project: Path) -> None:
     (project / "config/export.yaml").write_text('command: [env, "A=$(id) b", ml]\n')
     exports.export(project, "forgejo")

@@ -22,6 +22,7 @@ DATA = f"test -z \"$(find data -name '*.dvc')\" || {UV} dvc pull"
 LINT_MINUTES = 15
 TEST_MINUTES = 30
 LOGINS = {"mlflow": ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN")}
+SET_BY_JOBS = ("ML_BASE", "ML_REGISTRY", "VERSION", "UV_CACHE_DIR")
 VERSION = "artifacts/version"  # what register leaves for the jobs after it
 
 
@@ -137,7 +138,8 @@ def plan(graph: Graph, settings: Settings, facts: Facts, ml: str) -> Jobs:
         ml: What starts its `ml` in a job, with retries and a time limit.
 
     Raises:
-        UsageError: Its models are to be deployed to a cluster, for which these jobs make no image.
+        UsageError: Its models are to be deployed to a cluster, for which these jobs make no image;
+            or a secret has the name of a variable of theirs.
     """
     if facts.deployment == "kubernetes" and settings.last == "deploy":
         raise UsageError(
@@ -146,6 +148,10 @@ def plan(graph: Graph, settings: Settings, facts: Facts, ml: str) -> Jobs:
         )
     # An MLflow registry is known by its server, any other by its address.
     variable, login = LOGINS.get(facts.registry, ("ML_REGISTRY", "ML_REGISTRY_AUTH"))
+    if taken := [name for name in settings.secrets if name in {*SET_BY_JOBS, variable}]:
+        raise UsageError(
+            f"{SETTINGS}: secrets: {taken[0]} is set by the jobs themselves: leave it out"
+        )
     return Jobs(
         checks=_checks(),
         request=tuple(_request(settings, facts, ml)),
@@ -153,7 +159,7 @@ def plan(graph: Graph, settings: Settings, facts: Facts, ml: str) -> Jobs:
         deliver=_deploy("deliver", settings, ml),
         monitor=tuple(_monitor(graph, settings, facts, ml)),
         registry_variable=variable,
-        secrets=(login, *settings.secrets),
+        secrets=tuple(dict.fromkeys((login, *settings.secrets))),
     )
 
 
