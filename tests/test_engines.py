@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,6 @@ import libraries
 import numpy as np
 import polars as pl
 import pytest
-from conftest import ROOT
 from rung_runtime import RefusedError, UsageError, adapters
 from rung_runtime.config import Config, Data
 from rung_runtime.config.scale import SCALE, Scale, load_scale
@@ -566,15 +564,10 @@ def test_a_cluster_without_workers_is_told(
         list(module.Dask(client).run(job, [Task("part-0", 0)]))
 
 
-@pytest.mark.nightly
-def test_a_master_that_is_none_is_told(place: Path) -> None:
-    """In a process of its own: Spark has one session in each."""
-    (packages,) = libraries.environment(*LIBRARIES["spark"]).glob("lib/*/site-packages")
-    program = "from rung_runtime.engines import open_engine\nopen_engine('spark', 'tcp://h:1').__enter__()"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'runtime/src'}:{packages}"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    reason = done.stderr.strip().splitlines()[-1]
-    assert "UsageError: the master tcp://h:1 cannot be used: Could not parse Master URL" in reason
+@pytest.mark.parametrize("name", ["tcp://10.0.0.7:8786", "10.0.0.7:7077", "spark://"])
+def test_a_scheduler_that_is_not_a_master_of_spark_is_told(place: Path, name: str) -> None:
+    with (
+        pytest.raises(UsageError, match=f"the scheduler {name} is not a master of Spark: name one"),
+        open_engine("spark", name),
+    ):
+        pass

@@ -19,6 +19,7 @@ from ...engines import shipment, worker
 from ...engines.interface import Engine, Item, Job, Outcome, Result
 
 ATTEMPTS = 4  # of a task whose worker ends
+MASTER = re.compile(r"(spark|k8s)://.+|yarn|local(\[.+\])?")
 FAILED_TASK = re.compile(r"Task (\d+) in stage \S+ failed")
 
 
@@ -89,6 +90,11 @@ def open_engine(settings: Scale) -> Engine:
         UsageError: There is no Java, or the master cannot be reached.
         ModuleNotFoundError: `pyspark` is not installed.
     """
+    if settings.scheduler and not MASTER.fullmatch(settings.scheduler):
+        raise UsageError(
+            f"the scheduler {settings.scheduler} is not a master of Spark: name one such as"
+            " spark://HOST:7077, k8s://HOST or yarn"
+        )
     import pyarrow  # noqa: F401  # which mapInArrow needs
     from py4j.protocol import Py4JJavaError
     from pyspark import cloudpickle
@@ -119,8 +125,7 @@ def open_engine(settings: Scale) -> Engine:
         reason = str(error.java_exception.getMessage()).partition("\n")[0]
         master = settings.scheduler or "of this machine"
         raise UsageError(
-            f"the master {master} cannot be used: {reason.rstrip('.')}. Is it there, and its"
-            " address like spark://HOST:7077?"
+            f"the master {master} cannot be used, is it there? ({reason.rstrip('.')})"
         ) from None
     finally:
         if before is None:
