@@ -146,6 +146,40 @@ def test_resources_are_for_nodes_that_there_are(project: Path) -> None:
     exports.export(project, "airflow")
 
 
+@pytest.mark.parametrize("link", ["bitbucket-pipelines.yml", "orchestration/bitbucket"])
+def test_nothing_is_exported_through_a_link_that_leads_out_of_the_project(
+    project: Path, tmp_path: Path, link: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    if link.startswith("orchestration"):
+        elsewhere.mkdir()
+    (project / link).parent.mkdir(exist_ok=True)
+    (project / link).symlink_to(elsewhere)
+    with pytest.raises(UsageError, match=rf"{link}.* leads out of the project by a link"):
+        exports.export(project, "bitbucket")
+    assert not elsewhere.exists() or not list(elsewhere.iterdir())
+    assert not (project / "orchestration/bitbucket/ml").exists()
+
+
+def test_an_export_that_is_killed_leaves_no_half_of_a_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports.export(project, "airflow")
+    (project / "config/export.yaml").write_text("retries: 7\n")
+    write_text = Path.write_text
+
+    def killed(path: Path, text: str, encoding: str) -> int:
+        write_text(path, text[:100], encoding)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            exports.export(project, "airflow")
+    exports.export(project, "airflow")
+    exports.export(project, "airflow", check=True)
+
+
 @pytest.mark.parametrize("name", ["ML_BASE", "VERSION", "ML_REGISTRY"])
 def test_a_secret_has_not_the_name_of_a_variable_of_jobs(project: Path, name: str) -> None:
     (project / "config/export.yaml").write_text(f"secrets: [{name}]\n")

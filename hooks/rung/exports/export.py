@@ -176,10 +176,10 @@ def refresh(project: Path) -> None:
             if not _is_in_use(project, system):
                 continue
             files = render(project, system)
+            write(project, [file for file in files if file.state != "edited"])
         except UsageError as error:
             echo(f"The files for {system.label} stay as they are: {error}")
             continue
-        write(project, [file for file in files if file.state != "edited"])
         for file in files:
             if file.state == "edited":
                 echo(f"{file.path} was edited, and stays as it is: see `rung export {system.name}`")
@@ -383,7 +383,14 @@ def require_unedited(system: System, files: list[Exported]) -> None:
 
 
 def write(project: Path, files: list[Exported]) -> None:
-    """Write the files that are not current, and remove what is not needed."""
+    """Write the files that are not current, each whole, and remove what is not needed.
+
+    Raises:
+        UsageError: One would be outside of the project, by a link.
+    """
+    for file in files:
+        if not (project / file.path).resolve().is_relative_to(project.resolve()):
+            raise UsageError(f"{file.path} leads out of the project by a link: remove the link")
     for file in files:
         if file.state == "not needed":
             (project / file.path).unlink()
@@ -395,5 +402,7 @@ def write(project: Path, files: list[Exported]) -> None:
         if file.state in ("missing", "stale"):
             target = project / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(file.text, "utf-8")
+            new = target.with_name(f".{target.name}.new")
+            new.write_text(file.text, "utf-8")
+            new.replace(target)
             echo(f"{'Wrote' if file.state == 'missing' else 'Updated'} {file.path}")
