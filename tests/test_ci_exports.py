@@ -7,6 +7,7 @@ behaviour is in question; one project runs for real.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -317,6 +318,32 @@ def test_the_script_tries_again_what_neither_refused_nor_was_bad_input(
     ends = [int(code) for code in codes.split()]
     assert done.returncode == ends[-1]
     assert (project / "calls").read_text().splitlines() == ["train"] * len(ends)
+
+
+def test_on_azure_a_secret_that_is_not_set_is_none_to_whatever_runs(
+    exported: Callable[..., Path], tmp_path: Path
+) -> None:
+    project = exported("azure", 2, "secrets: [KEY, OTHER]\n")
+    (project / "data/x.dvc").write_text("outs: []\n")
+    fake = tmp_path / "bin/uv"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "$@: ${ML_REGISTRY_AUTH-none} ${KEY-none} ${OTHER-none}"\n')
+    fake.chmod(0o755)
+    text = (project / "orchestration/azure/azure-pipelines.yml").read_text("utf-8")
+    (train,) = [job for job in jobs_of(yaml.safe_load(text)) if job.get("job") == "train"]
+    steps = [step for step in train["steps"] if "KEY" in step.get("env", {})]
+    assert len(steps) > 5
+    ran = []
+    for step in steps:
+        unset = {"ML_REGISTRY_AUTH": "$(ML_REGISTRY_AUTH_READ)", "OTHER": "$(OTHER)"}
+        env = os.environ | unset | {"KEY": "k", "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+        command = ["sh", "-c", step["script"]]
+        done = subprocess.run(
+            command, cwd=project, env=env, capture_output=True, text=True, check=False
+        )
+        ran += done.stdout.splitlines()
+    assert ran[0].startswith("run --locked dvc pull: ")
+    assert [line for line in ran if not line.endswith(": none k none")] == []
 
 
 # Forgejo and Gitea, by act
