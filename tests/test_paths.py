@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -11,6 +12,7 @@ from paths import CLASSES, ROOT, decides, table
 from rung.pre_update import possible_files
 from rung.template import Template
 
+RUNTIME = ROOT / "runtime/src"
 DEFAULTS: dict[str, object] = {"package_name": "flight_delays"}
 LISTS = ("ci", "model_format")  # questions whose answer is a list
 # Each choice that brings paths is missing from one of these.
@@ -45,6 +47,42 @@ def has(answers: dict[str, object], name: str, value: str) -> bool:
 
 def files(project: Path) -> list[str]:
     return sorted(p.relative_to(project).as_posix() for p in project.rglob("*") if p.is_file())
+
+
+def imported(file: Path) -> set[str]:
+    """Return the dotted names that a file of the runtime imports, wherever it does."""
+    package = file.relative_to(RUNTIME).parent.parts
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def level_of(path: Path) -> int:
+    row = decides(f"src/{path.relative_to(RUNTIME).as_posix()}", table(), DEFAULTS)
+    assert row
+    return row.level
+
+
+def test_no_module_imports_one_of_a_higher_level() -> None:
+    """A project's type checker would miss it, and so would whoever runs that line."""
+    levels = {}
+    for file in RUNTIME.rglob("*.py"):
+        module = file.parent if file.name == "__init__.py" else file.with_suffix("")
+        levels[".".join(module.relative_to(RUNTIME).parts)] = (file, level_of(file))
+    missing = [
+        f"{name}, of level {level}, imports {other}"
+        for name, (file, level) in levels.items()
+        for other in imported(file)
+        if other in levels and levels[other][1] > level
+    ]
+    assert len(levels) > 100
+    assert not missing
 
 
 def test_each_row_of_the_table_is_well_formed() -> None:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import unified_diff
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +118,13 @@ def _cluster(scheduler: str | None) -> Iterator[Callable[[Folds], Crew] | None]:
             raise UsageError("--scheduler: engines come with level 1: run `rung up` first")
         yield None
         return
-    from ..config.scale import load_scale
-    from ..engines import open_engine
-
-    if not (scheduler or load_scale().scheduler):
+    scale, engines = (  # there from level 1 on
+        import_module(name, __package__) for name in ("..config.scale", "..engines")
+    )
+    if not (scheduler or scale.load_scale().scheduler):
         yield None
         return
-    with open_engine(None, scheduler) as engine:
+    with engines.open_engine(None, scheduler) as engine:
         start_crew = getattr(engine, "start_trials", None)
         if start_crew is None:
             raise UsageError(f"the engine {engine.name} does not tune: use dask, or no scheduler")
