@@ -4,6 +4,7 @@
 # (Where Keras is not installed, its types are not known.)
 
 import io
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,6 +76,6 @@ def _exported(model: keras.Model, columns: int) -> onnx.ModelProto:
         )
     if program is None:
         raise ValueError("torch has written no graph")
-    content = io.BytesIO()
+    content: Any = io.BytesIO()  # save() writes to a file, which its type does not have
     program.save(content)
     return onnx.load_from_string(content.getvalue())

@@ -1,6 +1,7 @@
 """What a network of torch computes as a graph of ONNX, in double precision."""
 
 import io
+from typing import Any
 
 import numpy as np
 import onnx
@@ -86,6 +87,6 @@ def _exported(network: NeuralNetwork) -> onnx.ModelProto:
     )
     if program is None:
         raise ValueError("torch has written no graph")
-    content = io.BytesIO()
+    content: Any = io.BytesIO()  # save() writes to a file, which its type does not have
     program.save(content)
     return onnx.load_from_string(content.getvalue())

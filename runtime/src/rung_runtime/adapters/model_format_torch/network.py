@@ -121,14 +121,15 @@ class NeuralNetwork(TableNetwork):
             from .training import load_weights, without_weights
 
             # Its sizes are those that the file says, so first without memory for them.
-            module = without_weights(self.make_module, is_trusted=self.module is None)
+            module: Any = without_weights(self.make_module, is_trusted=self.module is None)
             if module is not None:
                 load_weights(module, self.weights_)
             if self.module is not None:  # it may have more than weights
                 module = self.make_module()
                 load_weights(module, self.weights_)
             self._loaded = module
-        return self._loaded
+        loaded: nn.Module = self._loaded
+        return loaded
 
     def _train(
         self,

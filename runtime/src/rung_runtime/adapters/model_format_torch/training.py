@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -211,7 +212,7 @@ def _train_epoch(
     """Learn once from each row, in a random order. Returns the mean loss."""
     network.train()
     total = torch.zeros((), device=rows.target.device)
-    order = torch.randperm(rows.count)  # the same on every device
+    order: Any = torch.randperm(rows.count)  # the same on every device
     count = 0
     for batch in order.to(rows.target.device).split(settings.batch_size):
         if len(batch) == 1 and rows.count > 1:
@@ -219,7 +220,7 @@ def _train_epoch(
         codes = rows.codes[batch]
         hidden = torch.rand(codes.shape, device=codes.device) < HIDDEN_CATEGORIES
         scores = network(rows.numbers[batch], codes.masked_fill(hidden, UNSEEN))
-        loss = _loss(scores, rows.target[batch])
+        loss: Any = _loss(scores, rows.target[batch])  # backward() has no types
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
