@@ -36,11 +36,29 @@ def torch_requirement() -> str:
     return str(files[-1]) if files else "torch>=2.11"
 
 
-@pytest.mark.parametrize("library", ["torch", "keras"])
-def test_what_a_network_and_its_page_promise_holds_on_this_machine(library: str) -> None:
+def environment_of_networks() -> Path:
     shared = [f"{name}=={version(name)}" for name in SHARED]
     libraries_of_networks = (torch_requirement(), "keras>=3.13.2", "onnxscript", "safetensors")
-    folder = libraries.environment(*libraries_of_networks, "scipy", "threadpoolctl", *shared)
+    return libraries.environment(*libraries_of_networks, "scipy", "threadpoolctl", *shared)
+
+
+@pytest.mark.parametrize("library", ["torch", "keras"])
+def test_types_hold_where_the_library_is_installed_as_in_a_project(
+    library: str, tmp_path: Path
+) -> None:
+    adapter = f"runtime/src/rung_runtime/adapters/model_format_{library}"
+    python = environment_of_networks() / "bin/python"
+    command = [sys.executable, "-m", "mypy", "--python-executable", str(python), adapter]
+    command += ["--cache-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Found" in done.stdout or "Success" in done.stdout, done.stdout + done.stderr
+    # What else is not installed there is no mistake of the adapter.
+    assert not [line for line in done.stdout.splitlines() if line.startswith(adapter)]
+
+
+@pytest.mark.parametrize("library", ["torch", "keras"])
+def test_what_a_network_and_its_page_promise_holds_on_this_machine(library: str) -> None:
+    folder = environment_of_networks()
     command = [
         str(folder / "bin/python"),
         "-m",
