@@ -171,7 +171,9 @@ def _judge_window(
                 "skill": check["skill"],
             }
             signs["performance"] = judgement["signs"]
-    fairness = judge_groups(rows, *_answers(rows, champion.data), champion.data, gate)
+    fairness = None
+    if gate.fairness and len(rows):  # a log without an answer has no columns of answers
+        fairness = judge_groups(rows, *_answers(rows, champion.data), champion.data, gate)
     if fairness:
         signs["fairness"] = fairness.signs
     begin, end = span
