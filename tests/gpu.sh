@@ -18,8 +18,9 @@ python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upg
 export PYTHONPATH="$site:$PWD/runtime/src" PYTHONDONTWRITEBYTECODE=1
 python3 -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())'
 cd tests/networks
-files=promises.py
-if [ "${1:-}" = keras ]; then files="keras_promises.py contract.py"; fi
-# shellcheck disable=SC2086
-exec python3 -m pytest $files -v --noconftest -c /dev/null --rootdir . -p no:cacheprovider \
+case ${1:-} in
+keras) set -- keras_promises.py contract.py ;;
+*) set -- promises.py ;;
+esac
+exec python3 -m pytest "$@" -v --noconftest -c /dev/null --rootdir . -p no:cacheprovider \
     --durations 10
