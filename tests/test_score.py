@@ -689,6 +689,7 @@ def killed(scoring: Scoring, package: Path, step: int) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow  # a process for each moment
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.nightly)])
 def test_killed_at_any_moment_no_partition_is_missing_doubled_or_half_written(
     scoring: Scoring, packed: Path, step: int

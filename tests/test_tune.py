@@ -121,6 +121,7 @@ def test_better_params_are_written_as_a_change_to_commit_and_comments_stay(
     assert "Next: ml run, then git add config/tune.yaml config/model.yaml && git commit" in output
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_gain_within_noise_is_reported_as_such_and_replaces_nothing(
     project: Path, tune: Tune
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_gain_within_noise_is_reported_as_such_and_replaces_nothing(
     assert "config/model.yaml stays as it is" in output
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_gain_within_noise_is_written_if_a_person_insists_and_a_clear_one_not_if_told(
     project: Path, tune: Tune
 ) -> None:
@@ -157,6 +159,7 @@ def test_without_a_file_a_space_for_the_estimator_is_written_and_searched(
     assert "1 param of 'linear', from config/tune.yaml" in tune(trials=3)
 
 
+@pytest.mark.slow  # a search of many trainings
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
@@ -245,6 +248,7 @@ def test_what_is_kept_back_is_newer_or_of_other_groups(
         assert not set(parts.searched["group"]) & set(parts.kept_back["group"])
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_search_that_was_interrupted_continues_and_comes_out_as_one_that_was_not(
     project: Path, tune: Tune, module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_search_that_was_interrupted_continues_and_comes_out_as_one_that_was_n
     assert penalties(*studies(project)) == whole
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_the_trials_of_the_budget_are_those_of_the_whole_search(project: Path, tune: Tune) -> None:
     tune(trials=3, apply=False)
     assert "3 trials, 3 of them from earlier runs" in tune(trials=3, apply=False)
@@ -280,6 +285,7 @@ def test_the_trials_of_the_budget_are_those_of_the_whole_search(project: Path, t
     assert len(penalties(study)) == 5
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_trials_of_other_rows_or_of_another_space_are_not_mixed_in(
     project: Path, tune: Tune
 ) -> None:
@@ -295,6 +301,7 @@ def test_trials_of_other_rows_or_of_another_space_are_not_mixed_in(
     assert len(studies(project)) == 3
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_search_continues_after_its_best_params_were_taken_over(
     project: Path, tune: Tune
 ) -> None:
@@ -320,6 +327,7 @@ def test_a_judgement_is_not_repeated_and_each_further_one_asks_for_more(
     assert sum(wrong) < 0.05
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_trials_that_fail_are_reported_with_the_reason_and_the_others_continue(
     project: Path, tune: Tune
 ) -> None:
@@ -358,6 +366,7 @@ def test_rows_that_break_the_contract_are_refused_before_the_search(
         tune()
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_what_cannot_keep_up_is_given_up_after_some_folds(project: Path, tune: Tune) -> None:
     write(project, "tune", "space:\n  alpha: [0.1, 0.2, 0.3, 0.4, 0.5, 1.0e+6]\n")
     output = tune(trials=30, apply=False)
@@ -390,6 +399,7 @@ def test_two_searches_of_a_project_take_turns(project: Path, tune: Tune, module:
         tune()
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_search_that_was_killed_while_it_wrote_continues(project: Path, tune: Tune) -> None:
     tune(trials=2, apply=False)
     with (project / "artifacts/tune/journal.log").open("a") as journal:
@@ -398,6 +408,7 @@ def test_a_search_that_was_killed_while_it_wrote_continues(project: Path, tune: 
     tune(trials=4, apply=False)
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_trial_during_which_the_search_was_killed_is_not_tried_for_ever(
     project: Path, tune: Tune, module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +463,7 @@ def own(project: Path, problem: Path, monkeypatch: pytest.MonkeyPatch, reset: No
     return project
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_trials_run_beside_each_other_and_a_library_that_aborts_costs_one_trial(
     own: Path, tune: Tune
 ) -> None:

@@ -205,6 +205,7 @@ def test_gitlab_signs_each_file_of_a_model_and_deploys_nothing_else(project: Pro
     assert project.refusal() == ""
 
 
+@pytest.mark.slow  # the scripts of jobs, several times
 @pytest.mark.needs("curl")
 def test_a_model_that_another_job_signed_is_refused(project: Project) -> None:
     project.attest()
@@ -247,6 +248,7 @@ def test_a_version_that_was_attested_before_there_were_signatures_needs_none(
     assert project.refusal() == ""
 
 
+@pytest.mark.slow  # the scripts of jobs, several times
 @pytest.mark.needs("curl")
 def test_a_bill_of_materials_is_attested_of_the_image_by_its_digest(project: Project) -> None:
     shutil.copy(ROOT / "ci/gitlab/.gitlab/sbom", project.path / ".gitlab/sbom")
