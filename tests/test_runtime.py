@@ -360,21 +360,25 @@ def of_0_2(folder: Path) -> Path:
     return folder
 
 
-def python(folder: Path, code: str) -> str:
+def python(folder: Path, code: str, **environment: str) -> str:
     """Run code that can import the project's package and the runtime; return what it prints."""
     sources = os.pathsep.join([str(folder / "src"), str(ROOT / "runtime/src")])
-    environment = os.environ | {"PYTHONPATH": sources}
+    environment = os.environ | environment | {"PYTHONPATH": sources}
     command = [sys.executable, "-c", code]
     return subprocess.check_output(command, env=environment, cwd=folder, text=True)
 
 
 @pytest.mark.slow  # two trainings, in processes that import everything
 def test_the_machinery_trains_the_same_model_as_that_of_0_2(of_0_2: Path, module: Module) -> None:
-    """With the same rows, configuration and `problem/`: an update changes no model."""
+    """With the same rows, configuration and `problem/`: an update changes no model.
+
+    0.2 also kept how many threads trained it, which 0.3 writes as 2 everywhere (decision 0004).
+    """
     digests = []
     for module_of_steps in ("flights.cli", "rung_runtime.cli.app"):
         code = f"from {module_of_steps} import STEPS, perform\n"
-        python(of_0_2, code + "for name in list(STEPS)[:4]: perform(name)")
+        code += "for name in list(STEPS)[:4]: perform(name)"
+        python(of_0_2, code, OMP_NUM_THREADS="2")
         digests.append(module("artifacts").digest(of_0_2 / "artifacts/model.skops"))
         shutil.rmtree(of_0_2 / "artifacts")
     assert digests[0] == digests[1]
