@@ -203,7 +203,9 @@ def with_a_folder() -> list[System]:
         page = f"../runtime/src/rung_runtime/adapters/{adapter.folder}/README.md"
         use = f"[{adapter.slot} `{adapter.name}`]({page})"
         label = adapter.label.partition(":")[0]
-        label = label[0].upper() + label[1:]
+        is_library = adapter.slot in ("model_format", "explainer") and label == adapter.name
+        if not is_library:  # which is spelled as it spells itself
+            label = label[0].upper() + label[1:]
         rows.append(
             System(adapter.slot, adapter.name, label, use, adapter.proof, adapter.proved_by)
         )

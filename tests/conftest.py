@@ -474,14 +474,13 @@ def project(projects: Callable[..., Project]) -> Callable[..., Project]:
 
 
 @pytest.fixture(scope="session")
-def installed(
-    projects: Callable[..., Project], run_folder: Path
-) -> Callable[[Path], dict[str, str]]:
-    """Lay what a project of level 0 needs into a folder; return how uv gets to know the folder."""
+def installed(projects: Callable[..., Project], run_folder: Path) -> Callable[..., dict[str, str]]:
+    """Lay what a project of a level needs into a folder; return how uv gets to know the folder."""
 
-    def installed(folder: Path) -> dict[str, str]:
+    def installed(folder: Path, level: int = 0) -> dict[str, str]:
         store = run_folder / "environments"
-        everything = environments.ready(projects(0).path, store, *environments.EVERYTHING)
+        shutil.rmtree(folder, ignore_errors=True)
+        everything = environments.ready(projects(level).path, store, *environments.EVERYTHING)
         environments.link(everything, folder)
         return {"UV_PROJECT_ENVIRONMENT": str(folder)}
 

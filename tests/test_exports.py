@@ -105,6 +105,8 @@ def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: P
         ("stages: {on: {}}", "the stage True cannot be a node elsewhere"),
         ("stages: {--help: {}}", "the stage '--help' cannot be a node"),
         ("stages: {a: {foreach: [1], do: {cmd: x}}}", "a has foreach, which no other system"),
+        ("stages: {a: {cmd: x, deps: ['${raw}/a.csv']}}", "is malformed: 'raw'"),
+        ("vars: [nowhere.yaml]\nstages: {a: {}}", "is malformed: .*No such file.*nowhere"),
         ("stages: {a: {matrix: {n: [1]}, cmd: x}}", "a has matrix, which no other system"),
         ("stages: {a: {}, monitor: {}}", "monitor is the name of a command of ml"),
     ],
@@ -125,6 +127,8 @@ def test_stages_that_cannot_be_read_are_told_with_their_file(
         ({"metrics": [{"more.json": {"cache": False}}]}, {"deps": ["more.json"]}),
         ({"plots": ["more.json"]}, {"deps": ["more.json"]}),
         ({"outs": ["data/more"]}, {"wdir": "data", "deps": ["more"]}),
+        ({"outs": ["${more}/rows.parquet"]}, {"deps": ["data/more"]}),
+        ({"outs": ["data/more"]}, {"deps": ["${where.more}/rows.parquet"]}),
         ({"wdir": "data", "outs": ["../more"]}, {"deps": [{"more": {}}]}),
     ],
 )
@@ -132,7 +136,10 @@ def test_a_stage_comes_after_what_makes_its_files_however_they_are_named(
     project: Path, made: dict[str, object], read: dict[str, object]
 ) -> None:
     stages = {"b": read, "a": made, "c": {"outs": ["data/moreover"]}}
-    (project / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (project / "params.yaml").write_text("more: data/more\nwhere: {more: nowhere}\n")
+    (project / "config/places.json").write_text('{"where": {"more": "data/more"}, "more": 1}')
+    pipeline = {"vars": ["config/places.json:where", {"less": 1}], "stages": stages}
+    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     nodes = {node.name: node.after for node in read_graph(project).training}
     assert (nodes["a"], nodes["b"], nodes["c"]) == ((), ("a",), ())
 

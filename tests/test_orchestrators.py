@@ -122,11 +122,12 @@ class Orchestrator:
         return [program, *arguments]
 
 
-def runnable() -> Sequence[object]:
-    """Return the systems that are run here; those that take half a minute each run at night."""
+def runnable(*nightly: str) -> Sequence[object]:
+    """Return the systems that are run here; slow ones, and those that are named, run at night."""
     params = []
     for file in sorted(SYSTEMS.glob("*/test.toml")):
         is_nightly = tomllib.loads(file.read_text("utf-8")).get("nightly", False)
+        is_nightly |= file.parent.name in nightly
         params.append(
             pytest.param(file.parent.name, marks=[pytest.mark.nightly] if is_nightly else [])
         )
@@ -201,6 +202,7 @@ def test_a_node_that_fails_otherwise_is_tried_again_as_often_as_is_configured(
     assert run.calls == expected
 
 
+@pytest.mark.parametrize("orchestrator", runnable("kfp"), indirect=True, scope="module")
 def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_by_ml_run(
     orchestrator: Orchestrator, project: Callable[[int], Project], tmp_path: Path
 ) -> None:

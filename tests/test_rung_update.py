@@ -516,6 +516,15 @@ def test_add_brings_an_adapter_with_its_files_requirements_and_configuration(
     assert now == fresh
 
 
+def test_help_names_each_slot_that_can_be_added_to(
+    rung: Callable[..., Made], tmp_path: Path
+) -> None:
+    from rung.add import QUESTIONS
+
+    text = rung("add", "--help", cwd=tmp_path).stdout
+    assert [slot for slot in QUESTIONS if slot not in text] == []
+
+
 @pytest.mark.parametrize(
     ("args", "named"),
     [
@@ -555,7 +564,7 @@ def test_who_ends_a_check_ends_what_it_started(project: Path, tmp_path: Path) ->
 def test_a_project_climbs_from_0_to_2_and_each_level_runs(
     rung: Callable[..., Made],
     two: Path,
-    installed: Callable[[Path], dict[str, str]],
+    installed: Callable[..., dict[str, str]],
     tmp_path: Path,
 ) -> None:
     env = installed(tmp_path / "environment")
@@ -574,6 +583,7 @@ def test_a_project_climbs_from_0_to_2_and_each_level_runs(
     assert made.returncode == 0, made.stderr
     mine = tmp_path / "here/mine"
     for level in (1, 2):
+        installed(tmp_path / "environment", level)  # compiled already, which takes a minute
         done = rung("up", "--yes", cwd=mine, **env)
         assert done.returncode == 0, done.stdout + done.stderr
         fresh = copy(two, tmp_path / f"fresh-{level}", {"level": level}, vcs_ref="v1.1.0")

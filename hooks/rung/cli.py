@@ -185,9 +185,12 @@ class Up(AnswersCommand):
 
 @Rung.subcommand("add")
 class Add(cli.Application):
-    """Add another registry, target or CI provider to a project."""
+    """Add another adapter of a slot to a project."""
 
-    DESCRIPTION = "Add an adapter to a project, for example: rung add registry mlflow"
+    DESCRIPTION = (
+        "Add an adapter to a project: a registry, target, ci, model_format, explainer or engine;"
+        " for example: rung add registry mlflow"
+    )
 
     def main(self, slot: str, name: str, folder: str = ".") -> int:
         """Add NAME for SLOT to the project in FOLDER, by default the current one."""

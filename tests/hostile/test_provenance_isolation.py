@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -296,6 +297,24 @@ def test_an_answer_that_is_none_is_a_package_that_fails(
             assert len(str(caught.value)) <= 200
 
 
+@pytest.mark.slow
+def test_a_package_that_never_answers_is_given_up_and_named(
+    module: Module, good: Path, project: Path, tmp_path: Path
+) -> None:
+    package = module("model_package").__name__.partition(".")[0]
+    code = f"import time, {package}.model_package as inference\n"
+    code += "inference.predict = lambda *_: time.sleep(3600)\n"
+    typed = rows(module, good)
+    error = module("isolation.model").PackageError
+    with isolated(module, good, tmp_path, code) as model:
+        hurried = replace(model, max_seconds=0.5)
+        with pytest.raises(error, match=r"did not answer within 0\.5 seconds"):
+            hurried.predict(typed)
+        with pytest.raises(error, match="was killed, for too much time or memory"):
+            hurried.predict(typed)
+        assert hurried.reply(typed, 3).predictions is None
+
+
 def answering(line: bytes) -> Any:
     """Return a process that has answered so."""
 
@@ -306,6 +325,7 @@ def answering(line: bytes) -> Any:
             read, write = os.pipe()
             self.stdout = os.fdopen(read, "rb")
             self.kill = lambda: None
+            self.wait = lambda _: 0
             threading.Thread(target=lambda: os.fdopen(write, "wb").write(line)).start()
 
     return Process()

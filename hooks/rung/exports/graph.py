@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ MONITORING = {"monitor": ("monitor",), "retrain": ("retrain",)}
 NAME = re.compile(r"\w[\w-]*")  # of a stage: what shells, YAML and Python take as it is
 OUTPUTS = ("outs", "metrics", "plots")  # keys of a stage
 SEVERAL = {"foreach", "matrix"}
+VALUE = re.compile(r"\$\{([^}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,14 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
     if not file.exists():
         raise UsageError(f"{project} has no {STAGES}: the graph comes with level 1, by `rung up`")
     try:
-        stages = yaml.safe_load(file.read_text("utf-8"))["stages"]
+        pipeline = yaml.safe_load(file.read_text("utf-8"))
+        stages = pipeline["stages"]
         _require_plain(stages, file)
-        needs = _needs(stages)
+        needs = _needs(_resolved(stages, _values(project, pipeline.get("vars") or [])))
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         raise UsageError(f"{file}: a cycle: {' → '.join(error.args[1])}") from None
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is malformed: {' '.join(str(error).split())}") from None
     if taken := [name for name in order if name in {*DELIVERY, *MONITORING, SOURCE}]:
         raise UsageError(f"{file}: {taken[0]} is the name of a command of ml: rename that stage")
@@ -157,6 +159,46 @@ def _require_plain(stages: Mapping[Any, Mapping[str, Any]], file: Path) -> None:
                 f"{file}: {name} has {several.pop()}, which no other system knows: write its"
                 " stages one by one"
             )
+
+
+def _values(project: Path, sources: Sequence[Mapping[str, Any] | str]) -> dict[str, Any]:
+    """Return what `${…}` stands for: of params.yaml, and of what `vars` names, as DVC has it."""
+    values: dict[str, Any] = {}
+    for source in ["params.yaml", *sources] if (project / "params.yaml").exists() else sources:
+        if isinstance(source, str):
+            name, _, keys = source.partition(":")
+            content = yaml.safe_load((project / name).read_text("utf-8")) or {}
+            values |= {key: content[key] for key in keys.split(",")} if keys else content
+        else:
+            values |= source
+    return values
+
+
+def _resolved(stages: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stages with the values of their `${…}`.
+
+    Raises:
+        LookupError: One has none.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found: Any = values
+        for key in match[1].strip().split("."):
+            found = found[key]
+        return str(found)
+
+    def resolve(part: Any) -> Any:
+        if isinstance(part, str):
+            return VALUE.sub(value, part)
+        if isinstance(part, dict):
+            return {resolve(key): resolve(item) for key, item in part.items()}
+        return [resolve(item) for item in part] if isinstance(part, list) else part
+
+    keys = ("wdir", "deps", *OUTPUTS)
+    return {
+        name: {key: resolve(stage[key]) for key in keys if key in stage}
+        for name, stage in stages.items()
+    }
 
 
 def _needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:

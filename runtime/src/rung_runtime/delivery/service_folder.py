@@ -16,6 +16,8 @@ SERVICE = Path("service")
 MODELS = SERVICE / "models"  # fetched packages, by version
 KEPT_PACKAGES = 3
 FIRST_REPLIES = 20  # of a process that has just begun
+# For a package to open, or to answer a request: one that hangs must not stop a deployment for ever.
+MAX_SECONDS = 120.0
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -55,7 +57,9 @@ def open_apart(folder: Path, package_digest: str) -> Iterator["LoadedModel"]:
     from ..serving.metrics import Distributions
     from ..serving.rows import frame_from_rows
 
-    with open_isolated(folder, package_digest, threads=1, watches_project=False) as model:
+    with open_isolated(
+        folder, package_digest, threads=1, watches_project=False, max_seconds=MAX_SECONDS
+    ) as model:
         profile = json.loads((folder / "profile.json").read_text("utf-8"))
         loaded = LoadedModel(model, profile, Distributions(profile, model.data))
         # What is done only once is not measured, nor how a busy machine wakes a new process.

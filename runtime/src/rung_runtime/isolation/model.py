@@ -44,10 +44,12 @@ class IsolatedModel(Model):
     Attributes:
         process: The process.
         unconfined: Why it is not confined; "" if it is.
+        max_seconds: How long one answer may take; None: as long as it takes.
     """
 
     process: "subprocess.Popen[bytes]" = field(repr=False)
     unconfined: str
+    max_seconds: float | None = None
 
     def failures(self, rows: pl.DataFrame) -> list[FailedRule]:
         """See `Model.failures`.
@@ -117,12 +119,17 @@ class IsolatedModel(Model):
         table = io.BytesIO()
         rows.write_ipc_stream(table)
         request = Message({"do": task, **arguments}, table.getvalue())
-        return ask(self.process, request, max_response_bytes)
+        return ask(self.process, request, max_response_bytes, self.max_seconds)
 
 
 @contextmanager
 def open_isolated(
-    folder: Path, package_digest: str, *, threads: int = 0, watches_project: bool = True
+    folder: Path,
+    package_digest: str,
+    *,
+    threads: int = 0,
+    watches_project: bool = True,
+    max_seconds: float | None = None,
 ) -> Iterator[IsolatedModel]:
     """Start a process for a package, and end it afterwards.
 
@@ -132,6 +139,7 @@ def open_isolated(
         threads: How many may share a large batch: see `load_package`.
         watches_project: Whether files of the project are compared before and after, where the
             process cannot be confined. Not where we write to them ourselves meanwhile.
+        max_seconds: How long it may take to open, and to answer once; None: as long as it takes.
 
     Raises:
         UsageError: It is damaged, or another one, or its code cannot be imported.
@@ -152,12 +160,20 @@ def open_isolated(
         opening = {"do": "open", "package_digest": package_digest, "threads": threads}
         with unchanged(unconfined) if watches_project else nullcontext(), _ended(process):
             try:
-                ask(process, Message(opening))
+                ask(process, Message(opening), max_seconds=max_seconds)
             except PackageError as error:
                 raise UsageError(f"the package in {folder}/ cannot be opened: {error}") from None
             absent: Any = _absent
             yield IsolatedModel(
-                manifest, data, data.for_predicting(), absent, absent, absent, process, unconfined
+                manifest,
+                data,
+                data.for_predicting(),
+                absent,
+                absent,
+                absent,
+                process,
+                unconfined,
+                max_seconds,
             )
 
 

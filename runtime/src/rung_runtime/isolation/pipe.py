@@ -4,13 +4,17 @@ The line says how many bytes follow it. What comes from the process may be anyth
 """
 
 import json
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    import subprocess
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, NamedTuple
 
 MAX_LINE_BYTES = 1_000_000
 MAX_REASON = 200  # characters
+ENDING_S = 1.0  # for a process that has closed its end of the pipe
 
 
 class PackageError(Exception):
@@ -32,22 +36,64 @@ def write_message(stream: IO[bytes], message: Message) -> None:
 
 
 def ask(
-    process: "subprocess.Popen[bytes]", request: Message, max_response_bytes: int = 0
+    process: subprocess.Popen[bytes],
+    request: Message,
+    max_response_bytes: int = 0,
+    max_seconds: float | None = None,
 ) -> Message:
     """Send a request to a process, and return the response.
 
     Raises:
-        PackageError: The process has ended, reports an error, or sends no response.
+        PackageError: The process has ended, reports an error, sends no response, or takes longer
+            than it may. It is ended then.
     """
     assert process.stdin
+    with _time_limit(process, max_seconds):
+        try:
+            write_message(process.stdin, request)
+        except OSError:
+            raise PackageError(_end_of(process)) from None
+        return read_response(process, max_response_bytes)
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> str:
+    """Say how a process has ended that no longer answers."""
     try:
-        write_message(process.stdin, request)
-    except OSError:
-        raise PackageError("its process has ended") from None
-    return read_response(process, max_response_bytes)
+        code = process.wait(ENDING_S)
+    except subprocess.TimeoutExpired:  # it has closed the pipe, and goes on
+        code = 0
+    if code == -signal.SIGKILL:
+        return "its process was killed, for too much time or memory"
+    return "its process has ended"
 
 
-def read_response(process: "subprocess.Popen[bytes]", max_response_bytes: int = 0) -> Message:
+@contextmanager
+def _time_limit(process: subprocess.Popen[bytes], seconds: float | None) -> Iterator[None]:
+    """End a process, and those that it started, if what is within takes too long."""
+    if seconds is None:
+        yield
+        return
+    has_expired = threading.Event()
+
+    def end() -> None:
+        has_expired.set()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except PackageError:
+        if has_expired.is_set():
+            raise PackageError(f"it did not answer within {seconds:g} seconds") from None
+        raise
+    finally:
+        timer.cancel()
+
+
+def read_response(process: subprocess.Popen[bytes], max_response_bytes: int = 0) -> Message:
     """Read a response with at most so many bytes.
 
     Raises:
@@ -56,7 +102,7 @@ def read_response(process: "subprocess.Popen[bytes]", max_response_bytes: int = 
     assert process.stdout
     line = process.stdout.readline(MAX_LINE_BYTES)
     if not line:
-        raise PackageError("its process has ended")
+        raise PackageError(_end_of(process))
     try:
         facts: dict[str, Any] = json.loads(line)
         size = int(facts["bytes"])
