@@ -1,7 +1,7 @@
 # What a person runs here. .ci/with-uv brings uv where there is none.
 .DEFAULT_GOAL := help
 DEMO ?= demo
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help demo test quick nightly bench lint generate wheel clean
 
@@ -21,8 +21,9 @@ quick: ## the tests that need no installed project
 	.ci/with-uv uv run pytest -n $(WORKERS) --tier quick --slowest 20
 
 nightly: ## all cases: every release, situation, provider and kill point, 300 drawn updates
-	.ci/pythons
-	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n $(WORKERS) --tier nightly --slowest 20
+	@.ci/packages
+	failed=0; .ci/pythons || failed=1; \
+	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n $(WORKERS) --tier nightly --slowest 20 && exit $$failed
 
 bench: ## measure what the template promises to cost, or parts of it: ONLY="service memory"
 	.ci/with-uv uv run python tests/bench.py $(ONLY)

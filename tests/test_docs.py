@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, once
 
+TESTING = ROOT / "docs/testing.md"
 RELIABILITY = ROOT / "docs/reliability.md"
 SECURITY = ROOT / "docs/security.md"
 # Prints file and function of each test with a case that runs, and whether one runs in `make test`.
@@ -109,6 +110,15 @@ def test_every_test_that_stops_an_attack_exists_and_runs_in_make_test(
     named = set(re.findall(r"`(test_\w+\.py::\w+)`", SECURITY.read_text()))
     assert len(named) > 30
     assert [test for test in sorted(named) if not tests.get(test)] == []
+
+
+def test_what_is_tested_at_night_alone_is_listed_with_its_reason(tests: dict[str, bool]) -> None:
+    section = TESTING.read_text().partition("## Only at night\n")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(test_\w+\.py(?:::\w+)?)`", section))
+    named = {test for name in listed for test in functions(name, tests)}
+    assert sorted(test for test in tests if not tests[test] and test not in named) == []
+    assert sorted(test for test in named if tests[test]) == []
+    assert [name for name in sorted(listed) if not functions(name, tests)] == []
 
 
 def test_every_fault_has_a_test_in_make_test(rows: list[Fault], tests: dict[str, bool]) -> None:

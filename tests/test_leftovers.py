@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ import time
 from pathlib import Path
 
 import leftovers
+import psutil
 import pytest
 from conftest import ROOT
 
+PR_SET_CHILD_SUBREAPER = 36
 # What tests start: a registry, a job in a session of its own, a disk that is mounted.
 STARTS_THINGS = """
 import subprocess, time
@@ -45,6 +48,9 @@ def test_a_run_that_is_interrupted_leaves_no_process_and_no_mount(
     env |= {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "hooks")])}
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-n", "2", str(test)]
     command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path)]
+    # What the run leaves becomes a child of this process, whatever its environment.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    children = set(psutil.Process().children(recursive=True))
     with subprocess.Popen(
         [*command, f"--basetemp={folder}"], cwd=tmp_path, env=env, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -60,5 +66,9 @@ def test_a_run_that_is_interrupted_leaves_no_process_and_no_mount(
             run.communicate(timeout=60)
         finally:
             run.kill()
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    left = set(psutil.Process().children(recursive=True)) - children
+    alive = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    assert [process.cmdline() for process in alive] == []
     assert [process.cmdline() for process in leftovers.processes(folder)] == []
     assert leftovers.mounts(folder) == []

@@ -514,7 +514,8 @@ def deadly(project: Place, moment: int) -> None:
     sys.addaudithook(hook)
 
 
-# Of the moments of a promotion, make test tries so few, and make nightly all, of MLflow a third.
+# Of the moments of a promotion, make test tries so few, and make nightly all. MLflow takes a
+# second for each.
 EVERY_SO_MANY = {"folder": 5, "remote": 4, "mlflow": 37}
 
 
@@ -555,7 +556,7 @@ def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new
     survived = False
     # Each start of MLflow takes a second, and it makes hundreds of changes.
     nightly = request.config.getoption("tier") == "nightly"
-    steps = {"folder": 1, "remote": 1, "mlflow": 3} if nightly else EVERY_SO_MANY
+    steps = dict.fromkeys(EVERY_SO_MANY, 1) if nightly else EVERY_SO_MANY
     moments = range(1, 9_999, steps[kind])
     shutil.copytree(
         project.path, project.path.with_name(f"{project.path.name}-before"), symlinks=True
