@@ -33,6 +33,7 @@ from filelock import FileLock
 from rung.copier_cache import repeating_nothing
 from rung.template import render as render_template
 from rung.template import resolve_version
+from time_limit import TimeLimit
 from xdist.scheduler import LoadScopeScheduling
 
 from copier import run_copy
@@ -268,6 +269,7 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("nightly" if is_nightly else "landing")
     config.pluginmanager.register(Failures(config))
     config.pluginmanager.register(durations.ProcessorTime())
+    config.pluginmanager.register(TimeLimit(ROOT / "tests/hostile"))
 
 
 class Failures:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import ROOT, once
 TESTING = ROOT / "docs/testing.md"
 RELIABILITY = ROOT / "docs/reliability.md"
 SECURITY = ROOT / "docs/security.md"
+HOSTILE = ROOT / "tests/hostile"
 # Prints file and function of each test with a case that runs, and whether one runs in `make test`.
 COLLECT = """
 import contextlib, io, json, sys
@@ -119,6 +121,30 @@ def test_what_is_tested_at_night_alone_is_listed_with_its_reason(tests: dict[str
     assert sorted(test for test in tests if not tests[test] and test not in named) == []
     assert sorted(test for test in named if tests[test]) == []
     assert [name for name in sorted(listed) if not functions(name, tests)] == []
+
+
+def unnamed(attacks: Iterable[str], *pages: str) -> list[str]:
+    """Return the tests that no page names, neither by themselves nor by their file."""
+    named = set(re.findall(r"`(test_\w+\.py(?:::\w+)?)`", " ".join(pages)))
+    return [test for test in sorted(attacks) if not named & {test, test.partition("::")[0]}]
+
+
+def test_every_test_of_an_attack_is_named_in_one_of_the_pages(tests: dict[str, bool]) -> None:
+    # Without exceptions, so that there is no list to keep: what is clean and passes is named with
+    # its attack, as the control, and a file whose tests all belong to one row is named as a whole.
+    files = {path.name for path in HOSTILE.glob("test_*.py")}
+    attacks = {test for test in tests if test.partition("::")[0] in files}
+    assert {test.partition("::")[0] for test in attacks} == files
+    assert unnamed(attacks, RELIABILITY.read_text(), SECURITY.read_text()) == []
+
+
+def test_an_attack_that_no_page_names_is_listed() -> None:
+    attacks = {"test_a.py::test_one", "test_a.py::test_two", "test_b.py::test_one"}
+    assert unnamed(attacks, "`test_a.py::test_two`", "test_b.py") == [
+        "test_a.py::test_one",
+        "test_b.py::test_one",
+    ]
+    assert unnamed(attacks, "`test_a.py::test_one`<br>`test_b.py`", "`test_a.py`") == []
 
 
 def test_every_fault_has_a_test_in_make_test(rows: list[Fault], tests: dict[str, bool]) -> None:

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from rung_runtime import UsageError
+from standins import mlflow_models
 from standins.registry import Registry, Request, Response, error, serving, sha
 from test_registry import FACTS, package
 
@@ -466,65 +468,148 @@ def test_an_upload_that_is_not_opened_is_a_sentence(
 
 # --- how many requests -----------------------------------------------------------------------
 
+CHAMPIONS = 10
 
-def filled(registry: Registry, where: ModuleType, path: Path, count: int) -> list[str]:
+
+def named(about: dict[str, Any], count: int) -> list[tuple[str, str]]:
+    """Return the names and digests of so many versions, of which the first is a package."""
+    versions = [(about["version"], about["package_digest"])]
+    for n in range(count - 1):
+        name = f"20250101-{n:06}-{n:08x}"
+        versions.append((name, sha(name.encode())))
+    return versions
+
+
+def compared_with(versions: list[tuple[str, str]], n: int) -> str:
+    """Return what a version was compared with: ten come one after the other, then all others."""
+    return versions[min(n, CHAMPIONS) - 1][1] if n else "first"
+
+
+def filled(registry: Registry, where: ModuleType, path: Path, count: int) -> list[tuple[str, str]]:
     """Fill a registry with so many versions, of which one package was pushed."""
     about = package(path / f"package of {count}", 1)
     opened = where.open_registry()
     opened.push(path / f"package of {count}", about, FACTS | {"compared_with": "first"})
     whole = registry.manifests[NAME, about["version"]].decode()
-    names = [about["version"]]
-    for n in range(count - 1):
-        name = f"20250101-{n:06}-{n:08x}"
-        other = whole.replace(about["version"], name)
-        other = other.replace(about["package_digest"], sha(name.encode()))
-        other = other.replace('"first"', f'"{about["package_digest"]}"')
+    versions = named(about, count)
+    for n, (name, digest) in enumerate(versions[1:], 1):
+        other = whole.replace(about["version"], name).replace(about["package_digest"], digest)
+        other = other.replace('"first"', f'"{compared_with(versions, n)}"')
         registry.manifests[NAME, name] = registry.manifests[NAME, sha(other.encode())] = (
             other.encode()
         )
-        names.append(name)
-    return names
+    return versions
+
+
+def commands(where: ModuleType, versions: list[tuple[str, str]]) -> dict[str, Callable[[], object]]:
+    """Return what asks a registry, in this order; the first version is the champion in the end."""
+    names = [name for name, _ in versions]
+    first = names[0]
+    last = names[CHAMPIONS - 1]
+    before = names[CHAMPIONS - 2]
+    acts: dict[str, Callable[[], object]] = {
+        "find": where.find,
+        "find a part": lambda: where.find(first[-8:]),
+        "find nothing": lambda: where.find("20"),
+        "promote": lambda: where.promote(first),
+        "champion": where.current_champion,
+    }
+    for name in names[1:CHAMPIONS]:
+        acts[f"promote {name}"] = partial(where.promote, name)
+    return acts | {
+        "promote another": lambda: where.promote(names[-1]),
+        "rollback": lambda: expect(where.rollback(), names[-1], last),
+        "rollback by reference": lambda: expect(
+            where.rollback("@".join(versions[CHAMPIONS - 2])), last, before
+        ),
+        "promote again": lambda: where.promote(last),
+        "rollback over ten champions": lambda: expect(where.rollback(first), last, first),
+        "models": where.print_versions,
+    }
+
+
+def expect(change: tuple[str, str], before: str, after: str) -> None:
+    """See that a rollback went from one version to another."""
+    assert change == (before, after)
+
+
+def cost(acts: dict[str, Callable[[], object]], requests: list[Any]) -> dict[str, list[Any]]:
+    """Run commands, and return the requests that each of them sends."""
+    costs = {}
+    for name, act in acts.items():
+        requests.clear()
+        try:
+            act()
+        except UsageError as refused:
+            assert "part of" in str(refused)  # noqa: PT017
+        costs[name] = list(requests)
+    return costs
+
+
+@pytest.fixture
+def where(
+    client: ModuleType, module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """Return the module of registries, in a project whose lease costs the same each time."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/delivery.yaml").write_text("{}")
+    free = nullcontext(lambda: None)  # else it costs more where the machine is busy
+    for adapter in ("registry_oci.registry", "registry_mlflow"):
+        monkeypatch.setattr(module(f"adapters.{adapter}"), "lease", lambda _: free)
+    return module("registry")
 
 
 def test_a_command_costs_the_same_however_many_versions_there_are(
-    client: ModuleType, module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    where: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    where = module("registry")
-    monkeypatch.chdir(tmp_path)
-    # A lease costs the same each time, unless the machine is busy.
-    free = nullcontext(lambda: None)
-    monkeypatch.setattr(module("adapters.registry_oci.registry"), "lease", lambda _: free)
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config/delivery.yaml").write_text("{}")
     costs: dict[int, dict[str, int]] = {}
     for count in (30, 300):
         with serving(Registry()) as registry:
             monkeypatch.setenv("ML_REGISTRY", f"oci+http://{registry.address}/{NAME}")
-            first, *others = filled(registry, where, tmp_path, count)
-            acts = {
-                "find": where.find,
-                "find a part": lambda first=first: where.find(first[-8:]),
-                "find nothing": lambda: where.find("20"),
-                "promote": lambda first=first: where.promote(first),
-                "champion": where.current_champion,
-                "promote another": lambda others=others: where.promote(others[-1]),
-                "rollback": where.rollback,
-                "models": where.print_versions,
-                "fetch": lambda first=first: where.open_registry().fetch(first, tmp_path / "out"),
-            }
-            costs[count] = {}
-            for name, act in acts.items():
-                registry.requests.clear()
-                try:
-                    act()
-                except UsageError as refused:
-                    assert "part of" in str(refused)  # noqa: PT017
-                costs[count][name] = len(registry.requests)
+            versions = filled(registry, where, tmp_path, count)
+            first = versions[0][0]
+            acts = commands(where, versions)
+            acts["fetch"] = partial(where.open_registry().fetch, first, tmp_path / "out")
+            costs[count] = {name: len(sent) for name, sent in cost(acts, registry.requests).items()}
             listed = capsys.readouterr().out.splitlines()
             assert len(listed) == count
-            assert sum("roc_auc" in line for line in listed) == where.NEWEST
+            has_facts = [line.split()[0] for line in listed if "roc_auc" in line]
+            assert len(has_facts) == where.NEWEST
             assert [line.split()[0] for line in listed if "champion" in line] == [first]
     print(costs)
     assert costs[30] == costs[300]
     assert max(costs[300].values()) < 40
+
+
+@pytest.mark.slow  # imports MLflow
+def test_with_mlflow_only_further_pages_of_versions_cost_more(
+    where: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "pyproject.toml").write_text('[tool.rung]\nregistry = "mlflow"\n')
+    monkeypatch.setenv("ML_REGISTRY", "models")
+    about = package(tmp_path / "package", 1)
+    costs = []
+    for count, page in ((30, 1_000), (300, 1_000), (300, 100)):
+        with mlflow_models.serving(mlflow_models.Models(page)) as server:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+            versions = named(about, count)
+            for n, (name, digest) in enumerate(versions):
+                facts = FACTS | {"compared_with": compared_with(versions, n)}
+                tags = {key: about[key] for key in ("created", "model_digest")}
+                tags |= {"version": name, "package_digest": digest}
+                server.add("models", tags | facts)
+            costs.append(cost(commands(where, versions), server.requests))
+            assert len(capsys.readouterr().out.splitlines()) == count
+    few, many, paged = costs
+    counts = {name: len(requests) for name, requests in few.items()}
+    print(counts)
+    assert counts == {name: len(requests) for name, requests in many.items()}
+    assert max(counts.values()) < 40
+    for name, requests in paged.items():
+        searches = [fields for _, path, fields in requests if path == "model-versions/search"]
+        further = [fields for fields in searches if "page_token" in fields]
+        assert len(further) * 3 == len(searches) * 2, name  # each search has three pages
+        assert len(requests) - len(further) == counts[name], name
