@@ -931,15 +931,17 @@ def test_a_name_that_leads_outside_is_refused(place: New, title: str) -> None:
     ],
 )
 def test_a_folder_with_what_no_package_brought_is_not_replaced(
-    tmp_path: Path, name: str, content: str
+    place: New, tmp_path: Path, name: str, content: str
 ) -> None:
-    registry = importlib.import_module("rung_runtime.registry")
+    project = place("folder")
+    registry = project.registry
     folder = tmp_path / "folder"
     registry.require_replaceable(folder)
     folder.mkdir()
     registry.require_replaceable(folder)
     shutil.rmtree(folder)
-    package(folder, 1)
+    project.push(1)
+    shutil.copytree(tmp_path / "package-1", folder)
     registry.require_replaceable(folder)
     (folder / name).write_text(content)
     with pytest.raises(UsageError, match="name another folder"):
@@ -948,6 +950,47 @@ def test_a_folder_with_what_no_package_brought_is_not_replaced(
     for other in (tmp_path / "link", folder / name):
         with pytest.raises(UsageError, match="is a file or a link"):
             registry.require_replaceable(other)
+
+
+def test_a_fetch_into_the_folder_of_a_package_that_is_not_registered_keeps_it(
+    place: New, module: Callable[[str], ModuleType], tmp_path: Path
+) -> None:
+    project = place("folder")
+    version = project.push(1)
+    model = tmp_path / "artifacts/model"
+    manifest = package(model, 2)
+    before = content(model)
+    fetch = module("cli.registry").fetch
+    with pytest.raises(UsageError, match=r"artifacts/model has a package that the registry does"):
+        fetch(version, model)
+    for claimed in (version, "../registry", ""):  # its digest decides, not what it calls itself
+        (model / "manifest.json").write_text(json.dumps(manifest | {"version": claimed}))
+        with pytest.raises(UsageError, match="the registry does not have"):
+            fetch(version, model)
+    (model / "manifest.json").write_bytes(before["manifest.json"])
+    assert content(model) == before
+    project.registry.open_registry().push(model, manifest, FACTS)
+    fetch(version, model)
+    assert content(model) == content(tmp_path / "package-1")
+
+
+@pytest.mark.slow
+def test_a_fetch_after_a_run_that_was_not_registered_keeps_its_model(
+    ran: Callable[[int, str], Copy], place: New, tmp_path: Path
+) -> None:
+    version = place("folder").push(1)
+    copy = ran(1, "multiclass").again(tmp_path / "copy")
+    config = copy.path / "config/delivery.yaml"
+    text = re.sub(r"(?m)^registry: \S+", f"registry: {tmp_path / 'registry'}", config.read_text())
+    config.write_text(text)
+    before = content(copy.path / "artifacts/model")
+    refused = copy.ml("fetch", version, "--to", "artifacts/model", exits=2).stderr
+    assert "`ml register` it first, or name another folder" in " ".join(refused.split())
+    assert content(copy.path / "artifacts/model") == before
+    own = copy.ml("register", exits=0).stdout.strip()
+    copy.ml("fetch", version, "--to", "artifacts/model", exits=0)
+    copy.ml("fetch", own, "--to", "artifacts/model", exits=0)
+    assert content(copy.path / "artifacts/model") == before
 
 
 def test_code_that_no_digest_covers_is_not_fetched(place: New) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 
 from .. import RefusedError, UsageError
-from .interface import Version
+from .interface import VERSION_NAME, Version
 from .references import open_registry
 
 STALE_S = 3_600  # seconds after which a staging folder was left by a process that was killed
@@ -34,10 +34,11 @@ def download(version: Version, to: Path) -> None:
 
 
 def require_replaceable(folder: Path) -> None:
-    """Check that a download into a folder would delete nothing but an unchanged package.
+    """Check that a download into a folder would delete nothing but what the registry has.
 
     Raises:
-        UsageError: It is a file or a link, or has files that no package brought.
+        UsageError: It is a file or a link, or has files that no package brought, or a package that
+            is not in the registry.
     """
     from ..model_package import MANIFEST, verified_manifest
 
@@ -49,15 +50,22 @@ def require_replaceable(folder: Path) -> None:
     if not paths:
         return
     try:
-        expected = {*verified_manifest(folder)["files"], MANIFEST}
+        manifest = verified_manifest(folder)
     except UsageError:
         reason = "is not a package, or is one that was changed"
         raise UsageError(f"{folder} {reason}, and would be replaced: name another folder") from None
     names = {path.relative_to(folder).as_posix() for path in paths}
-    if others := sorted(names - expected):
+    if others := sorted(names - {*manifest["files"], MANIFEST}):
         raise UsageError(
             f"{folder} has {others[0]}, which is not part of the package there and would be "
             "deleted: name another folder"
+        )
+    name = str(manifest.get("version"))
+    registered = open_registry().version(name) if VERSION_NAME.fullmatch(name) else None
+    if registered is None or registered.digest != manifest["package_digest"]:
+        raise UsageError(
+            f"{folder} has a package that the registry does not have, and would be replaced: "
+            "`ml register` it first, or name another folder"
         )
 
 
