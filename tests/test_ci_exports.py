@@ -292,6 +292,9 @@ def test_a_registry_that_all_jobs_reach_need_not_be_named_again(
     delivery.write_text("[")
     with pytest.raises(UsageError, match=r"delivery.yaml is malformed"):
         read_facts(needed)
+    delivery.write_text("registry: a\nregistry: oci://b.invalid/c\n")
+    with pytest.raises(UsageError, match=r"malformed: the key registry is there twice .* line 2"):
+        read_facts(needed)
 
 
 def test_a_cluster_for_which_no_image_is_built_is_told(render: Render, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: P
     ("text", "reason"),
     [
         ("stages: [", "is malformed"),
+        ("stages: {a: {}}\nstages: {b: {}}", "is malformed: the key stages is there twice"),
         ("[]", "is malformed"),
         ("stages: {a: {deps: [x], outs: [x]}}", "a cycle: a → a"),
         ('stages: {"x; touch y": {}}', "the stage 'x; touch y' cannot be a node elsewhere"),
@@ -245,6 +246,8 @@ def test_a_project_without_stages_is_told_when_it_gets_them(render: Render) -> N
         ("name: Not A Name", "name: "),
         ("resources: {train: {cpu: lots}}", r"resources.train.cpu: "),
         ("retries: [", "is not YAML"),
+        ("retries: 1\nname: a\nretries: 2", "the key retries is there twice .*line 3"),
+        ("resources: {train: {cpu: 1, cpu: 2}}", "the key cpu is there twice"),
         ("[]", "(?<=yaml): this must be keys with values"),
         ("resources: []", "resources: this must be keys with values"),
         ("state: bucket/state", "state: "),

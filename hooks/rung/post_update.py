@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 from . import lock
 from .console import echo, exit_code
 from .exceptions import RefusedError
 from .git import git, split_nul
 from .process import run
+from .yaml_files import read_yaml
 
 # Those of `make check`, as the Makefile may be the team's own.
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
@@ -80,7 +79,7 @@ def rehearse(project: Path) -> None:
     """
     with TemporaryDirectory(prefix="rung-") as temporary:
         copy = Path(temporary, project.resolve().name)
-        contract = yaml.safe_load((project / "config/data.yaml").read_text("utf-8"))
+        contract = read_yaml(project / "config/data.yaml")
         listed = git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
         for name in {*split_nul(listed), str(contract["source"])}:  # which Git may ignore
             if (project / name).is_file():

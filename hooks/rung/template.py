@@ -23,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 from .exceptions import UsageError
 from .git import git, git_succeeds, pinned_git_config
 from .process import run
+from .yaml_files import read_yaml
 
 ANSWERS = ".copier-answers.yml"
 PACKAGED = "rung"  # the address in the answers if the template came in a package, which has none
@@ -267,18 +268,6 @@ def list_files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-class AnswersLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, as a merge may leave it: PyYAML would take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Construct a mapping, whose keys must differ."""
-        names = [str(key.value) for key, _ in node.value]
-        for number, name in enumerate(names):
-            if name in names[:number]:
-                raise ValueError(f"the key {name} is there twice")
-        return super().construct_mapping(node, deep)
-
-
 def read_answers(project: Path) -> dict[str, Any]:
     """Return a project's answers.
 
@@ -287,7 +276,7 @@ def read_answers(project: Path) -> dict[str, Any]:
     """
     file = project / ANSWERS
     try:
-        content = yaml.load(file.read_text("utf-8"), AnswersLoader)
+        content = read_yaml(file)
     except FileNotFoundError:
         raise UsageError(
             f"{project} is not a project of this template, as it has no {ANSWERS}: see `rung adopt`"

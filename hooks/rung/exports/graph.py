@@ -17,6 +17,7 @@ import tomlkit
 import yaml
 
 from ..exceptions import UsageError
+from ..yaml_files import read_yaml
 from .settings import Settings
 
 STAGES = "dvc.yaml"
@@ -74,7 +75,7 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
     if not file.exists():
         raise UsageError(f"{project} has no {STAGES}: the graph comes with level 1, by `rung up`")
     try:
-        pipeline = yaml.safe_load(file.read_text("utf-8"))
+        pipeline = read_yaml(file)
         stages = pipeline["stages"]
         _require_plain(stages, file)
         needs = _needs(_resolved(stages, _values(project, pipeline.get("vars") or [])))
@@ -167,7 +168,7 @@ def _values(project: Path, sources: Sequence[Mapping[str, Any] | str]) -> dict[s
     for source in ["params.yaml", *sources] if (project / "params.yaml").exists() else sources:
         if isinstance(source, str):
             name, _, keys = source.partition(":")
-            content = yaml.safe_load((project / name).read_text("utf-8")) or {}
+            content = read_yaml(project / name) or {}
             values |= {key: content[key] for key in keys.split(",")} if keys else content
         else:
             values |= source

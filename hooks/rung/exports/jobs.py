@@ -14,6 +14,7 @@ import tomlkit
 import yaml
 
 from ..exceptions import UsageError
+from ..yaml_files import read_yaml
 from .graph import DELIVERY, Graph
 from .settings import SETTINGS, Settings
 
@@ -119,7 +120,7 @@ def read_facts(project: Path) -> Facts:
     except (OSError, LookupError, TypeError, ValueError):
         raise UsageError(f"{manifest}: [tool.rung] has no level: is this a project?") from None
     try:
-        settings = yaml.safe_load(delivery.read_text("utf-8")) if delivery.exists() else None
+        settings = read_yaml(delivery) if delivery.exists() else None
         place = str((settings or {}).get("registry") or "")
     except (yaml.YAMLError, AttributeError) as error:
         raise UsageError(f"{delivery} is malformed: {' '.join(str(error).split())}") from None

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from ..exceptions import UsageError
+from ..yaml_files import read_yaml
 
 SETTINGS = Path("config/export.yaml")
 STATE = r"^(s3|gs|az|file)://[\w.-]*(/[\w.=-]+)*$|^$"
@@ -216,7 +217,7 @@ def read_settings(project: Path) -> Settings:
     if not file.exists():
         return Settings()
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = read_yaml(file)
         return Settings.model_validate({} if content is None else content)
     except yaml.YAMLError as error:
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
