@@ -13,6 +13,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -25,12 +26,15 @@ import pytest
 from conftest import ROOT, environment, git, run
 from cryptography import x509
 from plumbum import ProcessExecutionError, local
-from rung import UsageError, lock, pre_gen, pre_update
-from rung.adopt import adoption, indexes, repository
+from repositories import write
+from rung import RefusedError, UsageError, certificates, lock, pip_config, pre_gen, pre_update
+from rung.adopt import adoption, repository, resolve
+from rung.certificates import HINT, certificate_hint
 from rung.cli import COMMANDS, Rung, check_command
 from rung.console import exit_code
 from rung.git import commit as commit_with_rung
 from rung.git import git_succeeds, missing_filters
+from rung.process import PERSONAL_VARIABLES
 from rung.process import run as run_program
 from rung.template import read_answers, resolve_version
 from standins.inspecting_proxy import Authority, inspecting_proxy
@@ -153,6 +157,49 @@ def test_make_setup_in_another_users_repository_gives_the_reason_of_git(
     assert "dubious ownership" in done.stderr
     assert "--add safe.directory" in done.stderr
     assert not (project / "uv.lock").exists()
+
+
+def test_a_repository_of_another_user_around_a_folder_is_not_taken_for_none(
+    project: Path, home: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "init", "-q")
+    done = setup(project, home, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
+    assert done.returncode == 2
+    assert "dubious ownership" in done.stderr
+    assert not (project / ".git").exists()
+    assert not (project / "uv.lock").exists()
+    with (
+        local.env(HOME=str(home), GIT_TEST_ASSUME_DIFFERENT_OWNER="1"),
+        pytest.raises(UsageError, match=rf"safe\.directory {re.escape(str(tmp_path))}\n"),
+    ):
+        pre_gen.check(tmp_path / "deep/new")
+    with local.env(HOME=str(home)):
+        assert pre_gen.trust_problems(tmp_path / "deep/new") == []
+
+
+def test_attributes_of_all_users_of_a_machine_are_set_aside_too(project: Path, home: Path) -> None:
+    recording = 'echo "${GIT_ATTR_NOSYSTEM:-0} $*" >>"$HOME/git-calls"'
+    (home / "bin/git").write_text(f'#!/bin/sh\n{recording}\nexec {which("git")} "$@"\n')
+    (home / "bin/git").chmod(0o755)
+    assert setup(project, home).returncode == 0
+    calls = (home / "git-calls").read_text().splitlines()
+    writing = [call for call in calls if re.search(" (add|commit) -", call)]
+    assert len(writing) == 3
+    assert all(call.startswith("1 ") for call in writing), writing
+
+
+def test_a_look_for_python_starts_none_that_stands_in_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    (tmp_path / ".venv/pyvenv.cfg").write_text("home = /usr/bin\n")
+    program.write_text(f'#!/bin/sh\ntouch "{tmp_path}/ran"\n')
+    program.chmod(0o755)
+    (tmp_path / "uv.toml").write_text("what uv cannot read")
+    monkeypatch.chdir(tmp_path)
+    assert pre_gen.program_problems() == []
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_commit_of_rung_is_unsigned_and_unhooked_if_it_must_be(
@@ -293,17 +340,55 @@ def test_what_a_person_has_set_for_uv_and_pipelines_lack_is_told(
 ) -> None:
     (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
     (home / ".config/uv").mkdir(parents=True)
-    (home / ".config/uv/uv.toml").write_text('prerelease = "allow"\n')
+    (home / ".config/uv/uv.toml").write_text(
+        'prerelease = "allow"\nexclude-newer-package = { a = "2020-01-01T00:00:00Z" }\n'
+        '[[dependency-metadata]]\nname = "a"\nversion = "1"\nrequires-dist = []\n'
+    )
     with local.env(**environment(home), UV_EXCLUDE_NEWER="2020-01-01", UV_PROJECT="elsewhere"):
         assert lock.lock(tmp_path) is None
     message = lock.personal_settings(tmp_path)
-    assert message.count("\n") == 1, "the variables do not count"
+    assert message.count("\n") == 3, "the variables do not count"
     assert 'prerelease: add prerelease = "allow" to [tool.uv] of pyproject.toml' in message
+    assert "exclude-newer-package: add what your own settings say of it to [tool.uv]" in message
+    assert "dependency-metadata: add what your own settings say of it to [tool.uv]" in message
     package = '[[package]]\nname = "x"\nsource = { registry = "https://mirror.invalid/simple" }\n'
     (tmp_path / "uv.lock").write_text(package)
     assert "the index https://mirror.invalid/simple: add [[tool.uv.index]]" in (
         lock.personal_settings(tmp_path)
     )
+
+
+def test_a_setting_in_a_lock_that_nobody_knows_yet_counts_as_a_persons(tmp_path: Path) -> None:
+    own = 'exclude-newer = "7 days"\ndependency-metadata = [{ name = "a" }]\n'
+    (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]") + own)
+    team = '[options]\nexclude-newer = "2026-01-01T00:00:00Z"\nexclude-newer-span = "P7D"\n'
+    manifest = '[manifest]\nmembers = ["a", "b"]\n'
+    metadata = '[[manifest.dependency-metadata]]\nname = "{}"\n'
+    (tmp_path / "uv.lock").write_text(team + manifest + metadata.format("a"))
+    assert lock.personal_settings(tmp_path) == ""
+    person = f'{team}future = true\n{manifest}overrides = ["a<2"]\n'
+    (tmp_path / "uv.lock").write_text(person + metadata.format("a") + metadata.format("b"))
+    lines = lock.personal_settings(tmp_path).splitlines()[1:]
+    assert [line.strip(" -").partition(":")[0] for line in lines] == [
+        "future",
+        "override-dependencies",
+        "dependency-metadata",
+    ]
+
+
+def test_variables_of_one_person_decide_neither_the_lock_nor_what_is_installed(
+    project: Path, home: Path, tmp_path: Path
+) -> None:
+    (home / "bin/uv").write_text(f'#!/bin/sh\nenv >>"$HOME/seen"\n{NO_UV}')
+    assert {"UV_NO_DEV", "UV_NO_EDITABLE", "UV_EXCLUDE_NEWER_PACKAGE"} <= {*PERSONAL_VARIABLES}
+    variables = dict.fromkeys(PERSONAL_VARIABLES, "1")
+    assert setup(project, home, UV_OFFLINE="1", **variables).returncode == 0
+    with local.env(**variables, UV_OFFLINE="1"):
+        seen = [(home / "seen").read_text(), run_program(["env"], tmp_path).text]
+    for text in seen:
+        names = {line.partition("=")[0] for line in text.splitlines()}
+        assert "UV_OFFLINE" in names
+        assert names.isdisjoint(PERSONAL_VARIABLES)
 
 
 @pytest.mark.parametrize("kind", ["project", "conda"])
@@ -343,7 +428,8 @@ def test_an_index_of_a_persons_pip_is_told_without_its_password(
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr(indexes, "PIP_FILES", indexes.PIP_FILES[1:])  # not those of this machine
+    # Not those of this machine.
+    monkeypatch.setattr(pip_config, "PIP_FILES", pip_config.PIP_FILES[1:])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies="[]"))
     assert adoption.personal_index_notes(tmp_path) == []
@@ -489,26 +575,127 @@ def test_a_certificate_authority_of_the_system_is_trusted_by_make_setup(
     ]
     assert setups[0].returncode == 2, "what a person has set stays so"
     assert "UnknownIssuer" in setups[0].stderr
+    assert HINT in setups[0].stdout
     assert setups[1].returncode == 0, setups[1].stderr
     assert url in (project / "uv.lock").read_text()
 
 
 def test_an_authority_that_nobody_trusts_names_the_setting(
-    tmp_path: Path, home: Path, index: tuple[str, Path]
+    tmp_path: Path, home: Path, index: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pip_config, "PIP_FILES", ())
+    monkeypatch.delenv("PIP_CERT", raising=False)
     url, authority = index
     (tmp_path / "pyproject.toml").write_text(TOY.format(dependencies='["dep"]'))
     settings = environment(home) | {"UV_DEFAULT_INDEX": url, "UV_CACHE_DIR": str(tmp_path / "uv")}
     settings.pop("SSL_CERT_FILE", None)
     with local.env():
-        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", *certificates.VARIABLES):
             local.env.pop(name, "")
         local.env.update(settings)
         reason = lock.lock(tmp_path) or ""
         assert "UnknownIssuer" in reason
         assert "set SSL_CERT_FILE to its certificates" in reason
+        text = (tmp_path / "pyproject.toml").read_text()
+        with pytest.raises(RefusedError, match="set SSL_CERT_FILE to its certificates"):
+            resolve.resolve(tmp_path, {}, lambda choice: text)
         with local.env(SSL_CERT_FILE=str(authority)):
             assert lock.lock(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "hint"),
+    [
+        ("", HINT),
+        ("REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE names /own.pem, which uv does not read: export"),
+        ("CURL_CA_BUNDLE of the system", HINT),
+        ("PIP_CERT", "PIP_CERT names /own.pem, which uv does not read: export SSL_CERT_FILE=/own"),
+        ("pip.conf", "pip.conf names /own.pem, which uv does not read: export SSL_CERT_FILE=/own"),
+        ("SSL_CERT_FILE", "SSL_CERT_FILE is /own.pem, and uv trusts nothing else: "),
+    ],
+)
+def test_the_setting_that_others_read_and_uv_does_not_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, hint: str
+) -> None:
+    monkeypatch.setattr(pip_config, "PIP_FILES", ("pip.conf",))
+    monkeypatch.chdir(tmp_path)
+    variables = ("SSL_CERT_FILE", *certificates.VARIABLES)
+    for name in (*variables, "PIP_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with local.env():
+        for name in variables:
+            local.env.pop(name, "")
+        if place.endswith(" of the system"):
+            local.env[place.split()[0]] = "/etc/ssl/cert.pem"
+        elif place in variables:
+            monkeypatch.setenv(place, "/own.pem")
+            local.env[place] = "/own.pem"
+        elif place:
+            Path(place).write_text("[global]\ncert = /own.pem\n")
+        assert certificate_hint("invalid peer certificate: UnknownIssuer").startswith(hint)
+        assert certificate_hint("dns error") == ""
+
+
+TEMPLATE = {
+    "copier.yml": "_subdirectory: template\nproject_name: {type: str, default: Toy}\n"
+    "level: {type: int, default: 0}\n",
+    "template/{{ _copier_conf.answers_file }}.jinja": "{{ _copier_answers | to_nice_yaml }}",
+    "template/pyproject.toml": TOY.format(dependencies='["pre-commit", "dep"]'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.needs("unshare", root=True)
+def test_rung_new_behind_a_company_trusts_its_authority_or_names_the_setting(
+    home: Path, index: tuple[str, Path], tmp_path: Path
+) -> None:
+    url, authority = index
+    template = tmp_path / "template"
+    write(template, TEMPLATE)
+    shutil.copy(ROOT / "template/Makefile", template / "template")
+    for words in ("init -q -b main", "add -A", "commit -q -m v1", "tag v1.0.0"):
+        git(template, *words.split())
+    store = Path("/etc/ssl/certs/ca-certificates.crt")
+    public = store.read_bytes() if store.exists() else b""
+    trusted = tmp_path / "trusted.crt"
+    trusted.write_bytes(public + authority.read_bytes())
+    (tmp_path / "public.crt").write_bytes(public)
+    (home / "bin/uv").unlink()
+    settings = environment(home) | {
+        "UV_DEFAULT_INDEX": url,
+        "UV_CACHE_DIR": str(tmp_path / "uv"),
+        "UV_HTTP_RETRIES": "0",
+    }
+    settings = {key: value for key, value in settings.items() if not key.startswith("SSL_")}
+    inside = f'mount --bind "{trusted}" {store} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", inside, "sh", sys.executable, "-m", "rung", "new"]
+
+    def rung_new(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, "mine", "--defaults", "--template", str(template), "--to", "v1.0.0"],
+            cwd=tmp_path,
+            env=settings | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    refused = {
+        HINT: rung_new(UV_SYSTEM_CERTS="false", UV_NATIVE_TLS="false"),
+        "PIP_CERT names /own": rung_new(UV_SYSTEM_CERTS="false", PIP_CERT="/own.pem"),
+        "SSL_CERT_FILE is": rung_new(SSL_CERT_FILE=str(tmp_path / "public.crt")),
+    }
+    for hint, done in refused.items():
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "UnknownIssuer" in done.stderr
+        assert hint in done.stderr
+    assert not (tmp_path / "mine").exists()
+    done = rung_new()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert url in (tmp_path / "mine/uv.lock").read_text()
+    personal, _, rest = done.stdout.partition("Mine is in mine")
+    assert f"the index {url}: add [[tool.uv.index]]" in personal
+    assert rest
 
 
 def test_each_way_to_uv_trusts_the_systems_certificates_unless_there_are_none(
@@ -567,6 +754,10 @@ def test_make_demo_works_behind_a_company_that_looks_into_all_connections(
     assert done.returncode == 0, log.read_text()[-3_000:]
     assert "pypi.org" in hosts
     assert "== 9/9" in log.read_text()
+
+
+def test_the_makefile_names_the_same_setting_for_certificates() -> None:
+    assert HINT in (ROOT / "template/Makefile").read_text()
 
 
 def certificate_stores() -> list[str]:

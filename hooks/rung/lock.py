@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from .certificates import with_certificate_hint
 from .console import bullets
 from .process import failure_reason, run
 from .progress import moving_line
 
-# Settings of uv that become a part of uv.lock, and what they are called there.
+# Settings of uv that uv.lock has under another name. Whatever else it has, and pyproject.toml has
+# not, is a person's, too.
 LOCKED_SETTINGS = {
-    "exclude-newer": "exclude-newer",
-    "fork-strategy": "fork-strategy",
+    "build-constraints": "build-constraint-dependencies",
+    "constraints": "constraint-dependencies",
+    "excludes": "exclude-dependencies",
+    "exclude-newer-span": "exclude-newer",
+    "overrides": "override-dependencies",
     "prerelease-mode": "prerelease",
     "resolution-mode": "resolution",
 }
+OWN_KEYS = ("members", "requirements", "dependency-groups")  # what uv.lock says of the project
 PUBLIC_INDEX = "https://pypi.org/simple"
-CERTIFICATE = re.compile(r"UnknownIssuer|invalid peer certificate|CA certificates", re.IGNORECASE)
 
 
 def lock(project: Path) -> str | None:
@@ -31,12 +35,7 @@ def lock(project: Path) -> str | None:
     if result.succeeded:
         return None
     reason = failure_reason(result.error_text or result.text) or result.reason
-    if CERTIFICATE.search(reason):
-        reason += (
-            "\nIf your network has a certificate authority of its own, set SSL_CERT_FILE to its "
-            "certificates, or add them to the system's"
-        )
-    return reason
+    return with_certificate_hint(reason)
 
 
 def lock_elsewhere(project: Path) -> str | None:
@@ -64,11 +63,12 @@ def personal_settings(project: Path) -> str:
     content = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
     pyproject = (project / "pyproject.toml").read_text("utf-8")
     declared: dict[str, Any] = tomllib.loads(pyproject).get("tool", {}).get("uv", {})
-    sentences = []
-    for key, value in content.get("options", {}).items():
-        setting = LOCKED_SETTINGS.get(key)
-        if setting and setting not in declared:
-            sentences.append(f'{setting}: add {setting} = "{value}" to [tool.uv] of pyproject.toml')
+    locked = content.get("options", {}) | content.get("manifest", {})
+    sentences = [
+        personal_setting(LOCKED_SETTINGS.get(key, key), value)
+        for key, value in locked.items()
+        if key not in OWN_KEYS and is_personal(value, declared.get(LOCKED_SETTINGS.get(key, key)))
+    ]
     registries = {
         str(package["source"]["registry"])
         for package in content.get("package", [])
@@ -83,3 +83,19 @@ def personal_settings(project: Path) -> str:
     if not sentences:
         return ""
     return f"uv.lock depends on your own settings of uv, which pipelines lack:{bullets(sentences)}"
+
+
+def is_personal(locked: Any, declared: Any) -> bool:
+    """Check whether a setting in a lock has more than the project itself declares."""
+    if declared is None:
+        return True
+    # uv puts a person's lists and tables together with the project's.
+    is_both = isinstance(locked, list | dict) and isinstance(declared, list | dict)
+    return is_both and len(locked) > len(declared)
+
+
+def personal_setting(name: str, value: Any) -> str:
+    """Return the sentence on a setting of a person's that has become a part of a lock."""
+    if isinstance(value, str):
+        return f'{name}: add {name} = "{value}" to [tool.uv] of pyproject.toml'
+    return f"{name}: add what your own settings say of it to [tool.uv] of pyproject.toml"

@@ -37,6 +37,8 @@ def new(folder: Path, template: Template, data: Mapping[str, Any], *, ask: bool)
         # What fails most often, as it needs the network, comes before the project is in its place.
         if reason := lock.lock_elsewhere(stage):
             raise RefusedError(f"uv lock failed, and nothing was created: {reason}")
+        if settings := lock.personal_settings(stage):
+            echo(f"{settings}\n")
         move_into_place(stage, folder)
         post_gen.setup(folder)
     echo(f"""
@@ -48,8 +50,6 @@ def new(folder: Path, template: Template, data: Mapping[str, Any], *, ask: bool)
   make check                                lint, types, tests and controls""")
     if not (folder / ".git").exists():
         echo("\nIt is inside another repository: hooks and commits are left to that one.")
-    if settings := lock.personal_settings(folder):
-        echo(f"\n{settings}")
     if template.commit is None:
         echo("\nIt came from a package: the first `rung update` needs --template URL.")
 

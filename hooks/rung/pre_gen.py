@@ -14,32 +14,46 @@ from tempfile import TemporaryDirectory
 
 from .console import bullets, exit_code
 from .exceptions import UsageError
+from .git import git_succeeds
 from .process import is_installed, run
 
 # The oldest versions that Copier and a project work with.
 MINIMUM_VERSIONS = {"git": (2, 27), "uv": (0, 9), "make": (3, 81)}
 PYTHON = ">=3.11"
+OF_THE_SYSTEM = ("--system", "--no-project", "--no-config")  # not of an environment, or a folder's
 EDITABLE = '"editable"'  # in the record of a package whose code is in somebody's folder
 
 
 def program_problems() -> list[str]:
     """Return a sentence for each program that is missing or too old."""
+    # In an empty folder: uv would start the Python of a .venv around it, and read uv.toml.
+    with TemporaryDirectory(prefix="rung-") as temporary:
+        return [*version_problems(Path(temporary)), *python_problems(Path(temporary))]
+
+
+def version_problems(empty: Path) -> list[str]:
+    """Return a sentence for each program that is missing or too old; they run in this folder."""
     problems = []
-    here = Path.cwd()
     for name, minimum in MINIMUM_VERSIONS.items():
         needed = ".".join(map(str, minimum))
         if not is_installed(name):
             problems.append(f"{name} is not installed: install {needed} or newer")
             continue
-        result = run([name, "--version"], here)
+        result = run([name, "--version"], empty)
         version = re.search(r"(\d+)\.(\d+)", result.text)
         if not result.succeeded:
             problems.append(f"{name} --version failed: {result.reason}")
         elif version and (int(version[1]), int(version[2])) < minimum:
             problems.append(f"{name} {version[0]} is too old: install {needed} or newer")
-    if is_installed("uv") and not run(["uv", "python", "find", PYTHON], here).succeeded:
-        problems.append(f"there is no Python {PYTHON}: run `uv python install 3.13`")
     return problems
+
+
+def python_problems(empty: Path) -> list[str]:
+    """Return a sentence if uv has no Python for a project; it looks for one from this folder."""
+    command = ["uv", "python", "find", *OF_THE_SYSTEM, PYTHON]
+    if not is_installed("uv") or run(command, empty).succeeded:
+        return []
+    return [f"there is no Python {PYTHON}: run `uv python install 3.13`"]
 
 
 def identity_problems(folder: Path) -> list[str]:
@@ -57,6 +71,18 @@ def identity_problems(folder: Path) -> list[str]:
         "Git has no identity configured: run `git config --global user.name NAME` "
         "and `git config --global user.email ADDRESS`"
     ]
+
+
+def trust_problems(folder: Path) -> list[str]:
+    """Return a sentence if Git does not trust the repository around a folder, or cannot read it."""
+    if not is_installed("git"):
+        return []
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    try:
+        git_succeeds(nearest, "rev-parse", "--git-dir")
+    except UsageError as error:
+        return [str(error)]
+    return []
 
 
 def folder_problems(folder: Path) -> list[str]:
@@ -143,7 +169,7 @@ def check(folder: Path) -> None:
     """
     problems = [
         *program_problems(),
-        *identity_problems(folder),
+        *(identity_problems(folder) or trust_problems(folder)),
         *folder_problems(folder),
         *surrounding_problems(folder),
     ]

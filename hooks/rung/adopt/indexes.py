@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from configparser import ConfigParser, Error
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
-# Where pip reads the settings of a machine and of a person, besides PIP_CONFIG_FILE.
-PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
+from ..pip_config import pip_settings
+
 PIP_INDEXES = ("index-url", "extra-index-url")
 PYPI_HOSTS = ("pypi.org", "pypi.python.org", "files.pythonhosted.org")
 
@@ -63,28 +59,9 @@ def pip_indexes() -> dict[str, str]:
     Addresses have no passwords, and PyPI itself is none of them.
     """
     by_url: dict[str, str] = {}
-    for place, value in _pip_settings():
+    for place, value in pip_settings(*PIP_INDEXES):
         for url in value.split():
             without_user = re.sub(r"(?<=://)[^/@]*@", "", url)
             if re.match(r"https?://", without_user) and not is_pypi(without_user):
                 by_url.setdefault(without_user, place)
     return by_url
-
-
-def _pip_settings() -> Iterator[tuple[str, str]]:
-    """Yield the place of each setting of pip that names indexes, and its value."""
-    for key in PIP_INDEXES:
-        variable = f"PIP_{key.upper().replace('-', '_')}"
-        if value := os.environ.get(variable):
-            yield variable, value
-    own = os.environ.get("PIP_CONFIG_FILE")
-    for name in [*PIP_FILES, *([own] if own else [])]:
-        parser = ConfigParser(interpolation=None)
-        try:
-            parser.read(Path(name).expanduser(), "utf-8")
-        except (Error, UnicodeDecodeError, RuntimeError):  # pip itself will say so
-            continue
-        for section in ("global", "install"):
-            for key in PIP_INDEXES:
-                if value := parser.get(section, key, fallback=""):
-                    yield name, value

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import Specifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
 
+from ..certificates import certificate_hint, with_certificate_hint
 from ..exceptions import RefusedError
 from ..process import run
 from ..progress import moving_line
@@ -87,7 +89,8 @@ def resolve(
         resolver.choice.requirements = [*wanted.values()]
     else:
         if base_error := resolver.lock_error([]):
-            raise RefusedError(f"uv lock failed, and nothing was changed: {failure(base_error)}")
+            reason = with_certificate_hint(failure(base_error))
+            raise RefusedError(f"uv lock failed, and nothing was changed: {reason}")
         without_wheel = [
             requirement
             for name, requirement in wanted.items()
@@ -138,8 +141,9 @@ class Resolver:
 
     def leave_out(self, indexes: Collection[PackageIndex], error: str) -> None:
         """Leave out indexes that cannot be used, and note how to add them."""
+        reason = ". ".join(filter(None, (failure(error), certificate_hint(error))))
         self.changes += [
-            f"{index.url} ({index.file}): not adopted ({failure(error)}). Where uv can read it, "
+            f"{index.url} ({index.file}): not adopted ({reason}). Where uv can read it, "
             f"this adds it: uv add --group adopted PACKAGE --index {index.name}={index.url}"
             for index in indexes
         ]
@@ -219,11 +223,19 @@ def failure(message: str) -> str:
     return first if first == last else f"{first}: {last}"
 
 
+def floor(pin: Specifier) -> str | None:
+    """Return the version of a pin for a floor: None if it is not a pin, or not of PEP 440."""
+    if pin.operator not in PINS:
+        return None
+    try:
+        return Version(pin.version.removesuffix(".*")).public  # a floor has no +cu111
+    except InvalidVersion:
+        return None
+
+
 def relaxed_variants(requirement: Requirement) -> list[Requirement]:
     """Return a requirement, then with its pins as floors, then without a version."""
-    pins = [
-        item.version.removesuffix(".*") for item in requirement.specifier if item.operator in PINS
-    ]
+    pins = [*filter(None, map(floor, requirement.specifier))]
     floors = [str(item) for item in requirement.specifier if item.operator in FLOORS]
     with_floors = copy(requirement)
     with_floors.specifier = SpecifierSet(",".join([*floors, *(f">={pin}" for pin in pins)]))
