@@ -362,6 +362,76 @@ build-backend = "poetry.core.masonry.api"
     )
 
 
+# --- a package that is called src ----------------------------------------------------------------
+
+TRAINER = """\
+import os, sys
+from dataclasses import dataclass
+from src.utils import save_object
+from sklearn.linear_model import LinearRegression
+
+
+@dataclass
+class ModelTrainerConfig:
+    path=os.path.join("output","model.pkl")
+    target_column_name="math_score"
+
+
+class ModelTrainer:
+    def initiate(self, train):
+        target=ModelTrainerConfig.target_column_name
+        model=LinearRegression().fit(train.drop(columns=[target],axis=1), train[target])
+        save_object(ModelTrainerConfig.path, model)
+"""
+
+
+def students(r: random.Random) -> str:
+    """Some students, and how they did in mathematics."""
+    rows = []
+    for _ in range(900):
+        lunch = r.choice(["standard", "free/reduced"])
+        course = r.choice(["none", "completed"])
+        reading = r.randint(30, 100)
+        writing = min(100, max(0, reading + r.randint(-8, 8)))
+        score = 0.85 * reading + 8 * (lunch == "standard") + r.gauss(0, 5)
+        rows.append([lunch, course, reading, writing, max(0, min(100, round(score)))])
+    header = ["lunch", "preparation", "reading_score", "writing_score", "math_score"]
+    return table(header, rows)
+
+
+def package_called_src(folder: Path) -> None:
+    """The shape of many courses: src/ is the package, a notebook, an app, a list with `-e .`."""
+    commit(
+        folder,
+        "initial",
+        {
+            "README.md": "## End to end ML project\n",
+            "requirements.txt": "pandas\nflask\n-e .\n",
+            "setup.py": "from setuptools import find_packages,setup\n\n"
+            "HYPEN_E_DOT='-e .'\ndef get_requirements(file_path):\n"
+            "    with open(file_path) as f:\n        return f.read().split()\n\n"
+            "setup(name='mlproject',version='0.0.1',packages=find_packages(),\n"
+            "      install_requires=get_requirements('requirements.txt'))\n",
+            "src/__init__.py": "",
+            "src/utils.py": "import os\nimport pickle\n\ndef save_object(path, obj):\n"
+            "    os.makedirs(os.path.dirname(path), exist_ok=True)\n"
+            "    pickle.dump(obj, open(path, 'wb'))\n",
+            "src/components/__init__.py": "",
+            "src/components/model_trainer.py": TRAINER,
+            "src/pipeline/__init__.py": "",
+            "src/pipeline/predict_pipeline.py": "from src.utils import save_object\n\n"
+            "class PredictPipeline:\n    def predict(self,features): pass\n\n"
+            "if __name__=='__main__': print('ready')\n",
+            "app.py": "from flask import Flask\n"
+            "from src.pipeline.predict_pipeline import PredictPipeline\napp=Flask(__name__)\n",
+            "notebook/data/stud.csv": students(random.Random(17)),
+            "notebook/1 . EDA.ipynb": notebook(
+                "import pandas as pd\ndf = pd.read_csv('data/stud.csv')", "df.head()"
+            ),
+        },
+    )
+
+
 # --- Windows ---------------------------------------------------------------------------------
 
 
@@ -475,6 +545,14 @@ KINDS: dict[str, Before] = {
         "fault",
         "multiclass",
         carried=frozenset({"pandas", "click", "hypothesis"}),
+    ),
+    "package called src": Before(
+        package_called_src,
+        "mlproject",
+        "notebook/data/stud.csv",
+        "math_score",
+        "regression",
+        carried=frozenset({"pandas", "flask"}),
     ),
     "windows": Before(
         spaces,

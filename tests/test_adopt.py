@@ -129,7 +129,8 @@ def inside(adopted: Adopted, adoptions: Path, tmp_path: Path) -> Callable[..., t
         # The environment knows the package of what was copied.
         env = {"PYTHONPATH": str(copied / "src")}
         env["UV_PROJECT_ENVIRONMENT"] = str(after.parent.parent / "environment")
-        words = ("uv", "run", "--no-sync", *command.split())
+        env["UV_NO_SYNC"] = "1"  # also of what a Makefile starts
+        words = ("uv", "run", *command.split())
         return copied, run(*words, cwd=copied, home=adoptions / "home", **env)
 
     return inside
@@ -261,6 +262,29 @@ def test_the_projects_checks_pass_beside_code_that_would_not(
 ) -> None:
     done = inside(kind, check)[1]
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", ["package called src", pytest.param("notebook", marks=pytest.mark.nightly)]
+)
+def test_make_check_passes_in_what_was_adopted(
+    inside: Callable[..., tuple[Path, Done]], kind: str
+) -> None:
+    done = inside(kind, "make check")[1]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_package_called_src_stays_and_runs_as_before(
+    adopted: Adopted, inside: Callable[..., tuple[Path, Done]]
+) -> None:
+    report = adopted("package called src")[2]
+    assert "not installed any more" not in report
+    done = inside("package called src", "python -m src.pipeline.predict_pipeline")[1]
+    assert done.returncode == 0, done.stderr
+    assert "ready" in done.stdout
 
 
 @pytest.mark.slow
@@ -493,6 +517,22 @@ def test_a_repository_without_a_commit_is_refused(
 
 
 @pytest.mark.slow
+def test_a_python_that_cannot_be_had_is_refused_before_there_is_a_branch(
+    released: Path, adoptions: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pinned"
+    repositories.commit(folder, "one", {".python-version": "3.99\n", "a.py": "import sys\n"})
+    command = ("env", "-u", "UV_PYTHON", *STRICT, "adopt", ".", "--defaults")
+    options = ("--template", str(released), "--to", "v1.0.0")
+    env = {"UV_PYTHON_DOWNLOADS": "never"}
+    done = run(*command, *options, cwd=folder, home=adoptions / "home", **env)
+    assert done.returncode == 1, done.stdout
+    assert "uv lock failed, and nothing was changed: " in done.stderr
+    assert "(.python-version asks for Python 3.99)" in done.stderr
+    assert git(folder, "branch", "--list", "rung-adopt") == ""
+
+
+@pytest.mark.slow
 def test_an_unknown_file_is_refused(rung: Callable[..., Done], churn: Path) -> None:
     done = rung(churn, "--defaults", "--file", "data/nothing.csv")
     assert done.returncode == 2
@@ -610,9 +650,12 @@ def test_git_leaves_the_line_ends_of_any_name_alone(tmp_path: Path) -> None:
         assert git(tmp_path, "check-attr", "-z", "text", name).split("\0")[2] == "auto", name
 
 
-def test_an_orphan_and_a_repository_meet_in_one_commit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("object_format", ["sha1", "sha256"])
+def test_an_orphan_and_a_repository_meet_in_one_commit(tmp_path: Path, object_format: str) -> None:
     repository = tmp_path / "repository"
     render = tmp_path / "render"
+    repository.mkdir()
+    git(repository, "init", "-q", "-b", "main", f"--object-format={object_format}")
     repositories.commit(repository, "mine", {"a": "mine\n", "b": "mine\n", "c": "mine\n"})
     git(repository, "config", "user.name", "Test")
     git(repository, "config", "user.email", "test@example.invalid")

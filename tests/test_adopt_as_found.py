@@ -10,17 +10,16 @@ import os
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import tomlkit
 import yaml
-from conftest import git
+from conftest import git, run, snapshot
 from packaging.requirements import Requirement
 from plumbum import local
 from repositories import commit, notebook, write
-from rung import RefusedError, UsageError
+from rung import RefusedError
 from rung.adopt import (
     adoption,
     conda,
@@ -37,6 +36,9 @@ from rung.adopt import (
 from rung.adopt.indexes import PackageIndex
 from rung.git import untrusted_git_config
 
+# Whom Git knows.
+SOMEBODY = {"GIT_COMMITTER_NAME": "Somebody", "GIT_COMMITTER_EMAIL": "some@example.invalid"}
+
 # --- what is run and read -------------------------------------------------------------------------
 
 
@@ -44,10 +46,23 @@ from rung.git import untrusted_git_config
 def hostile(tmp_path: Path) -> Path:
     """Return a repository whose own settings start programs, each of which leaves a file."""
     folder = tmp_path / "hostile"
-    commit(folder, "one", {"a.txt": "a\n", ".gitattributes": "*.txt filter=theirs diff=theirs\n"})
+    files = {
+        "a.txt": "a\r\n",
+        ".gitattributes": "*.txt filter=theirs diff=theirs\n",
+        "uv.lock": 'version = 1\nrequires-python = ">=3.11"\n',
+        "uv.toml": "what uv cannot read",
+        "setup.py": f"open('{tmp_path}/ran-setup', 'w')\n",
+        "requirements.txt": "attrs\n",
+    }
+    commit(folder, "one", files)
     program = tmp_path / "program"
     program.write_text(f'#!/bin/sh\ntouch "{tmp_path}/ran-$1"\n[ "$1" = filter ] && cat\nexit 0\n')
     program.chmod(0o755)
+    python = folder / ".venv/bin/python"
+    write(folder, {".venv/pyvenv.cfg": "home = /usr/bin\n", ".venv/.gitignore": "*\n"})
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\ntouch "{tmp_path}/ran-python"\nexit 1\n')
+    python.chmod(0o755)
     settings = {
         "core.fsmonitor": "fsmonitor",
         "core.hooksPath": "hooks",
@@ -61,18 +76,31 @@ def hostile(tmp_path: Path) -> Path:
     for key, argument in settings.items():
         git(folder, "config", key, f"{program} {argument}")
     git(folder, "config", "filter.theirs.required", "true")
-    (folder / "a.txt").write_text("b\n")  # which Git now has to compare
-    (folder / "a.txt").write_text("a\n")
     return folder
 
 
 def test_looking_at_a_repository_runs_nothing_that_its_settings_name(hostile: Path) -> None:
-    # A file that only its filter could compare is taken for a change.
-    with untrusted_git_config(hostile), suppress(UsageError):
+    os.utime(hostile / "a.txt", (1, 1))  # which Git now has to compare
+    with local.env(**SOMEBODY), untrusted_git_config(hostile):
         inspected = repository.inspect(hostile)
-        inspected.crlf_files()
-        inspected.read("a.txt")
+        assert inspected.crlf_files() == ["a.txt"]
+        assert inspected.read("a.txt") == b"a\r\n"
     assert [path.name for path in hostile.parent.glob("ran-*")] == []
+
+
+@pytest.mark.slow
+def test_pretending_to_adopt_a_repository_runs_nothing_of_it(hostile: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text("[user]\nname = Somebody\nemail = some@example.invalid\n")
+    template = snapshot(tmp_path / "template")
+    for command in ("init -q -b main", "add -A", "commit -q -m v1", "tag v1.0.0"):
+        git(template, *command.split())
+    words = ("adopt", ".", "--pretend", "--defaults", "--template", str(template))
+    done = run(sys.executable, "-m", "rung", *words, cwd=hostile, home=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing was changed." in done.stdout
+    assert [path.name for path in tmp_path.glob("ran-*")] == []
 
 
 def test_looking_at_a_repository_writes_nothing_into_it(tmp_path: Path) -> None:
@@ -80,7 +108,7 @@ def test_looking_at_a_repository_writes_nothing_into_it(tmp_path: Path) -> None:
     commit(folder, "one", {"a.txt": "a\n"})
     os.utime(folder / "a.txt", (1, 1))  # what Git would note down
     before = (folder / ".git/index").read_bytes()
-    with untrusted_git_config(folder):
+    with local.env(**SOMEBODY), untrusted_git_config(folder):
         repository.inspect(folder)
     assert (folder / ".git/index").read_bytes() == before
 
@@ -142,6 +170,11 @@ def test_requirements_below_the_top_are_carried_or_named(tmp_path: Path) -> None
         "requirements/prod.in": "gunicorn\n",
         "requirements/prod.txt": "gunicorn==23.0.0\n",
         "requirements/sub/gpu.txt": "cupy\n",
+        "requirements/readme.txt": "What these files are.\n",
+        "deps/base.txt": "tqdm  # a bar\n",
+        "pip.txt": "arrow\n",
+        "env.yml": "dependencies: [click]\n",
+        "deploy/env.yaml": "PORT: 80\n",
         "api/requirements.txt": "flask\n",
         "docs/environment.yml": "dependencies: [sphinx]\n",
         "jobs/setup.py": "",
@@ -153,12 +186,107 @@ def test_requirements_below_the_top_are_carried_or_named(tmp_path: Path) -> None
         "pandas<3,==1.5.3",
         "hypothesis",
         "gunicorn",
+        "tqdm",
+        "arrow",
+        "click",
     }
     notes = "\n".join(collected.notes)
     for file in ("api/requirements.txt", "docs/environment.yml", "jobs/setup.py"):
         assert f"{file}: is about " in notes
     assert "uv add --group adopted -r api/requirements.txt" in notes
+    assert "uv add --group adopted -r requirements/sub/gpu.txt" in notes
+    assert "requirements/readme.txt: is not a list of requirements, and was not read" in notes
+    assert "freqs.txt" not in notes
+    assert "env.yaml" not in notes
     assert "urllib3<2" in notes
+
+
+TOOLS = """\
+[tool.hatch.envs.default]
+dependencies = ["hatched"]
+[tool.hatch.envs.lint]
+extra-dependencies = ["linted>=1"]
+[tool.pdm.dev-dependencies]
+test = ["tested", "-e file:///srv/ours#egg=ours"]
+[[tool.pdm.source]]
+name = "own"
+url = "https://me:word@own.example.invalid/simple"
+[tool.setuptools.dynamic]
+dependencies = { file = ["lists/main.txt"] }
+optional-dependencies.plot = { file = "lists/plot.txt" }
+[tool.poetry.dependencies]
+python = "^3.8"
+old = { version = "^0.8", python = "<3.7" }
+exact = { version = "*", python = "~3.12.1 || >=3.14", platform = "linux" }
+both = [{ version = "1", python = "<3.10" }, { version = "2", python = ">=3.10" }]
+"""
+
+
+def test_what_tools_write_into_a_pyproject_is_carried_with_its_conditions(tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": TOOLS,
+        "lists/main.txt": "main\n",
+        "lists/plot.txt": "plot\n",
+        "pip.conf": "[global]\nextra-index-url = https://me:word@pip.example.invalid/simple\n",
+        "setup.py": "setup(dependency_links=['https://me:word@old.example.invalid/a.zip'])\n",
+        "setup.cfg": "[options]\ndependency_links =\n  https://older.example.invalid\n",
+    }
+    write(tmp_path, files)
+    collected = requirements.collect(tmp_path, [*files])
+    assert {name: str(requirement) for name, requirement in collected.by_name.items()} == {
+        "hatched": "hatched",
+        "linted": "linted>=1",
+        "tested": "tested",
+        "main": "main",
+        "plot": "plot",
+        "old": 'old<0.9,>=0.8; python_version < "3.7"',
+        "exact": 'exact; (python_full_version >= "3.12.1" and python_version < "3.13" or '
+        'python_version >= "3.14") and sys_platform == "linux"',
+        "both": 'both==2; python_version >= "3.10"',
+    }
+    assert [(index.kind, index.url) for index in collected.indexes] == [
+        ("extra", "https://own.example.invalid/simple"),
+        ("extra", "https://pip.example.invalid/simple"),
+    ]
+    notes = "\n".join(collected.notes)
+    assert "file:///srv/ours#egg=ours" in notes
+    assert "setup.py: dependency_links (https://old.example.invalid/a.zip)" in notes
+    assert "setup.cfg: dependency_links (https://older.example.invalid)" in notes
+    assert "word" not in notes
+
+
+@pytest.mark.parametrize(
+    ("line", "relaxed"),
+    [
+        ("torch==1.9.0+cu111", ["torch>=1.9.0", "torch"]),
+        ("torch===1.0-x", ["torch"]),
+        ("torch~=1.9,<2", ["torch>=1.9", "torch"]),
+        ("torch==1.9.*", ["torch>=1.9", "torch"]),
+    ],
+)
+def test_a_pin_of_any_form_is_relaxed(line: str, relaxed: list[str]) -> None:
+    requirement = Requirement(line)
+    variants = [*map(str, resolve.relaxed_variants(requirement))]
+    assert variants == [str(requirement), *relaxed]
+
+
+@pytest.mark.parametrize(
+    ("python", "floor"),
+    [
+        (">=3.12,<3.15", "3.12"),
+        (">3.13", "3.13"),
+        ("=3.14", "3.14"),
+        ("=3.14.*", "3.14"),
+        ("=3.12.4=h1_cpython", "3.12.4"),
+        ("^3.13", "3.13"),
+        (">=3.8", None),
+        ("myenv", None),
+    ],
+)
+def test_a_python_that_is_newer_than_the_templates_counts_however_it_is_written(
+    python: str, floor: str | None
+) -> None:
+    assert pyproject.newer_python(python) == floor
 
 
 def test_requirements_of_a_part_are_carried_if_there_are_no_others(tmp_path: Path) -> None:
@@ -442,6 +570,13 @@ TARGETS = {
     'smf.ols("sold ~ size + id", data=df)': "",
     'features = [name for name in df.columns if name != "sold"]': "",
     'y = df.get_column("sold")': "",
+    'TabularPredictor(label="sold").fit(train)': "",
+    'aml.train(x=names, y="sold", training_frame=train)': "",
+    'features = list(df.columns)\nfeatures.remove("sold")': "",
+    'features = set(df.columns) - {"sold"}': "",
+    'features = set(df.columns) - set(["sold"])': "",
+    'X = df[df.columns.difference(["sold"])]': "",
+    'X = df.drop(labels="sold", axis=1)': "",
     "y = df.iloc[:, -1]": "by its place, which is a guess",
     "X = df.iloc[:, :-1].values": "by its place, which is a guess",
     "y = data[:, 2]": "by its place, which is a guess",
@@ -464,6 +599,9 @@ def test_the_column_to_predict_is_found_however_code_names_it(code: str, tmp_pat
     [
         'sns.barplot(x="id", y="size")',
         'plt.plot(a, label="size")',
+        'plot_estimator(model, label="size")',
+        'st.number_input(label="size")',
+        'names.remove("size")',
         'label_encoder = LabelEncoder().fit(df["size"])',
         'df = df.drop("id", axis=1)',
         "print(df.size)",
@@ -486,6 +624,7 @@ def test_a_variable_of_one_cell_names_the_column_in_another(tmp_path: Path) -> N
     ("name", "text", "place"),
     [
         ("params.yaml", "base:\n  target_col: sold\n", "params.yaml, target_col"),
+        ("schema.yaml", "TARGET_COLUMN:\n  name: sold\n", "schema.yaml, TARGET_COLUMN"),
         ("config.json", '{"data": {"target": "sold"}}', "config.json, target"),
         ("conf/train.toml", '[data]\nlabel = "sold"\n', "conf/train.toml, label"),
         ("model.R", "library(x)\nm <- lm(sold ~ ., data = d)\n", "model.R, line 2"),
@@ -498,6 +637,38 @@ def test_settings_and_code_in_r_name_the_column_too(
     write(tmp_path, {"t.csv": "id,sold\n1,2\n", name: text})
     target = detect_target.detect_data(tmp_path, ["t.csv"], [], [name])[1]
     assert target == detect.Guess("sold", place)
+
+
+def test_a_table_of_which_only_a_pointer_is_here_is_skipped_and_named(tmp_path: Path) -> None:
+    files = {
+        "train.py": 'df = pd.read_csv("annexed.csv")\ny = df["sold"]\n',
+        "here.csv": "id,sold\n1,2\n",
+        "stored.csv": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "tracked.parquet.dvc": "outs: []\n",
+        "model.pkl.dvc": "outs: []\n",
+    }
+    write(tmp_path, files)
+    (tmp_path / "annexed.csv").symlink_to(".git/annex/objects/x/y.csv")
+    inspected = repository.inspect(tmp_path)
+    assert inspected.tables == ["here.csv"]
+    assert inspected.absent_tables == ["annexed.csv", "stored.csv", "tracked.parquet"]
+    code = [*notebooks.parse_code(tmp_path, ["train.py"])]
+    assert detect_target.detect_data(tmp_path, [*inspected.tables, "annexed.csv"], code) == (
+        "here.csv",
+        detect.Guess("sold", "train.py, line 2"),
+    )
+    notes = own_files.absent_tables(inspected.absent_tables, inspected.names)
+    assert "annexed.csv: only a pointer to it is here" in notes[0]
+    assert "git lfs pull" in notes[1]
+    assert "(dvc pull), then uv run ml data use tracked.parquet --target COLUMN" in notes[2]
+
+
+def test_a_python_version_that_the_project_will_have_is_tried_with_its_lock(tmp_path: Path) -> None:
+    write(tmp_path, {".python-version": "3.14\n"})
+    inspected = repository.inspect(tmp_path)
+    assert adoption.python_request(inspected, plan.FilePlan()) == b"3.14\n"
+    aside = plan.FilePlan(moved={".python-version": "before.python-version"})
+    assert adoption.python_request(inspected, aside) == b""
 
 
 # --- files of their own ---------------------------------------------------------------------------
@@ -548,8 +719,9 @@ def test_a_module_that_hides_one_that_a_project_needs_is_named() -> None:
 def test_packages_that_are_not_installed_any_more_are_named() -> None:
     names = ["src/__init__.py", "src/utils.py", "tests/__init__.py", "one/__init__.py"]
     notes = own_files.uninstalled_packages(names, ["setup.py"])
-    assert notes[0].startswith("one/, src/: not installed any more")
+    assert notes[0].startswith("one/: not installed any more")
     assert own_files.uninstalled_packages(names, []) == []
+    assert own_files.uninstalled_packages(names[:2], ["setup.py"]) == []
 
 
 def test_how_to_run_tests_of_their_own_is_told() -> None:

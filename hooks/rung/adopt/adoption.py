@@ -35,6 +35,7 @@ from . import (
     without_git,
 )
 from .data import onboard_data
+from .files import read_bytes
 from .indexes import PackageIndex, pip_indexes
 from .merge_files import decode_text, encode_text
 from .plan import Adoption
@@ -97,8 +98,11 @@ def adopt(
                     add_kept_files(repository, adoption, "COMMIT", int(answers["level"]))
                 echo(f"{report.format_report(adoption.sections)}\n\nNothing was changed.")
                 return
-            if ask and not yes and not confirm():
-                raise RefusedError("nothing was changed")
+            if ask and not yes:
+                if settings_of_uv := lock.personal_settings(Path(temporary, "lock")):
+                    echo(f"{settings_of_uv}\n")  # else with the report
+                if not confirm():
+                    raise RefusedError("nothing was changed")
             if repository.in_git:
                 commit_merge(repository, template, rendered, adoption, answers)
             else:
@@ -191,6 +195,7 @@ def build_plan(
             f"{name} is a link that leads out of the repository: to use it, --file {name}"
             for name in repository.linked_tables
         ),
+        *own_files.absent_tables(repository.absent_tables, repository.names),
     ]
     existing_code = [name for name in existing if name.endswith(plan.CODE)]
     adoption.sections |= {
@@ -300,6 +305,10 @@ def merge_requirements(
     required_python = detect.required_python(repository.folder)
     python = str(required_python.value) if required_python else ""
     lock_folder.mkdir()
+    request = python_request(repository, adoption.files)
+    is_pinned = bool(request) and python == request.decode("utf-8", "replace").strip()
+    if request:
+        (lock_folder / plan.PYTHON_VERSION).write_bytes(request)
     if "uv.lock" in repository.names:
         (lock_folder / "uv.lock").write_bytes(repository.read("uv.lock"))
 
@@ -317,7 +326,7 @@ def merge_requirements(
             may_build=may_build,
         )
     except RefusedError as error:
-        if required_python and pyproject.newer_python(python):
+        if required_python and (pyproject.newer_python(python) or is_pinned):
             raise RefusedError(
                 f"{error} ({required_python.reason} asks for Python {python})"
             ) from None
@@ -337,6 +346,16 @@ def merge_requirements(
     if dropped:
         notes.append(f"not adopted from your {PYPROJECT}: {', '.join(dropped)}")
     return notes
+
+
+def python_request(repository: Repository, files: plan.FilePlan) -> bytes:
+    """Return the .python-version that the project will have, which uv follows; else nothing."""
+    name = plan.PYTHON_VERSION
+    if name in files.moved:
+        return b""
+    if name in repository.names:
+        return repository.read(name)
+    return read_bytes(repository.folder, name)
 
 
 def personal_index_notes(locked: Path) -> list[str]:

@@ -17,7 +17,14 @@ from .files import read_text, read_toml, read_yaml
 from .notebooks import called_name
 
 NO_DESCRIPTION = "No description yet."
-CONDA_FILES = ("environment.yml", "environment.yaml", "conda.yaml", "conda.yml")
+CONDA_FILES = (
+    "environment.yml",
+    "environment.yaml",
+    "conda.yaml",
+    "conda.yml",
+    "env.yml",
+    "env.yaml",
+)
 UNNAMED_ENVIRONMENTS = ("base", "env", "environment", "venv")
 PIPELINE_FILES = {"github": ".github/", "gitlab": ".gitlab-ci.yml"}
 HOSTS = {"github": "github.com", "gitlab": "gitlab"}

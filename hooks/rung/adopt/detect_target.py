@@ -15,6 +15,7 @@ from .target_votes import (
     Column,
     base_name,
     file_constants,
+    file_size,
     mentioned_names,
     r_votes,
     read_settings,
@@ -23,6 +24,7 @@ from .target_votes import (
 )
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 SEPARATORS = ",;\t|"
 
 
@@ -93,7 +95,7 @@ def detect_data(
         locations.setdefault(vote.column, vote.location)
 
     def rank(table: str) -> tuple[bool, int]:
-        return base_name(table) in mentioned, (folder / table).stat().st_size
+        return base_name(table) in mentioned, file_size(folder / table)
 
     ranked = sorted(tables, key=rank, reverse=True)
     for table in ranked:
@@ -105,6 +107,15 @@ def detect_data(
                     reason += ", by its place, which is a guess"
                 return table, Guess(name, reason)
     return ranked[0], None
+
+
+def is_absent(file: Path) -> bool:
+    """Check whether only a pointer to a table is here: a dangling link, or what Git LFS leaves."""
+    try:
+        with file.open("rb") as table:
+            return table.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return True
 
 
 def column_name(file: Path, column: Column) -> str | None:

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 from ..git import NO_HOOKS, git, split_nul, write_blob
 
-NO_ENTRY = f"{'0' * 6} {'0' * 40}"  # removes a path from the index
 REGULAR_FILE = "100644"
 
 
@@ -47,9 +46,10 @@ def create_merge(
     ours = tree_entries(repository, render)
     theirs = tree_entries(repository, "HEAD")
     changes = {name: ours[name] for name in added}
+    no_entry = f"{'0' * 6} {'0' * len(render)}"  # removes a path from the index
     for name, new_name in moved.items():
         changes[new_name] = theirs[name]
-        changes[name] = ours.get(name, NO_ENTRY)
+        changes[name] = ours.get(name, no_entry)
     for name, content in written.items():
         mode, _, _ = theirs.get(name, ours.get(name, REGULAR_FILE)).partition(" ")
         changes[name] = f"{mode} {write_blob(repository, content)}"

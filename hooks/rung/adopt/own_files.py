@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Mapping
 
 from .merge_files import read_mapping
@@ -113,7 +114,7 @@ def uninstalled_packages(names: Collection[str], metadata: Collection[str]) -> l
     packages = sorted(
         name.removesuffix("__init__.py")
         for name in names
-        if re.fullmatch(r"(?!tests?/|docs/)[^/]+/__init__\.py", name)
+        if re.fullmatch(r"(?!tests?/|docs/|src/)[^/]+/__init__\.py", name)
     )
     if not packages or not metadata:
         return []
@@ -121,6 +122,21 @@ def uninstalled_packages(names: Collection[str], metadata: Collection[str]) -> l
     return [
         f"{', '.join(packages)}: not installed any more, as only src/ is. Run your code from the "
         f"top, as in uv run python -m {module}.MODULE, or with PYTHONPATH=."
+    ]
+
+
+def absent_tables(tables: Collection[str], names: Collection[str]) -> list[str]:
+    """Return how to get each table of which only a pointer is here.
+
+    Args:
+        tables: Their paths.
+        names: All files of the repository.
+    """
+    return [
+        f"{name}: only a pointer to it is here, so it was not looked at: get it "
+        f"({'dvc pull' if f'{name}.dvc' in names else 'git lfs pull, git annex get or dvc pull'}), "
+        f"then uv run ml data use {shlex.quote(name)} --target COLUMN"
+        for name in tables
     ]
 
 

@@ -35,6 +35,7 @@ PROJECT_KEYS = ("authors", "maintainers", "keywords", "classifiers", "urls", "li
 POETRY_KEYS = ("license", "version", "keywords")
 POETRY_URLS = ("homepage", "repository", "documentation")
 DROPPED_KEYS = ("scripts", "gui-scripts", "entry-points")
+LOWER_BOUNDS = (">=", ">", "~=", "==")
 NEWER_PYTHON = Version("3.12")  # the template's own floor is below
 
 
@@ -139,11 +140,10 @@ def person(text: Any) -> Any:
 
 def newer_python(python: str) -> str | None:
     """Return the oldest Python that a requirement allows, if it is newer than the template's."""
-    python = re.sub(r"^[~^](?!=)", ">=", python)  # Poetry's operators
+    python = re.sub(r"^[~^](?!=)", ">=", python.strip())  # Poetry's operators
+    python = re.sub(r"^=(?!=)\s*([\d.]*\d).*", r"==\1.*", python)  # conda's
     try:
-        lowest = [
-            item.version for item in SpecifierSet(python) if item.operator in (">=", "~=", "==")
-        ]
+        lowest = [item.version for item in SpecifierSet(python) if item.operator in LOWER_BOUNDS]
     except InvalidSpecifier:
         return None
     floors = [version.removesuffix(".*") for version in lowest]

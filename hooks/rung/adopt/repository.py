@@ -26,6 +26,7 @@ from .report import BRANCH
 
 # Never searched: what tools make, and environments.
 SKIPPED = ("__pycache__", "node_modules", "site-packages", "mlruns")
+TRACKED_BY_DVC = tuple(f"{ending}.dvc" for ending in detect_target.TABLES)
 SEARCHED = (".github", ".gitlab", ".dvc")  # among names that start with a dot
 
 
@@ -39,6 +40,7 @@ class Repository:
     tables: list[str]  # files that may be data, in Git or not
     untracked: list[str] = field(default_factory=list)  # neither in Git nor ignored
     linked_tables: list[str] = field(default_factory=list)  # links that lead out of the folder
+    absent_tables: list[str] = field(default_factory=list)  # of which only a pointer is here
     base: str = ""  # what `git switch` goes back to
 
     def read(self, name: str) -> bytes:
@@ -80,15 +82,29 @@ def inspect(folder: Path) -> Repository:
         raise UsageError(f"{folder} cannot be adopted yet:{bullets(problems)}\nNothing was written")
     files = sorted(walk(folder))
     all_tables = [name for name in files if name.lower().endswith(detect_target.TABLES)]
-    tables = [name for name in all_tables if is_inside(folder, name)]
-    linked_tables = [name for name in all_tables if name not in tables]
+    linked_tables = [name for name in all_tables if not is_inside(folder, name)]
+    absent_tables = [
+        name
+        for name in all_tables
+        if name not in linked_tables and detect_target.is_absent(folder / name)
+    ]
+    tables = [name for name in all_tables if name not in {*linked_tables, *absent_tables}]
+    pointers = [name.removesuffix(".dvc") for name in files if name.endswith(TRACKED_BY_DVC)]
+    absent_tables += [name for name in pointers if name not in all_tables]
     if not in_git:
-        return Repository(folder, False, files, tables, linked_tables=linked_tables)
+        return Repository(
+            folder,
+            False,
+            files,
+            tables,
+            linked_tables=linked_tables,
+            absent_tables=absent_tables,
+        )
     branch = git(folder, "branch", "--show-current")
     base = branch or f"--detach {git(folder, 'rev-parse', '--short', 'HEAD')}"
     tracked = split_nul(git(folder, "ls-files", "-z"))
     untracked = split_nul(git(folder, "ls-files", "-z", "--others", "--exclude-standard"))
-    return Repository(folder, True, tracked, tables, untracked, linked_tables, base)
+    return Repository(folder, True, tracked, tables, untracked, linked_tables, absent_tables, base)
 
 
 def repository_problems(folder: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import dataclass, field
@@ -12,10 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tomlkit
+from packaging.markers import InvalidMarker, Marker
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from .. import pip_config
 from . import conda
 from .detect import nested
 from .files import is_inside, read_text, read_toml, read_yaml
@@ -31,14 +33,20 @@ INDEX_OPTIONS = {
     "-f": "find-links",
     "--find-links": "find-links",
 }
+PIP_KEYS = {option[2:]: kind for option, kind in INDEX_OPTIONS.items() if option[:2] == "--"}
+# One of those that a project runs on.
+PROJECT_PYTHON = {"python_version": "3.13", "python_full_version": "3.13.0"}
 LOCAL_URL = r"(git\+)?file:|\.{0,2}/"
 # Where the requirements of a whole repository are; elsewhere, they are of a part of it.
 SHARED_FOLDERS = (".", "requirements", "requires", "reqs", "deps", "env", "envs", "conda", "src")
 PIP_FILES = (
-    r"(?i)(.*/)?([\w.-]*requirements?[\w.-]*|((dev|test|prod)[-_.])?reqs|"
-    r"(requirements?|requires|reqs)/[\w.-]+)\.(txt|in)"
+    r"(?i)(.*/)?([\w.-]*requirements?[\w.-]*|((dev|test|prod)[-_.])?reqs|pip|"
+    r"(requirements?|requires|reqs|deps)/([\w.-]+/)*[\w.-]+)\.(txt|in)"
 )
-CONDA_FILES = r"(.*/)?(environment|conda)[\w.-]*\.ya?ml"
+# By their folder alone; what is in them decides.
+PERHAPS_PIP_FILES = r"(?i)(.*/)?(requirements?|requires|reqs|deps)/([\w.-]+/)*[\w.-]+\.(txt|in)"
+CONDA_FILES = r"(.*/)?(environment|conda|env(?![a-z]))[\w.-]*\.ya?ml"
+PIP_CONFIGS = ("pip.conf", "pip.ini")  # of the repository itself, which a person copies or names
 PACKAGE_FILES = r"(.*/)?(setup\.py|setup\.cfg|pyproject\.toml|Pipfile)"
 
 
@@ -104,6 +112,15 @@ class CollectedRequirements:
             f"{file}: {name} is from {path}, and was not adopted: uv add --group adopted PATH"
         )
 
+    def note_links(self, links: Iterable[str], file: str) -> None:
+        """Note the links to packages that nothing but an old setuptools reads."""
+        addresses = [re.sub(r"(?<=://)[^/@]*@", "", link) for link in links]
+        if addresses:
+            self.notes.append(
+                f"{file}: dependency_links ({', '.join(addresses)}) are not read by pip or uv: "
+                "uv add --group adopted 'PACKAGE @ LINK'"
+            )
+
     def apply_constraints(self) -> None:
         """Narrow the requirements that a constraints file is about, and note the other ones."""
         others = list[str]()
@@ -134,15 +151,26 @@ def collect(
     pip_files, conda_files, other_files = requirement_files(files)
     seen: set[str] = set()
     for file in pip_files:
-        add_requirements_file(folder, file, collected, seen)
+        if is_requirements_file(folder, file):
+            add_requirements_file(folder, file, collected, seen)
+        else:
+            other_files.append(file)
+    add_setuptools(folder, collected, seen)
+    for file in PIP_CONFIGS:
+        for key, value in pip_config.values(read_text(folder, file), *PIP_KEYS):
+            for url in value.split():
+                collected.add_index(PIP_KEYS[key], url, file)
     add_pipfile(read_toml(folder, "Pipfile"), collected)
     for file in conda_files:
         add_conda_environment(folder, file, collected, seen, imported)
     add_setup_py(folder, collected, seen)
     add_setup_cfg(folder, collected, seen)
     for file in other_files:
-        if file not in seen:
-            collected.notes.append(f"{file}: {how_to_adopt(file)}")
+        is_no_environment = re.fullmatch(CONDA_FILES, file) and "dependencies" not in read_yaml(
+            folder, file
+        )
+        if file not in seen and not is_no_environment:
+            collected.notes.append(f"{file}: {how_to_adopt(folder, file)}")
     collected.apply_constraints()
     return collected
 
@@ -175,12 +203,23 @@ def requirement_files(files: Sequence[str]) -> tuple[list[str], list[str], list[
     )
 
 
-def how_to_adopt(file: str) -> str:
-    """Return why the requirements of a part of a repository stay where they are."""
-    folder = PurePosixPath(file).parent
+def is_requirements_file(folder: Path, file: str) -> bool:
+    """Check whether a file has requirements, if its name alone does not say so."""
+    if not re.fullmatch(PERHAPS_PIP_FILES, file) or "requirement" in PurePosixPath(file).name:
+        return True
+    text = re.sub(r"(?m)(^|\s)#.*", "", read_text(folder, file))
+    start = r"-|\.|(\w+\+)?\w+:|[\w.-]+\s*($|[\[<>=!~@;\\])"
+    return all(re.match(start, line.strip()) for line in text.splitlines() if line.strip())
+
+
+def how_to_adopt(folder: Path, file: str) -> str:
+    """Return why the requirements in a file of a repository stay where they are."""
+    if not is_requirements_file(folder, file):
+        return "is not a list of requirements, and was not read"
+    part = PurePosixPath(file).parent
     if re.fullmatch(PIP_FILES, file):
-        return f"is about {folder}/ alone, and stays: uv add --group adopted -r {file} adopts it"
-    return f"is about {folder}/ alone, and stays as it is"
+        return f"is about {part}/ alone, and stays: uv add --group adopted -r {file} adopts it"
+    return f"is about {part}/ alone, and stays as it is"
 
 
 def add_pyproject(folder: Path, collected: CollectedRequirements) -> None:
@@ -202,6 +241,8 @@ def add_pyproject(folder: Path, collected: CollectedRequirements) -> None:
         else:
             collected.add(line, "pyproject.toml")
     add_poetry(nested(pyproject, "tool", "poetry"), collected)
+    add_hatch(nested(pyproject, "tool", "hatch", "envs"), collected)
+    add_pdm(folder, nested(pyproject, "tool", "pdm"), collected)
     add_uv_indexes(nested(pyproject, "tool", "uv"), "pyproject.toml", collected)
     settings = read_toml(folder, "uv.toml")
     add_uv_indexes(settings, "uv.toml", collected)
@@ -241,6 +282,38 @@ def add_poetry(table: dict[str, Any], collected: CollectedRequirements) -> None:
         collected.add_index(kind, str(source.get("url", "")), "pyproject.toml")
 
 
+def add_hatch(environments: dict[str, Any], collected: CollectedRequirements) -> None:
+    """Add what the environments of Hatch require."""
+    for environment in environments.values():
+        for key in ("dependencies", "extra-dependencies"):
+            for line in nested(environment, key) or ():
+                collected.add(str(line), "pyproject.toml")
+
+
+def add_pdm(folder: Path, table: dict[str, Any], collected: CollectedRequirements) -> None:
+    """Add what PDM requires, and where it is from."""
+    for lines in nested(table, "dev-dependencies").values():
+        for line in lines:
+            add_pip_line(folder, str(line), "pyproject.toml", collected, set())
+    for source in table.get("source") or ():
+        kind = "default" if source.get("name") == "pypi" else "extra"
+        if source.get("type") == "find_links":
+            kind = "find-links"
+        collected.add_index(kind, str(source.get("url", "")), "pyproject.toml")
+
+
+def add_setuptools(folder: Path, collected: CollectedRequirements, seen: set[str]) -> None:
+    """Add the files from which setuptools takes requirements, as a pyproject.toml names them."""
+    dynamic = nested(read_toml(folder, "pyproject.toml"), "tool", "setuptools", "dynamic")
+    for entry in (
+        nested(dynamic, "dependencies"),
+        *nested(dynamic, "optional-dependencies").values(),
+    ):
+        files = nested(entry, "file") or []
+        for file in [files] if isinstance(files, str) else files:
+            add_requirements_file(folder, str(file), collected, seen)
+
+
 def add_pipfile(table: dict[str, Any], collected: CollectedRequirements) -> None:
     """Add what a Pipfile requires."""
     for packages in ("packages", "dev-packages"):
@@ -257,10 +330,12 @@ def add_table(table: dict[str, Any], file: str, collected: CollectedRequirements
         if name.lower() == "python":
             continue
         if isinstance(value, list):
+            chosen = next((item for item in value if is_for_a_project(item)), value[0])
+            place = "first" if chosen is value[0] else "one for a Python of today"
             collected.notes.append(
-                f"{file}: {name} has several constraints, and the first was adopted"
+                f"{file}: {name} has several constraints, and the {place} was adopted"
             )
-            value = value[0]
+            value = chosen
         options = value if isinstance(value, dict) else {"version": value}
         if "path" in options or "file" in options:
             collected.notes.append(f"{file}: {name} is a local file, and was not adopted")
@@ -271,7 +346,11 @@ def add_table(table: dict[str, Any], file: str, collected: CollectedRequirements
 def table_requirement(name: str, options: dict[str, Any]) -> str:
     """Return a requirement of Poetry or Pipenv as PEP 508 writes it."""
     extras = f"[{','.join(options['extras'])}]" if options.get("extras") else ""
-    marker = f"; {options['markers']}" if options.get("markers") else ""
+    conditions = [f"({options['markers']})"] if options.get("markers") else []
+    conditions += python_conditions(str(options.get("python", "*")))
+    if options.get("platform"):
+        conditions.append(f"sys_platform == '{options['platform']}'")
+    marker = f"; {' and '.join(conditions)}" if conditions else ""
     url = options.get("git")
     if not url and options.get("url"):
         return f"{name}{extras} @ {options['url']}{marker and f' {marker}'}"
@@ -282,6 +361,31 @@ def table_requirement(name: str, options: dict[str, Any]) -> str:
     return f"{name}{extras} @ git+{url}{ref}{marker and f' {marker}'}"
 
 
+def python_conditions(constraint: str) -> list[str]:
+    """Return for which Python a requirement of Poetry is, as PEP 508 writes it; none for all."""
+    alternatives = []
+    for alternative in re.split(r"\s*\|\|?\s*", constraint):
+        conditions = []
+        for part in filter(None, standard_constraint(alternative).split(",")):
+            match = re.fullmatch(r"([<>=!~]+)(.*)", part)
+            operator, version = match.groups() if match else ("==", part)
+            is_short = version.count(".") < 2 or version.endswith(".*")
+            variable = "python_version" if is_short else "python_full_version"
+            conditions.append(f"{variable} {operator} '{version}'")
+        alternatives.append(" and ".join(conditions))
+    return [f"({' or '.join(alternatives)})"] if all(alternatives) else []
+
+
+def is_for_a_project(options: Any) -> bool:
+    """Check whether a requirement of Poetry is for a Python that a project may have."""
+    constraint = options.get("python", "*") if isinstance(options, dict) else "*"
+    try:
+        markers = [Marker(condition) for condition in python_conditions(str(constraint))]
+    except InvalidMarker:
+        return False
+    return all(marker.evaluate(PROJECT_PYTHON) for marker in markers)
+
+
 def standard_constraint(constraint: str) -> str:
     """Return a version constraint of Poetry (^1.2, ~1.2, 1.2.*, 1.2) as PEP 440 writes it."""
     parts = []
@@ -290,7 +394,7 @@ def standard_constraint(constraint: str) -> str:
         if match is None or match[2] in ("*", ""):
             continue
         operator, version = match.groups()
-        if operator in ("^", "~"):
+        if operator in ("^", "~") and re.match(r"\d", version):
             parts.append(f">={version},<{upper_bound(operator, version)}")
         elif operator in ("", "="):
             parts.append(f"=={version}")
@@ -429,6 +533,8 @@ def add_setup_py(folder: Path, collected: CollectedRequirements, seen: Collectio
             value = argument.value
             if isinstance(value, ast.Name):
                 value = variables.get(value.id, value)
+            if argument.arg == "dependency_links":
+                collected.note_links(literals(value), "setup.py")
             if argument.arg not in SETUP_KEYWORDS:
                 continue
             for line in literals(value):
@@ -448,6 +554,8 @@ def add_setup_cfg(folder: Path, collected: CollectedRequirements, seen: set[str]
     except ConfigError:
         return
     lists = [config.get("options", "install_requires", fallback="")]
+    links = config.get("options", "dependency_links", fallback="")
+    collected.note_links(links.split(), "setup.cfg")
     if config.has_section("options.extras_require"):
         lists += dict(config["options.extras_require"]).values()
     for lines in lists:

@@ -23,8 +23,13 @@ COLUMN_VARIABLE = (
 OTHER_USES = r"(?!.*(encod|binar|scal|map|dict|path|file|dir|list|names|count|smooth))"
 VALUES_VARIABLE = rf"(?i){OTHER_USES}(\w+_)?(y|{WORDS})s?(_\w+)?"
 FEATURES_VARIABLE = r"(?i)(\w+_)?(x|feat(ure)?s?|inputs?|predictors?)(_\w+)?"
-# A plot has these arguments, too, for other columns.
-PLOT_ARGUMENTS = ("y", "label", "labels")
+# Plots and forms have these arguments, too, for other columns: only calls that learn count.
+COMMON_ARGUMENTS = ("y", "label", "labels")
+LEARNING_CALLS = (
+    r"(?i)(?!.*plot)((train|fit)(_\w+)?|"
+    r"\w*(predictor|learner|automl|dataset|classifier|regressor|estimator))"
+)
+NAME_KEYS = ("name", "column", "col")  # of a setting that describes the column
 # Calls with features as the first argument, and values to predict as the second.
 LEARNERS = r"fit|partial_fit|fit_transform|train_test_split|cross_val_\w+|score"
 GETTERS = r"pop|get|select|get_column|col"
@@ -128,7 +133,8 @@ def named_values(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
         yield from ((argument.arg, value) for argument, value in (*defaults, *keywords) if value)
     elif isinstance(node, ast.Call):
         for keyword in node.keywords:
-            if keyword.arg and keyword.arg not in PLOT_ARGUMENTS:
+            is_common = keyword.arg in COMMON_ARGUMENTS
+            if keyword.arg and (not is_common or re.fullmatch(LEARNING_CALLS, called_name(node))):
                 yield keyword.arg, keyword.value
             # An option of the command line.
             if keyword.arg == "default" and node.args and isinstance(node.args[0], ast.Constant):
@@ -159,8 +165,12 @@ def features_columns(value: ast.expr, constants: Mapping[str, str]) -> list[tupl
     for part in ast.walk(value):
         if isinstance(part, ast.Call) and called_name(part) in ("drop", "exclude"):
             keywords = {argument.arg: argument.value for argument in part.keywords}
-            for argument in (keywords.get("columns"), *part.args[:1]):
+            for argument in (keywords.get("columns"), keywords.get("labels"), *part.args[:1]):
                 columns += columns_in(argument, constants)
+        elif isinstance(part, ast.Call) and called_name(part) == "difference":
+            columns += [name for argument in part.args for name in columns_in(argument, constants)]
+        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Sub):
+            columns += columns_in(as_set(part.right), constants)
         elif isinstance(part, ast.Compare) and isinstance(part.ops[0], ast.NotEq | ast.NotIn):
             columns += columns_in(part.comparators[0], constants)
         elif isinstance(part, ast.Slice) and part.upper and place(part.upper) == -1:
@@ -168,11 +178,22 @@ def features_columns(value: ast.expr, constants: Mapping[str, str]) -> list[tupl
     return [(column, 1) for column in columns]
 
 
+def as_set(value: ast.expr) -> ast.expr | None:
+    """Return what is in a set as code writes it: `{"a"}` or `set(["a"])`; None for all else."""
+    if isinstance(value, ast.Call) and called_name(value) == "set" and value.args:
+        return value.args[0]
+    return value if isinstance(value, ast.Set) else None
+
+
 def call_columns(call: ast.Call, constants: Mapping[str, str]) -> list[tuple[Column, int]]:
     """Return the columns that a call takes as those to predict, with their weights."""
     name = called_name(call)
     if name == "pop" and call.args:
         return [(column, 2) for column in columns_in(call.args[0], constants)]
+    if name == "remove" and call.args and isinstance(call.func, ast.Attribute):
+        receiver = call.func.value
+        if isinstance(receiver, ast.Name) and re.fullmatch(FEATURES_VARIABLE, receiver.id):
+            return [(column, 1) for column in columns_in(call.args[0], constants)]
     columns: list[tuple[Column, int]] = []
     if re.fullmatch(LEARNERS, name) and call.args:
         columns += features_columns(call.args[0], constants)
@@ -187,7 +208,7 @@ def columns_in(node: ast.AST | None, constants: Mapping[str, str]) -> list[Colum
     if isinstance(node, ast.Name | ast.Attribute):
         name = node.id if isinstance(node, ast.Name) else node.attr
         return [constants[name]] if name in constants else []
-    if isinstance(node, ast.List):
+    if isinstance(node, ast.List | ast.Set):
         return [name for element in node.elts for name in columns_in(element, constants)]
     if isinstance(node, ast.Subscript) and getattr(node.value, "attr", "") == "columns":
         position = place(node.slice)
@@ -232,7 +253,8 @@ def texts_in(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, content
     elif isinstance(content, dict):
         for name, value in content.items():
-            yield from texts_in(value, str(name))
+            describes = name in NAME_KEYS and re.fullmatch(COLUMN_VARIABLE, key)
+            yield from texts_in(value, key if describes else str(name))
     elif isinstance(content, list):
         for value in content:
             yield from texts_in(value, key)

@@ -183,10 +183,10 @@ def _resolved(stages: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]
     """
 
     def value(match: re.Match[str]) -> str:
-        found: Any = values
+        content: Any = values
         for key in match[1].strip().split("."):
-            found = found[key]
-        return str(found)
+            content = content[key]
+        return str(content)
 
     def resolve(part: Any) -> Any:
         if isinstance(part, str):
