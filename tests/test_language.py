@@ -1,13 +1,15 @@
 """Names and sentences are those of the field, in the English of a native technical writer.
 
 The words below are English, but as names they say nothing: each stood for many kinds of thing. The
-tests read the syntax tree, and so find what is bound in a signature, a comprehension or a pattern.
+tests read the syntax tree, and so find what is bound in a signature, a comprehension or a pattern:
+in Python files, and in the blocks of Python that pages show.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -47,10 +49,12 @@ MISSPELT = re.compile(
     re.IGNORECASE,
 )
 NAMES_OF_OTHERS = {"neighborhood"}  # of columns that data have
-# What these tests read: the product, and the tests themselves.
-FOLDERS = ("hooks", "runtime/src", "tests")
+# What these tests read: the product, what a project gets to edit, and the tests themselves.
+FOLDERS = ("hooks", "runtime/src", "template", "tests")
+PAGES = "pages"  # their blocks of Python
 
-folders = pytest.mark.parametrize("folder", FOLDERS)
+folders = pytest.mark.parametrize("folder", [*FOLDERS, PAGES])
+BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def modules(folder: str) -> list[Path]:
@@ -63,6 +67,35 @@ def modules(folder: str) -> list[Path]:
 @cache
 def parse(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"))
+
+
+def pages() -> list[Path]:
+    """Return the pages that people read."""
+    folders = ("docs", "ci", "template", "runtime/src")
+    nested = [page for folder in folders for page in (ROOT / folder).rglob("*.md")]
+    return sorted([*ROOT.glob("*.md"), *nested])
+
+
+def blocks(page: str) -> Iterator[tuple[int, str]]:
+    """Yield the first line and the code of each block of Python in a page."""
+    for match in BLOCK.finditer(page):
+        code = textwrap.dedent(match[2])
+        # A branch to add to a chain of others.
+        yield page.count("\n", 0, match.start(2)), re.sub(r"\Aelif\b", "if", code)
+
+
+@cache
+def trees(folder: str) -> list[tuple[str, int, ast.Module]]:
+    """Return what a folder has, as a path, the lines before it in that file, and its tree."""
+    if folder != PAGES:
+        return [(str(file.relative_to(ROOT)), 0, parse(file)) for file in modules(folder)]
+    shown = [
+        (str(page.relative_to(ROOT)), line, ast.parse(code))
+        for page in pages()
+        for line, code in blocks(page.read_text("utf-8"))
+    ]
+    assert len(shown) > 20, "pages show less Python than they did"
+    return shown
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -115,9 +148,9 @@ def unenglish(text: str) -> list[str]:
 @folders
 def test_names_say_what_they_hold(folder: str) -> None:
     wrong = [
-        f"{file.relative_to(ROOT)}:{line}: {name} (write {VAGUE_NAMES[name]})"
-        for file in modules(folder)
-        for line, name in bound_names(parse(file))
+        f"{path}:{before + line}: {name} (write {VAGUE_NAMES[name]})"
+        for path, before, tree in trees(folder)
+        for line, name in bound_names(tree)
         if name in VAGUE_NAMES
     ]
     assert not wrong, "\n".join(wrong)
@@ -126,9 +159,9 @@ def test_names_say_what_they_hold(folder: str) -> None:
 @folders
 def test_one_line_assigns_one_thing(folder: str) -> None:
     wrong = [
-        f"{file.relative_to(ROOT)}:{line}"
-        for file in modules(folder)
-        for line in packed_assignments(parse(file))
+        f"{path}:{before + line}"
+        for path, before, tree in trees(folder)
+        for line in packed_assignments(tree)
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -136,19 +169,34 @@ def test_one_line_assigns_one_thing(folder: str) -> None:
 @folders
 def test_messages_and_docstrings_are_english(folder: str) -> None:
     wrong = [
-        f"{file.relative_to(ROOT)}:{line}: {text[:80]} (write {UNENGLISH[pattern]})"
-        for file in modules(folder)
-        for line, text in texts(parse(file))
+        f"{path}:{before + line}: {text[:80]} (write {UNENGLISH[pattern]})"
+        for path, before, tree in trees(folder)
+        for line, text in texts(tree)
         for pattern in unenglish(text)
     ]
     assert not wrong, "\n".join(wrong)
 
 
+def test_pages_are_english() -> None:
+    """All but what is over: decisions as they were made, and the changes of earlier releases."""
+    wrong = []
+    for page in pages():
+        if page.parent.name == "decisions":
+            continue
+        text = page.read_text("utf-8")
+        if page.name == "CHANGELOG.md":
+            text = text.partition("\n## 0.")[0]
+        wrong += [
+            f"{page.relative_to(ROOT)}: {pattern} (write {UNENGLISH[pattern]})"
+            for pattern in unenglish(" ".join(text.split()))
+        ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_one_spelling() -> None:
     """In pages, comments, docstrings and messages, but for what is released."""
-    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *(ROOT / "ci").rglob("*.md")]
-    pages += [*(ROOT / "template").rglob("*.md"), *(ROOT / "template").rglob("*.jinja")]
-    files = [*pages, *(file for folder in FOLDERS for file in modules(folder))]
+    files = [*pages(), *(ROOT / "template").rglob("*.jinja")]
+    files += [file for folder in FOLDERS for file in modules(folder)]
     wrong = []
     for file in files:
         text = file.read_text("utf-8")
