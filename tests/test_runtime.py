@@ -6,19 +6,25 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from zipfile import ZipFile
 
 import environments
+import httpx
 import polars as pl
 import pytest
 import releases
-from conftest import ROOT, Project, Render, Rendered, git, run
+from conftest import ROOT, Project, Render, Rendered, git, once, run
 from rung import update
 from rung.template import read_answers, resolve_version
 
@@ -169,6 +175,31 @@ def test_a_table_that_is_none_is_told(module: Module, folder: Path) -> None:
         module("project").current()
 
 
+def test_rows_that_0_2_logged_are_read_with_those_of_now(module: Module, tmp_path: Path) -> None:
+    """0.2 did not log what callers call their requests, by which labels of now may name them."""
+    layout = module("prediction_log.layout")
+    log = module("prediction_log")
+    digest = f"sha256:{'0' * 64}"
+    for day, own, theirs in ((1, "a", None), (2, "b", "theirs")):
+        time = datetime(2026, 1, day)
+        values = (own, theirs, 0, time, "v1", digest, 1.5)
+        schema = layout.ANSWER_COLUMNS | {"prediction": pl.Float64()}
+        frame = pl.DataFrame([values], schema, orient="row")
+        if theirs is None:
+            frame = frame.drop("client_request_id")
+        name = f"date={time:%F}/120000_{layout.model_name('v1', digest)}_{own}.parquet"
+        layout.write_file(str(tmp_path), name, frame)
+    assert log.read(str(tmp_path)).collect()["client_request_id"].to_list() == [None, "theirs"]
+    config = module("config")
+    columns = {name: config.Column(type="number") for name in ("x", "y")}
+    split = config.Split(by="stratified")
+    data = config.Data(source="x.csv", target="y", task="regression", split=split, columns=columns)
+    (tmp_path / "labels.csv").write_text("request_id,y\na,1\ntheirs,2\n")
+    added = log.add_labels(tmp_path / "labels.csv", data, str(tmp_path))
+    assert added == f"2 labels added to {tmp_path}"
+    assert log.joined(str(tmp_path)).sort("time").collect()["truth"].to_list() == [1, 2]
+
+
 @pytest.mark.slow  # a process that imports the command
 @pytest.mark.parametrize("command", ["--help", "train"])
 def test_a_project_that_says_nonsense_of_itself_is_a_sentence_and_exit_code_2(
@@ -278,17 +309,21 @@ def test_a_verdict_on_an_earlier_evaluation_is_not_shown(module: Module, folder:
 
 
 @pytest.mark.slow  # builds with uv's backend, from the index
-def test_a_wheel_of_the_runtime_is_built_reproducibly(tmp_path: Path) -> None:
+def test_make_wheel_builds_the_runtime_reproducibly(tmp_path: Path) -> None:
     """From other folders, at other times, by another user's clock: the same bytes."""
     wheels = []
+    ignored = shutil.ignore_patterns("__pycache__")
     for name in ("one", "two"):
-        copy = tmp_path / name
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "runtime", copy, ignore=ignored, copy_function=shutil.copy)
-        command = ["uv", "build", "--quiet", "--wheel", "--out-dir", str(copy / "dist")]
-        done = run(*command, str(copy), cwd=copy, home=tmp_path / "home")
-        assert done.returncode == 0, done.stderr
-        wheels.append(next((copy / "dist").glob("*.whl")))
+        clone = tmp_path / name
+        clone.mkdir()
+        shutil.copy(ROOT / "Makefile", clone)
+        for part in (".ci", "runtime"):
+            shutil.copytree(ROOT / part, clone / part, ignore=ignored, copy_function=shutil.copy)
+        done = run("make", "wheel", cwd=clone, home=tmp_path / "home")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (wheel,) = (clone / "dist").glob("*.whl")
+        assert done.stdout.splitlines()[-1] == f"dist/{wheel.name}"
+        wheels.append(wheel)
     assert wheels[0].read_bytes() == wheels[1].read_bytes()
     inside = {n for n in ZipFile(wheels[0]).namelist() if n.startswith("rung_runtime/")}
     source = ROOT / "runtime/src"
@@ -346,49 +381,155 @@ def test_a_project_goes_to_a_runtime_as_package_and_back_and_trains_the_same_mod
     assert after == before
 
 
-@pytest.fixture
-def of_0_2(folder: Path) -> Path:
-    """Return a project of 0.2.0, which is the current folder; its package is called flights."""
-    commit = releases.commit_of(BEFORE)
-    names = ("config", "data", releases.PACKAGE.removeprefix("template/"))
-    paths = [f"template/{name}" for name in names]
-    archive = subprocess.check_output(["git", "-C", ROOT, "archive", commit, *paths])
-    subprocess.run(["tar", "-x", "--strip-components=1"], input=archive, check=True)
-    (folder / "src/{{package_name}}").rename(folder / "src/flights")
-    (folder / "src/flights/registry/mlflow.py").unlink()  # a project has the adapters it asked for
-    (folder / "pyproject.toml").write_text("[tool.rung]\npackage = 'flights'\nlevel = 1\n")
-    return folder
+@pytest.mark.nightly  # the packages of level 1, with the runtime built from Git among them
+def test_a_new_project_with_the_runtime_as_package_is_set_up_checked_and_run(
+    rendered: Rendered, projects: Callable[[int], Project], run_folder: Path, tmp_path: Path
+) -> None:
+    installed = projects(1)
+    answers = {"level": 1, "runtime": "package"}
+    project = shutil.copytree(rendered(releases.NOW, answers), tmp_path / "project")
+    ready = environments.ready(
+        installed.path, run_folder / "environments", *environments.EVERYTHING
+    )
+    environments.link(ready, project / ".venv")
+    shutil.copy(installed.path / "uv.lock", project)  # what the runtime requires is in it
+    for command in (["uv", "lock"], ["make", "setup"], ["make", "check"], ["make", "run"]):
+        done = run(*command, cwd=project, home=tmp_path / "home")
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    assert [path.name for path in (project / "src").iterdir()] == ["flight_delays"]
+    assert list((project / ".venv/lib").glob("*/site-packages/rung_runtime/cli/app.py"))
+    assert json.loads((project / "artifacts/gate.json").read_text())["verdict"] == "passed"
+    assert (project / "artifacts/model/manifest.json").is_file()
 
 
-def python(folder: Path, code: str, **environment: str) -> str:
+def python(folder: Path, code: str, *args: str, **environment: str) -> str:
     """Run code that can import the project's package and the runtime; return what it prints."""
     sources = os.pathsep.join([str(folder / "src"), str(ROOT / "runtime/src")])
     environment = os.environ | environment | {"PYTHONPATH": sources}
-    command = [sys.executable, "-c", code]
-    return subprocess.check_output(command, env=environment, cwd=folder, text=True)
+    command = [sys.executable, "-c", code, *args]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{args}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
-@pytest.mark.slow  # two trainings, in processes that import everything
-def test_the_machinery_trains_the_same_model_as_that_of_0_2(of_0_2: Path, module: Module) -> None:
-    """With the same rows, configuration and `problem/`: an update changes no model.
+@pytest.mark.slow  # an update, and two trainings in processes that import everything
+def test_a_project_of_0_2_trains_the_same_model_before_and_after_its_update(
+    history: Path, rendered: Rendered, tmp_path: Path, module: Module
+) -> None:
+    """On two threads: a model says so whatever trained it, and in 0.2 said how many there were."""
+    answers = {"level": 0}
+    project = shutil.copytree(rendered(f"v{BEFORE}", answers), tmp_path / "project")
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "of 0.2")
 
-    0.2 also kept how many threads trained it, which 0.3 writes as 2 everywhere (decision 0004).
-    """
-    digests = []
-    for module_of_steps in ("flights.cli", "rung_runtime.cli.app"):
+    def train(module_of_steps: str) -> str:
         code = f"from {module_of_steps} import STEPS, perform\n"
         code += "for name in list(STEPS)[:4]: perform(name)"
-        python(of_0_2, code, OMP_NUM_THREADS="2")
-        digests.append(module("artifacts").digest(of_0_2 / "artifacts/model.skops"))
-        shutil.rmtree(of_0_2 / "artifacts")
-    assert digests[0] == digests[1]
+        python(project, code, OMP_NUM_THREADS="2")
+        digest = str(module("artifacts").digest(project / "artifacts/model.skops"))
+        shutil.rmtree(project / "artifacts")
+        return digest
+
+    before = train("flight_delays.cli")
+    known = read_answers(project)
+    update.merge_version(project, resolve_version(str(history), releases.NOW), known, {})
+    assert not (project / "src/flight_delays/cli.py").exists()
+    assert train("rung_runtime.cli.app") == before
 
 
-@pytest.mark.slow  # a training, in processes that import everything
+PIPELINE_OF_0_2 = """
+from flights import registry
+from flights.cli import STEPS, perform
+registry.look()
+for name in STEPS: perform(name)
+registry.promote(registry.register().version)
+"""
+# Deploy, answer 120 rows, and tell what became of the first half; leave the rest for a test.
+SERVICE_OF_0_2 = """
+import json, time
+from pathlib import Path
+import polars as pl
+from flights import delivery, inference
+from flights.delivery import local
+from flights.serving.batch import as_json
+from flights.serving.log import add, read
+delivery.deploy()
+url, model = local.running()["url"], inference.opened()
+holdout = pl.read_parquet("data/interim/holdout.parquet").head(120)
+rows = as_json(model.read(holdout.select(*model.asked.columns)), model.asked)
+answers = [delivery.ask(f"{url}/predict", {"rows": rows[n : n + 60]})[1] for n in (0, 60)]
+while read("predictions").collect().height < 120: time.sleep(0.1)
+for n, answer in enumerate(answers):
+    half = holdout["delayed"].slice(n * 60, 60).cast(pl.String)
+    labels = pl.DataFrame({"request_id": answer["request_id"], "row": range(60), "delayed": half})
+    labels.write_csv(f"labels-{n}.csv")
+add(Path("labels-0.csv"))
+print(json.dumps({"url": url, "version": answers[0]["version"], "row": rows[0],
+                  "prediction": answers[0]["predictions"][0]}))
+"""
+ML = "from rung_runtime.cli import main\nmain()"
+# Another model, by the runtime of now, accepted beside the champion of 0.2.
+PIPELINE = """
+from rung_runtime import registry
+from rung_runtime.cli.app import STEPS, perform
+for name in STEPS: perform(name)
+print(registry.register().version)
+"""
+
+
+@pytest.fixture(scope="session")
+def ran_by_0_2(run_folder: Path) -> Path:
+    """Return a project of 0.2.0 with a champion, made by its own code; for reading only."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        commit = releases.commit_of(BEFORE)
+        names = ("config", "data", releases.PACKAGE.removeprefix("template/"))
+        paths = [f"template/{name}" for name in names]
+        archive = subprocess.check_output(["git", "-C", ROOT, "archive", commit, *paths])
+        unpack = ["tar", "-x", "--strip-components=1", "-C", str(folder)]
+        subprocess.run(unpack, input=archive, check=True)
+        (folder / "src/{{package_name}}").rename(folder / "src/flights")
+        (folder / "src/flights/registry/mlflow.py").unlink()  # it has the adapters it asked for
+        (folder / "pyproject.toml").write_text("[tool.rung]\npackage = 'flights'\nlevel = 1\n")
+        settings = folder / "config/model.yaml"
+        settings.write_text(settings.read_text().replace("max_iter: 300", "max_iter: 30"))
+        python(folder, PIPELINE_OF_0_2)
+
+    return once(run_folder / "of-0.2", make)
+
+
+@pytest.fixture
+def of_0_2(ran_by_0_2: Path, folder: Path) -> Path:
+    """Return a project of 0.2.0 with a champion, which is the current folder."""
+    shutil.copytree(ran_by_0_2, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def served_by_0_2(of_0_2: Path, module: Module) -> Iterator[dict[str, Any]]:
+    """Have 0.2.0 serve its champion, and take its code away, as an update does."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = "registry: registry\nwatch: {seconds: 0.2}\nshadow: {latency_ratio: 1000}\n"
+    settings += f"service: {{port: {port}, log_seconds: 0.3, drain_seconds: 1}}\n"
+    (of_0_2 / "config/delivery.yaml").write_text(settings)
+    (of_0_2 / "config/drift.yaml").write_text("window: {hours: 0, rows: 50}\n")
+    try:
+        served = json.loads(python(of_0_2, SERVICE_OF_0_2).splitlines()[-1])
+        for path in (of_0_2 / "src/flights").iterdir():
+            if path.name != "problem":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield served
+    finally:
+        module("adapters.target_local").Local().stop()
+
+
+@pytest.mark.slow  # a pipeline of 0.2, in a process that imports everything
 def test_a_registry_and_a_package_of_0_2_are_read(of_0_2: Path) -> None:
-    code = "from flights import registry\nfrom flights.cli import STEPS, perform\nregistry.look()\n"
-    code += "for name in STEPS: perform(name)\nregistry.promote(registry.register().version)\n"
-    python(of_0_2, code + "print(registry.champion().version)")
     predicted = pl.read_parquet("artifacts/predictions.parquet")["given"].to_list()
     shutil.rmtree(of_0_2 / "artifacts/model")
     code = """
@@ -405,3 +546,49 @@ assert not model.failures(rows)
 print(json.dumps(model.predict(rows).tolist()))
 """
     assert json.loads(python(of_0_2, code).splitlines()[-1]) == predicted
+
+
+@pytest.mark.slow  # services, and a pipeline in processes that import everything
+def test_a_service_its_folder_and_its_log_of_0_2_are_read_and_deployed_to(
+    of_0_2: Path, served_by_0_2: dict[str, Any]
+) -> None:
+    """A service that was started before an update does not know packages of now: it is replaced."""
+    url = served_by_0_2["url"]
+    version = served_by_0_2["version"]
+    assert f"{version} serves at {url} since " in python(of_0_2, ML, "status")
+    assert f"{version} is serving already" in python(of_0_2, ML, "deploy")
+    added = python(of_0_2, ML, "labels", "add", "labels-1.csv")
+    assert added == "60 labels added to predictions\n"
+    python(of_0_2, ML, "monitor")
+    monitored = json.loads((of_0_2 / "artifacts/monitor.json").read_text())
+    assert sum(window["rows"] for window in monitored["windows"]) + monitored["waiting"] == 120
+    assert [window["performance"]["labels"] for window in monitored["windows"]] == [60, 60]
+
+    settings = of_0_2 / "config/model.yaml"
+    settings.write_text(settings.read_text().replace("max_iter: 30", "max_iter: 60"))
+    new = python(of_0_2, PIPELINE).splitlines()[-1]
+    assert new != version
+    deployed = python(of_0_2, ML, "deploy")
+    assert f"{new} serves" in deployed
+    serving = httpx.get(f"{url}/version", trust_env=False).json()
+    assert (serving["version"], serving["error"]) == (new, None)
+    back = python(of_0_2, ML, "rollback")
+    assert f"{version} serves again" in back
+    answer = httpx.post(f"{url}/predict", json={"rows": [served_by_0_2["row"]]}, trust_env=False)
+    expected = served_by_0_2["prediction"]["probabilities"]
+    assert answer.json()["predictions"][0]["probabilities"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.nightly  # the same service; its supervisor has nothing to start again
+def test_a_service_of_0_2_that_dies_after_the_update_is_started_by_the_code_of_now(
+    of_0_2: Path, served_by_0_2: dict[str, Any]
+) -> None:
+    before = json.loads((of_0_2 / "service/supervisor.json").read_text())
+    os.kill(before["service"], signal.SIGKILL)
+    status = ""
+    while "serves at" not in status:  # between two attempts of the supervisor, it lives
+        code = "from rung_runtime.delivery import status\nprint(status())"
+        with suppress(AssertionError):
+            status = python(of_0_2, code)
+    assert f"{served_by_0_2['version']} serves at {served_by_0_2['url']} since " in status
+    assert json.loads((of_0_2 / "service/supervisor.json").read_text())["pid"] != before["pid"]

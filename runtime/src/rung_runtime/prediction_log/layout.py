@@ -8,8 +8,10 @@
 A log is a folder, or the URL of an object store, whose login is in its usual variables.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from stat import S_IMODE
 from typing import Any
@@ -74,12 +76,18 @@ def _make_folder(folder: Path) -> None:
             folder.chmod(S_IMODE(folder.parent.stat().st_mode))
 
 
-def scan_files(log: str, pattern: str, since: datetime | None = None) -> pl.LazyFrame | None:
+def scan_files(
+    log: str,
+    pattern: str,
+    since: datetime | None = None,
+    columns: Mapping[str, pl.DataType] | None = None,
+) -> pl.LazyFrame | None:
     """Return the rows of files of one kind; None if there are no files.
 
     Args:
         pattern: The pattern of their names, as `Path.glob` understands it.
         since: Leave out files of earlier days. An object store has all of them read.
+        columns: Columns that a file may lack, as those of an earlier release do: null there.
 
     Raises:
         UsageError: The log cannot be read.
@@ -92,20 +100,23 @@ def scan_files(log: str, pattern: str, since: datetime | None = None) -> pl.Lazy
         files = sorted(str(path) for path in paths)
     if not files:
         return None
-    rows = pl.scan_parquet(
+    scan = partial(
+        pl.scan_parquet,
         files,
         glob=is_remote(log),
         missing_columns="insert",
         extra_columns="ignore",
         hive_partitioning=False,
     )
+    rows = scan()
     try:
-        rows.collect_schema()
+        schema = dict(rows.collect_schema())  # of the first file
     except (pl.exceptions.PolarsError, OSError) as error:
         if "expanded paths were empty" in str(error):
             return None
         raise UsageError(f"{log} cannot be read: {str(error).splitlines()[0]}") from None
-    return rows
+    full = schema | {name: kind for name, kind in (columns or {}).items() if name not in schema}
+    return rows if full == schema else scan(schema=full)
 
 
 def model_name(version: str, model_digest: str) -> str:

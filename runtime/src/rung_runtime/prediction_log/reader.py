@@ -39,7 +39,7 @@ def read(log: str, since: datetime | None = None, model_digest: str | None = Non
     # All files of a model have the same columns, but for those that became private in between.
     frames = []
     for name in sorted(models):
-        frame = scan_files(log, f"date=*/*_{name}_*.parquet", since)
+        frame = scan_files(log, f"date=*/*_{name}_*.parquet", since, ANSWER_COLUMNS)
         if frame is not None:
             frames.append(frame)
     if not frames:

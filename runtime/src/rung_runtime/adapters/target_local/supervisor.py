@@ -10,6 +10,7 @@ Which model is served is in `service/desired.json`; the service follows that fil
 """
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
@@ -48,12 +49,14 @@ class Running(TypedDict):
         pid: The process ID of the supervisor.
         service: That of the service.
         url: Where the service is reached from this machine.
+        code: `code_digest()` when the service was started; releases before 0.4 did not write it.
     """
 
     pid: int
     service: int
     port: int
     url: str
+    code: NotRequired[str | None]
 
 
 def running() -> Running | None:
@@ -61,7 +64,27 @@ def running() -> Running | None:
     with suppress(Timeout), FileLock(LOCK, timeout=0):
         return None
     content = read_json(RUNNING)  # of a dead one, while the next one is about to write it
-    return cast(Running, content) if _is_alive(content.get("pid")) else None
+    return cast(Running, content) if is_alive(content.get("pid")) else None
+
+
+def code_digest() -> str:
+    """Return a digest of the runtime's code, by which a service of another release is told."""
+    # Not stamp.digest, which imports Polars: the supervisor stays small.
+    total = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[2].rglob("*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def is_alive(pid: Any) -> bool:
+    """Return whether there is a process."""
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def supervise(service: int, listening: int, pair: int | None = None) -> None:
@@ -75,6 +98,7 @@ def supervise(service: int, listening: int, pair: int | None = None) -> None:
     is_stopping = False
     child: subprocess.Popen[bytes] | None = None
     early_deaths = 0
+    code = read_json(RUNNING).get("code")  # of a service that runs already
     service_end = None if pair is None else socket.socket(fileno=pair)
 
     def stop(_signal: int, _frame: object) -> None:
@@ -96,11 +120,19 @@ def supervise(service: int, listening: int, pair: int | None = None) -> None:
             start = time.monotonic()
             if service_end is None:
                 service_end, supervisor_end = socket.socketpair()
+                code = code_digest()
                 with supervisor_end:
                     child = start_process("serve", listening, supervisor_end.fileno())
                 service = child.pid
             signal.signal(signal.SIGTERM, stop)
-            write_json(RUNNING, {"pid": os.getpid(), "service": service, "port": port, "url": url})
+            record: Running = {
+                "pid": os.getpid(),
+                "service": service,
+                "port": port,
+                "url": url,
+                "code": code,
+            }
+            write_json(RUNNING, record)
             _wait_for_end(service_end)
             service_end = None
             if child:
@@ -184,7 +216,7 @@ def listen(host: str, port: int) -> socket.socket:
             return listening_socket(host, port, BACKLOG)
         except OSError as error:
             # Our own service may hold it, if it has lost its supervisor and is starting another.
-            is_ours = error.errno == errno.EADDRINUSE and _is_alive(
+            is_ours = error.errno == errno.EADDRINUSE and is_alive(
                 read_json(RUNNING).get("service")
             )
             if not is_ours or time.monotonic() > until:
@@ -226,13 +258,3 @@ def _wait_for_end(other: socket.socket) -> None:
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _is_alive(pid: Any) -> bool:
-    if not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -10,7 +10,15 @@ from typing import Any
 from ... import RefusedError, UsageError
 from ...config.delivery import DELIVERY, load_delivery
 from ...delivery.service_folder import MODELS, SERVICE, read_json
-from .supervisor import Running, listen, running, start_process, write_json
+from .supervisor import (
+    Running,
+    code_digest,
+    is_alive,
+    listen,
+    running,
+    start_process,
+    write_json,
+)
 
 DESIRED = SERVICE / "desired.json"
 START_TIMEOUT_S = 60.0  # for a model to be loaded and to answer
@@ -47,6 +55,8 @@ class Local:
     def switch(self, version: str, digest: str) -> None:
         """Have the package in `service/models/` served: a running service loads it.
 
+        One that was started before an update may not know what packages have now: it is replaced.
+
         Raises:
             UsageError: As `check`.
             RefusedError: It is not served in time; the previous model still is, if there is one.
@@ -60,6 +70,9 @@ class Local:
                 return
             with suppress(OSError, ValueError, LookupError):
                 problem = _ask_version()["error"] or problem
+            if version in problem and _is_of_other_code(running()):
+                self._end_processes()
+                problem = "no answer"
             time.sleep(0.1)
         raise RefusedError(f"{version} is not served: {problem} (see {SERVICE}/serve.log)")
 
@@ -70,7 +83,12 @@ class Local:
             self.switch(version, digest)
 
     def ensure_running(self) -> None:
-        if running() or not DESIRED.exists():
+        current = running()
+        # After an update, a supervisor of before has no code to start its service from.
+        if current and not is_alive(current["service"]) and _is_of_other_code(current):
+            self._end_processes()
+            current = None
+        if current or not DESIRED.exists():
             return
         service = load_delivery().service
         with listen(service.host, service.port) as listener:
@@ -84,12 +102,15 @@ class Local:
     def stop(self) -> bool:
         """End supervisor and service, after the requests they have; return whether they ran."""
         was_running = running() is not None
+        self._end_processes()
+        DESIRED.unlink(missing_ok=True)
+        return was_running
+
+    def _end_processes(self) -> None:
         while current := running():
             with suppress(ProcessLookupError):
                 os.kill(current["pid"], signal.SIGTERM)
             time.sleep(0.2)
-        DESIRED.unlink(missing_ok=True)
-        return was_running
 
     @contextmanager
     def serving_url(self) -> Iterator[str]:
@@ -97,6 +118,11 @@ class Local:
         if current is None:
             raise RefusedError("no service runs: `ml deploy` starts one")
         yield current["url"]
+
+
+def _is_of_other_code(current: Running | None) -> bool:
+    """Return whether a service was started by another release of the runtime than this one."""
+    return current is not None and current.get("code") != code_digest()
 
 
 def _ask_version() -> Any:
