@@ -300,15 +300,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print what the run took and what tests recorded; pytest's own closing line comes later."""
+    """Print what tests recorded and what the run took; pytest's own closing line comes later."""
+    stats = terminalreporter.stats.values()
+    reports = [r for group in stats for r in group if isinstance(r, pytest.TestReport)]
+    recorded = [
+        f"{report.nodeid.rpartition('::')[2]}: {name}: {value}"
+        for report in reports
+        for name, value in (report.user_properties if report.when == "call" else ())
+    ]
+    if recorded:
+        terminalreporter.section("what the tests recorded")
+    for line in recorded:
+        terminalreporter.write_line(line)
     if count := config.getoption("slowest"):
-        stats = terminalreporter.stats.values()
-        reports = [r for group in stats for r in group if isinstance(r, pytest.TestReport)]
         terminalreporter.section("what the tests took")
-        for report in reports:
-            for name, value in report.user_properties if report.when == "call" else ():
-                test = report.nodeid.rpartition("::")[2]
-                terminalreporter.write_line(f"{test}: {name}: {value}")
         for line in durations.table(reports, time.monotonic() - STARTED, count):
             terminalreporter.write_line(line)
 

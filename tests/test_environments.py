@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import environments
 import pytest
+from conftest import pytest_terminal_summary as summarize
 from conftest import run, uv
 from hosts import STANDINS
 
@@ -59,3 +62,23 @@ def test_a_job_is_given_the_environment_that_another_one_has_made(tmp_path: Path
         made.append((project / ".venv/pyvenv.cfg").stat().st_ino)
     assert made[0] == made[1]
     assert len([folder for folder in store.iterdir() if folder.is_dir()]) == 2  # of dev, of all
+
+
+def test_what_tests_record_is_told_at_the_end_of_every_run() -> None:
+    """Such as the lost lines of test_update.py; what the tests took only where it is asked for."""
+    report = pytest.TestReport(
+        nodeid="tests/test_x.py::test_y",
+        location=("tests/test_x.py", 1, "test_y"),
+        keywords={},
+        outcome="passed",
+        longrepr=None,
+        when="call",
+        user_properties=[("lines lost", 0)],
+    )
+    lines: list[str] = []
+    terminal = SimpleNamespace(
+        stats={"passed": [report]}, section=lines.append, write_line=lines.append
+    )
+    without_slowest: Any = SimpleNamespace(getoption=lambda _: 0)
+    summarize(terminal, without_slowest)
+    assert lines == ["what the tests recorded", "test_y: lines lost: 0"]

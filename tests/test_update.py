@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 from conftest import ROOT, Rendered, git, run
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 from paths import decides, table
 from releases import IGNORED, NEXT, NOW, RETIRED, released
 from rung import RefusedError, UsageError, post_update, update
@@ -35,6 +36,7 @@ ANSWERS = ".copier-answers.yml"
 CI = (["github"], ["gitlab"], ["github", "gitlab"])
 RELEASES = [f"v{version}" for version in released()]
 BEFORE_THE_MOVE = "v0.2.0"  # the last release with the machinery in the user's package
+PACKAGED = [f"v{version}" for version in released() if Version(version) >= Version("0.3")]
 
 
 def answered(level: int) -> dict[str, Any]:
@@ -42,11 +44,17 @@ def answered(level: int) -> dict[str, Any]:
     return {"level": level, "ci": CI[level]}
 
 
+def packaged(release: str, runtime: str) -> dict[str, str]:
+    """Return the answer that has the runtime as a package, if it is asked for."""
+    return {"runtime": runtime} if runtime == "package" and release in PACKAGED else {}
+
+
 def cases(situation: int) -> pytest.MarkDecorator:
     """Return every release with every level and every provider, most of them for the night.
 
     `make test` has each release once in each of the three situations. Of any two of release,
-    situation, level and provider, each pair is there as soon as there are three releases.
+    situation, level and provider, each pair is there as soon as there are three releases. Releases
+    that can have the runtime as a package have that once more in the first two situations.
     """
     rows = []
     for number, release in enumerate(RELEASES):
@@ -54,8 +62,13 @@ def cases(situation: int) -> pytest.MarkDecorator:
         for level, ci in itertools.product(range(3), range(3)):
             marks = [] if (level, ci) == chosen else [pytest.mark.nightly]
             name = f"{release}-{level}-{'-'.join(CI[ci])}"
-            rows.append(pytest.param(release, level, CI[ci], id=name, marks=marks))
-    return pytest.mark.parametrize(("release", "level", "ci"), rows)
+            rows.append(pytest.param(release, level, CI[ci], "copied", id=name, marks=marks))
+        if release in PACKAGED and situation < 2:
+            level, ci = chosen
+            marks = [pytest.mark.nightly] if situation else []
+            name = f"{release}-{level}-package"
+            rows.append(pytest.param(release, level, CI[ci], "package", id=name, marks=marks))
+    return pytest.mark.parametrize(("release", "level", "ci", "runtime"), rows)
 
 
 def start(render: Path, to: Path) -> Path:
@@ -184,9 +197,15 @@ def mine(name: str) -> bytes:
 
 @cases(0)
 def test_an_untouched_project_becomes_a_fresh_one_but_for_its_seeds(
-    history: Path, rendered: Rendered, tmp_path: Path, release: str, level: int, ci: list[str]
+    history: Path,
+    rendered: Rendered,
+    tmp_path: Path,
+    release: str,
+    level: int,
+    ci: list[str],
+    runtime: str,
 ) -> None:
-    about = {"level": level, "ci": ci}
+    about = {"level": level, "ci": ci} | packaged(release, runtime)
     project = start(rendered(release, about), tmp_path / "project")
     assert bring(project, history, NOW) == []
     fresh = files(rendered(NOW, about))
@@ -198,10 +217,16 @@ def test_an_untouched_project_becomes_a_fresh_one_but_for_its_seeds(
 
 @cases(1)
 def test_what_is_ours_and_what_is_theirs_merge(
-    history: Path, rendered: Rendered, tmp_path: Path, release: str, level: int, ci: list[str]
+    history: Path,
+    rendered: Rendered,
+    tmp_path: Path,
+    release: str,
+    level: int,
+    ci: list[str],
+    runtime: str,
 ) -> None:
     """The team has renamed its package, edited every file that it has, and added some."""
-    plain = {"level": level, "ci": ci}
+    plain = {"level": level, "ci": ci} | packaged(release, runtime)
     about = plain | {"package_name": "later_flights"}
     project = start(rendered(release, plain), tmp_path / "project")
     rename(project, "flight_delays", "later_flights")
@@ -273,11 +298,17 @@ def own(project: Path) -> dict[str, bytes]:
 
 @cases(2)
 def test_where_ours_and_theirs_meet_both_are_kept_and_what_was_deleted_stays_so(
-    history: Path, rendered: Rendered, tmp_path: Path, release: str, level: int, ci: list[str]
+    history: Path,
+    rendered: Rendered,
+    tmp_path: Path,
+    release: str,
+    level: int,
+    ci: list[str],
+    runtime: str,
 ) -> None:
     """The package has a name of its own; .gitattributes is gone, so that a commit may have CRLF."""
     names = {"package_name": "arrivals", "project_name": "Arrivals"}
-    about = {"level": level, "ci": ci} | names
+    about = {"level": level, "ci": ci} | names | packaged(release, runtime)
     project = start(rendered(release, about), tmp_path / "project")
     old = files(rendered(release, about))
     new = files(rendered(NEXT, about))
@@ -408,6 +439,63 @@ def test_an_update_is_taken_back_to_the_byte_whether_there_are_conflicts_or_not(
     for path, text in after.items():
         kept = subprocess.check_output(["git", "show", f"{update.ABORTED}:{path}"], cwd=project)
         assert kept == text
+
+
+@pytest.mark.parametrize(
+    ("release", "level"),
+    [
+        pytest.param(
+            release, level, marks=[] if (release, level) == ("v0.2.0", 0) else [pytest.mark.nightly]
+        )
+        for release in RELEASES
+        for level in (0, 2)
+    ],
+)
+def test_an_update_from_a_release_is_taken_back_to_the_byte(
+    history: Path,
+    rendered: Rendered,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    release: str,
+    level: int,
+) -> None:
+    """The machinery that moved was edited, conflicts, and has ignored files beside it.
+
+    Before that, what moved is listed, with whose imports were rewritten and who names old places.
+    """
+    about = answered(level)
+    old, new = (files(rendered(version, about)) for version in (release, NEXT))
+    has_moved = "src/flight_delays/cli.py" in old
+    gate = f"src/{'flight_delays' if has_moved else 'rung_runtime'}/pipeline/gate.py"
+    project = start(rendered(release, about), tmp_path / "project")
+    (project / gate).write_bytes(across(old[gate], new[place(gate, new)], mine(gate)) or b"")
+    (project / "tests/test_own.py").write_text(f"from {gate.split('/')[1]}.pipeline import gate\n")
+    (project / "judge.sh").write_text(f"#!/bin/sh\npython {gate}\n")
+    commit(project)
+    for name in (".env", f"{gate.removesuffix('gate.py')}__pycache__/gate.cpython-311.pyc"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_bytes(mine(name))  # which Git ignores
+    before = state(project)
+    assert before["status"] == ""
+    assert bring(project, history, NEXT) == [place(gate, new)]
+    report = capsys.readouterr().out
+    if has_moved:
+        moves = [name for name in old if name not in new and place(name, new) in new]
+        first = f"{moves[0]} → {place(moves[0], new)}"
+        assert report.startswith(f"{len(moves)} files moved, such as {first}.\n")
+        assert (
+            "Imports of moved modules were rewritten in:\n"
+            "  - tests/test_own.py\n"
+            "  - tests/test_problem.py\n"
+        ) in report
+        assert "were not changed:\n  - judge.sh:2\n" in report
+        own = "from rung_runtime.pipeline import gate\n"
+        assert (project / "tests/test_own.py").read_text() == own
+        assert not (project / gate).parent.exists()
+    else:
+        assert "moved" not in report
+    update.abort(project)
+    assert state(project) == before
 
 
 def test_exit_codes_say_how_an_update_ended(
@@ -596,11 +684,16 @@ EDITS = st.lists(
 )
 
 
-def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_path: Path) -> None:
+def test_no_edit_that_was_drawn_is_lost(
+    history: Path,
+    rendered: Rendered,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
     """Edits at random places of random projects, updated, and every line of theirs counted after.
 
-    RUNG_TRIALS says how many there are (4; 300 at night, `make nightly`), RUNG_SEED which; -rP
-    shows what is printed.
+    RUNG_TRIALS says how many there are (4; 300 at night, `make nightly`), RUNG_SEED which. The end
+    of the run says what came of them.
     """
     trials = int(os.environ.get("RUNG_TRIALS", "4"))
     first = os.environ.get("RUNG_SEED")
@@ -622,10 +715,14 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
         to=st.sampled_from([NOW, NEXT, NEXT]),
         level=st.sampled_from([0, 0, 0, 1, 2]),
         ci=st.sampled_from(CI),
+        runtime=st.sampled_from(["copied", "copied", "package"]),
         edits=EDITS,
     )
-    def trial(release: str, to: str, level: int, ci: list[str], edits: list[Edit]) -> None:
-        old, new = (rendered(version, {"level": level, "ci": ci}) for version in (release, to))
+    def trial(
+        release: str, to: str, level: int, ci: list[str], runtime: str, edits: list[Edit]
+    ) -> None:
+        about = {"level": level, "ci": ci} | packaged(release, runtime)
+        old, new = (rendered(version, about) for version in (release, to))
         project = start(old, Path(mkdtemp(dir=tmp_path), "project"))  # one that fails is run again
         before = files(old)
         after = files(new)
@@ -666,5 +763,7 @@ def test_no_edit_that_was_drawn_is_lost(history: Path, rendered: Rendered, tmp_p
         trial()
     finally:
         counts = ", ".join(f"{count} {how}" for how, count in outcome.items())
-        print(f"seed {number}: {outcome.total()} trials ({counts})")
-        print(f"lines written: {counted['written']}, lines lost: {counted['lost']}")
+        record_property("seed", number)
+        record_property("trials", f"{outcome.total()} ({counts})")
+        record_property("lines written", counted["written"])
+        record_property("lines lost", counted["lost"])

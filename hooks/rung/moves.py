@@ -113,7 +113,7 @@ def _merge(project: Path, move: Move, base: bytes, team: bytes) -> None:
         git_bytes(project, "update-index", "-z", "--index-info", stdin="".join(entries).encode())
 
 
-def prune(project: Path, before: str) -> None:
+def prune(project: Path, before: str, saved: Path) -> None:
     """Remove folders that an update left with nothing but compiled Python.
 
     Python and mypy would still take them for packages.
@@ -121,12 +121,15 @@ def prune(project: Path, before: str) -> None:
     Args:
         project: The project that is updated.
         before: Its commit before the update.
+        saved: Where to keep them, for an update that is aborted.
     """
     tracked = split_nul(git(project, "ls-tree", "-r", "-z", "--name-only", before))
     deleted = [project / name for name in tracked if not (project / name).exists()]
     for parent in sorted({path.parent for path in deleted}, reverse=True):
         folder = parent
         while folder != project and folder.is_dir() and not _has_files(folder):
+            kept = saved / folder.relative_to(project)
+            shutil.copytree(folder, kept, symlinks=True, dirs_exist_ok=True)
             shutil.rmtree(folder)
             folder = folder.parent
 

@@ -32,6 +32,7 @@ from .template import (
 )
 
 ABORTED = "refs/rung/aborted"
+PRUNED = "pruned"  # in the record's folder: compiled Python of folders that are gone
 NEXT_STEPS = "Next: git add --all, git diff --cached, git commit."
 
 
@@ -156,7 +157,7 @@ def merge_version(
             lost = find_lost_lines(old_render, project, base, new_places)
             lost |= overwritten_lines(project, old_render)
             redelete(project, old_render, base)
-            moves.prune(project, base)
+            moves.prune(project, base, pre_update.record_folder(project) / PRUNED)
             rewritten = rewrite_imports(project, old_render, new_render, moved, base)
         if lost:
             raise UsageError(
@@ -313,6 +314,8 @@ def restore(project: Path) -> None:
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).unlink(missing_ok=True)
         shutil.copy2(folder / "ignored" / path, project / path, follow_symlinks=False)
+    if (folder / PRUNED).exists():
+        shutil.copytree(folder / PRUNED, project, symlinks=True, dirs_exist_ok=True)
     shutil.rmtree(folder)
 
 
