@@ -12,37 +12,44 @@ import pytest
 from conftest import ROOT
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
+from releases import newest
 
 Module = Callable[[str], ModuleType]
-OLDER = ROOT / "tests/data/documents-0.2"
+OLDER = {version: ROOT / f"tests/data/documents-{version}" for version in ("0.2", "0.3")}
+releases_with_documents = pytest.mark.parametrize("version", OLDER)
 
 
-def older(module: Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each document that 0.2 wrote, with its step."""
+def older(module: Module, version: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each document that a release wrote, with its step."""
     steps = {path.name: step for step, path in module("artifacts").DOCUMENTS.items()}
-    for path in sorted(OLDER.glob("*.json")):
+    for path in sorted(OLDER[version].glob("*.json")):
         if path.name in steps:  # not champion.json, which is a part of others
             yield steps[path.name], json.loads(path.read_text("utf-8"))
 
 
-def test_every_kind_of_document_of_the_last_release_is_among_them(module: Module) -> None:
-    """But for `image`, which takes a registry and a builder, and those that came later."""
+@releases_with_documents
+def test_every_kind_of_document_of_a_release_is_among_them(module: Module, version: str) -> None:
+    """But for `controls` and `image`, which take pytest and a builder, and those of later."""
     absent = {"controls", "explain", "image", "privacy", "robustness", "validate_source"}
-    assert {step for step, _ in older(module)} == set(module("artifacts").DOCUMENTS) - absent
-    statuses = {
-        alarm["status"]
-        for step, fields in older(module)
-        if step == "monitor"
-        for alarm in fields["alarms"]
-    }
-    assert statuses == {"decided", "told"}
+    steps = {step for step, _ in older(module, version)}
+    assert steps == set(module("artifacts").DOCUMENTS) - absent
 
 
-def test_a_document_of_the_last_release_is_read_and_its_bytes_stay_the_same(
-    module: Module,
+def test_there_are_documents_of_the_last_release() -> None:
+    assert newest().rpartition(".")[0] == list(OLDER)[-1]
+
+
+def test_alarms_of_0_2_are_among_them_under_the_name_that_they_had(module: Module) -> None:
+    (monitor,) = [fields for step, fields in older(module, "0.2") if step == "monitor"]
+    assert {alarm["status"] for alarm in monitor["alarms"]} == {"decided", "told"}
+
+
+@releases_with_documents
+def test_a_document_of_a_release_is_read_and_its_bytes_stay_the_same(
+    module: Module, version: str
 ) -> None:
     records = module("records")
-    for step, fields in older(module):
+    for step, fields in older(module, version):
         document = records.DOCUMENTS[step].model_validate(fields)
         envelope = {name: getattr(document, name) for name in records.Document.envelope}
         assert json.dumps(document.content() | envelope) == json.dumps(fields)
@@ -57,14 +64,17 @@ def is_read(record: Any, fields: dict[str, Any]) -> bool:
     return True
 
 
-def test_types_and_schema_refuse_the_same(module: Module) -> None:
+@releases_with_documents
+def test_types_and_schema_refuse_the_same(module: Module, version: str) -> None:
     records = module("records")
     schema = json.loads(module("artifacts").SCHEMA.read_text("utf-8"))
-    for step, fields in older(module):
+    for step, fields in older(module, version):
         validator = Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"})
         own = [name for name in fields if name not in records.Document.envelope]
         wrong = [fields | {name: value} for name in own for value in (object, [None])]
-        wrong += [{k: v for k, v in fields.items() if k != name} for name in own]
+        needed = [name for name in own if name in schema["$defs"][step]["required"]]
+        assert needed
+        wrong += [{k: v for k, v in fields.items() if k != name} for name in needed]
         wrong += [fields | {"colour": "red"}, fields | {"step": "other"}, {}]
         assert validator.is_valid(fields)
         for name in own:  # some may be negative
@@ -82,7 +92,7 @@ def test_a_document_without_its_envelope_is_not_read(
     artifacts = module("artifacts")
     path = tmp_path / "split.json"
     monkeypatch.setattr(artifacts, "DOCUMENTS", {"split": path})
-    fields = json.loads((OLDER / "split.json").read_text("utf-8"))
+    fields = json.loads((OLDER["0.2"] / "split.json").read_text("utf-8"))
     path.write_text(json.dumps(fields))
     assert artifacts.read(module("records").SplitDocument).train == fields["train"]
     for name in module("records").Document.envelope:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import releases
@@ -52,15 +55,36 @@ def settings(*modules: ModuleType) -> dict[str, type[BaseModel]]:
 
 
 CONFIG = [
-    f"config.{name}" for name in ("files", "data", "model", "gate", "pipeline", "delivery", "drift")
+    f"config.{name}"
+    for name in (
+        *("files", "data", "model", "gate", "fairness", "pipeline", "delivery", "drift"),
+        *("scale", "tune"),
+    )
 ]
+
+
+def released(last: tuple[Module, Path], *names: str) -> list[str]:
+    """Return those of some modules that the last release has."""
+    package = last[1] / "last_release"
+    paths = {name: package / name.replace(".", "/") for name in names}
+    return [
+        name
+        for name, path in paths.items()
+        if path.is_dir() or path.with_name(f"{path.name}.py").is_file()
+    ]
+
+
+def test_every_module_of_settings_is_compared() -> None:
+    folder = ROOT / releases.RUNTIME / "config"
+    there = {f"config.{path.stem}" for path in folder.glob("*.py")}
+    assert there - set(CONFIG) == {"config.__init__", "config.edit"}  # which have no settings
 
 
 def test_no_key_of_config_goes_and_none_is_asked_for_that_was_not(
     module: Module, last: tuple[Module, Path]
 ) -> None:
     now = settings(*map(module, CONFIG))
-    for kind, model in settings(*map(last[0], CONFIG)).items():
+    for kind, model in settings(*map(last[0], released(last, *CONFIG))).items():
         fields = now[kind].model_fields
         names = read_names(now[kind])
         assert set(read_names(model)) <= set(names)
@@ -207,13 +231,48 @@ def test_documents_of_the_last_release_are_valid_and_no_field_goes(
     now = json.loads((releases.ROOT / releases.RUNTIME / "documents.schema.json").read_text())
     for step, old in before["$defs"].items():
         assert set(old.get("properties", {})) <= set(now["$defs"][step].get("properties", {}))
-    steps = set()
-    for path in sorted((ROOT / "tests/data/documents-0.2").glob("*.json")):
-        document = json.loads(path.read_text())
-        if path.name != "champion.json":  # which version that was: no document
+    for version in ("0.2", "0.3"):
+        steps = set()
+        for path in sorted((ROOT / f"tests/data/documents-{version}").glob("*.json")):
+            if path.name == "champion.json":  # which version that was: no document
+                continue
+            document = json.loads(path.read_text())
             Draft202012Validator({**now, "$ref": f"#/$defs/{document['step']}"}).validate(document)
             steps.add(document["step"])
-    assert len(steps) == 11
+        assert len(steps) == 11
+
+
+def test_a_registry_a_package_and_a_log_of_0_3_are_read(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made by 0.3.0 itself: see tests/data/documents-0.3. Those of 0.2 are in test_runtime.py."""
+    project = shutil.copytree(ROOT / "tests/data/documents-0.3/project", tmp_path / "project")
+    monkeypatch.chdir(project)
+    answers = json.loads((project / "answers.json").read_text("utf-8"))
+    registry = module("registry")
+    package = module("model_package")
+    champion = registry.current_champion()
+    assert champion.version == answers["version"]
+    assert [version.version for version in registry.open_registry().versions()] == [
+        champion.version
+    ]
+    fetched = registry.fetch_version(champion, project / "fetched")
+    model = package.load_package(fetched, champion.digest)
+    rows = module("serving.rows").frame_from_rows(answers["rows"], model.request_contract)
+    typed = model.read(rows)
+    assert not model.failures(typed)
+    predicted = model.answers(model.predict(typed))
+    for row, expected in zip(predicted, answers["predictions"], strict=True):
+        assert row["prediction"] == expected["prediction"]
+        assert row["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-12)
+    log = module("prediction_log")
+    logged = log.joined("predictions", model_digest=model.digest).sort("time", "row").collect()
+    assert (logged.height, logged["truth"].count()) == (400, 300)
+    last = [row["probabilities"]["true"] for row in answers["predictions"]]
+    assert logged["p:true"].tail(20).to_list() == last
+    (project / "more.csv").write_text("request_id,row,delayed\nrequest-300,0,true\n")
+    assert "without" not in log.add_labels(project / "more.csv", model.data, "predictions")
+    assert log.joined("predictions").collect()["truth"].count() == 301
 
 
 @pytest.mark.parametrize("name", ["data", "schema", "features", "model"])
@@ -233,3 +292,141 @@ def test_modules_of_problem_of_the_last_release_are_called_as_before(
         inspect.signature(getattr(written, key)).bind(*arguments)
     for key in getattr(protocol, "__annotations__", {}):
         assert hasattr(written, key)
+
+
+def test_tool_rung_of_the_last_release_is_read_and_means_the_same(
+    module: Module, last: tuple[Module, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = last[0]("project")
+    now = module("project")
+    assert set(before.LEVELS) <= set(now.LEVELS)
+    for slot, choices in (("registry", ["mlflow", "oci"]), ("target", ["kubernetes", "local"])):
+        assert set(last[0]("adapters").names(slot)) == set(choices)
+        assert set(choices) <= set(module("adapters").names(slot))
+    for number, level in enumerate(before.LEVELS):
+        written = {"package": "ours", "level": level, "ci": list(before.PLATFORMS[:number])}
+        written |= {"registry": "mlflow", "deployment": "kubernetes"}
+        assert written.keys() == {field.name for field in dataclasses.fields(before.Project)}
+        folder = tmp_path / str(level)
+        folder.mkdir()
+        lines = [f"{key} = {json.dumps(value)}" for key, value in written.items()]
+        (folder / "pyproject.toml").write_text("\n".join(["[tool.rung]", *lines, ""]))
+        monkeypatch.chdir(folder)
+        for field in dataclasses.fields(before.Project):
+            assert getattr(now.current(), field.name) == getattr(before.current(), field.name)
+        assert now.current().has_loop == before.current().has_loop
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (lambda errors: errors.RefusedError("no"), 1),
+        (lambda errors: errors.UsageError("what?"), 2),
+        (lambda _: OSError(28, "no space left", "x"), 2),
+        (lambda _: ArithmeticError("a bug"), 70),
+        (None, 0),
+    ],
+)
+def test_exit_codes_of_ml_say_what_they_said(
+    module: Module,
+    last: tuple[Module, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[ModuleType], Exception] | None,
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ml"])
+    for source in (last[0], module):
+        application = source("cli.app")
+        raised = error(source("exceptions")) if error else SystemExit(0)
+        monkeypatch.setattr(application, "app", Mock(side_effect=raised))
+        with pytest.raises(SystemExit) as ended:
+            application.main()
+        assert ended.value.code == code
+
+
+def test_exit_codes_of_rung_say_what_they_said() -> None:
+    before: dict[str, Any] = {"__name__": "before"}
+    exec(releases.last("hooks/rung/exceptions.py"), before)  # of this repository's history
+    now = importlib.import_module("rung.exceptions")
+    codes = {name: before[name].exit_code for name in ("UsageError", "RefusedError")}
+    assert codes == {"UsageError": 2, "RefusedError": 1}
+    assert codes == {name: getattr(now, name).exit_code for name in codes}
+
+
+def own_names(source: ModuleType) -> dict[str, Any]:
+    """Return the public functions and classes that a module defines."""
+    return {
+        name: value
+        for name, value in vars(source).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == source.__name__
+    }
+
+
+def must_be_given(source: ModuleType, contract: str) -> set[str]:
+    """Return the fixtures that a class which inherits a contract has to give."""
+    tree = ast.parse(inspect.getsource(source))
+    (described,) = (
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == contract
+    )
+    return {
+        function.name
+        for function in described.body
+        if isinstance(function, ast.FunctionDef)
+        and any("NotImplementedError" in ast.unparse(line) for line in function.body)
+    }
+
+
+def test_names_of_testing_stay_and_a_contract_asks_for_no_more_fixtures(
+    module: Module, last: tuple[Module, Path]
+) -> None:
+    there = [path.stem for path in (last[1] / "last_release/testing").glob("[!_]*.py")]
+    contracts = 0
+    for name in there:
+        sources = (last[0](f"testing.{name}"), module(f"testing.{name}"))
+        before, now = map(own_names, sources)
+        assert before.keys() <= now.keys()
+        for key in filter(lambda key: key.endswith("Contract"), before):
+            contracts += 1
+            fixtures, wanted = (must_be_given(source, key) for source in sources)
+            assert fixtures
+            assert wanted <= fixtures
+            assert {n for n in vars(before[key]) if n[:1] != "_"} <= set(vars(now[key]))
+    assert sorted(there) == ["adapters", "controls", "registry"]
+    assert contracts == 4
+
+
+PROTOCOLS = {
+    "adapters": "Tracker",
+    "ci_platform": "Platform",
+    "delivery.target": "Target",
+    "engines": "Engine",
+    "explanations": "Explainer",
+    "model_format": "ModelFormat",
+    "registry": "Registry",
+}
+OPTIONAL = {"record_trials"}  # as their docstrings say
+
+
+def test_an_adapter_of_your_own_for_the_last_release_has_all_that_is_called(
+    module: Module, last: tuple[Module, Path]
+) -> None:
+    compared = {PROTOCOLS[place] for place in released(last, *PROTOCOLS)}
+    assert compared == {"Tracker", "Platform", "Target", "Registry"}  # others came later
+    for place in released(last, *PROTOCOLS):
+        now = functions(getattr(module(place), PROTOCOLS[place]))
+        before = functions(getattr(last[0](place), PROTOCOLS[place]))
+        assert set(now) - OPTIONAL <= set(before)
+        for name in set(now) & set(before):
+            parameters = list(inspect.signature(now[name]).parameters)
+            inspect.signature(before[name]).bind(*parameters)
+
+
+def functions(protocol: type) -> dict[str, Any]:
+    """Return the public functions of a protocol."""
+    return {
+        name: value
+        for name, value in vars(protocol).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
