@@ -132,6 +132,26 @@ def test_an_adapter_of_ones_own_comes_by_an_entry_point(
     assert module("adapters").load("registry", "oci").__name__ == "our_registry"
 
 
+def test_what_is_installed_is_read_once_however_often_an_adapter_is_loaded(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a file of each package, and a command opens the registry ten times."""
+    adapters = module("adapters")
+    read = adapters.entry_points
+    groups: list[str] = []
+
+    def counted(*, group: str) -> object:
+        groups.append(group)
+        return read(group=group)
+
+    monkeypatch.setattr(adapters, "entry_points", counted)
+    monkeypatch.syspath_prepend("nowhere")  # another path than that of tests before
+    for _ in range(3):
+        adapters.load("registry", "oci")
+        adapters.names("registry")
+    assert groups == [adapters.GROUP]
+
+
 def test_a_library_that_an_adapter_needs_and_is_missing_is_named(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
                 yield Project(tmp_path, url, packages, sigstore)
 
 
+@pytest.mark.slow  # the scripts of jobs, several times
 @pytest.mark.needs("curl")
 def test_gitlab_signs_each_file_of_a_model_and_deploys_nothing_else(project: Project) -> None:
     assert "No pipeline of the default branch attested" in project.refusal()

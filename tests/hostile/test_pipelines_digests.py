@@ -134,6 +134,7 @@ def test_an_image_counts_only_with_the_package_that_it_was_attested_with(files: 
     assert "ML_IMAGE" in signed
 
 
+@pytest.mark.slow  # the script of a job, several times
 def test_a_model_that_nobody_signed_is_refused_unless_it_is_of_0_2(
     files: Read, tmp_path: Path
 ) -> None:

@@ -5,9 +5,11 @@ point of the group `rung.adapters`, called like a folder here, such as `registry
 goes before a folder of that name.
 """
 
+import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -66,7 +68,7 @@ def load(slot: str, name: str, named_by: str = CHOSEN) -> ModuleType:
         UsageError: There is none of that name, or a library that it needs is not installed.
     """
     place = f"{slot}_{name}"
-    for point in entry_points(group=GROUP, name=place):
+    for point in _installed(tuple(sys.path)).select(name=place):
         own: Any = point.load()
         return own  # type: ignore[no-any-return]
     try:
@@ -81,6 +83,12 @@ def load(slot: str, name: str, named_by: str = CHOSEN) -> ModuleType:
         raise missing_library(slot, name, error) from None
 
 
+@cache
+def _installed(path: tuple[str, ...]) -> EntryPoints:
+    """Return the adapters among all packages on `sys.path`, each of which has a file to read."""
+    return entry_points(group=GROUP)
+
+
 def missing_library(slot: str, name: str, error: ModuleNotFoundError) -> UsageError:
     """Return what to tell a person whose environment lacks a library that an adapter needs."""
     return UsageError(
@@ -91,5 +99,5 @@ def missing_library(slot: str, name: str, error: ModuleNotFoundError) -> UsageEr
 def names(slot: str) -> list[str]:
     """List the adapters that there are for a slot."""
     folders = [path.parent.name for path in Path(__file__).parent.glob("*/adapter.toml")]
-    known = {*folders, *(point.name for point in entry_points(group=GROUP))}
+    known = {*folders, *_installed(tuple(sys.path)).names}
     return sorted(name.removeprefix(f"{slot}_") for name in known if name.startswith(f"{slot}_"))

@@ -1,5 +1,6 @@
 """Report: documents → `report.html`, and `report.md`: a summary, and the card of a package."""
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -33,23 +34,15 @@ from .private import private_columns, public
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-def render(template: str, config: Config, compiled: Compiled | None = None) -> str:
-    """Return one of `templates/`, filled in from the documents that are present.
-
-    Args:
-        template: Its name.
-        config: Of the project.
-        compiled: Whether the package has a compiled model, if there is a package.
-
-    Raises:
-        UsageError: A document is invalid or was edited.
-    """
+@cache
+def _environment(is_html: bool) -> Environment:
+    """Return what templates are compiled in, once for all reports of a process."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        autoescape=template.endswith(".html"),
+        autoescape=is_html,
     )
     environment.filters |= {
         "short": short,
@@ -62,19 +55,37 @@ def render(template: str, config: Config, compiled: Compiled | None = None) -> s
         "rate": RATES.__getitem__,
         "compared": _quoted_comparison,
     }
+    return environment
+
+
+def render(template: str, config: Config, compiled: Compiled | None = None) -> str:
+    """Return one of `templates/`, filled in from the documents that are present.
+
+    Args:
+        template: Its name.
+        config: Of the project.
+        compiled: Whether the package has a compiled model, if there is a package.
+
+    Raises:
+        UsageError: A document is invalid or was edited.
+    """
     steps = current_documents()
     gate = steps.get("gate")
     judged = gate.model_digest if isinstance(gate, GateDocument) else None
     controls = current_controls(judged)
     metrics = steps.get("evaluate")
     fairness = panels(metrics, config.gate) if isinstance(metrics, MetricsDocument) else []
-    return environment.get_template(template).render(
-        steps=steps,
-        config=config,
-        controls=controls,
-        compiled=compiled,
-        explanations=current_explanations(),
-        fairness=fairness,
+    return (
+        _environment(template.endswith(".html"))
+        .get_template(template)
+        .render(
+            steps=steps,
+            config=config,
+            controls=controls,
+            compiled=compiled,
+            explanations=current_explanations(),
+            fairness=fairness,
+        )
     )
 
 
