@@ -3,6 +3,8 @@
 Honest callers send one row at a constant rate, each from a process of its own (`paced.py`), and
 time counts from the moment that a request was due. Attackers share their address, which is the
 worst case, and run at the lowest priority, as they would not run on the service's own cores.
+
+`RUNG_ATTACKS` is a regular expression that chooses attacks by their names.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import gzip
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -245,10 +248,13 @@ def honest(target: Target, seconds: float, process: psutil.Process) -> Seen:
 
 def hostile(project: Project, here: Path) -> Measures:
     """Compare what honest callers see during each attack with what they see in calm."""
+    names = [name for name in ATTACKS if re.search(os.environ.get("RUNG_ATTACKS", ""), name)]
+    if not names:
+        raise SystemExit("RUNG_ATTACKS chooses no attack")
     row = rows_of(project.path)[:1]
     (port,) = ports(1)
     with started("ours", project, row, port, here) as server:
-        return compare(Target("127.0.0.1", port, row[0]), server.process, list(ATTACKS))
+        return compare(Target("127.0.0.1", port, row[0]), server.process, names)
 
 
 def compare(target: Target, process: psutil.Process, names: list[str]) -> Measures:

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 import polars as pl
 import pytest
+import uvicorn
 from conftest import ROOT
 from packages import package
 
@@ -666,8 +668,58 @@ def test_only_the_names_that_are_set_reach_it_and_every_address_does(
         ("[::1].evil.example", 400),
         ("", 400),
     ):
-        assert service("GET", "/readyz", headers={"Host": host}).status_code == status, host
-        assert shared("GET", "/readyz", headers={"Host": host}).status_code == 200
+        assert service("GET", "/version", headers={"Host": host}).status_code == status, host
+        assert shared("GET", "/version", headers={"Host": host}).status_code == 200
+
+
+def test_the_name_that_it_listens_at_reaches_it(serve: Any) -> None:
+    service = serve(host="localhost", hosts=["model.example.com"])
+    for host, status in (("localhost:8080", 200), ("model.example.com", 200), ("evil", 400)):
+        assert service("GET", "/version", headers={"Host": host}).status_code == status, host
+
+
+@pytest.mark.parametrize("name", ["a*", "*a", "*.a.*", "a.*.b"])
+def test_a_pattern_that_matches_no_name_is_told(serve: Any, module: Module, name: str) -> None:
+    with pytest.raises(module("exceptions").UsageError, match=r"service.hosts: .* is not a name"):
+        serve(hosts=[name])
+
+
+@pytest.mark.parametrize("host", ["localhost:8080", "10.42.0.7:8080", "model", "evil.example", ""])
+def test_a_probe_is_answered_under_any_name_and_tells_nothing_else(serve: Any, host: str) -> None:
+    service = serve(hosts=["model.example.com"])
+    for path in PROBES[:4]:
+        for method in ("GET", "HEAD"):
+            answer = service(method, path, headers={"Host": host})
+            assert answer.status_code == 200, path
+        body = service("GET", path, headers={"Host": host}).json()
+        assert body in ({"status": "alive"}, {"status": "ready"}, {"live": True}, {"ready": True})
+    if not host.startswith("10."):
+        for path in ("/version", "/metrics", "/v2", f"/v2/models/{service.name}/ready"):
+            assert service("GET", path, headers={"Host": host}).status_code == 400, path
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0", "127.0.0.1"])
+def test_the_images_health_check_finds_a_service_with_names_well(serve: Any, host: str) -> None:
+    """With its own code, over a real socket, as Docker runs it."""
+    dockerfile = (ROOT / "template/Dockerfile").read_text().replace("\\\n", "")
+    check = re.search(r"^HEALTHCHECK .* CMD (\[.+\])$", dockerfile, re.MULTILINE)
+    assert check
+    command = [sys.executable, *json.loads(check[1])[1:]]
+    service = serve(hosts=["model.example.com"])
+    config = uvicorn.Config(service.app, lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        env = {"ML_HOST": host, "ML_PORT": port}
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            assert subprocess.run(command, env=env, check=False).returncode == 0
+            service.api.draining = True
+            assert subprocess.run(command, env=env, check=False).returncode == 1
+        finally:
+            server.should_exit = True
+            thread.join(30)
 
 
 def test_pages_of_other_origins_may_call_it_only_if_they_are_named(
@@ -761,7 +813,28 @@ def test_metrics_take_a_part_of_the_time_only_and_are_never_old(
         line = re.search(r"^ml_rows_total (.+)$", shared("GET", "/metrics").text, re.MULTILINE)
         counts.append(float(line[1]) if line else 0)
     assert counts[1] == counts[0] + 1
-    assert waits[0] < 0 < waits[1]
+    before, after = [seconds for seconds in waits if seconds]
+    assert before < 0 < after
+
+
+def test_those_who_waited_for_metrics_are_answered_one_by_one(shared: Service) -> None:
+    """Hundreds of responses in one go of the event loop would hold up everybody else."""
+    turns: list[int] = []
+
+    async def ask_all() -> None:
+        turn = 0
+
+        async def ask() -> None:
+            await shared.api.metrics_text()
+            turns.append(turn)
+
+        waiting = [asyncio.create_task(ask()) for _ in range(50)]
+        while not all(task.done() for task in waiting):
+            turn += 1
+            await asyncio.sleep(0)
+
+    shared.runner.run(ask_all())
+    assert len(set(turns)) == 50
 
 
 def test_whoever_is_refused_does_not_wait_for_the_log(shared: Service) -> None:

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 Module = Callable[[str], ModuleType]
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -30,6 +31,9 @@ class Running:
         limits = parts.Limits(connections, read_seconds)
         self.size = size
         self.requests = 0
+        self.seconds = 0.0  # that an answer takes
+        self.most_ahead = 0  # requests of a connection that wait for their answer
+        self.most_held = 0  # bytes of a connection that are not parsed yet
         self.bodies: list[bytes] = []
         self.answers = threading.Event()
         self.answers.set()
@@ -47,6 +51,10 @@ class Running:
 
     async def answer(self, _: Any, receive: Any, send: Any) -> None:
         self.requests += 1
+        connections: Any = self.server.server_state.connections
+        for connection in connections:
+            self.most_ahead = max(self.most_ahead, len(connection.unanswered))
+            self.most_held = max(self.most_held, len(connection.held))
         body = b""
         while (message := await receive()).get("more_body"):
             body += message["body"]
@@ -55,6 +63,7 @@ class Running:
             return
         while not self.answers.is_set():
             await asyncio.sleep(0.01)
+        await asyncio.sleep(self.seconds)
         headers = [(b"content-length", str(self.size).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"x" * self.size})
@@ -218,13 +227,64 @@ def test_an_answer_that_is_not_taken_is_given_up(running: Callable[..., Any]) ->
         assert taken < 20_000_000
 
 
-def test_requests_sent_ahead_are_bounded(running: Callable[..., Any]) -> None:
-    with running(size=100_000) as service, service.connect() as connection:
+def test_requests_sent_ahead_wait_unread_until_those_before_them_are_answered(
+    running: Callable[..., Any],
+) -> None:
+    """Nobody is refused for them, and they take no memory, although each asks for its body."""
+    count = 200
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Header: %s\r\n\r\n" % (b"a" * 20_000)
+    with running() as service, service.connect() as connection:
+        service.seconds = 0.001
+        sender = threading.Thread(target=connection.sendall, args=(request * count,))
+        sender.start()
+        answers = b""
+        while answers.count(b"200 OK") < count:
+            more = connection.recv(1 << 20)
+            assert more, "the connection was closed"
+            answers += more
+        sender.join()
+        assert service.requests == count
+        assert service.most_ahead <= 64
+        assert 0 < service.most_held <= 600_000
+
+
+def test_requests_in_one_piece_are_bounded(running: Callable[..., Any]) -> None:
+    body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n" + bytes(2_000)
+    with running() as service, service.connect() as connection:
         with suppress(OSError):
-            connection.sendall(REQUEST * 5_000)
+            connection.sendall(body + REQUEST * 5_000)
             while connection.recv(1 << 20):
                 pass
-        assert service.requests < 100
+        while service.open_connections:
+            time.sleep(0.01)
+        assert service.requests <= 64
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"\r\n\r\n"], ids=repr)
+def test_a_connection_that_is_kept_and_not_used_is_closed(
+    module: Module, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """Empty lines do not use it."""
+    parts = module("serving.server")
+    assert parts.KEEP_ALIVE_SECONDS > 60, "a load balancer closes first"
+    monkeypatch.setattr(parts, "KEEP_ALIVE_SECONDS", 0.5)
+    api = SimpleNamespace(settings=module("config.delivery").Service(), draining=False)
+    server = parts.DrainingServer(FastAPI(), api)
+    assert server.config.timeout_keep_alive == parts.KEEP_ALIVE_SECONDS
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        with socket.create_connection(listener.getsockname(), timeout=30) as connection:
+            for _ in range(2):  # it is kept
+                connection.sendall(REQUEST)
+                assert b"404 Not Found" in connection.recv(1_000)
+            connection.sendall(sent)
+            assert connection.recv(1_000) == b""
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 100])

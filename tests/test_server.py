@@ -12,6 +12,7 @@ import inspect
 import pytest
 import uvicorn
 from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -77,8 +78,13 @@ def test_uvicorn_has_the_methods_that_a_bounded_connection_overrides(
 
 def test_uvicorn_keeps_the_state_that_a_bounded_connection_reads() -> None:
     code = inspect.getsource(httptools_impl)
-    for name in ("client", "connections", "cycle", "loop", "pipeline", "transport", "url"):
+    names = ["client", "connections", "cycle", "flow", "loop", "pipeline", "transport", "url"]
+    for name in [*names, "timeout_keep_alive", "timeout_keep_alive_task"]:
         assert f"self.{name}" in code, name
     for name in ("disconnected", "message_event", "more_body", "response_complete"):
         assert f"self.{name} = " in code, name
     assert "self.parser.feed_data(data)" in code
+    assert list(inspect.signature(FlowControl).parameters) == ["transport"]
+    for method in ("pause_reading", "resume_reading"):
+        assert list(inspect.signature(getattr(FlowControl, method)).parameters) == ["self"]
+        assert f"self.flow.{method}()" in code, method

@@ -72,6 +72,7 @@ class Api:
         # Seeded by the system once: to ask it for each request takes as long as to parse it.
         self._random = random.Random()  # an ID is no secret
         self._metrics_text: asyncio.Task[bytes] | None = None
+        self._metrics_turn = asyncio.Lock()
         self._metrics_due = 0.0  # when they may be made again, in seconds of `time.perf_counter`
 
     @property
@@ -170,11 +171,16 @@ class Api:
     async def metrics_text(self) -> bytes:
         """Return the metrics; all who ask at the same time get the same.
 
-        However many ask, making them takes a part of the time only. Nobody gets old ones.
+        However many ask, making them takes a part of the time only, and those who have waited are
+        answered one by one: hundreds of responses at once would hold up the event loop. Nobody gets
+        old ones.
         """
         if self._metrics_text is None or self._metrics_text.done():
             self._metrics_text = asyncio.create_task(self._make_metrics_text())
-        return await asyncio.shield(self._metrics_text)
+        text = await asyncio.shield(self._metrics_text)
+        async with self._metrics_turn:
+            await asyncio.sleep(0)
+        return text
 
     async def _make_metrics_text(self) -> bytes:
         await asyncio.sleep(self._metrics_due - time.perf_counter())

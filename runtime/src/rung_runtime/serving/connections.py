@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..config.delivery import Service
@@ -18,7 +19,13 @@ from ..config.delivery import Service
 MAX_HEAD_BYTES = 65_536  # of the request line and headers together, and of trailers
 MAX_TARGET_BYTES = 8_192  # of the URL in the request line
 MAX_HEADERS = 128
-MAX_PIPELINED = 16  # requests that a connection may send ahead
+UNSPLIT_BYTES = 1_024  # that are parsed at once, as most requests are
+# Of more, bytes that are parsed at once. What follows a request that waits for others is left
+# unparsed, unless it is in the same piece.
+PIECE_BYTES = 256
+BODY_PIECE_BYTES = 8_192  # in the middle of a body
+MAX_PIPELINED = 64  # requests in one piece
+MAX_HELD_BYTES = 65_536  # beyond which nothing is read, and so not noticed whether the caller goes
 MAX_DISCARDED_BYTES = 16_000_000  # of a body that was refused, read so that the caller sees why
 UPGRADE_HEADERS = (b"upgrade", b"http2-settings")
 KEPT_TOKENS = (b"close", b"keep-alive")  # of the header Connection
@@ -89,6 +96,19 @@ class HttpOnlyParser:
         return parser
 
 
+class Flow(FlowControl):
+    """uvicorn's flow control, which reads nothing more while many bytes are held back.
+
+    uvicorn itself reads on whenever a request asks for its body.
+    """
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
 class BoundedConnection(HttpToolsProtocol):
     """A connection of uvicorn, with bounds.
 
@@ -97,7 +117,10 @@ class BoundedConnection(HttpToolsProtocol):
         answered: Whether a request of it was answered.
         unparsed_bytes: Of a head, of trailers, or between two requests, in several reads.
         unanswered: The requests that wait for an answer, in order; uvicorn's `cycle` is the last.
+        held: What was sent ahead, to be parsed once the requests before it are answered.
     """
+
+    flow: Flow
 
     def __init__(self, *args: Any, limits: Limits, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -109,6 +132,8 @@ class BoundedConnection(HttpToolsProtocol):
         self.refusal: Refusal | None = None
         self.has_progress = False
         self.unanswered: deque[RequestResponseCycle] = deque()
+        self.held = b""
+        self.is_in_body = False
         self.unparsed_bytes = 0
         self.head_bytes = 0
         self.discarded_bytes = 0
@@ -126,6 +151,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self._expect_request()
         if len(self.connections) > self.limits.connections:
             self._make_room()
@@ -137,13 +163,44 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what was held back and more data, up to a request that has to wait for others.
+
+        So whoever sends thousands of requests ahead is held up, and not refused: it would come
+        back at once, and be served better than those who wait for their answers.
+        """
+        data = self.held + data
+        size = UNSPLIT_BYTES if len(data) <= UNSPLIT_BYTES else PIECE_BYTES
+        start = 0
+        while start < len(data) and not self.pipeline and not self.transport.is_closing():
+            end = start + (BODY_PIECE_BYTES if self.is_in_body else size)
+            self._parse_piece(data[start:end])
+            start = end
+        self.held = b"" if self.transport.is_closing() else data[start:]
+        self.flow.is_held = len(self.held) > MAX_HELD_BYTES
+        if self.flow.is_held:
+            self.flow.pause_reading()
+        self._expire_if_idle()
+
+    def _parse_piece(self, piece: bytes) -> None:
         self.has_progress = False
-        super().data_received(data)
-        self.unparsed_bytes = 0 if self.has_progress else self.unparsed_bytes + len(data)
+        super().data_received(piece)
+        self.unparsed_bytes = 0 if self.has_progress else self.unparsed_bytes + len(piece)
         if self.unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _expire_if_idle(self) -> None:
+        """Start the time of a kept connection again, if what came has begun no request.
+
+        uvicorn ends it with the first byte, and an empty line would keep the connection for ever.
+        """
+        is_timed = self.timeout_keep_alive_task or self.read_deadline
+        if self.is_waiting and not is_timed and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that cannot be parsed, or raised `Refusal` in a method below."""
@@ -189,6 +246,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self.has_progress = True
+        self.is_in_body = True
         if self.cycle.response_complete:
             self.discarded_bytes += len(body)
             if self.discarded_bytes > MAX_DISCARDED_BYTES:
@@ -197,6 +255,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.has_progress = True
+        self.is_in_body = False
         if self.is_parsed_again:
             return
         self._request_arrived()
@@ -208,6 +267,10 @@ class BoundedConnection(HttpToolsProtocol):
             self.unanswered.popleft()
         self.waiting_since = self.loop.time()
         super().on_response_complete()
+        if self.held and not self.transport.is_closing():
+            self._parse(b"")
+            if not self.pipeline:
+                self.flow.resume_reading()
 
     def head_without_upgrade(self) -> bytes:
         """Return the head of the present request as if it did not ask for another protocol."""

@@ -24,6 +24,9 @@ from ..config.delivery import DELIVERY, Service
 VARIABLE = "ML_API_KEY"
 # What probes and Prometheus ask: neither tells anything of a row.
 OPEN = re.compile(r"/(healthz|readyz|version|metrics|v2|v2/health/.*|v2/models/.*/ready)")
+# What tells that a service lives or is ready, and nothing else. Whether it does, any page finds out
+# by a connection; a probe comes by whichever name its system has for the service, or none.
+PROBES = re.compile(r"/(healthz|readyz|v2/health/(live|ready))")
 HOST = re.compile(r"(\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(:\d*)?", re.ASCII)
 # The network of one subscriber: addresses in it are free.
 IPV6_PREFIX = 64
@@ -38,7 +41,7 @@ class Front:
     - An IPv4 caller of an IPv6 socket has its IPv4 address.
     - With `proxies`, their X-Forwarded-For and X-Forwarded-Proto count.
     - With `hosts`, other names in Host are refused. An address is never refused: the pages that
-      misuse a browser come by a name.
+      misuse a browser come by a name. Nor is a probe.
     - With keys, or a header that the proxies set, requests that prove nothing are refused.
     """
 
@@ -60,7 +63,7 @@ class Front:
         if settings.proxies:
             behind: Any = ProxyHeadersMiddleware  # uvicorn has types of its own for ASGI
             self.app = behind(self.app, trusted_hosts=settings.proxies)
-        self.named = TrustedHostMiddleware(self.app, settings.hosts or ["*"], www_redirect=False)
+        self.named = TrustedHostMiddleware(self.app, _names(settings), www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,8 +81,10 @@ class Front:
         if not (self._is_allowed(headers, address) or OPEN.fullmatch(scope["path"])):
             await _unauthorized(scope)(scope, receive, send)
             return
-        app = self.app if _is_address(headers.get("host", "")) else self.named
-        await app(scope, receive, send)
+        if PROBES.fullmatch(scope["path"]) or _is_address(headers.get("host", "")):
+            await self.app(scope, receive, send)
+        else:
+            await self.named(scope, receive, send)
 
     def _is_allowed(self, headers: Headers, address: str) -> bool:
         if not self.keys and not self.user_header:
@@ -135,6 +140,20 @@ def plain_address(address: str) -> str:
     except ValueError:
         return address
     return str(mapped) if mapped else address
+
+
+def _names(settings: Service) -> list[str]:
+    """Return the names by which a service may be reached: also the one that it listens at.
+
+    Its own deployment asks by that, such as `localhost`.
+    """
+    for name in settings.hosts:
+        if "*" in name.removeprefix("*.") and name != "*":
+            raise UsageError(
+                f"{DELIVERY}, service.hosts: {name!r} is not a name, such as model.example.com or"
+                " *.example.com"
+            )
+    return [*settings.hosts, settings.host] if settings.hosts else ["*"]
 
 
 def _networks(
