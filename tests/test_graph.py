@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import shutil
 import subprocess
@@ -599,6 +600,33 @@ def test_what_gitlab_fetches_has_a_version_and_uv_is_the_same(
     setup = files("github", 2)[".github/actions/setup/action.yml"]["runs"]["steps"][0]
     image = files("gitlab", 2)[".gitlab-ci.yml"][0]["spec"]["inputs"]["image"]["default"]
     assert re.fullmatch(rf".+:{re.escape(setup['with']['version'])}-python3\.\d+-\w+", image)
+
+
+def test_renovate_pins_the_image_of_gitlabs_jobs_and_finds_it_again(
+    project: Callable[[int], Path],
+) -> None:
+    """Without a template it has nowhere to write the first digest, and gives up the branch."""
+    (manager,) = json.loads((project(2) / ".gitlab/renovate.json").read_text())["customManagers"]
+    (pattern,) = (text.replace("(?<", "(?P<") for text in manager["matchStrings"])
+    text = (project(2) / ".gitlab-ci.yml").read_text("utf-8")
+    name = (project(2) / ".gitlab-ci.yml").name
+    assert any(re.search(p.strip("/"), name) for p in manager["managerFilePatterns"])
+    before = re.search(pattern, text)
+    assert before
+    assert before["currentDigest"] is None
+    digest = f"sha256:{'0' * 64}"
+    template = manager["autoReplaceStringTemplate"]
+    written = re.sub(r"\{\{#if newDigest\}\}(.*?)\{\{/if\}\}", r"\1", template)
+    for field, value in {
+        "depName": before["depName"],
+        "newValue": before["currentValue"],
+        "newDigest": digest,
+    }.items():
+        written = written.replace(f"{{{{{{{field}}}}}}}", value)
+    after = re.search(pattern, text.replace(before[0], written))
+    assert after
+    assert after.groupdict() == before.groupdict() | {"currentDigest": digest}
+    assert yaml.safe_load(f"{after[0]}") == {"default": f"{before[0].split()[1]}@{digest}"}
 
 
 @pytest.mark.parametrize("level", LEVELS)

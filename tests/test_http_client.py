@@ -201,6 +201,37 @@ def test_it_comes_back_with_the_redirect_that_leads_home(client: Any) -> None:
     assert [headers.get("job-token") for _, _, headers, _ in server.requests] == ["secret"] * 2
 
 
+@pytest.mark.parametrize(
+    "sends", [{"credentials": TOKEN}, {"is_secret": True, "body": b"secret", "method": "POST"}]
+)
+def test_credentials_are_sent_encrypted_or_within_this_machine(
+    http: Any, client: Any, monkeypatch: pytest.MonkeyPatch, sends: dict[str, Any]
+) -> None:
+    named = "git.test"
+    resolve = socket.getaddrinfo
+
+    def own(host: Any, *args: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if host == named else host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", own)
+    method = sends.get("method", "GET")
+    rest = {key: value for key, value in sends.items() if key != "method"}
+    with serving(lambda handler: send(handler)) as server:
+        elsewhere = server.url.replace("127.0.0.1", named)
+        for others in ("", "other.test", "test", "127.0.0.1,git.test.other"):
+            monkeypatch.setenv("ML_PLAIN_HTTP", others)
+            with pytest.raises(
+                http.Unencrypted, match=r"use https://git\.test, or set ML_PLAIN_HTTP"
+            ):
+                client.request(method, elsewhere, **rest)
+        assert server.requests == []
+        assert client.request(method, elsewhere).status == 200
+        assert client.request(method, server.url, **rest).status == 200
+        monkeypatch.setenv("ML_PLAIN_HTTP", f"other.test,{named}")
+        assert client.request(method, elsewhere, **rest).status == 200
+    http.require_encryption("https://anywhere.test")
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_redirects_are_followed_where_asked_for_and_never_for_writing(
     client: Any, method: str

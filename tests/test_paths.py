@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import QUESTIONS, Render, git
 from paths import CLASSES, ROOT, decides, table
+from pathspec import PathSpec
 from rung.pre_update import possible_files
 from rung.template import Template
 
@@ -67,6 +68,37 @@ def level_of(path: Path) -> int:
     row = decides(f"src/{path.relative_to(RUNTIME).as_posix()}", table(), DEFAULTS)
     assert row
     return row.level
+
+
+# What decides nothing that passes, runs where a token is, or says who may what.
+NEEDS_NO_OWNER = {
+    "/.editorconfig",
+    "/.gitignore",
+    "/AGENTS.md",
+    "/Makefile",
+    "/README.md",
+    "/data/raw/flights.csv",
+    "/src/flight_delays/problem",
+    "/tests/test_problem.py",
+    "/tox.ini",
+}
+
+
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+@pytest.mark.parametrize("runtime", ["copied", "package"])
+def test_what_decides_or_runs_has_a_line_for_its_owners(ci: str, runtime: str) -> None:
+    lines = (ROOT / "template/CODEOWNERS").read_text("utf-8").splitlines()
+    owned = [line[2:] for line in lines if line.startswith("# /")]
+    assert {line.split()[1] for line in owned} == {"@OWNER/TEAM"}
+    spec = PathSpec.from_lines("gitignore", [line.split()[0] for line in owned])
+    paths = {"/uv.lock"}  # which `make setup` writes
+    for row in table():
+        answers: dict[str, object] = {"ci": [ci], "runtime": runtime}
+        if row.answer is None or row.answer[0] not in answers or has(answers, *row.answer):
+            path = row.path.replace("{{ package_name }}", "flight_delays")
+            paths.add(path.replace("{{ _copier_conf.answers_file }}", ".copier-answers.yml"))
+    free = {path for path in paths if not spec.match_file(f"{path[1:]}/x")}
+    assert free == NEEDS_NO_OWNER & paths
 
 
 def test_no_module_imports_one_of_a_higher_level() -> None:

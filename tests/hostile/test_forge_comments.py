@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from hosts.api import TOKEN, Api, Comment
+from hosts.api import ACCESS, TOKEN, Api, Comment
 from hosts.jobs import api, runner
 from rung_runtime import UsageError
 
@@ -171,39 +173,95 @@ def test_an_answer_that_is_no_list_is_a_sentence(
         forge.require_platform().comment("passed")
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_token_does_not_follow_a_redirect_to_another_host(
-    status: int, runner: Runner, forge: ModuleType
-) -> None:
-    seen: list[str] = []
+@contextmanager
+def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[int, list[str]]]:
+    """Serve an answer to whatever is asked: the port, and what was sent."""
+    sent: list[str] = []
 
-    class Thief(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(str(self.headers))
-            self.send_response(200)
+    class Handler(BaseHTTPRequestHandler):
+        def take(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            sent.append(f"{self.command} {self.path}\n{self.headers}\n{body.decode()}")
+            answer(self)
+            self.send_header("Content-Length", "0")
             self.end_headers()
+
+        do_GET = do_POST = do_PUT = do_PATCH = take  # noqa: N815
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    class Redirects(Thief):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Location", f"http://127.0.0.1:{thief.server_port}/stolen")
-            self.end_headers()
-
-    thief, front = (HTTPServer(("127.0.0.1", 0), handler) for handler in (Thief, Redirects))
-    for server in (thief, front):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
-        runner("github", GITHUB_API_URL=f"http://127.0.0.1:{front.server_port}")
-        with pytest.raises(UsageError, match=f"answers {status}"):
-            forge.require_platform().comment("passed")
+        yield server.server_port, sent
     finally:
-        thief.shutdown()
-        front.shutdown()
-    assert seen == []
-    assert TOKEN not in "".join(seen)
+        server.shutdown()
+        server.server_close()
+
+
+ACTS: dict[str, Callable[[Any], object]] = {
+    "comment": lambda platform: platform.comment("passed"),  # its first request is a GET
+    "train": lambda platform: platform.train(),  # a POST, on GitLab with the token in its body
+}
+TOKENS = {
+    ("github", "comment"): TOKEN,
+    ("github", "train"): TOKEN,
+    ("gitlab", "comment"): ACCESS,
+    ("gitlab", "train"): TOKEN,
+}
+
+
+@names
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_token_does_not_follow_a_redirect_to_another_host(
+    status: int, act: str, name: str, runner: Runner, forge: ModuleType
+) -> None:
+    def redirect(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        handler.send_header("Location", f"http://127.0.0.1:{thief}{handler.path}")
+
+    with (
+        server(lambda handler: handler.send_response(200)) as (thief, stolen),
+        server(redirect) as (
+            port,
+            sent,
+        ),
+    ):
+        url = f"http://127.0.0.1:{port}"
+        runner(name, GITHUB_API_URL=url, CI_API_V4_URL=url)
+        with pytest.raises(UsageError, match=f"answers {status}"):
+            ACTS[act](forge.require_platform())
+        assert TOKENS[name, act] in sent[0]
+        assert sent[0].startswith("POST" if act == "train" else "GET")
+    assert stolen == []
+
+
+@names
+@pytest.mark.parametrize("act", ACTS)
+def test_a_token_of_a_job_does_not_travel_in_clear(
+    act: str, name: str, runner: Runner, forge: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *args: Any, **more: Any) -> Any:
+        return real("127.0.0.1" if host == "git.test" else host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.delenv("ML_PLAIN_HTTP", raising=False)
+    with server(lambda handler: handler.send_response(418)) as (port, sent):
+        url = f"http://git.test:{port}"
+        runner(name, GITHUB_API_URL=url, CI_API_V4_URL=url)
+        with pytest.raises(
+            UsageError, match=r"tokens are sent encrypted only: use https://git\.test"
+        ):
+            ACTS[act](forge.require_platform())
+        assert sent == []
+        monkeypatch.setenv("ML_PLAIN_HTTP", "git.test")
+        with pytest.raises(UsageError, match="answers 418"):
+            ACTS[act](forge.require_platform())
+        assert TOKENS[name, act] in sent[0]
 
 
 @names

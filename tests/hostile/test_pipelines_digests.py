@@ -293,6 +293,85 @@ def test_gitlabs_token_never_follows_a_redirect(tmp_path: Path) -> None:
         assert len(elsewhere.requests["other"]) == 1
 
 
+PLAIN = [
+    "http://git.example.invalid/api/v4",
+    "http://127.0.0.1.example.invalid:80/",
+    "http://127.0.0.1:80@git.example.invalid/",
+    "http://git.example.invalid/,git.example.invalid,",
+    "HTTP://x/",
+]
+
+
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize("url", PLAIN)
+@pytest.mark.parametrize("what", ["attest", "verify"])
+def test_gitlabs_token_does_not_travel_in_clear(tmp_path: Path, url: str, what: str) -> None:
+    (tmp_path / "file").write_text("what was made")
+    done = script(
+        tmp_path, "provenance", what, "file", CI_API_V4_URL=url, ML_PLAIN_HTTP="a.invalid"
+    )
+    assert done.returncode == 1
+    assert "The job's token is sent encrypted only: give" in done.stdout
+    assert not (tmp_path / "calls").exists()
+    # To a host that somebody has named it goes: here nobody answers there.
+    named = {"CI_API_V4_URL": "http://127.0.0.2:9", "ML_PLAIN_HTTP": "a.invalid,127.0.0.2"}
+    done = script(tmp_path, "provenance", "verify", "file", **named)
+    assert "No pipeline of the default branch attested file" in done.stdout
+
+
+@pytest.mark.parametrize("url", PLAIN)
+def test_the_token_of_the_schedules_does_not_travel_in_clear(url: str) -> None:
+    def run(**more: str) -> str:
+        env = {"PATH": os.environ["PATH"], "GITLAB_TOKEN": "secret", "CI_PROJECT_PATH": "a/b"}
+        command = ["python3", str(ROOT / "ci/gitlab/.gitlab/schedules")]
+        done = subprocess.run(command, env=env | more, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "schedules: GITLAB_TOKEN is sent encrypted only" in run(CI_API_V4_URL=url)
+    named = run(CI_API_V4_URL="http://127.0.0.2:9", ML_PLAIN_HTTP="a.invalid,127.0.0.2")
+    assert "cannot be asked" in named
+
+
+@pytest.mark.parametrize(
+    ("protocol", "host", "named", "is_sent"),
+    [
+        ("https", "git.example", "", True),
+        ("http", "git.example", "", False),
+        ("http", "git.example", "a.example,git", False),
+        ("http", "git.example", "a.example,git.example", True),
+        ("http", "localhost", "", True),
+        ("", "", "", False),
+    ],
+)
+def test_the_token_that_proposes_an_update_does_not_travel_in_clear(
+    files: Read, protocol: str, host: str, named: str, is_sent: bool
+) -> None:
+    before = graph.own(graph.jobs_of(files(1)[1])["propose"]["before_script"])
+    (check,) = (line for line in before if "CI_SERVER_PROTOCOL" in line)
+    variables = {"CI_SERVER_PROTOCOL": protocol, "CI_SERVER_HOST": host, "ML_PLAIN_HTTP": named}
+    command = ["bash", "-eo", "pipefail", "-c", check]
+    env = {"PATH": os.environ["PATH"]} | {name: text for name, text in variables.items() if text}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is is_sent
+    assert ("GITLAB_TOKEN is sent encrypted only" in done.stdout) is not is_sent
+
+
+@pytest.mark.needs("curl")
+def test_an_image_of_jobs_that_is_not_pinned_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("what was made")
+    image = "ghcr.io/astral-sh/uv:0.13.8-python3.13-trixie"
+    for provenance in ("on", "off"):
+        more = {"CI_JOB_IMAGE": image, "ML_PROVENANCE": provenance}
+        done = script(tmp_path, "provenance", "attest", "file", **more)
+        assert done.stderr.count(f"The image of this job, {image}, is not pinned by digest") == 1
+        done = script(tmp_path, "provenance", "verify", "file", **more)
+        assert "pinned" not in done.stderr
+    for pinned in (f"{image}@sha256:{'0' * 64}", ""):
+        done = script(tmp_path, "provenance", "attest", "file", CI_JOB_IMAGE=pinned)
+        assert "pinned" not in done.stderr
+
+
 @pytest.mark.needs("curl")
 def test_what_no_pipeline_attested_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("what nobody made")

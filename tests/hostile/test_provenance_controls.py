@@ -52,7 +52,7 @@ def test_settings_that_mean_the_same_are_no_change(controls: ModuleType) -> None
     for file in ("gate.yaml", "delivery.yaml"):
         change(file)  # in another order, without comments
     change("gate.yaml", min_skill=0.0, resamples=200)  # the defaults
-    change("delivery.yaml", service={"port": 9000})  # decides on no model
+    change("delivery.yaml", service={"max_rows": 1_000})
     assert keys(controls) == {}
     change("gate.yaml", judge="worse_end")  # as 0.2 read it
     git(Path(), "commit", "-qam", "the worse end")
@@ -84,6 +84,74 @@ def test_each_change_is_shown_before_and_after(controls: ModuleType) -> None:
     table = controls.table(controls.compared("main").changes)
     assert "`0.01` ⚠ asks for less" in table
     assert table.count("\n") == len(changes) + 1
+
+
+@pytest.fixture
+def performed(controls: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What judging does: the steps that are performed once more, and the verdict."""
+    names: list[str] = []
+
+    def perform(step: str, project: Path) -> tuple[int, str]:
+        names.append(step)
+        return 0, ""
+
+    def record(comparison: Any, verdict: str, reasons: list[str]) -> None:
+        names.append(verdict)
+
+    monkeypatch.setattr(controls, "_performed", perform)
+    monkeypatch.setattr(controls, "record", record)
+    Path("artifacts").mkdir()
+    return names
+
+
+SERVICE = [
+    ("port", 9000, "8080", "9000"),
+    ("variables", ["AWS_SECRET_ACCESS_KEY"], "[]", "['AWS_SECRET_ACCESS_KEY']"),
+    ("private", ["origin"], "[]", "['origin']"),
+    ("hosts", ["predictions.example"], "[]", "['predictions.example']"),
+    ("proxies", ["10.0.0.0/8"], "[]", "['10.0.0.0/8']"),
+    ("user_header", "x-user", "", "x-user"),
+    ("log", "s3://somebody/else", "predictions", "s3://somebody/else"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "before", "after"), SERVICE, ids=lambda value: str(value))
+def test_each_change_of_the_service_is_one_line_and_judges_nothing_twice(
+    controls: ModuleType, performed: list[str], key: str, value: Any, before: str, after: str
+) -> None:
+    service = yaml.safe_load(Path("config/delivery.yaml").read_text())["service"]
+    change("delivery.yaml", service=service | {key: value})
+    comparison = controls.compared("main")
+    assert keys(controls) == {f"service.{key}": (before, after)}
+    shown = " | ".join(
+        f"`{text}`" if text else "(empty)" for text in (f"service.{key}", before, after)
+    )
+    assert shown in controls.table(comparison.changes)
+    controls.judge(comparison)
+    assert performed == ["passed"]
+    # Taken away again, it is a change as well.
+    git(Path(), "commit", "-qam", "the service")
+    change("delivery.yaml", service=service)
+    assert keys(controls, "request") == {f"service.{key}": (after, before)}
+    # Beside one that decides on a model, the model is judged by the base.
+    change("delivery.yaml", tolerance=0.5)
+    controls.judge(controls.compared("request"))
+    assert performed == ["passed", *controls.STEPS, "passed"]
+
+
+def test_a_token_that_a_service_would_get_is_in_the_comment_and_can_be_taken_out(
+    controls: ModuleType, module: Module, comments: list[tuple[str, str]]
+) -> None:
+    change("delivery.yaml", service={"variables": ["GITHUB_TOKEN"]})
+    git(Path(), "commit", "-qam", "the token")
+    with pytest.raises(controls.UsageError, match="GITHUB_TOKEN is a token of the pipeline's jobs"):
+        module("config.delivery").load_delivery()
+    git(Path(), "checkout", "-q", "main")
+    module("cli.review").comment()
+    ((_, tail),) = comments
+    assert "| `service.variables` | `[]` | `['GITHUB_TOKEN']` |" in tail
+    # A base that has it, from before it was refused, can be compared with.
+    assert keys(controls, "request")["service.variables"] == ("['GITHUB_TOKEN']", "[]")
 
 
 def test_a_threshold_that_is_gone_asks_for_less(controls: ModuleType) -> None:

@@ -450,6 +450,75 @@ TOKENS = [
 ]
 
 
+OF_A_PLATFORM = [
+    "ACTIONS_CACHE_URL",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "ACTIONS_RUNTIME_TOKEN",
+    "BITBUCKET_STEP_OIDC_TOKEN",
+    "BUILDKITE_AGENT_ACCESS_TOKEN",
+    "CIRCLE_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN_V2",
+    "CIRCLE_TOKEN",
+    "CI_DEPENDENCY_PROXY_PASSWORD",
+    "CI_DEPLOY_PASSWORD",
+    "CI_JOB_JWT",
+    "CI_JOB_JWT_V2",
+    "CI_JOB_TOKEN",
+    "CI_REGISTRY_PASSWORD",
+    "CI_REPOSITORY_URL",
+    "DOCKER_AUTH_CONFIG",
+    "FORGEJO_TOKEN",
+    "GH_ENTERPRISE_TOKEN",
+    "GH_TOKEN",
+    "GITEA_TOKEN",
+    "GITHUB_TOKEN",
+    "GITLAB_TOKEN",
+    "ML_REGISTRY_AUTH",
+    "SIGSTORE_ID_TOKEN",
+    "SYSTEM_ACCESSTOKEN",
+    "VAULT_ID_TOKEN",
+]
+
+
+@pytest.mark.parametrize("name", OF_A_PLATFORM)
+def test_no_setting_hands_a_token_of_the_platform_to_the_service(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "config").mkdir()
+    path = tmp_path / "config/delivery.yaml"
+    path.write_text(f"service: {{variables: [AWS_SECRET_ACCESS_KEY, {name}]}}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "1")
+    delivery = module("config.delivery")
+    with pytest.raises(UsageError, match=rf"service\.variables: {name} is a token .*: take it out"):
+        delivery.load_delivery()
+    assert name not in delivery.service_environment()
+    # Nor one of the environment, which overrides the file.
+    path.write_text("service: {port: 8080}\n")
+    monkeypatch.setenv("ML_VARIABLES", f"[{name}]")
+    with pytest.raises(UsageError, match=name):
+        delivery.load_delivery()
+    assert name not in delivery.service_environment()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AZURE_FEDERATED_TOKEN_FILE",
+        "CI_COMMIT_SHA",
+        "GITHUB_SHA",
+        "HTTPS_PROXY",
+    ],
+)
+def test_what_a_service_may_need_is_no_token_of_the_platform(module: Module, name: str) -> None:
+    assert not module("isolation.environment").is_platform_token(name)
+
+
 @pytest.mark.parametrize("target", ["local", "local/staging"])
 def test_a_service_gets_no_token_and_no_key(
     module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from rung_runtime import UsageError
 from standins.registry import Registry, Request, Response, error, serving, sha
 
 Import = Callable[[str], ModuleType]
@@ -440,6 +441,42 @@ def test_credentials_do_not_travel_in_clear(
         client.Remote(f"oci+http://{address}/{NAME}").tags()
     assert seen(guarded.registry) == {""}
     assert guarded.requests == []
+
+
+@pytest.mark.parametrize(
+    ("login", "uri"),
+    [
+        ("MLFLOW_TRACKING_TOKEN", "http://mlflow.test:5000"),
+        ("MLFLOW_TRACKING_PASSWORD", "http://mlflow.test"),
+        ("MLFLOW_TRACKING_TOKEN", "HTTP://127.0.0.1.mlflow.test/"),
+        ("the login in it", "http://us:pass@mlflow.test"),
+        ("the login in it", "http://token@mlflow.test"),
+    ],
+)
+def test_a_login_of_mlflow_does_not_travel_in_clear(
+    module: Import, monkeypatch: pytest.MonkeyPatch, login: str, uri: str
+) -> None:
+    tracker = module("adapters.tracker_mlflow")
+    for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "ML_PLAIN_HTTP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    if login.startswith("MLFLOW"):
+        tracker._require_encryption()  # without a login nothing is given away
+        monkeypatch.setenv(login, "secret")
+    with pytest.raises(UsageError, match=f"^MLFLOW_TRACKING_URI, with {login}: .*encrypted") as e:
+        tracker.client()
+    assert "pass" not in str(e.value).replace("PASSWORD", "")
+    with pytest.raises(UsageError, match="encrypted only"):
+        module("adapters.registry_mlflow").Mlflow("models")
+    for allowed in (
+        uri.replace("http://", "https://").replace("HTTP:", "https:"),
+        "http://127.0.0.1:5",
+    ):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", allowed)
+        tracker._require_encryption()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("ML_PLAIN_HTTP", "127.0.0.1.mlflow.test,mlflow.test")
+    tracker._require_encryption()
 
 
 def test_what_is_encrypted_leads_nowhere_that_is_not(client: ModuleType) -> None:

@@ -18,7 +18,9 @@ Import = Callable[[str], ModuleType]
 
 
 @contextmanager
-def answering(body: bytes, kind: str = "application/json", status: int = 200) -> Iterator[str]:
+def answering(
+    body: bytes, kind: str = "application/json", status: int = 200, location: str = ""
+) -> Iterator[str]:
     """Serve one answer to whatever is asked."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -26,6 +28,8 @@ def answering(body: bytes, kind: str = "application/json", status: int = 200) ->
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(status)
             self.send_header("Content-Type", kind)
+            if location:
+                self.send_header("Location", location)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -61,7 +65,10 @@ LIES: list[tuple[dict[str, Any], Any]] = [
 ]
 
 
-def compared(module: Import, monkeypatch: pytest.MonkeyPatch, ours: Any, theirs: bytes) -> str:
+def compared(
+    module: Import, monkeypatch: pytest.MonkeyPatch, ours: Any, theirs: bytes,
+    status: int = 200, location: str = "",
+) -> str:  # fmt: skip
     parity = module("serving.parity")
     monkeypatch.setattr(parity, "rows_from_frame", lambda *_: [{"x": 1}])
     model = SimpleNamespace(
@@ -71,7 +78,7 @@ def compared(module: Import, monkeypatch: pytest.MonkeyPatch, ours: Any, theirs:
         predict=lambda _: None,
         answers=lambda _: [ours],
     )
-    with answering(theirs) as url:
+    with answering(theirs, status=status, location=location) as url:
         return str(parity.check_parity(url, pl.DataFrame({"x": [1]}), model))
 
 
@@ -115,3 +122,33 @@ def test_an_answer_that_is_none_is_a_sentence(
     monkeypatch.setattr(client.SERVICE, "limits", client.Limits(max_bytes=10))
     with answering(b"x" * 11, "text/plain") as url, pytest.raises(ValueError, match="more than"):
         client.http_json(url)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_key_of_the_service_does_not_follow_a_redirect(
+    module: Import, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("ML_API_KEY", "secret-of-the-service")
+    stolen: list[str] = []
+
+    class Thief(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            stolen.append(str(self.headers))
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    thief = ThreadingHTTPServer(("127.0.0.1", 0), Thief)
+    threading.Thread(target=thief.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        with pytest.raises(RefusedError, match=f"answers {status}"):
+            compared(
+                module, monkeypatch, NUMBER, b"", status, f"http://localhost:{thief.server_port}/"
+            )
+    finally:
+        thief.shutdown()
+    assert stolen == []

@@ -27,6 +27,7 @@ FILES: dict[Path, type[Strict]] = {GATE: Gate, DELIVERY: Delivery}
 JUDGED = ARTIFACTS / "base"  # what came of it, by the base's files
 STEPS = ("evaluate", "compare", "gate")
 ABSENT = "(none)"
+SHOWN_ONLY = "service."  # keys of how a service listens and logs, which decide on no model
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,7 @@ def _parsed(text: str, kind: type[Strict], where: str) -> Strict:
 
 
 def _flat(settings: Strict) -> dict[str, str]:
-    """Return each key with its value, defaults included, and those of `service` left out.
-
-    How a service listens and logs decides on no model.
-    """
+    """Return each key with its value, defaults included."""
     flat: dict[str, str] = {}
 
     def add(value: Any, *keys: str) -> None:
@@ -111,7 +109,7 @@ def _flat(settings: Strict) -> dict[str, str]:
         else:
             flat[".".join(keys)] = str(value)
 
-    add(settings.model_dump(exclude={"service"}))
+    add(settings.model_dump())
     return flat
 
 
@@ -144,7 +142,7 @@ def looser(change: dict[str, str]) -> bool:
 
 
 def judge(controls: Controls) -> None:
-    """Judge the model of the last run by the base's controls, if these differ.
+    """Judge the model of the last run by the base's controls, if these can differ in their verdict.
 
     Args:
         controls: As `compared` returns them.
@@ -153,7 +151,7 @@ def judge(controls: Controls) -> None:
         UsageError: A step cannot start, or fails.
         RefusedError: The gate of the base refuses the model.
     """
-    if not controls.changes:
+    if all(change["key"].startswith(SHOWN_ONLY) for change in controls.changes):
         record(controls, "passed", [])
         return
     with TemporaryDirectory(prefix=".base-", dir=ARTIFACTS) as folder:

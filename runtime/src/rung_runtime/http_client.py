@@ -6,6 +6,7 @@ Each server decides what it sends, so everything has a bound: bytes, seconds, re
     ├── NotConnected       nothing was sent, so that sending it again is safe
     └── TimedOut           no response in time
     ResponseTooLarge       a ValueError
+    Unencrypted            a ValueError: credentials would travel in clear
 
 Importing this module takes 0.4 s of processor time, most of it HTTPX: import it in the function
 that sends a request. A service image does not have HTTPX, and does not need it.
@@ -64,6 +65,10 @@ class TimedOut(NoResponse):
 
 class ResponseTooLarge(ValueError):
     """The response has more bytes than are read."""
+
+
+class Unencrypted(ValueError):
+    """Credentials would be sent for anybody on the way to read."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,7 @@ class Client:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         credentials: Mapping[str, str] | None = None,
+        is_secret: bool = False,
         redirects: Redirects = "none",
         limits: Limits | None = None,
         retries: Retries | None = None,
@@ -220,7 +226,8 @@ class Client:
 
         Args:
             credentials: Headers that prove who is asking. They are sent to the origin of `url`
-                only, wherever a redirect leads.
+                only, wherever a redirect leads, and encrypted only.
+            is_secret: Whether the body has credentials, too.
             redirects: Which ones to follow, for GET and HEAD; never from https to http. The
                 response to one that is not followed is returned.
             is_repeatable: Whether sending it twice does no harm; by default its method decides.
@@ -231,9 +238,12 @@ class Client:
 
         Raises:
             NoResponse: There is none.
+            Unencrypted: Credentials would travel in clear; nothing was sent.
             ValueError: The address or a header is malformed, or the response is too large.
             OSError: `to` cannot be written to.
         """
+        if credentials or is_secret:
+            require_encryption(url)
         policy = retries or self.retries
         if is_repeatable is None:
             is_repeatable = method in REPEATABLE_METHODS
@@ -457,6 +467,25 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def require_encryption(url: str) -> None:
+    """Check whether credentials may be sent to an address: with TLS, or within this machine.
+
+    The environment variable ML_PLAIN_HTTP names hosts that get them without, separated by commas.
+
+    Raises:
+        Unencrypted: They may not.
+        ValueError: It is not an address of HTTP.
+    """
+    scheme, host, _ = origin(url)
+    trusted_hosts = os.environ.get("ML_PLAIN_HTTP", "").lower().split(",")
+    if scheme == "https" or is_loopback(host) or host in trusted_hosts:
+        return
+    raise Unencrypted(
+        f"tokens are sent encrypted only: use https://{host}, or set ML_PLAIN_HTTP to {host} "
+        "if whoever can read its network may have them"
+    )
 
 
 def redirect_target(response: Response) -> str | None:

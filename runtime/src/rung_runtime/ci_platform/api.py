@@ -30,13 +30,14 @@ def call_api(method: str, url: str, headers: dict[str, str], body: Any = None) -
     """Send JSON to an API, and return the JSON of its response.
 
     Args:
-        headers: One of them is the job's token, which goes to the origin of `url` only.
+        headers: One of them is the job's token, which goes to the origin of `url` only. Or the body
+            has it.
 
     Raises:
         ApiError: It refuses.
-        UsageError: It does not respond, or not with JSON.
+        UsageError: It does not respond, or not with JSON; or the token would travel in clear.
     """
-    from ..http_client import Client, Limits, Retries
+    from ..http_client import Client, Limits, Retries, Unencrypted
 
     client = Client(
         limits=Limits(
@@ -48,7 +49,8 @@ def call_api(method: str, url: str, headers: dict[str, str], body: Any = None) -
         retries=Retries(attempts=ATTEMPTS),
         keep_alive=False,
     )
-    subject = f"{method} {url.partition('?')[0]}: the API"
+    request = f"{method} {url.partition('?')[0]}"
+    subject = f"{request}: the API"
     try:
         response = client.request(
             method,
@@ -56,10 +58,13 @@ def call_api(method: str, url: str, headers: dict[str, str], body: Any = None) -
             body=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
             credentials=headers,
+            is_secret=True,
             redirects="same origin",
         )
         if response.status < 300:
             return response.json() if response.body else None
+    except Unencrypted as error:
+        raise UsageError(f"{visible(request)}: {visible(error)}") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{subject} does not answer: {visible(error)}") from None
     reason = _reason(response)

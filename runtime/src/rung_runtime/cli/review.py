@@ -16,7 +16,7 @@ def show_controls(
         str | None, Option(envvar="ML_HEAD", help="Another commit, instead of this checkout.")
     ] = None,
 ) -> None:
-    """Print how gate and delivery settings differ from a commit's.
+    """Print what differs in settings of gate, delivery and service.
 
     The output is a Markdown table.
     """
@@ -55,7 +55,7 @@ def comment() -> None:
             changes = controls.table(controls.compared(base, head).changes)
         except UsageError as error:  # else a comment of before would stay
             changes = f"❌ It cannot be read: {code(error, 500)}"
-        about = "\n## What models are judged by\n\nThis request changes it, says Git:"
+        about = "\n## Gate, delivery and service\n\nThis request changes their settings, says Git:"
         table += f"{about}\n\n{changes}\n" if changes else ""
     reason = platform.comment(text, table)
     typer.echo(f"no comment: {reason}" if reason else "the comment is up to date")

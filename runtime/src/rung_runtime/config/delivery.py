@@ -96,10 +96,19 @@ def load_delivery() -> Delivery:
     """Read `config/delivery.yaml`, then the environment.
 
     Raises:
-        UsageError: As `config.read`.
+        UsageError: As `config.read`; or a service would get a token of the platform. A pull request
+            that takes it out can still be compared with its base, which is why no type refuses it.
     """
+    from ..isolation.environment import is_platform_token
+
     delivery = read(DELIVERY, Delivery)
-    return delivery.model_copy(update={"service": _override(delivery.service)})
+    service = _override(delivery.service)
+    for name in filter(is_platform_token, service.variables):
+        raise UsageError(
+            f"{DELIVERY}, service.variables: {name} is a token of the pipeline's jobs, "
+            "which no service gets: take it out"
+        )
+    return delivery.model_copy(update={"service": service})
 
 
 def service_environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ them.
 """
 
 import os
+import re
 from collections.abc import Iterable
 
 HARMLESS = {
@@ -41,6 +42,20 @@ HARMLESS = {
     "POLARS_MAX_THREADS",
 }
 PREFIXES = ("LC_", "OMP_")
+# What a platform gives to a job alone, which nobody may have passed on.
+PLATFORM_TOKEN = re.compile(
+    r"ACTIONS_\w+"  # identity, artifacts and cache of GitHub, Gitea and Forgejo
+    r"|\w+_(?:ID|OIDC)_TOKEN(?:_V2)?"  # the identity of a job: GitLab's id_tokens, CircleCI's
+    r"|(?:BITBUCKET|BUILDKITE|CI|CIRCLE|FORGEJO|GH|GITEA|GITHUB|GITLAB|RUNNER|SYSTEM)"
+    r"_\w*(?:TOKEN|PASSWORD|JWT)\w*"
+    r"|CI_REPOSITORY_URL"  # with the job's token in it
+    r"|DOCKER_AUTH_CONFIG|ML_REGISTRY_AUTH"  # of the registry, whose alias moves with it
+)
+
+
+def is_platform_token(name: str) -> bool:
+    """Check whether a variable is a token that a CI platform gives to its jobs."""
+    return PLATFORM_TOKEN.fullmatch(name) is not None
 
 
 def passed_on(more: Iterable[str] = ()) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The document of the controls: how a request changes what models are judged by."""
+"""The document of the controls: how a request changes gate, delivery and service."""
 
 from typing import Literal
 

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.request import (
+    HTTPRedirectHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 import polars as pl
 
@@ -42,7 +48,7 @@ def check_parity(url: str, rows: pl.DataFrame, model: Model) -> str:
     typed = model.read(rows.select(*model.request_contract.columns))
     expected = model.answers(model.predict(typed))
     requests = rows_from_frame(typed, model.request_contract)
-    opener = build_opener(ProxyHandler({}))
+    opener = build_opener(ProxyHandler({}), _NoRedirects)
     greatest = 0.0
     for start in range(0, len(requests), BATCH_ROWS):
         end = start + BATCH_ROWS
@@ -57,6 +63,13 @@ def check_parity(url: str, rows: pl.DataFrame, model: Model) -> str:
             greatest = max(greatest, difference)
     count = "1 row" if len(requests) == 1 else f"{len(requests):,} rows"
     return f"{count}: {url} answers as the model does here, to within {greatest:.1g}"
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Follows no redirect: a key of the service would be sent along, to whatever host it names."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return no request, which makes an error of the redirect."""
 
 
 def _ask(opener: OpenerDirector, url: str, rows: list[Row], model: Model) -> list[Any]:

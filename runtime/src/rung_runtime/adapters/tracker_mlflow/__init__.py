@@ -13,8 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from ... import config, project
+from ... import UsageError, config, project
 from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, atomic_write, digest, read_fields
 from .. import Recorded
 
@@ -29,6 +30,7 @@ FILES = Path("mlartifacts")
 # The limits of MLflow's API for `runs/log-batch`.
 MAX_PARAMS_PER_REQUEST = 100
 MAX_METRICS_PER_REQUEST = 1000
+LOGIN = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 # A server that does not answer is waited for half a minute at most.
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -59,7 +61,12 @@ def _import() -> None:
 
 
 def client() -> "MlflowClient":
-    """Return a client of MLflow."""
+    """Return a client of MLflow.
+
+    Raises:
+        UsageError: A login would travel in clear.
+    """
+    _require_encryption()
     _set_environment()
     from mlflow import MlflowClient
 
@@ -69,6 +76,22 @@ def client() -> "MlflowClient":
 def tracking_uri() -> str:
     """Return the URI of the tracker and of its registry."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE.absolute()}"
+
+
+def _require_encryption() -> None:
+    """Check whether a login of MLflow, if there is one, is sent encrypted."""
+    uri = tracking_uri()
+    parts = urlsplit(uri)
+    logins = [name for name in LOGIN if os.environ.get(name)]
+    logins += ["the login in it"] if parts.username else []
+    if parts.scheme != "http" or not logins:
+        return
+    from ...http_client import Unencrypted, require_encryption
+
+    try:
+        require_encryption(uri)
+    except Unencrypted as error:
+        raise UsageError(f"MLFLOW_TRACKING_URI, with {logins[0]}: {error}") from None
 
 
 def without_password(text: str | None = None) -> str:
