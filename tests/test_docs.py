@@ -237,6 +237,20 @@ def test_every_requirement_has_a_reason_in_decision_0001() -> None:
     assert sorted(floors(f"\n{of_the_template}") - ours - npm) == []
 
 
+# Numbers of decisions that are reserved for what has not landed yet.
+RESERVED = {"0081", "0082", "0083"}
+
+
+def test_decisions_are_numbered_without_gaps_and_by_their_titles() -> None:
+    pages = sorted(DECISIONS.glob("*.md"))
+    numbers = [page.name[:4] for page in pages]
+    assert len(numbers) == len(set(numbers)), "two decisions have one number"
+    expected = {f"{number:04}" for number in range(1, int(numbers[-1]) + 1)}
+    assert sorted(expected - set(numbers) - RESERVED) == []
+    titled = [page.read_text("utf-8").startswith(f"# {page.name[:4]} ") for page in pages]
+    assert [page.name for page, is_right in zip(pages, titled, strict=True) if not is_right] == []
+
+
 def test_decision_0012_counts_the_answers() -> None:
     words = ["no", "one", "two", "three", "four", "five", "six", "seven"]
     words += ["eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen"]
