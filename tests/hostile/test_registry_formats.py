@@ -374,6 +374,22 @@ def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
         shelf.push(2)
 
 
+@pytest.mark.parametrize("shelf", ["folder"], indirect=True)
+@pytest.mark.parametrize("titles", [("a", "a"), ("a", "a/b/c"), ("a/b/c", "a"), ("a/b/c", "a/b")])
+def test_a_name_that_is_of_a_file_and_of_its_folder_is_refused(
+    shelf: Shelf, titles: tuple[str, str]
+) -> None:
+    version = shelf.push(1)
+    manifest = shelf.manifest(version)
+    for title in titles:
+        layer = json.loads(json.dumps(manifest["layers"][0]))
+        manifest["layers"].append(layer | {"annotations": {TITLE: title}})
+    shelf.store(version, manifest)
+    with pytest.raises(UsageError, match="names a file twice"):
+        shelf.open.fetch(version, shelf.path / "out")
+    assert not (shelf.path / "out").exists()
+
+
 BYTES = [b"", b"\xff\xfe", b"[]", b"null", b"7", b'"x"', b"{", b"[" * 100_000, b'{"a":' * 50_000]
 BYTES += [b"9" * 5_000, b'{"layers": [' + b"{}," * 2_000 + b"{}]}"]
 

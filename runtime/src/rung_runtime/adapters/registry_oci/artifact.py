@@ -134,8 +134,9 @@ class Artifact:
             if path in files or any(parent in files for parent in path.parents):
                 raise UsageError(f"{where} names a file twice: {_shown(title)}")
             files[path] = Layer(path, digest, size)
+        folders = {folder for path in files for folder in path.parents}
         for path in files:
-            if any(path in other.parents for other in files):
+            if path in folders:
                 raise UsageError(f"{where} names a file twice: {path}")
         return list(files.values())
 
