@@ -63,8 +63,6 @@ GROUPS = {
 # Of a system that has no folder. What every project has is live without one.
 STATES = ("live", "recipe", "not yet", "does not work")
 SCHEMA = ROOT / "runtime/src/rung_runtime/documents.schema.json"
-# Definitions in it that are written by hand, as these documents have no type yet.
-UNTYPED: tuple[str, ...] = ()
 CACHES = ("__pycache__", '"*.py[co]"', ".DS_Store")
 
 
@@ -254,11 +252,10 @@ def schema() -> str:
     sys.path.insert(0, str(ROOT / "runtime/src"))
     from rung_runtime.records.json_schema import definitions
 
-    by_hand = json.loads(SCHEMA.read_text("utf-8"))["$defs"]
     content = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The documents that the steps leave in artifacts/",
-        "$defs": definitions() | {name: by_hand[name] for name in UNTYPED},
+        "$defs": definitions(),
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 

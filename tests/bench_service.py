@@ -34,7 +34,7 @@ CACHE = ROOT / ".tools/bench"
 # Their own environments, with the very libraries that the model was trained with.
 ENGINES = {"mlflow": "mlflow>=3.17,<4", "bentoml": "bentoml>=1.4,<2"}
 SHARED = ["numpy", "onnxruntime", "polars", "pydantic", "pyyaml", "scikit-learn", "scipy", "skops"]
-SHARED += ["jsonschema", "typing-extensions"]
+SHARED += ["typing-extensions"]
 ROUNDS = 3
 SECONDS = 8
 BATCH = 1_000

@@ -830,19 +830,30 @@ def test_every_message_of_a_note_is_one_line(use: Use) -> None:
 
 
 FAILURES = {
-    "origin: new category in 2 rows, such as ZZ, XX": ("origin", "new category", 2, "ZZ XX", [0]),
-    "seats: above 800 in 1 row, such as 801.0": ("seats", "above 800", 1, "801.0", [4]),
-    "flight: null in 1,200 rows": ("flight", "null", 1_200, "None", [0]),
-    "seats: missing column": ("seats", "missing column", 1, "seats", []),
-    "day: stale newest row (2019-01-01)": ("day", "stale newest row", 1, "2019-01-01", []),
-    "table: too few rows (7 of 200)": (None, "too few rows", 1, "7_of_200", []),
-    "table: not true in 3 rows: it goes elsewhere": (None, "it goes elsewhere", 3, "false", [1]),
+    "origin: new category in 2 rows, such as ZZ, XX": (
+        *("category", "origin", "new category", 2, "ZZ XX", [0]),
+    ),
+    "seats: above 800 in 1 row, such as 801.0": ("range", "seats", "above 800", 1, "801.0", [4]),
+    "flight: null in 1,200 rows": ("null", "flight", "null", 1_200, "None", [0]),
+    "seats: missing column": ("missing_column", "seats", "missing column", 1, "seats", []),
+    "day: stale newest row (2019-01-01)": (
+        *("freshness", "day", "stale newest row", 1, "2019-01-01", []),
+    ),
+    "table: too few rows (7 of 200)": ("row_count", None, "too few rows", 1, "7_of_200", []),
+    "table: not true in 3 rows: it goes elsewhere": (
+        *("custom", None, "it goes elsewhere", 3, "false", [1]),
+    ),
+    "table: not true in 1 row: null": ("custom", None, "null", 1, "false", [1]),
+    'table: duplicate key in 2 rows, such as {"id":1}': (
+        *("duplicate", None, "duplicate key", 2, '{"id":1}', [1]),
+    ),
 }
 
 
 @pytest.mark.parametrize(("line", "failure"), FAILURES.items(), ids=FAILURES)
 def test_a_refusal_of_rows_reads_as_a_sentence(module: Module, line: str, failure: Any) -> None:
-    column, rule, count, samples, rows = failure
+    kind, column, rule, count, samples, rows = failure
     texts = [text.replace("_", " ") for text in samples.split()]
-    failed = {"column": column, "rule": rule, "count": count, "samples": texts, "rows": rows}
+    failed = {"column": column, "rule": rule, "kind": kind, "count": count}
+    failed |= {"samples": texts, "rows": rows}
     assert module("pipeline.validate").describe([failed]) == [line]

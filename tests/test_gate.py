@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -143,6 +145,73 @@ def test_the_reason_of_a_refusal_is_the_one_that_led_to_it(module: Module) -> No
     assert "10 rows is too small" in reason(np.arange(10) % 2, few)
     # Refused for something else: nothing is said of signal.
     assert reason(y, signal, thresholds={"roc_auc": 0.99}) == ""
+
+
+def comparisons(module: Module) -> list[Any]:
+    """Return what a comparison can come to, with all that it is judged by."""
+    records = module("records")
+    interval = records.Interval(value=0.0, low=-0.1, high=0.1)
+    recipes = records.Recipes(skill=interval, rows=9)
+    champion = records.Champion.model_construct(version="1")
+    part = records.ComparedSlice(column="place", value="a", rows=9, skill=interval)
+    result: list[Any] = [None, records.NotCompared(kind="first", champion=None)]
+    result.append(
+        records.Incomparable.model_construct(champion=champion, tolerance=0.05, replaces=None)
+    )
+    for own, others in product([None, recipes], repeat=2):
+        best = records.BestComparison(champion=champion, skill=interval, recipes=others, unseen=9)
+        result.append(
+            records.Compared.model_construct(
+                champion=champion,
+                tolerance=0.05,
+                skill=interval,
+                recipes=own,
+                slices=[part],
+                best=best,
+            )
+        )
+    return result
+
+
+def test_no_two_checks_of_a_decision_have_the_same_id(module: Module) -> None:
+    records = module("records")
+    interval = records.Interval(value=0.0, low=-0.1, high=0.1)
+    y = np.arange(200) % 2
+    document = judged(module, y, np.where(y == 1, 0.9, 0.1))
+    rates = ("error_rate", "selection_rate", "true_positive_rate")
+    limits = dict.fromkeys(rates, 0.1)
+    compared = [
+        records.GroupComparison(
+            columns=columns,
+            rate=rate,
+            groups=[],
+            difference=interval,
+            ratio=interval,
+            highest="a",
+            lowest="b",
+        )
+        for columns in (["a"], ["a", "b"], ["a and b"], ["b and a"], ["b", "a"])
+        for rate in rates
+    ]
+    document = document.model_copy(
+        update={
+            "fairness": compared,
+            "leaks": records.Leaks(rows=0, groups=0, future=0, encodings=0),
+            "metrics": dict.fromkeys(("roc_auc", "log_loss", "f1"), interval),
+        }
+    )
+    gate = module("config").Gate.model_construct(
+        thresholds={"roc_auc": 0.5, "log_loss": 0.5, "f1": 0.5},
+        fairness=SimpleNamespace(compare="pessimistic", limits=lambda *_: limits),
+    )
+    for comparison in comparisons(module):
+        checks = module("pipeline.gate").decide(document, gate, comparison)
+        ids = [check.id for check in checks]
+        assert all(ids)
+        assert [name for name, count in Counter(ids).items() if count > 1] == []
+    # With both recipes, all four are there.
+    rivals = {"champion", "champion recipe", "best champion", "best champion recipe"}
+    assert rivals | {"champion slice"} == {name for name in ids if "champion" in name}
 
 
 def test_what_is_not_defined_is_refused_with_words(module: Module) -> None:
@@ -368,7 +437,12 @@ def test_a_refusal_for_latency_is_measured_again_by_the_next_run(
     path = documents.DOCUMENTS["evaluate"]
     path.parent.mkdir()
     path.write_text("{}")
-    verdicts = {"checks": [{"id": check, "verdict": "refused"}, {"verdict": "passed"}]}
-    monkeypatch.setattr(documents, "read_fields", lambda step: verdicts)
+    records = module("records")
+    checks = [
+        records.Check.model_construct(id=check, verdict="refused"),
+        records.Check.model_construct(verdict="passed"),
+    ]
+    gate = records.GateDocument.model_construct(checks=checks)
+    monkeypatch.setattr(documents, "read", {records.GateDocument: gate}.__getitem__)
     loop._measure_again()
     assert path.exists() == kept

@@ -21,13 +21,23 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, environment, git, run
 from cryptography import x509
 from plumbum import ProcessExecutionError, local
 from repositories import write
-from rung import RefusedError, UsageError, certificates, lock, pip_config, pre_gen, pre_update
+from rung import (
+    RefusedError,
+    UsageError,
+    certificates,
+    console,
+    lock,
+    pip_config,
+    pre_gen,
+    pre_update,
+)
 from rung.adopt import adoption, repository, resolve
 from rung.certificates import HINT, certificate_hint
 from rung.cli import COMMANDS, Rung, check_command
@@ -230,6 +240,38 @@ def test_what_a_program_says_of_its_failure_is_told_whole(
     failed = run_program(["sh", "-c", "echo a cause >&2; exit 3"], tmp_path)
     assert failed.reason == "a cause"
     assert run_program(["sh", "-c", "exit 3"], tmp_path).reason == "exit code 3"
+
+
+def test_a_bug_of_rung_is_a_traceback_a_sentence_and_exit_code_70(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        raise LookupError("a mistake of ours")
+
+    assert exit_code(command) == 70
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2] == "LookupError: a mistake of ours"
+    assert lines[-1].startswith(
+        "rung: this is a bug of rung, not of your repository: please report"
+    )
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "address"),
+    [
+        ('{"url": "https://me:secret@git.test/rung.git"}', "https://git.test/rung.git"),
+        ('{"url": "file:///home/me/rung"}', "file:///home/me/rung"),
+        (None, "rung"),
+        ("{", "rung"),
+    ],
+)
+def test_a_bug_is_reported_where_rung_came_from(
+    monkeypatch: pytest.MonkeyPatch, direct_url: str | None, address: str
+) -> None:
+    installed = SimpleNamespace(read_text=lambda _: direct_url)
+    monkeypatch.setattr(console, "distribution", lambda _: installed)
+    assert console.origin() == address
 
 
 # What a folder around a project can be to uv.

@@ -196,7 +196,9 @@ class Place:
         return message
 
     def document(self, step: str = "monitor") -> dict[str, Any]:
-        fields: dict[str, Any] = self.module("artifacts").read_fields(step)
+        artifacts = self.module("artifacts")
+        artifacts.read_step(step)  # it is whole
+        fields: dict[str, Any] = json.loads(artifacts.DOCUMENTS[step].read_text("utf-8"))
         return fields
 
 

@@ -55,6 +55,14 @@ def test_a_document_of_a_release_is_read_and_its_bytes_stay_the_same(
         assert json.dumps(document.content() | envelope) == json.dumps(fields)
 
 
+def test_a_verdict_of_0_3_whose_ids_repeat_is_read(module: Module) -> None:
+    """Those of the best champion so far had the ids of the champion's."""
+    fields = json.loads((OLDER["0.3"] / "gate.json").read_text("utf-8"))
+    checks = [check | {"id": "champion"} for check in fields["checks"]]
+    gate = module("records").GateDocument.model_validate(fields | {"checks": checks})
+    assert {check.id for check in gate.checks} == {"champion"}
+
+
 def is_read(record: Any, fields: dict[str, Any]) -> bool:
     """Check whether a document has a type's fields and values."""
     try:

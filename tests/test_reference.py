@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from pydantic import BaseModel
+from rung.cli import Rung
+from rung.console import BUG, INTERRUPTED
+from rung.exceptions import RefusedError, UsageError
 from typer.testing import CliRunner
 
 Module = Callable[[str], ModuleType]
@@ -162,6 +165,15 @@ def test_every_exit_code_that_a_page_names_is_in_the_table(module: Module) -> No
     for page, text in PAGES.items():
         named = {int(number) for number in re.findall(r"exit code (\d+)", text)}
         assert named <= table, page
+
+
+def test_the_exit_codes_of_rung_are_in_the_table_and_with_the_command() -> None:
+    codes = {0, UsageError.exit_code, RefusedError.exit_code, BUG, INTERRUPTED}
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.M)}
+    assert codes <= table
+    text = section("The command `rung`").partition("|")[0]
+    assert {code for code in codes if re.search(rf"\b{code}\b", text)} == codes
+    assert {code for code in codes if f" {code} " in Rung.DESCRIPTION_MORE} == codes
 
 
 def keys(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:

@@ -30,6 +30,15 @@ import pytest
 from conftest import Copy, need
 from hosts.registry import free_port, serving
 from rung_runtime import RefusedError, UsageError
+from rung_runtime.records import (
+    Champion,
+    Compared,
+    GateDocument,
+    Interval,
+    MetricsDocument,
+    NotCompared,
+    PackageDocument,
+)
 from rung_runtime.registry import locks, registration
 from rung_runtime.testing.registry import RegistryContract
 
@@ -1139,40 +1148,43 @@ def test_only_the_package_that_the_gate_passed_is_registered(
     assert "has not passed" in copy.ml("register", exits=1).stderr
 
 
+def documents_of(manifest: dict[str, Any], comparison: Any) -> dict[Any, Any]:
+    """Return by its type each document that registering a package reads."""
+    gate = GateDocument.model_construct(
+        verdict="passed",
+        model_digest=manifest["model_digest"],
+        comparison=comparison,
+        commit=None,
+        data_digest="sha256:data",
+    )
+    interval = Interval(value=0.75, low=0.7, high=None)
+    metrics = MetricsDocument.model_construct(
+        metric="roc_auc", task="binary", metrics={"roc_auc": interval}
+    )
+    package = PackageDocument.model_construct(package_digest=manifest["package_digest"])
+    return {GateDocument: gate, MetricsDocument: metrics, PackageDocument: package}
+
+
 def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
     place: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = place("folder")
     manifest = package(project.path / "artifacts/model", 1)
     (project.path / "artifacts/gate.json").write_bytes(b"{}")
-    champion = {"version": "v", "package_digest": "sha256:of the champion", "model_digest": "x"}
-    gate = {
-        "verdict": "passed",
-        "model_digest": manifest["model_digest"],
-        "comparison": {"kind": "compared", "champion": champion},
-        "commit": None,
-        "data_digest": "sha256:data",
-    }
-    documents = {
-        "gate": gate,
-        "package": {"package_digest": manifest["package_digest"]},
-        "evaluate": {
-            "metric": "roc_auc",
-            "task": "binary",
-            "metrics": {"roc_auc": {"value": 0.75, "low": 0.7, "high": 0.8}},
-        },
-    }
-    for step, key, value in [
-        ("gate", "verdict", "refused"),
-        ("gate", "model_digest", "sha256:another"),
-        ("gate", "comparison", None),
-        ("package", "package_digest", "sha256:another"),
+    champion = Champion.model_construct(version="v", package_digest="sha256:of the champion")
+    comparison = Compared.model_construct(kind="compared", champion=champion)
+    documents = documents_of(manifest, comparison)
+    for kind, key, value in [
+        (GateDocument, "verdict", "refused"),
+        (GateDocument, "model_digest", "sha256:another"),
+        (GateDocument, "comparison", None),
+        (PackageDocument, "package_digest", "sha256:another"),
     ]:
-        changed = {**documents, step: documents[step] | {key: value}}
-        monkeypatch.setattr(registration, "read_fields", changed.__getitem__)
+        changed = {**documents, kind: documents[kind].model_copy(update={key: value})}
+        monkeypatch.setattr(registration, "read", changed.__getitem__)
         with pytest.raises(RefusedError):
             project.registry.register()
-    monkeypatch.setattr(registration, "read_fields", documents.__getitem__)
+    monkeypatch.setattr(registration, "read", documents.__getitem__)
     (project.path / "artifacts/gate.json").write_bytes(b'{"judged": "again"}')
     with pytest.raises(RefusedError, match="ml run"):
         project.registry.register()
@@ -1184,6 +1196,7 @@ def test_a_package_that_is_not_the_one_the_gate_judged_is_refused(
         "sha256:of the champion",
     )
     assert version.facts["commit"] == "none"
+    assert (version.facts["low"], version.facts["high"]) == ("0.7", "unknown")
 
 
 def test_the_champion_that_came_out_again_is_no_new_version(
@@ -1204,25 +1217,12 @@ def test_the_champion_that_came_out_again_is_no_new_version(
         manifest |= {"package_digest": whole, "version": f"20260101-120001-{whole[7:15]}"}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         shutil.copy(folder / "gate.json", project.path / "artifacts/gate.json")
-        documents = {
-            "gate": {
-                "verdict": "passed",
-                "model_digest": manifest["model_digest"],
-                "comparison": {
-                    "kind": "same",
-                    "champion": project.registry.reference(project.registry.current_champion()),
-                },
-                "commit": None,
-                "data_digest": "sha256:data",
-            },
-            "package": {"package_digest": whole},
-            "evaluate": {
-                "metric": "roc_auc",
-                "task": "binary",
-                "metrics": {"roc_auc": {"value": 0.75, "low": 0.7, "high": 0.8}},
-            },
-        }
-        monkeypatch.setattr(registration, "read_fields", documents.__getitem__)
+        champion = project.registry.reference(project.registry.current_champion())
+        comparison = NotCompared.model_construct(
+            kind="same", champion=Champion.model_construct(**champion)
+        )
+        documents = documents_of(manifest, comparison)
+        monkeypatch.setattr(registration, "read", documents.__getitem__)
         return project.registry.register()
 
     assert again("gate.json").version == first

@@ -136,7 +136,7 @@ def test_what_is_installed_is_read_once_however_often_an_adapter_is_loaded(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a file of each package, and a command opens the registry ten times."""
-    adapters = module("adapters")
+    adapters = module("adapters.loading")
     read = adapters.entry_points
     groups: list[str] = []
 

@@ -20,7 +20,7 @@ PROMISES_OF = {
 }
 # Of the versions that are here.
 SHARED = (
-    *("jinja2", "jsonschema", "numpy", "onnx", "onnxruntime", "polars", "pydantic"),
+    *("jinja2", "numpy", "onnx", "onnxruntime", "polars", "pydantic"),
     *("pytest", "pyyaml", "rich", "scikit-learn", "skops"),
 )
 

@@ -16,13 +16,17 @@ from typing import Any
 
 import pytest
 from conftest import Copy, Render, digest
+from rung_runtime.records import Baselines, GateDocument, Interval, MetricsDocument
 
 pytestmark = pytest.mark.slow  # no project is installed, but MLflow's tables are made
 INTERVAL = {"value": 0.75, "low": 0.7, "high": 0.8}
-METRICS = {
+METRICS: dict[str, Any] = {
     "metric": "roc_auc",
     "metrics": {"roc_auc": INTERVAL, "log_loss": INTERVAL | {"high": None}},
-    "baselines": {"constant": {"value": 0.5, "skill": INTERVAL}},
+    "baselines": {
+        "constant": {"value": 0.5, "skill": INTERVAL},
+        "linear": {"value": 0.7, "skill": INTERVAL | {"low": None}},
+    },
 }
 
 
@@ -53,7 +57,7 @@ def tables(tracking: ModuleType, mlflow_tables: Path) -> None:
 def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
     """Leave what a run leaves; reading it back is the documents' affair."""
     Path("artifacts/metrics.json").write_text(json.dumps(METRICS))
-    gate = {
+    gate: dict[str, Any] = {
         "verdict": verdict,
         "commit": "c0ffee",
         "data_digest": "sha256:data",
@@ -62,7 +66,13 @@ def run(tracking: ModuleType, monkeypatch: pytest.MonkeyPatch, verdict: str) -> 
         "inputs": {"artifacts/metrics.json": digest(Path("artifacts/metrics.json"))},
     }
     Path("artifacts/gate.json").write_text(json.dumps(gate))
-    monkeypatch.setattr(tracking, "read_fields", {"gate": gate, "evaluate": METRICS}.__getitem__)
+    metrics = {name: Interval(**ends) for name, ends in METRICS["metrics"].items()}
+    baselines = Baselines.model_validate(METRICS["baselines"])
+    documents = {
+        GateDocument: GateDocument.model_construct(**gate),
+        MetricsDocument: MetricsDocument.model_construct(metrics=metrics, baselines=baselines),
+    }
+    monkeypatch.setattr(tracking, "read", documents.__getitem__)
 
 
 def runs(tracking: ModuleType) -> list[Any]:
@@ -85,6 +95,8 @@ def test_a_run_is_recorded_with_intervals_documents_and_lineage(
     data = recorded.data
     assert (metrics["roc_auc"], metrics["roc_auc_low"]) == (0.75, 0.7)
     assert metrics["skill_over_constant_high"] == 0.8
+    assert metrics["skill_over_linear"] == 0.75
+    assert "skill_over_linear_low" not in metrics
     assert "log_loss_high" not in metrics
     assert data.tags["verdict"] == verdict
     assert data.tags["commit"] == "c0ffee"

@@ -32,7 +32,9 @@ class Rung(cli.Application):
 
     PROGNAME = "rung"
     VERSION = version("rung")
-    DESCRIPTION_MORE = "Exit codes: 0 done, 1 a check refused, 2 the command could not start."
+    DESCRIPTION_MORE = (
+        "Exit codes: 0 done, 1 a check refused, 2 bad usage or input, 70 a bug of rung, 130 Ctrl-C."
+    )
     ALLOW_ABBREV = False
 
     def main(self) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from plumbum import ProcessExecutionError, local
 
@@ -24,6 +28,7 @@ GIT_HOOK_VARIABLES = (
     "GIT_COMMON",
 )
 SHOWN_NAMES = 3
+BUG = 70  # the exit code of `ml`, too; sysexits.h calls it EX_SOFTWARE
 INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
 
 
@@ -84,3 +89,21 @@ def exit_code(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         print("\nrung: interrupted.", file=sys.stderr)
         return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        print_error(
+            "this is a bug of rung, not of your repository: please report the lines above to the"
+            f" maintainers of {origin()}"
+        )
+        return BUG
+
+
+def origin() -> str:
+    """Return where this `rung` was installed from: the template's address, if it has one."""
+    try:
+        direct_url = json.loads(distribution("rung").read_text("direct_url.json") or "{}")
+        url = urlsplit(direct_url["url"])
+        address = url._replace(netloc=url.netloc.rpartition("@")[2])  # without a password
+        return str(address.geturl())
+    except (PackageNotFoundError, ValueError, LookupError):
+        return "rung"

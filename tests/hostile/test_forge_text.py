@@ -221,7 +221,7 @@ def refused_rows(module: Import, attack: str, count: int) -> Any:
     """Return the document of rows that break the contract."""
     records = module("records")
     failure = records.Failure.model_construct(
-        column=attack, rule=attack, count=1, samples=[attack] * 5, rows=[]
+        column=attack, rule=attack, kind="range", count=1, samples=[attack] * 5, rows=[]
     )
     return records.ValidationDocument.model_construct(failures=[failure] * count)
 
@@ -293,10 +293,10 @@ def test_a_document_of_a_request_that_is_no_json_is_a_sentence(
     path.write_text(text)
     monkeypatch.setattr(documents, "DOCUMENTS", {"gate": path})
     # Whatever its schema allows, and with a seal, which its own code can make.
-    monkeypatch.setattr(documents, "_validate", lambda *_: None)
-    monkeypatch.setattr(documents, "_seal", lambda document: document["digest"])
+    monkeypatch.setattr(documents, "_validated", lambda *_: SimpleNamespace(digest="any"))
+    monkeypatch.setattr(documents, "_seal", lambda _: "any")
     with pytest.raises(UsageError, match="cannot be read"):
-        documents.read_fields("gate")
+        documents.read_step("gate")
 
 
 def test_a_report_is_short_whatever_breaks_the_contract(

@@ -156,10 +156,15 @@ def test_register_asks_for_it_on_a_runner_alone(
 ) -> None:
     registration = module("registry.registration")
     monkeypatch.setenv("CI", ci)
-    passed = {"verdict": "passed", "model_digest": "m", "comparison": {"kind": "first"}}
-    fields = {"gate": passed, "package": {"package_digest": "p"}, "evaluate": {"metric": "x"}}
+    records = module("records")
+    first = records.NotCompared(kind="first", champion=None)
+    documents = {
+        records.GateDocument: {"verdict": "passed", "model_digest": "m", "comparison": first},
+        records.PackageDocument: {"package_digest": "p"},
+        records.MetricsDocument: {"metric": "x", "metrics": {}},
+    }
     made = {"package_digest": "p", "model_digest": "m", "files": {"gate.json": "g"}}
-    monkeypatch.setattr(registration, "read_fields", fields.__getitem__)
+    monkeypatch.setattr(registration, "read", lambda kind: kind.model_construct(**documents[kind]))
     monkeypatch.setattr(registration, "digest", lambda _: "g")
     monkeypatch.setattr(module("model_package"), "verified_manifest", lambda _: made)
     Path("src/a.py").write_text("changed")

@@ -347,7 +347,13 @@ def answering(line: bytes) -> Any:
         b'{"bytes": 800, "shape": [50, 2]}\n' + b"x" * 10,
         b"[" * 100_000 + b"\n",
         b'{"failures": 7, "bytes": 0}\n',
-        b'{"failures": [{"column": 1, "rule": "x"}], "bytes": 0}\n',
+        b'{"failures": [{"column": 1, "rule": "x", "kind": "null"}], "bytes": 0}\n',
+        b'{"failures": [{"column": "a", "rule": "x"}], "bytes": 0}\n',
+        b'{"failures": [{"column": "a", "rule": 1, "kind": "null"}], "bytes": 0}\n',
+        b'{"failures": [{"column": "a", "rule": "x", "kind": "other"}], "bytes": 0}\n',
+        b'{"failures": [{"column": "a", "rule": "x", "kind": ["null"]}], "bytes": 0}\n',
+        b'{"failures": [{"column": "a", "rule": "x", "kind": "custom"}], "bytes": 0}\n',
+        b'{"failures": [{"column": null, "rule": "x", "kind": "type"}], "bytes": 0}\n',
     ],
 )
 def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
-from jsonschema import Draft202012Validator, ValidationError
 
 from . import UsageError, config, project, records
 from .records import Document
@@ -57,7 +56,7 @@ DOCUMENTS = {step: files[0] for step, files in STEPS.items()} | {
     "validate_source": ARTIFACTS / "source_validation.json",
 }
 MADE_BY = {path: step for step, files in STEPS.items() for path in files}
-SCHEMA = Path(__file__).parent / "documents.schema.json"
+SCHEMA = Path(__file__).parent / "documents.schema.json"  # for programs that read documents
 
 DocumentType = TypeVar("DocumentType", bound=Document)
 
@@ -121,27 +120,18 @@ def read_step(step: str) -> Document:
     Raises:
         UsageError: As `read`.
     """
-    return records.DOCUMENTS[step].model_validate(read_fields(step))
-
-
-def read_fields(step: str) -> dict[str, Any]:
-    """Return the document of a step as it is in its file.
-
-    Raises:
-        UsageError: As `read`.
-    """
     path = DOCUMENTS[step]
     try:
         text = path.read_text("utf-8")
-        fields: dict[str, Any] = json.loads(text, parse_constant=_refuse_constant)
-        _validate(step, fields)
-        if fields["digest"] != _seal(fields):
+        fields = json.loads(text, parse_constant=_refuse_constant)
+        document = _validated(step, fields)
+        if document.digest != _seal(fields):
             raise ValueError("edited by hand")
     except FileNotFoundError:
         raise UsageError(f"{path} is missing: run `ml {step}` first") from None
-    except (ValueError, ValidationError, RecursionError):
+    except (ValueError, RecursionError):
         raise UsageError(f"{path} cannot be read: run `ml {step}` again") from None
-    return fields
+    return document
 
 
 def _refuse_constant(name: str) -> float:
@@ -149,20 +139,16 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _validate(step: str, fields: Any) -> None:
-    """Check the fields of a document, the envelope included.
+def _validated(step: str, fields: Any) -> Document:
+    """Return a document made of its fields, the envelope included.
 
     Raises:
         ValueError: They are not those of its type.
-        ValidationError: They are not those of its schema.
     """
-    if step not in records.DOCUMENTS:
-        schema = json.loads(SCHEMA.read_text("utf-8"))
-        Draft202012Validator({**schema, "$ref": f"#/$defs/{step}"}).validate(fields)
-        return
-    records.DOCUMENTS[step].model_validate(fields)
-    if missing := set(Document.envelope) - set(fields):
+    document = records.DOCUMENTS[step].model_validate(fields)
+    if missing := set(Document.envelope) - document.model_fields_set:
         raise ValueError(f"{', '.join(sorted(missing))} is missing")
+    return document
 
 
 def verified_digest(path: Path) -> str:
@@ -226,22 +212,7 @@ def write(document: Document, *, started: str, data_digest: str, inputs: dict[st
         inputs: The digests of what the step has read, by path.
     """
     step: str = type(document).model_fields["step"].default
-    write_fields(step, document.content(), started, data_digest, inputs)
-
-
-def write_fields(
-    step: str, content: dict[str, Any], started: str, data_digest: str, inputs: dict[str, str]
-) -> None:
-    """Write a document that has no type yet, as `write`.
-
-    Args:
-        step: The step that it is the document of.
-        content: The fields of its own.
-        started: As `now` returns it.
-        data_digest: Of the source that all of it was made from.
-        inputs: The digests of what the step has read, by path.
-    """
-    fields = content | {
+    fields = document.content() | {
         "schema_version": 1,
         "step": step,
         "commit": _commit(),
@@ -255,7 +226,7 @@ def write_fields(
         "outputs": {str(path): digest(path) for path in STEPS.get(step, [])[1:]},
     }
     fields["digest"] = _seal(fields)
-    _validate(step, fields)
+    _validated(step, fields)
     with atomic_write(DOCUMENTS[step]) as new:
         new.write_text(json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False), "utf-8")
 

@@ -30,6 +30,7 @@ from .exceptions import describe
 from .pipeline.ingest import inputs, typed
 from .pipeline.profiles import ColumnProfile
 from .pipeline.validate import FailedRule, Rules, failures
+from .records import Ends
 
 MANIFEST = "manifest.json"
 MAX_DOCUMENT_BYTES = 64 << 20  # of a document that is read before the package is known to be whole
@@ -55,6 +56,35 @@ class Profile(TypedDict):
 
     columns: dict[str, ColumnProfile]  # by feature, of the training rows
     prediction: ColumnProfile  # of the holdout
+
+
+class PackagedSlice(TypedDict):
+    """The metric on the rows with one value of a column."""
+
+    column: str
+    value: str | None
+    metric: Ends
+
+
+class PackagedCalibration(TypedDict, total=False):
+    """How far predictions are from what happens."""
+
+    bins: list[dict[str, float]]  # `predicted`, `observed` and `rows`
+
+
+class PackagedMetrics(TypedDict, total=False):
+    """The part of a package's `metrics.json` that monitoring and the bill of materials read.
+
+    Those of earlier versions lack some of it.
+    """
+
+    data_digest: str
+    task: str
+    metric: str
+    rows: int
+    metrics: dict[str, Ends]
+    slices: list[PackagedSlice]
+    calibration: PackagedCalibration
 
 
 class Prediction(TypedDict):

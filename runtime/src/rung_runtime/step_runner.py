@@ -37,7 +37,6 @@ SLOW = (
     "sklearn.inspection",
     "sklearn.model_selection",
     "skops.io",
-    "jsonschema",
     "rich.progress",
 )
 

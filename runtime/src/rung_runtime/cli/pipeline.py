@@ -12,6 +12,7 @@ from .parts import load_part
 
 if TYPE_CHECKING:
     from ..controls import Controls
+    from ..records import GateDocument
 
 
 def run(base: str | None = None) -> None:
@@ -94,11 +95,10 @@ def _measure_again() -> None:
     """
     artifacts = load_part("artifacts")
     try:
-        checks = artifacts.read_fields("gate")["checks"]
+        gate: GateDocument = artifacts.read(load_part("records").GateDocument)
     except UsageError:  # there is no verdict yet
         return
-    refused = {check.get("id") for check in checks if check["verdict"] == "refused"}
-    if "latency" in refused:
+    if any(check.id == "latency" and check.verdict == "refused" for check in gate.checks):
         artifacts.DOCUMENTS["evaluate"].unlink(missing_ok=True)
 
 

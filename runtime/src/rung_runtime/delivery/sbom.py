@@ -11,12 +11,12 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Required, TypedDict
+from typing import Any, Required, TypedDict, cast
 
 from .. import UsageError, compiled, registry
 from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
 from ..escaping import visible
-from ..model_package import verified_manifest
+from ..model_package import PackagedMetrics, verified_manifest
 from ..pipeline.formatting import category
 from ..records import Ends
 
@@ -160,7 +160,7 @@ def described(package: Path, bill: Bill, unneeded: Collection[str] = ()) -> Bill
     """
     manifest = verified_manifest(package)
     contract = _document(package, "contract")
-    metrics = _document(package, "metrics")
+    metrics = cast(PackagedMetrics, _document(package, "metrics"))
     model = f"model@{manifest['version']}"
     data = f"data@{manifest['version']}"
     components: list[Component] = [
@@ -206,7 +206,7 @@ def described(package: Path, bill: Bill, unneeded: Collection[str] = ()) -> Bill
     }
 
 
-def _card(package: Path, metrics: dict[str, Any], data: str) -> ModelCard:
+def _card(package: Path, metrics: PackagedMetrics, data: str) -> ModelCard:
     """Return the model card: what it does, how well, and where not, as the package knows it."""
     signature = _document(package, "signature")
     gate = _document(package, "gate")

@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,7 @@ from .. import UsageError
 from ..config import Data
 from ..model_package import Model, Reply, verified_manifest
 from ..pipeline.validate import FailedRule
+from ..records import RuleKind
 from . import environment
 from .pipe import Message, PackageError, ask, read_response
 from .project_files import unchanged
@@ -34,6 +35,7 @@ from .project_files import unchanged
 __all__ = ["IsolatedModel", "PackageError", "open_isolated"]
 
 MAX_LOG = 2_000  # characters of the log of a process that did not start
+RULE_KINDS = get_args(RuleKind)
 Floats = NDArray[np.float64]
 
 
@@ -236,11 +238,11 @@ def _numbers(response: Message, shape: tuple[int, ...]) -> Floats:
 
 
 def _is_failure(failure: object) -> bool:
-    return (
-        isinstance(failure, dict)
-        and isinstance(failure.get("rule"), str)
-        and isinstance(failure.get("column"), str | None)
-    )
+    """Check what is read of a failure: a rule of `problem/` has no column, and all others have."""
+    if not isinstance(failure, dict) or failure.get("kind") not in RULE_KINDS:
+        return False
+    column_type = type(None) if failure["kind"] == "custom" else str
+    return isinstance(failure.get("rule"), str) and isinstance(failure.get("column"), column_type)
 
 
 def _absent(_: pl.DataFrame) -> Any:

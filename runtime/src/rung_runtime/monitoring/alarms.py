@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Required, TypedDict
+from typing import Literal, NamedTuple, Required, TypedDict
 
 from .. import UsageError, registry
 from ..artifacts import now
 from ..config.drift import Drift
+from ..records import Outcome, Signs, WindowSummary
 
 NOTE = "alarms"  # of the registry
 NOTED_CHAMPIONS = 50  # the newest ones
@@ -32,7 +33,18 @@ IS_ANSWERED_BY_TRAINING = {
 
 Status = Literal["decided", "needs_attention", "started", "cleared"]
 EARLIER_STATUS = {"told": "needs_attention"}  # as notes have it that were written before 0.3
-Judged = Any  # a window or a batch of labels, as monitor.json has it
+
+
+class Judged(NamedTuple):
+    """What a window of predictions, or a batch of labels, shows.
+
+    Attributes:
+        end: What orders it among the others: when the window ended, or the labels arrived.
+        signs: By kind of alarm; a kind that was not judged is absent.
+    """
+
+    end: str
+    signs: Signs
 
 
 class Alarm(TypedDict, total=False):
@@ -71,8 +83,8 @@ class Alarms:
 
     def next_alarms(
         self,
-        windows: Sequence[Judged],
-        outcomes: Sequence[Judged],
+        windows: Sequence[WindowSummary],
+        outcomes: Sequence[Outcome],
         age_days: float,
         settings: Drift,
     ) -> "Alarms":
@@ -84,11 +96,13 @@ class Alarms:
         arrived later.
         """
         by_kind = dict(self.by_kind)
+        judged_windows = [Judged(window["to"], window["signs"]) for window in windows]
+        judged_labels = [Judged(outcome["arrived"], outcome["signs"]) for outcome in outcomes]
         for kind in IS_ANSWERED_BY_TRAINING:
             if kind == "performance":
-                history = _History(kind, outcomes, "arrived", "batches of labels")
+                history = _History(kind, judged_labels, "batches of labels")
             else:
-                history = _History(kind, windows, "to", "windows")
+                history = _History(kind, judged_windows, "windows")
             alarm = by_kind.get(kind)
             if alarm is None or alarm["status"] == "cleared":
                 since = "" if alarm is None else alarm["cleared"]
@@ -130,21 +144,19 @@ class _History:
     """What windows, or batches of labels, show of one kind of sign.
 
     Attributes:
-        end_key: Where an item has the time that orders it.
         unit: What the items are called.
     """
 
     kind: str
     items: Sequence[Judged]
-    end_key: str
     unit: str
 
     def signs(self, since: str) -> list[dict[str, str]]:
         """Return the signs of each item that ended later, and in which they were looked for."""
         return [
-            item["signs"][self.kind]
+            item.signs[self.kind]
             for item in self.items
-            if item[self.end_key] > since and self.kind in item["signs"]
+            if item.end > since and self.kind in item.signs
         ]
 
     def reasons(self, since: str, age_days: float, settings: Drift) -> list[str]:
@@ -171,8 +183,7 @@ class _History:
 
     def end(self) -> str:
         """Return when the last item ended."""
-        end: str = self.items[-1][self.end_key]
-        return end
+        return self.items[-1].end
 
     def _reasons_of_last(self, last: list[dict[str, str]], settings: Drift) -> list[str]:
         """Return what is a sign in the newest item and in enough others, and why."""

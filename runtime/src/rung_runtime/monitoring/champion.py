@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from .. import registry
 from ..artifacts import ARTIFACTS
 from ..config import Data
+from ..model_package import PackagedMetrics
 from ..records import Ends
 from . import performance
 from .drift import Reference
@@ -37,7 +38,7 @@ def load_champion(version: registry.Version) -> Champion:
     folder = registry.fetch_version(version, ARTIFACTS / "champion" / version.version)
     data = Data.model_validate(_read(folder / "contract.json"))
     profile = _read(folder / "profile.json")
-    metrics = _read(folder / "metrics.json")
+    metrics: PackagedMetrics = _read(folder / "metrics.json")
     references = {
         f"x:{name}": Reference(column, profile["rows"])
         for name, column in profile["columns"].items()

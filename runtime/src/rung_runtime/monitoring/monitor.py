@@ -79,13 +79,11 @@ def monitor() -> str:
         for content in (drift, document):
             write(content, started=started, data_digest=version.data_digest, inputs=inputs)
         write_page(
-            {
-                "monitor": document.content(),
-                "drift": drift.windows,
-                "at": started,
-                "times": [name for name, column in columns.items() if column.type == "datetime"],
-                "headline": headline(open_alarms, len(windows)),
-            }
+            document,
+            drift,
+            started=started,
+            headline=headline(open_alarms, len(windows)),
+            times=[name for name, column in columns.items() if column.type == "datetime"],
         )
     return f"{'retrain' if first else 'no training'}: {reason}"
 

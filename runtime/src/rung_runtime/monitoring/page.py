@@ -1,22 +1,34 @@
 """The page `artifacts/monitor.html`: what both documents say, in plots and tables."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..artifacts import ARTIFACTS, atomic_write
 from ..pipeline.formatting import short
+from ..records import DriftDocument, MonitorDocument
 
 PAGE = ARTIFACTS / "monitor.html"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-def write_page(context: dict[str, Any]) -> None:
+def write_page(
+    monitor: MonitorDocument,
+    drift: DriftDocument,
+    *,
+    started: str,
+    headline: str,
+    times: Sequence[str],
+) -> None:
     """Write the page.
 
     Args:
-        context: The names that `templates/monitor.html` uses.
+        monitor: The decision.
+        drift: Of each column.
+        started: When the monitor was, as documents have a time.
+        headline: The decision in a sentence.
+        times: The columns that are datetimes.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -26,6 +38,8 @@ def write_page(context: dict[str, Any]) -> None:
         undefined=StrictUndefined,
     )
     environment.filters["short"] = short
-    text = environment.get_template("monitor.html").render(**context)
+    text = environment.get_template("monitor.html").render(
+        monitor=monitor.content(), drift=drift.windows, at=started, headline=headline, times=times
+    )
     with atomic_write(PAGE) as new:
         new.write_text(text, "utf-8")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..config import Data, Gate
 from ..config.drift import Drift
+from ..model_package import PackagedMetrics
 from ..pipeline.formatting import short
 from ..pipeline.intervals import bootstrap, effective_rows
 from ..pipeline.metrics import SCORES
@@ -54,12 +55,8 @@ class Judgement(TypedDict):
     signs: dict[str, str]
 
 
-def expected(metrics: dict[str, Any]) -> Expected:
-    """Return what `metrics.json` of a package says.
-
-    Args:
-        metrics: Its content.
-    """
+def expected(metrics: PackagedMetrics) -> Expected:
+    """Return what `metrics.json` of a package says."""
     bins = metrics.get("calibration", {}).get("bins", [])
     total: dict[str, float | None] = {"predicted": None, "observed": None}
     if bins and metrics.get("task") != "regression":

@@ -16,11 +16,10 @@ from .. import UsageError
 from ..config import Data
 from ..engines.interface import Engine, Files, Job
 from ..pipeline.ingest import typed
-from ..pipeline.validate import MAX_SAMPLE_LENGTH, MAX_SAMPLES, FailedRule
+from ..pipeline.validate import DUPLICATE_KEY, MAX_SAMPLE_LENGTH, MAX_SAMPLES, FailedRule
 from ..scoring.sources import Partition
 
 MAX_KEYS = 8_000_000  # that are compared at once: some 400 MB
-RULE = "duplicate key"
 SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F)  # of the two numbers
 
 
@@ -64,7 +63,8 @@ def find_duplicates(
     samples = _samples(partitions, offsets, rows, names, data)
     return {
         "column": None,
-        "rule": RULE,
+        "rule": DUPLICATE_KEY,
+        "kind": "duplicate",
         "count": len(rows),
         "samples": [text[:MAX_SAMPLE_LENGTH] for _, text in samples],
         "rows": [row for row, _ in samples],

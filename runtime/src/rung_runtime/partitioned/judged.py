@@ -6,12 +6,12 @@ Counts, samples and the numbers of rows are those of `pipeline.validate.check`.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
 from ..config import Data
 from ..pipeline.validate import (
+    COLUMN_KINDS,
     MAX_SAMPLE_LENGTH,
     MAX_SAMPLES,
     FailedRule,
@@ -19,9 +19,6 @@ from ..pipeline.validate import (
     column_failures,
     rules,
 )
-
-MISTYPED = "not of type "  # how the rule begins of values that cannot be read
-OF_TABLE = ("missing column", "extra column")  # once, however many rows there are
 
 
 @dataclass
@@ -44,9 +41,8 @@ class Judged:
         """Judge typed rows, and add them."""
         failed, names = column_failures(typed, data)
         failed += _broken_rules(typed, data, names, more)
-        newest = None
-        if data.time in names:
-            newest = typed[data.time].max()
+        newest = typed[data.time].max() if data.time in names else None
+        assert newest is None or isinstance(newest, datetime)
         self._add(failed, typed.height, typed.columns, newest)
 
     def add(self, other: "Judged") -> None:
@@ -54,7 +50,11 @@ class Judged:
         self._add(other.failures.values(), other.rows, other.names, other.newest)
 
     def _add(
-        self, failed: Iterable[FailedRule], rows: int, names: Iterable[str], newest: Any
+        self,
+        failed: Iterable[FailedRule],
+        rows: int,
+        names: Iterable[str],
+        newest: datetime | None,
     ) -> None:
         for failure in failed:
             moved: FailedRule = {**failure, "rows": [row + self.rows for row in failure["rows"]]}
@@ -68,11 +68,8 @@ class Judged:
     @property
     def broken(self) -> set[str | None]:
         """Columns that no rule but their type can be judged of."""
-        return {
-            column
-            for column, rule in self.failures
-            if rule.startswith(MISTYPED) or rule in OF_TABLE
-        }
+        failed = self.failures.values()
+        return {failure["column"] for failure in failed if failure["kind"] in COLUMN_KINDS}
 
     def in_order(self, data: Data, more: Rules) -> list[FailedRule]:
         """Return what is wrong, in the order of the contract, as of one table.
@@ -81,16 +78,17 @@ class Judged:
         of its values could be compared with anything.
         """
         good = [name for name in data.columns if name in self.names and name not in self.broken]
-        order: dict[tuple[str | None, str], int] = {}
-        for name in data.columns:
-            order[name, "missing column"] = len(order)
-            order[name, f"{MISTYPED}{data.columns[name].type}"] = len(order)
-        for name in self.names:
-            order[name, "extra column"] = len(order)
-        for rule in rules(data, good, more):
-            order[rule.column, rule.name] = len(order)
-        kept = [key for key in self.failures if key in order]
-        return [_cut(self.failures[key]) for key in sorted(kept, key=order.__getitem__)]
+        columns: list[str | None] = [*dict.fromkeys([*data.columns, *self.names])]
+        of_columns = {name: number for number, name in enumerate(columns)}
+        judged = enumerate(rules(data, good, more), len(columns))
+        of_rules = {(rule.column, rule.name): number for number, rule in judged}
+        places: dict[tuple[str | None, str], int] = {}
+        for key, failure in self.failures.items():
+            if failure["kind"] in COLUMN_KINDS:
+                places[key] = of_columns[failure["column"]]
+            elif key in of_rules:
+                places[key] = of_rules[key]
+        return [_cut(self.failures[key]) for key in sorted(places, key=places.__getitem__)]
 
 
 def _broken_rules(
@@ -116,6 +114,7 @@ def _broken_rules(
             {
                 "column": rule.column,
                 "rule": rule.name,
+                "kind": rule.kind,
                 "count": len(index),
                 "samples": [str(text) for text in first["text"]],
                 "rows": first["row"].to_list(),
@@ -126,9 +125,10 @@ def _broken_rules(
 
 def _merged(earlier: FailedRule | None, later: FailedRule) -> FailedRule:
     """Return one failure for two of the same rule."""
-    if earlier is None or later["rule"] in OF_TABLE:
+    # A column is missing once, however many rows there are.
+    if earlier is None or later["kind"] in ("missing_column", "extra_column"):
         return earlier or later
-    is_distinct = not later["rule"].startswith(MISTYPED)
+    is_distinct = later["kind"] != "type"
     samples = [*earlier["samples"]]
     rows = [*earlier["rows"]]
     for sample, row in zip(later["samples"], later["rows"], strict=True):

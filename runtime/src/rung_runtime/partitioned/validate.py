@@ -14,8 +14,8 @@ from ..config import DATA, Config, Data
 from ..engines.interface import Engine, Files, Job
 from ..escaping import visible
 from ..pipeline.ingest import typed
-from ..pipeline.validate import SECONDS_PER_DAY, FailedRule, Rules, describe
-from ..records import Failure, PartitionVerdict, SourceValidationDocument
+from ..pipeline.validate import COLUMN_KINDS, SECONDS_PER_DAY, FailedRule, Rules, describe
+from ..records import Failure, PartitionVerdict, RuleKind, SourceValidationDocument
 from ..scoring.sources import Partition, no_tables, open_source, text_digest, with_left_out
 from . import project_code
 from .duplicates import find_duplicates
@@ -144,15 +144,17 @@ def _failures(
     """Return what is wrong with the source, in the order of `pipeline.validate.check`."""
     more = project_code.load_rules(project_code.files()[project_code.PROBLEM])
     failed = total.in_order(data, more)
-    of_columns = [failure for failure in failed if failure["column"] in total.broken]
-    of_rows = [failure for failure in failed if failure["column"] not in total.broken]
+    of_columns = [failure for failure in failed if failure["kind"] in COLUMN_KINDS]
+    of_rows = [failure for failure in failed if failure["kind"] not in COLUMN_KINDS]
     of_table: list[FailedRule] = []
     if total.rows < data.min_rows:
-        of_table.append(_of_table(None, "too few rows", f"{total.rows} of {data.min_rows}"))
+        sample = f"{total.rows} of {data.min_rows}"
+        of_table.append(_of_table(None, "too few rows", "row_count", sample))
     if data.max_age_days and total.newest is not None:
         age = datetime.now(UTC).replace(tzinfo=None) - total.newest
         if age.total_seconds() > data.max_age_days * SECONDS_PER_DAY:
-            of_table.append(_of_table(data.time, "stale newest row", str(total.newest)))
+            newest = str(total.newest)
+            of_table.append(_of_table(data.time, "stale newest row", "freshness", newest))
     names = [name for name in data.columns if name in total.names and name not in total.broken]
     keys = [name for name in data.keys if name in names]
     if keys:
@@ -162,8 +164,15 @@ def _failures(
     return [*of_columns, *of_table, *of_rows]
 
 
-def _of_table(column: str | None, rule: str, sample: str) -> FailedRule:
-    return {"column": column, "rule": rule, "count": 1, "samples": [sample], "rows": []}
+def _of_table(column: str | None, rule: str, kind: RuleKind, sample: str) -> FailedRule:
+    return {
+        "column": column,
+        "rule": rule,
+        "kind": kind,
+        "count": 1,
+        "samples": [sample],
+        "rows": [],
+    }
 
 
 def _document(

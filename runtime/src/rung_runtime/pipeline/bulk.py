@@ -173,7 +173,8 @@ class Failures:
         names = list(contract.columns)
         judged = rules(contract, names, self._model.rules)
         order = {(rule.column, rule.name): number for number, rule in enumerate(judged)}
-        mistyped = {column for column, rule in self.entries if rule.startswith("not of type ")}
+        failed = self.entries.values()
+        mistyped = {failure["column"] for failure in failed if failure["kind"] == "type"}
 
         def place(key: tuple[str | None, str]) -> tuple[int, int]:
             column = key[0]

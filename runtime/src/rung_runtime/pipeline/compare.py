@@ -36,6 +36,7 @@ from ..records import (
     Interval,
     NotCompared,
     Recipes,
+    RuleKind,
 )
 from . import fairness, identity, ingest
 from .formatting import comparison_text
@@ -48,6 +49,7 @@ from .slices import row_groups, slices
 FOLDER = ARTIFACTS / "champion"
 MIN_UNSEEN = 50  # rows that the champion has not seen: fewer show nothing
 MAX_REASON = 200  # characters of an error message
+UNREADABLE: tuple[RuleKind, ...] = ("missing_column", "type")  # then a champion cannot predict
 
 
 class Challenger(NamedTuple):
@@ -263,7 +265,7 @@ def compare(
         failures = model.failures(typed)
     except Exception as error:  # of the code in the package, which these rows are new to
         return incomparable("unreadable", f"its rules fail, {_error_line(error)}")
-    broken = [failure for failure in failures if failure["rule"].startswith(("missing", "not of"))]
+    broken = [failure for failure in failures if failure["kind"] in UNREADABLE]
     if broken:
         reason = f"column {broken[0]['column']}: {broken[0]['rule']}"
         return incomparable("unreadable", reason)

@@ -189,19 +189,21 @@ def fairness_checks(metrics: MetricsDocument, gate: Gate) -> list[Check]:
     checks = []
     for part in metrics.fairness:
         by = " and ".join(part.columns)
+        # One column may be called as two together are.
+        joined = " and ".join(repr(name) if " and " in name else name for name in part.columns)
         pair = f" ({part.highest} over {part.lowest})" if part.highest is not None else ""
         if part.rate in differences:
             value = part.difference.low if is_lenient else part.difference.high
             end = "lower end" if is_lenient else "upper end"
             name = f"difference in {RATES[part.rate]} by {by}{pair}, {end}"
-            identity = f"fairness difference {part.rate} {by}"
+            identity = f"fairness difference {part.rate} {joined}"
             checks.append(judge_value(identity, name, value, "≤", differences[part.rate]))
         if part.rate in ratios:
             ratio = part.ratio or Interval(value=None, low=None, high=None)
             value = ratio.high if is_lenient else ratio.low
             end = "upper end" if is_lenient else "lower end"
             name = f"ratio of {RATES[part.rate]}s by {by}, lowest to highest, {end}"
-            identity = f"fairness ratio {part.rate} {by}"
+            identity = f"fairness ratio {part.rate} {joined}"
             checks.append(judge_value(identity, name, value, "≥", ratios[part.rate]))
     return checks
 
@@ -244,26 +246,35 @@ def champion_checks(comparison: Comparison | None) -> list[Check]:
         return []
     # Equal within the tolerance is good enough: a model that learned from newer rows takes over.
     limit = -comparison.tolerance
-    checks = rival_checks(comparison, "the champion", limit)
+    checks = rival_checks("champion", "the champion", comparison, limit)
     for part in comparison.slices[:1]:
         name = f"slice against the champion, {part.column} = {category(part.value)}, upper end"
         checks.append(judge_value("champion slice", name, part.skill.high, "≥", limit))
     if comparison.best:
-        checks += rival_checks(comparison.best, "the best champion so far", limit)
+        best = comparison.best
+        checks += rival_checks("best champion", "the best champion so far", best, limit)
     return checks
 
 
-def rival_checks(comparison: Compared | BestComparison, rival: str, limit: float) -> list[Check]:
+def rival_checks(
+    identity: str, rival: str, comparison: Compared | BestComparison, limit: float
+) -> list[Check]:
     """Judge the skill over a rival by its lower end; if only recipes can tell, by theirs.
 
     Then the models themselves must not be surely worse.
+
+    Args:
+        identity: The `id` of the check; that of recipes is followed by `recipe`.
+        rival: What a person reads.
+        comparison: With the rival.
+        limit: What the skill must reach.
     """
     skill: Interval = comparison.skill
     if comparison.recipes is None:
-        return [judge_value("champion", f"skill over {rival}, lower end", skill.low, "≥", limit)]
+        return [judge_value(identity, f"skill over {rival}, lower end", skill.low, "≥", limit)]
     recipe_skill = comparison.recipes.skill
     name = f"skill of the recipe over {rival}, lower end"
     return [
-        judge_value("champion", f"skill over {rival}, upper end", skill.high, "≥", limit),
-        judge_value("champion recipe", name, recipe_skill.low, "≥", limit),
+        judge_value(identity, f"skill over {rival}, upper end", skill.high, "≥", limit),
+        judge_value(f"{identity} recipe", name, recipe_skill.low, "≥", limit),
     ]

@@ -14,7 +14,7 @@ from .. import RefusedError
 from ..artifacts import ROWS, step_record
 from ..config import DATA, Config, Data
 from ..escaping import visible
-from ..records import ValidationDocument, Verdict
+from ..records import RuleKind, ValidationDocument, Verdict
 from .ingest import unreadable
 
 MAX_SAMPLES = 5
@@ -28,8 +28,10 @@ DTYPES = {
     "text": pl.String(),
     "datetime": pl.Datetime("us"),
 }
-# Pandera's names of failures, as the document has them.
-RULE_NAMES: dict[Any, str] = {"not_nullable": "null", "multiple_fields_uniqueness": "duplicate key"}
+DUPLICATE_KEY = "duplicate key"
+PANDERA_UNIQUENESS = "multiple_fields_uniqueness"  # what pandera calls it
+# These are of a column as a whole. Of its values, no other rule can be judged then.
+COLUMN_KINDS: tuple[RuleKind, ...] = ("missing_column", "extra_column", "type")
 Rules = Callable[[Collection[str]], Mapping[str, pl.Expr]]
 
 
@@ -38,6 +40,7 @@ class FailedRule(TypedDict):
 
     column: str | None  # None: the table
     rule: str
+    kind: RuleKind
     count: int
     samples: list[str]
     rows: list[int]  # of the samples, from 0
@@ -57,6 +60,7 @@ class Rule(NamedTuple):
 
     column: str | None  # None: a rule of `problem/schema.py`
     name: str  # what a row that breaks it is called
+    kind: RuleKind
     holds: pl.Expr
 
 
@@ -87,18 +91,21 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> TableV
     failed, names = column_failures(rows, data)
     if rows.height < data.min_rows:
         sample = f"{rows.height} of {data.min_rows}"
-        failed.append(_failed_rule(None, "too few rows", 1, [sample]))
+        failed.append(_failed_rule(None, "too few rows", "row_count", 1, [sample]))
     newest = rows[data.time].max() if data.max_age_days and data.time in rows.columns else None
     if isinstance(newest, datetime):
         age = (now or datetime.now(UTC).replace(tzinfo=None)) - newest
         if age.total_seconds() > (data.max_age_days or 0) * SECONDS_PER_DAY:
-            failed.append(_failed_rule(data.time, "stale newest row", 1, [newest]))
+            failed.append(_failed_rule(data.time, "stale newest row", "freshness", 1, [newest]))
     checks: dict[str | None, list[Any]] = {name: [] for name in [None, *names]}
-    for rule in rules(data, names, own_rules):
+    # A check goes by the number of its rule, as a user may call a rule anything.
+    required = {str(number): rule for number, rule in enumerate(rules(data, names, own_rules))}
+    for number, rule in required.items():
         holds = rule.holds.fill_null(True)
         checks[rule.column].append(
-            pa.Check(lambda table, holds=holds: table.lazyframe.select(holds), error=rule.name)
+            pa.Check(lambda table, holds=holds: table.lazyframe.select(holds), error=number)
         )
+    required[PANDERA_UNIQUENESS] = Rule(None, DUPLICATE_KEY, "duplicate", pl.lit(True))
     columns = {}
     for name in names:
         dtype = DTYPES[data.columns[name].type]
@@ -109,14 +116,14 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> TableV
         schema.validate(rows.select(rows[name] for name in names), lazy=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases.cast({"failure_case": pl.String})
-        for (name, check_name), part in cases.group_by("column", "check", maintain_order=True):
-            column = name if name in names else None
-            rule_name = RULE_NAMES.get(check_name, str(check_name))
+        for (check_name,), part in cases.group_by("check", maintain_order=True):
+            rule = required[str(check_name)]
             distinct = part.unique("failure_case", maintain_order=True)
             failed.append(
                 _failed_rule(
-                    column,
-                    rule_name,
+                    rule.column,
+                    rule.name,
+                    rule.kind,
                     part.height,
                     distinct["failure_case"],
                     distinct["index"].drop_nulls(),
@@ -144,17 +151,18 @@ def column_failures(
     good = []
     for name, column in data.columns.items():
         if name not in rows.columns:
-            failed.append(_failed_rule(name, "missing column", 1, [name]))
+            failed.append(_failed_rule(name, "missing column", "missing_column", 1, [name]))
         elif rows.schema[name] != DTYPES[column.type]:
             # No other rule applies: values of another type cannot be compared with anything.
             values, index = unreadable(rows[name], column, data)
             rule = f"not of type {column.type}"
-            failed.append(_failed_rule(name, rule, len(values), values, index, max_samples))
+            count = len(values)
+            failed.append(_failed_rule(name, rule, "type", count, values, index, max_samples))
         else:
             good.append(name)
     for name in rows.columns:
         if name not in data.columns:
-            failed.append(_failed_rule(name, "extra column", 1, [name]))
+            failed.append(_failed_rule(name, "extra column", "extra_column", 1, [name]))
     return failed, good
 
 
@@ -165,14 +173,19 @@ def rules(data: Data, names: Collection[str], more: Rules) -> list[Rule]:
         column = data.columns[name]
         value = pl.col(name)
         if not column.nullable:
-            result.append(Rule(name, "null", value.is_not_null()))
+            result.append(Rule(name, "null", "null", value.is_not_null()))
         if column.min is not None:
-            result.append(Rule(name, f"below {column.min:g}", value >= column.min))
+            result.append(Rule(name, f"below {column.min:g}", "range", value >= column.min))
         if column.max is not None:
-            result.append(Rule(name, f"above {column.max:g}", value <= column.max))
+            result.append(Rule(name, f"above {column.max:g}", "range", value <= column.max))
         if column.categories and not column.allow_unknown:
-            result.append(Rule(name, "new category", value.is_in(column.categories)))
-    return result + [Rule(None, name, holds) for name, holds in more(names).items()]
+            result.append(Rule(name, "new category", "category", value.is_in(column.categories)))
+    return result + custom_rules(more(names))
+
+
+def custom_rules(by_name: Mapping[str, pl.Expr]) -> list[Rule]:
+    """Return the rules that `problem/schema.py` has by name."""
+    return [Rule(None, name, "custom", holds) for name, holds in by_name.items()]
 
 
 def failures(
@@ -195,8 +208,10 @@ def rule_failures(
         if not good.all():
             index = (~good).arg_true()
             values = rows[rule.column].gather(index) if rule.column else ["false"]
-            count = len(index)
-            failed.append(_failed_rule(rule.column, rule.name, count, values, index, max_samples))
+            failure = _failed_rule(
+                rule.column, rule.name, rule.kind, len(index), values, index, max_samples
+            )
+            failed.append(failure)
     return failed
 
 
@@ -207,21 +222,23 @@ def describe(failed: list[FailedRule]) -> list[str]:
 
 def _describe(failure: FailedRule) -> str:
     column = failure["column"]
+    name = column or "table"
     rule = failure["rule"]
     count = "1 row" if failure["count"] == 1 else f"{failure['count']:,} rows"
     samples = ", ".join(sample for sample in failure["samples"] if sample != column)
     if not failure["rows"]:  # it is of the whole table: a column is missing, or rows are few
-        return f"{column or 'table'}: {rule}" + (f" ({samples})" if samples else "")
-    if column is None:  # a rule of problem/schema.py, whose name says what is true of good rows
-        return f"table: not true in {count}: {rule}"
-    if rule == "null":
-        return f"{column}: null in {count}"
-    return f"{column}: {rule} in {count}, such as {samples}"
+        return f"{name}: {rule}" + (f" ({samples})" if samples else "")
+    if failure["kind"] == "custom":  # its name says what is true of good rows
+        return f"{name}: not true in {count}: {rule}"
+    if failure["kind"] == "null":
+        return f"{name}: null in {count}"
+    return f"{name}: {rule} in {count}, such as {samples}"
 
 
 def _failed_rule(
-    column: Any,
+    column: str | None,
     rule: str,
+    kind: RuleKind,
     count: int,
     samples: Iterable[Any],
     index: Iterable[int] = (),
@@ -230,4 +247,11 @@ def _failed_rule(
     """Return a failure with the first few samples, each cut to a length, and their rows."""
     texts = [str(value)[:MAX_SAMPLE_LENGTH] for value in islice(samples, max_samples)]
     rows = list(islice(index, max_samples))
-    return {"column": column, "rule": rule, "count": count, "samples": texts, "rows": rows}
+    return {
+        "column": column,
+        "rule": rule,
+        "kind": kind,
+        "count": count,
+        "samples": texts,
+        "rows": rows,
+    }

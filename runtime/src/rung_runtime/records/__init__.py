@@ -1,6 +1,6 @@
 """The documents in `artifacts/`, typed: `documents.schema.json` is generated from these records.
 
-To give one more document a type:
+To add a document:
 
 1. Write a class of its fields, in the order in which they are written, in a module here:
 
@@ -13,10 +13,9 @@ To give one more document a type:
 
 2. Import it below, and add it to `DOCUMENTS`. Parts of a document are classes of their own, of
    `Record`; a name such as `from` is a field `from_: Annotated[str, Field(alias="from")]`.
-3. Remove the step from `UNTYPED` in copier/generate.py, and run `make generate`.
+3. Run `make generate`.
 4. `artifacts.write(ImageDocument(...), started=..., data_digest=..., inputs=...)` writes it, and
-   `artifacts.read(ImageDocument)` returns it; `write_fields` and `read_fields` are for those
-   without a type.
+   `artifacts.read(ImageDocument)` returns it.
 """
 
 from .attacks import MovedColumn, PrivacyDocument, RobustnessDocument
@@ -50,6 +49,7 @@ from .data import (
     Failure,
     IngestDocument,
     PartitionVerdict,
+    RuleKind,
     SourceValidationDocument,
     SplitDocument,
     ValidationDocument,
@@ -181,6 +181,7 @@ __all__ = [
     "Record",
     "RobustnessDocument",
     "Rule",
+    "RuleKind",
     "Scores",
     "ShadowResult",
     "Signs",

@@ -6,6 +6,20 @@ from pydantic import Field
 
 from .base import Count, Digest, Document, Omittable, Record, Verdict
 
+# What a rule is about. Those of `problem/schema.py` are `custom`, whatever they are called.
+RuleKind = Literal[
+    "missing_column",
+    "extra_column",
+    "type",
+    "null",
+    "range",
+    "category",
+    "duplicate",
+    "row_count",
+    "freshness",
+    "custom",
+]
+
 
 class IngestDocument(Document):
     """artifacts/ingest.json: the rows that were read."""
@@ -19,7 +33,12 @@ class Failure(Record):
     """Rows that break a rule of the contract."""
 
     column: str | None = Field(description="null: the table as a whole")
-    rule: str
+    rule: str = Field(description="What a person calls it.")
+    kind: Omittable[RuleKind] = Field(
+        default=None,
+        description="What it is about, whatever it is called; custom: a rule of problem/schema.py. "
+        "Documents of 0.3 and before lack it.",
+    )
     count: Count
     samples: Annotated[list[str], Field(max_length=5)]
     rows: Annotated[list[Count], Field(max_length=5)] = Field(

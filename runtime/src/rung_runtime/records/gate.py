@@ -14,7 +14,9 @@ class Check(Record):
     """A value, what it must be, and the verdict."""
 
     id: Omittable[str] = Field(
-        default=None, description="Which check it is, whatever its name says."
+        default=None,
+        description="Which check it is, whatever its name says. In a document of before 0.4, those "
+        "of the best champion so far have the ids of the champion's.",
     )
     check: str
     value: Number | None

@@ -1,9 +1,10 @@
 """Register the package that passed the gate."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import RefusedError
-from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, digest, read_fields
+from ..artifacts import ARTIFACTS, DOCUMENTS, PACKAGE, digest, read
+from ..records import Comparison, GateDocument, MetricsDocument, PackageDocument
 from . import checkout
 from .champion import CHAMPION, current_champion
 from .fetch import fetch_version
@@ -31,19 +32,19 @@ def register() -> Version:
     """
     from ..model_package import verified_manifest
 
-    gate = read_fields("gate")
-    package = read_fields("package")
-    metrics = read_fields("evaluate")
-    if gate["verdict"] != "passed":
+    gate = read(GateDocument)
+    package = read(PackageDocument)
+    metrics = read(MetricsDocument)
+    if gate.verdict != "passed":
         raise RefusedError("the gate has not passed this model: see artifacts/gate.json")
     manifest = verified_manifest(PACKAGE)
-    comparison = gate["comparison"]
+    comparison = gate.comparison
     packaged = (
         manifest["package_digest"],
         manifest["model_digest"],
         manifest["files"].get("gate.json"),
     )
-    passed = (package["package_digest"], gate["model_digest"], digest(DOCUMENTS["gate"]))
+    passed = (package.package_digest, gate.model_digest, digest(DOCUMENTS["gate"]))
     if packaged != passed:
         raise RefusedError(
             f"{PACKAGE}/ is not the package that the gate passed: run `ml run` again"
@@ -54,36 +55,39 @@ def register() -> Version:
         )
     if checkout.is_runner():
         checkout.require_clean(manifest)
-    if comparison["kind"] == "same" and (champion := current_champion()):
+    if comparison.kind == "same" and (champion := current_champion()):
         # The champion, trained again: only the time differs. A version of its own would be
         # deployed, compared with and monitored anew, each time that the pipeline runs.
         folder = fetch_version(champion, ARTIFACTS / CHAMPION / champion.version)
         if _functional_files(verified_manifest(folder)) == _functional_files(manifest):
             return champion
-    facts = _facts(gate, metrics)
+    facts = _facts(gate, comparison, metrics)
     open_registry().push(PACKAGE, manifest, facts)
     return find(f"{manifest['version']}@{manifest['package_digest']}")
 
 
-def _facts(gate: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
+def _facts(gate: GateDocument, comparison: Comparison, metrics: MetricsDocument) -> dict[str, str]:
     """Return what the registry records of a version, from the documents of gate and evaluation."""
-    commit = gate["commit"] or "none"
-    champion = gate["comparison"]["champion"]
-    metric = metrics["metric"]
-    interval = metrics["metrics"][metric]
+    commit = gate.commit or "none"
+    champion = comparison.champion
+    interval = metrics.metrics[metrics.metric]
     return {
         "commit": commit,
         "committed": checkout.committed(commit),
-        "data_digest": gate["data_digest"],
-        "task": metrics["task"],
-        "verdict": gate["verdict"],
-        "comparison": gate["comparison"]["kind"],
-        "compared_with": champion["package_digest"] if champion else "first",
-        "metric": metric,
-        "value": f"{interval['value']:.6g}",
-        "low": f"{interval['low']:.6g}",
-        "high": f"{interval['high']:.6g}",
+        "data_digest": gate.data_digest,
+        "task": metrics.task,
+        "verdict": gate.verdict,
+        "comparison": comparison.kind,
+        "compared_with": champion.package_digest if champion else "first",
+        "metric": metrics.metric,
+        "value": _number(interval.value),
+        "low": _number(interval.low),
+        "high": _number(interval.high),
     }
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.6g}"
 
 
 def _functional_files(manifest: "Manifest") -> dict[str, str]:

@@ -143,7 +143,7 @@ def _reasons(failed: list[FailedRule], count: int) -> Reasons:
             for row in range(count):
                 reasons[row].append(Reason(column, rule))
             continue
-        has_values = column is not None and rule != "null"
+        has_values = column is not None and failure["kind"] != "null"
         samples = failure["samples"] if has_values else [None] * len(failure["rows"])
         for row, value in zip(failure["rows"], samples, strict=True):
             reasons[row].append(Reason(column, rule, value))

@@ -26,8 +26,8 @@ from ..pipeline.ingest import typed
 from ..pipeline.validate import (
     MAX_SAMPLES,
     FailedRule,
-    Rule,
     column_failures,
+    custom_rules,
     failures,
     rule_failures,
     rules,
@@ -310,9 +310,8 @@ class Batcher:
             good += [frame[name] for name in typed_names]
             self._let_small_pass(Lane.ALONE)
         own = model.rules([series.name for series in good])
-        required = [Rule(None, name, holds) for name, holds in own.items()]
-        if required:
-            others += rule_failures(pl.DataFrame(good), required, max_samples)
+        if own:
+            others += rule_failures(pl.DataFrame(good), custom_rules(own), max_samples)
         return mistyped + others
 
     def _let_small_pass(self, lane: Lane) -> None:

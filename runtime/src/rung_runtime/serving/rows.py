@@ -25,7 +25,6 @@ NO_VALUE = type(None)
 TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 TOKENS_AT_ONCE = 1_000
 TOKENS_OF_VALUE = 4  # at most: its name, itself as a text, a comma, a bracket
-NOT_A_TIME = "not of type datetime"
 ISO_TIME = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?([Zz]|[+-]\d\d(:?\d\d)?)?", re.ASCII
 )
@@ -175,7 +174,7 @@ def faults_from_failures(failures: list[FailedRule], contract: Data) -> list[Fau
         samples = failure["samples"] if failure["column"] else []
         column = contract.columns.get(failure["column"] or "")
         hint = ""
-        if column and column.type == "datetime" and failure["rule"] == NOT_A_TIME:
+        if column and column.type == "datetime" and failure["kind"] == "type":
             hint = " or ".join([*column.formats, "2013-01-31T18:15:00Z"])
         for number, index in enumerate(indices):
             value = samples[number] if number < len(samples) else None

@@ -1,7 +1,8 @@
 """The HTTP server: uvicorn, which here lets callers move on before it ends.
 
-This is the one module that uses parts of uvicorn that it does not document. `tests/test_server.py`
-fails with the name of the part if a new version of uvicorn changes one.
+It uses parts of uvicorn that uvicorn does not document, and so does `connections`, and no other
+module. `tests/test_server.py` fails with the name of the part if a new version of uvicorn changes
+one.
 """
 
 import asyncio

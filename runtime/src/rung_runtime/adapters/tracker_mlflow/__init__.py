@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ... import UsageError, config, project
-from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, atomic_write, digest, read_fields
+from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, atomic_write, digest, read
+from ...records import GateDocument, MetricsDocument, TrainingDocument
 from .. import Recorded
 
 if TYPE_CHECKING:
@@ -174,18 +175,23 @@ def _record_trial(
 
 def _record() -> str:
     """Record the last run, and return its identifier."""
-    metrics = read_fields("evaluate")
-    gate = read_fields("gate")
-    if gate["inputs"][str(DOCUMENTS["evaluate"])] != digest(DOCUMENTS["evaluate"]):
+    metrics = read(MetricsDocument)
+    gate = read(GateDocument)
+    if gate.inputs[str(DOCUMENTS["evaluate"])] != digest(DOCUMENTS["evaluate"]):
         raise ValueError("the gate has not judged the last model yet: run `ml run` again")
     params = _params(config.load())  # before anything is created
     mlflow = client()
-    tags = {name: str(gate[name]) for name in ("commit", "data_digest", "model_digest", "verdict")}
+    tags = {
+        "commit": str(gate.commit),
+        "data_digest": gate.data_digest,
+        "model_digest": gate.model_digest,
+        "verdict": gate.verdict,
+    }
     experiment_id = experiment(mlflow, project.current().package)
-    ended = gate["ended"][:19].replace(":", "")
+    ended = gate.ended[:19].replace(":", "")
     run: str = mlflow.create_run(experiment_id, tags=tags, run_name=ended).info.run_id
     _log(mlflow, run, params, _metrics(metrics))
-    _log_curves(mlflow, run, gate["model_digest"])
+    _log_curves(mlflow, run, gate.model_digest)
     for document, *_ in STEPS.values():
         if document.exists():
             mlflow.log_artifact(run, str(document), "documents")
@@ -212,14 +218,13 @@ def _log_curves(mlflow: "MlflowClient", run: str, model_digest: str) -> None:
     """Log each value of the learning curves at its epoch, if the model has any."""
     from mlflow.entities import Metric
 
-    document = DOCUMENTS["train"]
-    if not document.exists():
+    if not DOCUMENTS["train"].exists():
         return
-    training = read_fields("train")
-    if training["outputs"].get(str(MODEL)) != model_digest:
+    training = read(TrainingDocument)
+    if training.outputs.get(str(MODEL)) != model_digest:
         return  # of a later training
     now = round(time.time() * 1000)
-    for name, values in training.get("learning_curves", {}).items():
+    for name, values in (training.learning_curves or {}).items():
         points = [Metric(name, value, now, epoch) for epoch, value in enumerate(values, 1)]
         for first in range(0, len(points), MAX_METRICS_PER_REQUEST):
             mlflow.log_batch(run, metrics=points[first : first + MAX_METRICS_PER_REQUEST])
@@ -241,18 +246,15 @@ def _params(settings: config.Config) -> dict[str, Any]:
     return params
 
 
-def _metrics(document: dict[str, Any]) -> dict[str, float]:
-    """Return each metric, and the skill over each baseline: the value and both ends.
-
-    Args:
-        document: `metrics.json`.
-    """
-    intervals = dict(document["metrics"])
-    for name, baseline in document["baselines"].items():
-        intervals[f"skill_over_{name}"] = baseline["skill"]
-    metrics = {}
+def _metrics(document: MetricsDocument) -> dict[str, float]:
+    """Return each metric, and the skill over each baseline: the value and both ends."""
+    intervals = {
+        **document.metrics,
+        "skill_over_constant": document.baselines.constant.skill,
+        "skill_over_linear": document.baselines.linear.skill,
+    }
+    metrics: dict[str, float] = {}
     for name, interval in intervals.items():
-        for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high")):
-            if interval[end] is not None:
-                metrics[name + suffix] = interval[end]
+        ends = {"": interval.value, "_low": interval.low, "_high": interval.high}
+        metrics |= {name + suffix: end for suffix, end in ends.items() if end is not None}
     return metrics

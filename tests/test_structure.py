@@ -1,0 +1,96 @@
+"""How the runtime is built: what a package exports, who speaks HTTP, and what has no type."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from conftest import ROOT
+
+RUNTIME = ROOT / "runtime/src/rung_runtime"
+# JSON whose form others decide. Everything else has a type.
+JSON_OF_OTHERS = {
+    "artifacts.py": 1,  # a document while it is sealed
+    "delivery/sbom.py": 1,  # documents of a package, of any version
+    "delivery/service_folder.py": 2,  # what another process left
+    "registry/model_signing.py": 2,  # a bundle of Sigstore's and its statement
+}
+TYPED = ("pipeline", "delivery", "monitoring", "registry", "artifacts.py")
+# Statements of an `__init__.py` besides a docstring, imports and constants, and why.
+STATEMENTS = {
+    "__init__.py": {"os.environ.setdefault"},  # before a library reads it
+    "serving/__init__.py": {"__getattr__"},  # exports what `main` must not wait for
+    "testing/__init__.py": {"pytest.register_assert_rewrite"},  # before its modules are imported
+}
+# Who may import a library, so that what it takes to use it well is in one place.
+IMPORTED_BY = {
+    "httpx": {"http_client.py"},
+    "stamina": {"http_client.py"},
+    "urllib.request": {"serving/parity.py"},
+    "http.client": {"serving/parity.py"},
+    "uvicorn": {"serving/server.py", "serving/connections.py", "serving/front.py"},
+    "uvicorn.protocols": {"serving/connections.py"},
+    "uvicorn.server": set(),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Yield each module of the runtime, by its path."""
+    for path in sorted(RUNTIME.rglob("*.py")):
+        yield path.relative_to(RUNTIME).as_posix(), path
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Return the modules that a module may import, wherever it does."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def statements(tree: ast.Module) -> set[str]:
+    """Return what a module does and defines besides a docstring, imports and constants."""
+    others = set()
+    for number, node in enumerate(tree.body):
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign):
+            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and not number:
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            others.add(ast.unparse(node.value.func))
+        else:
+            others.add(getattr(node, "name", type(node).__name__))
+    return others
+
+
+def test_a_package_only_exports_but_for_a_small_adapter() -> None:
+    for name, path in modules():
+        if path.name != "__init__.py" or (path.parent / "adapter.toml").is_file():
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        assert statements(tree) == STATEMENTS.get(name, set()), name
+
+
+def test_a_library_that_takes_care_is_imported_in_its_own_place() -> None:
+    importers: dict[str, set[str]] = {library: set() for library in IMPORTED_BY}
+    for name, path in modules():
+        names = imported(ast.parse(path.read_text("utf-8")))
+        for library, places in importers.items():
+            if any(f"{module}.".startswith(f"{library}.") for module in names):
+                places.add(name)
+    assert importers == IMPORTED_BY
+
+
+def test_what_has_no_type_is_json_of_others() -> None:
+    untyped = {}
+    for name, path in modules():
+        count = path.read_text("utf-8").count("dict[str, Any]")
+        if count and name.startswith(TYPED):
+            untyped[name] = count
+    assert untyped == JSON_OF_OTHERS
