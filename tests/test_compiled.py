@@ -202,7 +202,7 @@ def test_a_forest_that_is_too_large_is_left_as_it_is(monkeypatch: pytest.MonkeyP
         convert.compile_estimator(fitted, rows, 2)
 
 
-@pytest.mark.parametrize("max_leaf_nodes", [2, 31, None])
+@pytest.mark.parametrize("max_leaf_nodes", [2, 31, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", range(3))
 def test_trees_with_gaps_in_numbers_and_many_leaves_are_compiled(
     max_leaf_nodes: int | None, seed: int

@@ -321,6 +321,7 @@ if asked[:2] == ["rollout", "status"] and version() == "v3":
 """
 
 
+@pytest.mark.slow  # processes of the stand-in
 @pytest.mark.needs("kubectl")
 class TestKubernetes(TargetContract):
     """A cluster, which is a stand-in."""

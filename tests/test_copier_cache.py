@@ -35,6 +35,7 @@ def copy(template: Path, to: Path, **data: object) -> Path:
     return to
 
 
+@pytest.mark.slow  # Copier renders
 def test_a_project_is_that_of_copier_alone(render: Render, template: Path, tmp_path: Path) -> None:
     alone = copy(template, tmp_path / "alone", level=2, ci=["github", "gitlab"])
     ours = render(level=2, ci=["github", "gitlab"])

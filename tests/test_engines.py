@@ -507,6 +507,7 @@ class Elsewhere:
         pass
 
 
+@pytest.mark.slow  # a cluster starts
 def test_a_sink_that_workers_do_not_share_is_told(scoring: Scoring) -> None:
     with pytest.raises(UsageError, match=r"out has no journal of .*, which a worker has scored"):
         scores_by(scoring, Elsewhere(), "out")

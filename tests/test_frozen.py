@@ -66,7 +66,11 @@ def test_a_path_stays_or_moves_by_the_table_and_is_whose_it_was(name: str) -> No
 
 @pytest.mark.parametrize(
     ("level", "registry", "deployment"),
-    [(0, "oci", "local"), (1, "oci", "local"), (2, "mlflow", "kubernetes")],
+    [
+        (0, "oci", "local"),
+        pytest.param(1, "oci", "local", marks=pytest.mark.slow),
+        pytest.param(2, "mlflow", "kubernetes", marks=pytest.mark.slow),
+    ],
 )
 def test_no_file_of_a_project_is_taken_away_or_moves_without_an_entry_in_the_table(
     rendered: Rendered, level: int, registry: str, deployment: str

@@ -355,6 +355,7 @@ def pipeline(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return run
 
 
+@pytest.mark.slow  # DVC runs
 def test_a_run_announces_the_stages_that_are_stale_and_no_others(pipeline: Any) -> None:
     stages: list[str] = []
     for _ in range(2):
@@ -364,6 +365,7 @@ def test_a_run_announces_the_stages_that_are_stale_and_no_others(pipeline: Any) 
     assert len(stages) == 3
 
 
+@pytest.mark.slow  # DVC runs
 def test_a_run_says_each_step_once_and_nothing_of_dvcs_own(
     pipeline: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -375,6 +377,7 @@ def test_a_run_says_each_step_once_and_nothing_of_dvcs_own(
     assert capfd.readouterr().out.count("first") == 1  # that it is unchanged
 
 
+@pytest.mark.slow  # DVC runs
 def test_a_step_that_fails_is_the_only_one_to_say_so(
     module: Module, pipeline: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:

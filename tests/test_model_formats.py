@@ -66,6 +66,7 @@ class TestSkops(ModelFormatContract):
         return make
 
 
+@pytest.mark.slow  # processes start
 class TestLightgbm(ModelFormatContract):
     """LightGBM."""
 
@@ -80,6 +81,7 @@ class TestLightgbm(ModelFormatContract):
         return make
 
 
+@pytest.mark.slow  # processes start
 class TestXgboost(ModelFormatContract):
     """XGBoost."""
 

@@ -668,6 +668,7 @@ def test_an_alarm_that_cleared_can_be_raised_anew_by_later_windows_only(alarmed:
     assert alarmed.document()["alarm"] >= first
 
 
+@pytest.mark.slow  # many windows are judged
 def test_a_new_champion_starts_afresh_and_the_old_one_keeps_its_alarms(
     alarmed: Place, packed: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_the_watch_of_a_deployment_says_how_far_it_is(
     assert log() == ["✓ watch  5 of 5 s, 10 requests, 0 failed"]
 
 
+@pytest.mark.slow  # a pipeline runs
 def test_ml_data_use_says_what_it_does_and_how_far_it_is(
     module: Module, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Path
 ) -> None:

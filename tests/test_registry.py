@@ -528,6 +528,7 @@ def deadly(project: Place, moment: int) -> None:
 EVERY_SO_MANY = {"folder": 5, "remote": 4, "mlflow": 37}
 
 
+@pytest.mark.slow  # a process for each moment
 @kinds
 def test_killed_at_any_moment_it_stays_readable_with_the_old_champion_or_the_new(
     place: New, kind: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -31,12 +31,17 @@ NAMES: list[dict[str, str]] = [
 ]
 # A report's own template and a format string have braces too; only ours name an answer.
 JINJA = rf"\{{[{{%][^}}%]*\b({'|'.join(QUESTIONS)}|_copier_\w+)\b"
-# Every pair of answers is rendered in each tier, every combination in `make nightly`.
+
+
+def tier(level: int, row: int, column: int) -> list[pytest.MarkDecorator]:
+    """Have each answer once in `make quick`, each pair in `make test`, all in `make nightly`."""
+    if level != (row + column) % len(LEVELS):
+        return [pytest.mark.nightly]
+    return [] if row == column else [pytest.mark.slow]
+
+
 COMBINATIONS = [
-    pytest.param(
-        {"level": level, "ci": ci, **names},
-        marks=[] if level == (row + column) % len(LEVELS) else [pytest.mark.nightly],
-    )
+    pytest.param({"level": level, "ci": ci, **names}, marks=tier(level, row, column))
     for level, (row, ci), (column, names) in itertools.product(
         LEVELS, enumerate(CI), enumerate(NAMES)
     )

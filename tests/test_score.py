@@ -741,6 +741,7 @@ def test_the_champion_scores_what_the_configuration_names_and_the_log_is_that_of
     assert (configured.place.path / "elsewhere/scored/late.csv.parquet").exists()
 
 
+@pytest.mark.slow  # a model is trained
 def test_a_monitor_sees_what_was_scored(configured: Scoring) -> None:
     shutil.rmtree(configured.source)
     configured.source.mkdir()

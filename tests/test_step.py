@@ -329,6 +329,7 @@ def fork(action: Callable[[], object]) -> int:
     return child
 
 
+@pytest.mark.slow  # processes start
 def test_a_step_that_is_killed_leaves_what_was_there_and_the_next_one_completes_it(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def penalties(study: Any) -> list[float]:
     ]
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_better_params_are_written_as_a_change_to_commit_and_comments_stay(
     project: Path, tune: Tune
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_gain_within_noise_is_written_if_a_person_insists_and_a_clear_one_not_
     assert "alpha: 0.001" not in (project / "config/model.yaml").read_text()
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_without_a_file_a_space_for_the_estimator_is_written_and_searched(
     project: Path, tune: Tune
 ) -> None:
@@ -311,6 +313,7 @@ def test_a_search_continues_after_its_best_params_were_taken_over(
     assert len(studies(project)) == 1
 
 
+@pytest.mark.slow  # a search of many trainings
 def test_a_judgement_is_not_repeated_and_each_further_one_asks_for_more(
     project: Path, tune: Tune, module: Module
 ) -> None:
