@@ -10,8 +10,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
@@ -34,6 +35,7 @@ from rung_runtime.partitioned.validate import validate_source
 from rung_runtime.pipeline import ingest
 from rung_runtime.pipeline.validate import check
 from rung_runtime.testing.engines import EngineContract, Task, start
+from test_monitoring import seal
 from test_score import Scoring, table
 from test_score import packed as packed
 from test_score import scoring as scoring
@@ -48,6 +50,7 @@ def started(name: str) -> Iterator[Engine]:
     sys.path.append(str(packages))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(packages))  # of Spark's Python workers
+        patch.setenv("CI_JOB_TOKEN", "secret-of-the-job")  # which workers of this machine inherit
         engine: Engine = adapters.load("engine", name).open_engine(Scale(workers=2))
         yield engine
         engine.close()
@@ -484,11 +487,66 @@ def test_dask_writes_the_scores_and_the_verdict_of_one_machine_though_a_worker_i
     assert same[0]["rows"] == 40_000
 
 
+LOOKS = """
+import os
+reached = []
+for name, attempt in {
+    "token": lambda: os.environ["CI_JOB_TOKEN"],
+    "worker": lambda: open(f"/proc/{os.getppid()}/environ", "rb").read(),
+    "scheduler": lambda: __import__("socket").socket(),
+}.items():
+    try:
+        attempt()
+        reached.append(name)
+    except (OSError, LookupError):
+        pass
+raise ArithmeticError(f"reached {reached}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux' own means")
+def test_a_package_reaches_no_token_that_a_worker_of_this_machine_has_inherited(
+    scoring: Scoring, dask: Any, tmp_path: Path
+) -> None:
+    evil = shutil.copytree(scoring.model.folder, tmp_path / "evil")
+    features = evil / "problem/features.py"
+    features.write_text(LOOKS + features.read_text())
+    seal(evil, scoring.module, datetime.now(UTC))
+    manifest = json.loads((evil / "manifest.json").read_text())
+    scoring.place.model = replace(scoring.model, folder=evil, manifest=manifest)
+    with pytest.raises(UsageError, match=r"cannot be opened: ArithmeticError: reached \[\]"):
+        scores_by(scoring, dask, "out")
+    inherited = dask.client.run(os.environ.get, "CI_JOB_TOKEN")
+    assert set(inherited.values()) == {"secret-of-the-job"}
+
+
+@pytest.mark.slow  # three processes
+def test_threads_of_a_worker_ask_a_package_in_a_process_each(scoring: Scoring) -> None:
+    score = import_module("rung_runtime.scoring.score")
+    models = score.IsolatedModels(scoring.model.folder, scoring.model.manifest["package_digest"])
+    with models.borrow() as first, models.borrow() as second:
+        processes = {first.process.pid, second.process.pid}
+    assert len(processes) == 2
+    with models.borrow() as again:
+        assert again.process.pid in processes
+        again.process.kill()
+        again.process.wait()
+    with models.borrow() as first, models.borrow() as second:
+        assert first.process.poll() is second.process.poll() is None
+        running = [first.process, second.process]
+    del first, second, again, models
+    assert [process.wait(10) for process in running] == [-signal.SIGKILL] * 2
+
+
 class Elsewhere:
     """An engine whose workers write to folders of their own."""
 
     name = "elsewhere"
     in_process = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
 
     def run(self, job: Any, items: Sequence[Any]) -> Iterator[Outcome[Any]]:
         here = Path.cwd()
@@ -498,6 +556,7 @@ class Elsewhere:
         try:
             do = job.start(job.files)
             do.sink = type(do.sink)("out", "parquet")  # a folder of the same name
+            do.borrow_model = lambda: nullcontext(self.model)
             outcomes = [Outcome(index, do(item)) for index, item in enumerate(items)]
         finally:
             os.chdir(here)
@@ -510,7 +569,7 @@ class Elsewhere:
 @pytest.mark.slow  # a cluster starts
 def test_a_sink_that_workers_do_not_share_is_told(scoring: Scoring) -> None:
     with pytest.raises(UsageError, match=r"out has no journal of .*, which a worker has scored"):
-        scores_by(scoring, Elsewhere(), "out")
+        scores_by(scoring, Elsewhere(scoring.model), "out")
 
 
 @pytest.mark.slow

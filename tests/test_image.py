@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -299,6 +300,41 @@ def test_the_image_knows_when_it_is_not_well(image: tuple[Buildah, str]) -> None
         buildah.command(*run, *check), env=buildah.environment, capture_output=True, check=False
     )
     assert done.returncode != 0
+
+
+def test_a_build_of_ml_image_runs_nothing_that_imports_the_package(
+    module: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step of the Dockerfile that asks, over a base of a shell; `ml-serve` leaves a mark."""
+    buildah = Buildah(tmp_path / "image")
+    (policy := buildah.folder / "home/.config/containers/policy.json").parent.mkdir(parents=True)
+    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    container = buildah("from", "scratch")
+    root = Path(buildah("mount", container))
+    listed = subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True, check=True).stdout
+    for name in ("/bin/sh", *re.findall(r"/\S+", listed)):
+        target = root / name.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(name, target)
+    for name in (".venv/bin/ml-serve", "bin/uv"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"#!/bin/sh\necho {Path(name).name} >> /imported\n")
+        (root / name).chmod(0o755)
+    buildah("commit", "--rm", container, "localhost/shell")
+    text = (ROOT / "template/Dockerfile").read_text()
+    step = text[text.index("ARG CHECK=yes\n") : text.index("\nFROM ${PYTHON}\n")]
+    project = tmp_path / "project"
+    (project / "artifacts/model").mkdir(parents=True)
+    (project / "Dockerfile").write_text(f"FROM localhost/shell\n{step}LABEL x=y\n")
+    monkeypatch.setenv("PATH", f"{ROOT / 'tests/standins/bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STANDIN_BUILDAH", str(buildah.folder))
+    build_image = module("delivery.builder").build
+    for check, is_marked in (("no", False), ("yes", True)):
+        # VERSION and PYTHON are unknown to this file: buildah only warns of them.
+        arguments = {"CHECK": check, "VERSION": "1"}
+        build_image("buildah", str(project), f"localhost/{check}", "a=b", arguments)
+        container = buildah("from", "--pull-never", f"localhost/{check}")
+        assert Path(buildah("mount", container), "imported").exists() == is_marked
 
 
 @pytest.mark.nightly

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import packages
 import pytest
 from conftest import ROOT, Render
 
@@ -128,6 +131,93 @@ def test_what_changes_with_each_model_comes_last_in_its_image() -> None:
     steps = [line for line in lines if line.partition(" ")[0].isupper()]
     assert [step.startswith(last) for step in steps[-4:]] == [True] * 4
     assert not [step for step in steps[:-4] if step.startswith(last) or "VERSION" in step]
+
+
+@pytest.mark.parametrize(
+    ("check", "answers", "expected"),
+    [
+        ("no", False, []),  # `ml image` knows
+        ("yes", True, ["ml-serve --check /model"]),
+        ("yes", False, ["ml-serve --check /model", "uv sync --locked --no-default-groups"]),
+    ],
+)
+def test_a_build_imports_the_model_only_where_it_is_told_to(
+    tmp_path: Path, check: str, answers: bool, expected: list[str]
+) -> None:
+    """The line of the Dockerfile, run by a shell as a build runs it, with stand-ins of programs."""
+    dockerfile = (ROOT / "template/Dockerfile").read_text().replace("\\\n", " ")
+    (default,) = re.findall(r"^ARG CHECK=(.*)$", dockerfile, re.MULTILINE)
+    assert default == "yes"
+    (line,) = re.findall(r"^RUN (.*ml-serve --check.*)$", dockerfile, re.MULTILINE)
+    for name, code in ((".venv/bin/ml-serve", 0 if answers else 1), ("bin/uv", 0)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> ran\nexit {code}\n')
+        path.chmod(0o755)
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "CHECK": check}
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, check=True)
+    ran = (tmp_path / "ran").read_text().splitlines() if (tmp_path / "ran").exists() else []
+    assert len(ran) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(ran, expected, strict=True))
+
+
+def test_no_library_of_training_or_serving_is_hidden_from_a_package_that_is_asked(
+    image: ModuleType,
+) -> None:
+    left_out = image.sbom.left_out()
+    assert {"scikit-learn", "scipy", "skops", "joblib", "narwhals"} == left_out
+    hidden = set(image.import_names(left_out))
+    assert {"sklearn", "scipy", "skops", "joblib", "narwhals"} <= hidden
+    assert not hidden & {"numpy", "onnxruntime", "polars", "pydantic", "rung_runtime"}
+
+
+@pytest.fixture(scope="module")
+def made(module: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a package that was compiled, and one that was not."""
+    folder = tmp_path_factory.mktemp("made")
+    for is_compiled in (True, False):
+        packages.package(module, folder / str(is_compiled), is_compiled=is_compiled)
+    return folder
+
+
+@pytest.mark.slow  # a process for each, as `ml image` has
+@pytest.mark.parametrize(
+    ("is_compiled", "line", "expected"),
+    [
+        (True, "", {"CHECK": "no"}),
+        (False, "", {"CHECK": "no", "WITHOUT": ""}),
+        (True, "import sklearn\n", {"CHECK": "no", "WITHOUT": ""}),
+    ],
+    ids=["compiled", "an estimator", "features that import it"],
+)
+def test_an_image_gets_the_libraries_of_an_estimator_if_the_package_asks_for_them(
+    made: Path,
+    image: ModuleType,
+    module: Callable[[str], ModuleType],
+    tmp_path: Path,
+    is_compiled: bool,
+    line: str,
+    expected: dict[str, str],
+) -> None:
+    texts = {"problem/features.py": line}
+    package = packages.variant(module, made / str(is_compiled), tmp_path / "model", texts)
+    assert image.build_arguments(tmp_path / "model", package["package_digest"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "is_named"),
+    [
+        ("FROM x\nRUN .venv/bin/ml-serve --check /model || uv sync\n", True),  # that of 0.3
+        ("FROM x\nCOPY artifacts/model /model\n", False),  # one that a project has written
+    ],
+)
+def test_an_older_dockerfile_is_built_as_it_is_and_named_if_it_imports_the_model(
+    image: ModuleType, capsys: pytest.CaptureFixture[str], dockerfile: str, is_named: bool
+) -> None:
+    Path("Dockerfile").write_text(dockerfile)
+    assert image.build_arguments(Path("nowhere"), "sha256:0") == {}
+    message = "imports the model while it is built: `rung update` brings one that does not"
+    assert (message in capsys.readouterr().err) == is_named
 
 
 @pytest.mark.parametrize("engine", ["docker", "buildah"])

@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -716,7 +717,14 @@ def command(module: Import, *args: str) -> Any:
 
 @pytest.fixture
 def configured(scoring: Scoring, packed: Path, monkeypatch: pytest.MonkeyPatch) -> Scoring:
-    """A project whose champion scores what its configuration names."""
+    """A project whose champion scores what its configuration names, in this process."""
+    load_package = scoring.module("model_package").load_package
+
+    @contextmanager
+    def opened(folder: Path, package_digest: str, **_: Any) -> Iterator[Any]:
+        yield load_package(folder, package_digest)
+
+    monkeypatch.setattr(scoring.module("isolation.model"), "open_isolated", opened)
     for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "ML_CHAMPION"):
         monkeypatch.delenv(name, raising=False)
     for name in ("cli.score", "cli.partitioned"):
@@ -739,6 +747,125 @@ def test_the_champion_scores_what_the_configuration_names_and_the_log_is_that_of
     result = command(configured.module, "in/late.csv", "--to", "elsewhere", "--max-refused", "0")
     assert result.exit_code == 0, result.output
     assert (configured.place.path / "elsewhere/scored/late.csv.parquet").exists()
+
+
+def test_code_of_a_package_that_always_fails_is_named_by_its_line(
+    configured: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = configured.module("isolation.pipe")
+
+    def predict(*_: Any) -> Any:
+        raise pipe.PackageError("ValueError: no such flight", "problem/features.py, line 7")
+
+    monkeypatch.setattr(configured.module("model_package").Model, "predict", predict)
+    error = command(configured.module, "--max-refused", "1").exception
+    assert isinstance(error, configured.module("exceptions").UsageError)
+    assert str(error) == "problem/features.py, line 7: ValueError: no such flight"
+
+
+def test_no_row_is_refused_because_the_process_of_its_package_ended(
+    configured: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = configured.module("isolation.pipe")
+    shutil.rmtree(configured.source)
+    configured.source.mkdir()
+    table(configured.place, 0, 20).write_csv(configured.source / "few.csv")
+    heights = []
+
+    def predict(_: Any, rows: pl.DataFrame) -> Any:
+        heights.append(rows.height)
+        raise pipe.ProcessEndedError("its process was killed, for too much time or memory")
+
+    monkeypatch.setattr(configured.module("model_package").Model, "predict", predict)
+    error = command(configured.module, "--max-refused", "1").exception
+    assert isinstance(error, configured.module("exceptions").UsageError)
+    assert "the package cannot answer: its process was killed" in str(error)
+    assert heights == [20]
+    assert not list(configured.sink.rglob("*.parquet"))
+
+
+# What a package tries when it is imported.
+TRIES = """
+import os, socket
+from pathlib import Path
+
+SECRET = b"secret-" + b"of-the-job"
+
+def environments():
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            found.append(SECRET in file.read_bytes())
+        except OSError:
+            pass
+    if not any(found):
+        raise LookupError
+
+reached = []
+for name, attempt in {{
+    "token": lambda: os.environ["CI_JOB_TOKEN"],
+    "login of the sink": lambda: os.environ["AWS_SECRET_ACCESS_KEY"],
+    "parent": lambda: Path(f"/proc/{{os.getppid()}}/environ").read_bytes(),
+    "any process": environments,
+    "checkout": lambda: Path({path!r}, ".git/config").read_text(),
+    "settings": lambda: Path({path!r}, "config/gate.yaml").open("a"),
+    "network": lambda: socket.socket(),
+}}.items():
+    try:
+        attempt()
+        reached.append(name)
+    except (OSError, LookupError):
+        pass
+
+"""
+# A row at which it tells how far it came.
+TELLS = """
+
+own_features = features
+
+def features(rows):
+    if {flight} in rows["flight"].to_list():
+        raise ArithmeticError(f"reached {{reached}}")
+    return own_features(rows)
+"""
+SCORE = "from rung_runtime.cli import main; main()"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="by Linux' own means")
+def test_a_package_that_scores_reaches_no_token_and_tells_so_in_a_refused_row(
+    scoring: Scoring, packed: Path, tmp_path: Path
+) -> None:
+    path = scoring.place.path
+    (path / "pyproject.toml").write_text('[tool.rung]\npackage = "flight_delays"\nlevel = 1\n')
+    (path / ".git").mkdir()
+    (path / ".git/config").write_text("[remote]\nurl = https://x:secret-of-the-job@git.example\n")
+    flight = int(table(scoring.place)["flight"][5])
+    evil = shutil.copytree(packed, tmp_path / "evil")
+    features = evil / "problem/features.py"
+    own = features.read_text()
+    features.write_text(TRIES.format(path=str(path)) + own + TELLS.format(flight=flight))
+    seal(evil, scoring.module, datetime.now(UTC))
+    done = subprocess.run(
+        [sys.executable, "-c", SCORE, "score", "in", "--to", "out", "--package", str(evil),
+         "--max-refused", "1"],
+        cwd=path, capture_output=True, text=True, check=False,
+        env=os.environ | {
+            "PYTHONPATH": str(ROOT / "runtime/src"),
+            "CI_JOB_TOKEN": "secret-of-the-job",
+            "AWS_SECRET_ACCESS_KEY": "secret-of-the-job",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (reason,) = set(scoring.refused()["reasons"])
+    assert reason == "the model cannot answer (ArithmeticError: reached [])"
+    scores = scoring.scores()
+    assert scores.height + scoring.refused().height == 3 * ROWS
+    rows = table(scoring.place, 0, 3 * ROWS)
+    expected = scoring.model.predict(scoring.model.read(rows.drop("booking")))
+    answers = rows.select("booking").with_columns(p=expected[:, 1])
+    joined = scores.join(answers, on="booking")
+    assert joined["p:true"].to_list() == joined["p"].to_list()
 
 
 @pytest.mark.slow  # a model is trained

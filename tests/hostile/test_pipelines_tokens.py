@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import os
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 import graph
 import pytest
-from conftest import Render
+from conftest import ROOT, Render
 from graph import Files
 
 LEVELS = [0, 1, 2]
@@ -36,6 +37,25 @@ WRITERS: dict[str, tuple[set[str], list[str]]] = {
     "weekly.start": ({"contents"}, []),
     "pipeline.comment": ({"pull-requests"}, ["ml comment"]),
     "attest.attest": ({"id-token", "attestations"}, []),
+}
+
+
+# GitLab's own token is in each job, and can write. So this is all that `ml` does there. Either it
+# runs the project's code of the commit that is checked out, as tests do, or no model's code: that
+# of a package runs in a process of its own, without the token.
+RUN_THE_PROJECT = {"ingest", "validate", "run"}
+RUN_NO_MODEL = {
+    *("comment", "deploy", "fetch", "image", "monitor", "register", "report", "resolve"),
+    *("retrain", "rollback", "sbom", "score", "stop"),
+}
+# Functions of the runtime that load a package into the process that they run in: the commands
+# `ml predict`, `ml parity` and `ml check`, a service, and the process of an isolated package.
+LOADERS = {
+    ("cli/app.py", "predict"),
+    ("cli/delivery.py", "parity"),
+    ("pipeline/attacks.py", "check_robustness"),
+    ("serving/loaded_model.py", "load"),
+    ("isolation/worker.py", "main"),
 }
 
 
@@ -151,6 +171,40 @@ def test_a_job_that_may_write_is_one_of_these_and_runs_no_more_than_this(
         ]
         setup = {"dvc pull"}  # of the action, where a job asks for data: none of these does
         assert [line for line in run if line not in setup] == commands, name
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_beside_gitlabs_token_ml_does_no_more_than_this(files: Read, level: int) -> None:
+    _, gitlab = files(level)
+    jobs = graph.jobs_of(gitlab)
+    commands = set[str]()
+    for job in jobs.values():
+        for key in ("before_script", "script", "after_script"):
+            for line in graph.flat(job.get(key, []), jobs):
+                commands |= set(re.findall(r"\buv run ml (\w+)", line))
+    for script in (ROOT / "ci/gitlab/.gitlab").iterdir():
+        if not script.suffix:  # what jobs call
+            commands |= set(re.findall(r"\buv run ml (\w+)", script.read_text("utf-8")))
+    assert commands <= RUN_THE_PROJECT | RUN_NO_MODEL
+    if level == 2:
+        assert commands == RUN_THE_PROJECT | RUN_NO_MODEL
+
+
+def test_a_package_is_loaded_by_no_command_that_runs_beside_a_token() -> None:
+    runtime = ROOT / "runtime/src/rung_runtime"
+    loaders = set[tuple[str, str]]()
+    for path in runtime.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if "load_package(" not in text:
+            continue
+        for function in ast.walk(ast.parse(text)):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            called = [ast.unparse(n.func) for n in ast.walk(function) if isinstance(n, ast.Call)]
+            if any(name.rpartition(".")[2] == "load_package" for name in called):
+                loaders.add((path.relative_to(runtime).as_posix(), function.name))
+    assert loaders == LOADERS
+    assert not RUN_NO_MODEL & {name for _, name in LOADERS}
 
 
 def test_what_a_caller_may_is_no_more_than_what_it_calls(files: Read) -> None:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import packages
+import polars as pl
 import pytest
 from rung_runtime import RefusedError, UsageError
 
@@ -126,6 +127,20 @@ def test_a_tag_that_moved_after_it_was_verified_is_refused_before_its_code_is_im
 
 # What a job does that holds a token that writes; `deploy` and `rollback` also start the service, in
 # which the code of a package runs.
+def score(module: Module, version: Any) -> None:
+    """Run `ml score` on one row."""
+    Path("in").mkdir()
+    pl.DataFrame({"x": [1]}).write_parquet("in/rows.parquet")
+    module("cli.score").score(str(Path("in").resolve()), str(Path("out").resolve()), version)
+
+
+def prepare_image(module: Module, version: Any) -> None:
+    """Do what `ml image` does before its build."""
+    Path("Dockerfile").write_text('ARG CHECK=yes\nARG WITHOUT="--no-install-package scipy"\n')
+    folder = module("registry").fetch_version(version, Path("built"))
+    module("delivery.image").build_arguments(folder, version.digest)
+
+
 WRITERS: dict[str, Callable[[Module, Any], object]] = {
     "resolve": lambda module, version: module("cli.registry").resolve(version.reference),
     "fetch": lambda module, version: module("cli.registry").fetch(version.version, Path("fetched")),
@@ -134,6 +149,8 @@ WRITERS: dict[str, Callable[[Module, Any], object]] = {
     ),
     "monitor": lambda module, version: module("monitoring.champion").load_champion(version),
     "retrain": lambda module, _: module("monitoring").retrain(lambda: None, None, ""),
+    "score": lambda module, version: score(module, version.reference),
+    "image": prepare_image,
     "sbom": lambda module, version: module("delivery.sbom").described(
         module("registry").fetch_version(version, Path("described")),
         {"specVersion": "1.5", "metadata": {"component": {"name": "x", "bom-ref": "x"}}},

@@ -170,6 +170,12 @@ def test_an_isolated_package_answers_what_it_answers_here(
         assert model.failures(typed) == here.failures(typed)
         broken = typed.with_columns(pl.lit(None).cast(pl.Float64).alias("distance_km"))
         assert model.failures(broken) == here.failures(broken)
+        nowhere = broken.with_columns(
+            pl.when(pl.int_range(pl.len()) % 7 == 3).then("origin").otherwise("dest").alias("dest")
+        )
+        assert "a flight goes somewhere else" in str(here.all_failures(nowhere))
+        for judged in (broken, nowhere, nowhere.drop("seats"), nowhere.clear()):
+            assert model.all_failures(judged) == here.all_failures(judged)
         assert np.array_equal(model.out_of_fold(source, here.data, len(y_true)), expected)
         assert (model.version, model.digest, model.data) == (here.version, here.digest, here.data)
 
@@ -354,6 +360,8 @@ def answering(line: bytes) -> Any:
         b'{"failures": [{"column": "a", "rule": "x", "kind": ["null"]}], "bytes": 0}\n',
         b'{"failures": [{"column": "a", "rule": "x", "kind": "custom"}], "bytes": 0}\n',
         b'{"failures": [{"column": null, "rule": "x", "kind": "type"}], "bytes": 0}\n',
+        b'{"rules": ["x"], "bytes": 0}\n',
+        b'{"rules": [7], "bytes": 7}\n1234567',
     ],
 )
 def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
@@ -361,7 +369,7 @@ def test_what_a_package_writes_into_the_pipe_is_numbers_or_nothing(
 ) -> None:
     own = module("isolation.model")
     here = module("model_package").load_package(good)
-    for ask in ("predict", "failures"):
+    for ask in ("predict", "failures", "all_failures"):
         model = own.IsolatedModel(
             here.manifest, here.data, here.request_contract, None, None, None, answering(line), ""
         )

@@ -152,6 +152,10 @@ class Model:
         """Return what is wrong with typed rows: see `pipeline.validate.failures`."""
         return failures(rows, self.request_contract, self.rules)
 
+    def all_failures(self, rows: pl.DataFrame) -> list[FailedRule]:
+        """Return the same with every row that breaks a rule, and with its value."""
+        return failures(rows, self.request_contract, self.rules, max_samples=rows.height)
+
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
         """Predict typed rows that have no failures: see the function `predict`."""
         if self.compiled is None:

@@ -1,5 +1,7 @@
 """`ml score`: score many rows at once, as scheduled jobs do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ from .partitioned import from_start as _from_start
 if TYPE_CHECKING:
     from ..ci_platform import Platform
     from ..config.delivery import Delivery
-    from ..model_package import Model
+    from ..isolation.model import IsolatedModel
 
 START = Path.cwd()
 
@@ -96,35 +98,56 @@ def score(
     if not settings.sink:
         raise UsageError(f"name a sink with --to, or set score.sink in {DELIVERY}")
     _require_lasting(normalized(settings.sink))
-    opened = _load_model(settings.model, package)
-    options = scoring.Options(
-        max_refused=settings.max_refused,
-        table_format=settings.format,
-        source_version=source_version,
-        rescore=rescore,
-        separator=opened.data.separator,
-        log=_log(delivery),
-        log_rows=settings.log_rows,
-        private=delivery.service.private,
-    )
-    with open_engine(engine, scheduler) as runs_on, progress.stages():
-        message = scoring.score(settings.source, settings.sink, opened, options, runs_on)
+    with _open_model(settings.model, package) as opened:
+        options = scoring.Options(
+            max_refused=settings.max_refused,
+            table_format=settings.format,
+            source_version=source_version,
+            rescore=rescore,
+            separator=opened.data.separator,
+            log=_log(delivery),
+            log_rows=settings.log_rows,
+            private=delivery.service.private,
+        )
+        with open_engine(engine, scheduler) as runs_on, progress.stages():
+            message = scoring.score(settings.source, settings.sink, opened, options, runs_on)
     typer.echo(message)
 
 
-def _load_model(name: str, package: Path | None) -> "Model":
-    """Open a package, verified as a deployment does.
+@contextmanager
+def _open_model(name: str, package: Path | None) -> Iterator["IsolatedModel"]:
+    """Open a package in a process of its own, verified as a deployment does.
+
+    This process may hold a job's token and the login of an object store; code of a package is not
+    run beside them.
 
     Raises:
         UsageError: There is none, or it is damaged.
         RefusedError: It is not the one that was verified, or is not signed as it must be.
     """
+    from ..isolation.model import open_isolated
+    from ..isolation.pipe import PackageError
+
+    folder, digest = _verified(name, package)
+    try:
+        with open_isolated(folder, digest, watches_project=False) as model:
+            yield model
+    except PackageError as error:
+        raise UsageError(error.sentence) from None
+
+
+def _verified(name: str, package: Path | None) -> tuple[Path, str]:
+    """Return the folder of a package, and its digest. None of its code has run then.
+
+    Raises:
+        UsageError, RefusedError: See `_open_model`.
+    """
     from .. import registry
     from ..artifacts import ARTIFACTS
-    from ..model_package import load_package
+    from ..model_package import verified_manifest
 
     if package is not None:
-        return load_package(START / package)
+        return START / package, verified_manifest(START / package)["package_digest"]
     if name == registry.CHAMPION:
         champion = registry.current_champion()
         if champion is None:
@@ -133,7 +156,7 @@ def _load_model(name: str, package: Path | None) -> "Model":
     else:
         version = registry.find(name)
     folder = registry.fetch_version(version, ARTIFACTS / "champion" / version.version)
-    return load_package(folder, version.digest)
+    return folder, version.digest
 
 
 def _job_platform() -> "Platform | None":

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,13 +48,14 @@ def run_builder(*command: str, **environment: str) -> str:
     return result.stdout.strip()
 
 
-def build(engine: Engine, folder: str, tag: str, label: str, version: str) -> None:
-    """Build the image of a folder with a Dockerfile.
+def build(engine: Engine, folder: str, tag: str, label: str, arguments: Mapping[str, str]) -> None:
+    """Build the image of a folder with a Dockerfile, whose arguments are given by name.
 
     Raises:
         RefusedError: It cannot be built.
     """
-    options = [f"--build-arg=VERSION={version}", f"--tag={tag}", f"--label={label}"]
+    options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    options += [f"--tag={tag}", f"--label={label}"]
     if engine == "buildah":
         # What docker does unasked: its format, for the health check, and steps that are kept.
         options += ["--format=docker", "--layers"]

@@ -3,13 +3,17 @@
 A version's image is built once: the registry has its digest from then on. That note is a claim: it
 counts if the image of that digest is where images are pushed to, and its label names the package.
 
-Nothing of the package is imported here. What it would answer is asked of a process of its own.
+Nothing of the package is imported here, nor by the build: whoever builds an image may hold a token
+that writes. What it would answer is asked of a process of its own, and so is whether it does
+without the libraries that the Dockerfile would leave out.
 """
 
 import os
 import re
 import shutil
 import sys
+from collections.abc import Collection
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +22,7 @@ from ..artifacts import ARTIFACTS, PACKAGE, now, write
 from ..config.delivery import load_delivery
 from ..model_package import verified_manifest
 from ..records import ImageDocument
-from . import builder
+from . import builder, sbom
 from .builder import Engine
 from .service_folder import open_apart
 from .smoke import smoke_test
@@ -27,6 +31,8 @@ from .smoke import smoke_test
 LABEL = "vnd.rung.package-digest"
 PINNED = re.compile(r"(?P<name>[^\s@]+)@sha256:[0-9a-f]{64}")
 BASE = re.compile(r"^ARG PYTHON=(?P<image>[^\s@]+)$", re.MULTILINE)  # without a digest
+# The argument that has a build ask the model nothing. The Dockerfile of an older project lacks it.
+CHECK = re.compile(r"^ARG CHECK\b", re.MULTILINE)
 BUILD_CONTEXT = ("Dockerfile", "pyproject.toml", "uv.lock", "README.md", "src", "config")
 
 
@@ -73,7 +79,9 @@ def image(version: str | None = None, push: bool = False) -> str:
         _copy_build_context(Path(folder))
         tag = f"{repository}:{manifest['version']}"
         label = f"{LABEL}={manifest['package_digest']}"
-        builder.build(engine, folder, tag, label, manifest["version"])
+        arguments = build_arguments(package, manifest["package_digest"])
+        arguments["VERSION"] = manifest["version"]
+        builder.build(engine, folder, tag, label, arguments)
         parity = _check_container(engine, tag, package, manifest["package_digest"])
     if not push or not registered:
         return tag
@@ -123,6 +131,54 @@ def mismatch(engine: Engine, repository: str, note: str, version: "registry.Vers
     if not digest:
         return f"has no label {LABEL}"
     return None if digest == version.digest else f"has the package {digest!r}"
+
+
+def build_arguments(package: Path, package_digest: str) -> dict[str, str]:
+    """Return the arguments of the Dockerfile with which a build runs no code of a package.
+
+    It is a Dockerfile of the project's: it may be older, or another one.
+    """
+    dockerfile = sbom.DOCKERFILE.read_text("utf-8")
+    if not CHECK.search(dockerfile):
+        if "ml-serve --check" in dockerfile:
+            sys.stderr.write(
+                "ml: this Dockerfile imports the model while it is built: `rung update` brings one"
+                " that does not\n"
+            )
+        return {}
+    if answers_without(package, package_digest, sbom.left_out()):
+        return {"CHECK": "no"}
+    return {"CHECK": "no", "WITHOUT": ""}
+
+
+def answers_without(package: Path, package_digest: str, requirements: Collection[str]) -> bool:
+    """Check whether a package answers where some requirements are not installed.
+
+    It is asked in a process that cannot import them.
+    """
+    if not requirements:
+        return True
+    from ..serving.loaded_model import ask_at_edges
+
+    modules = import_names(requirements)
+    try:
+        with open_apart(package, package_digest, without=modules) as loaded:
+            ask_at_edges(loaded)
+    except Exception:  # of problem/, or of a library that is absent
+        return False
+    return True
+
+
+def import_names(requirements: Collection[str]) -> list[str]:
+    """Return the modules that only these of the installed requirements have."""
+    names = {_canonical(name) for name in requirements}
+    owners = metadata.packages_distributions()
+    return [module for module, own in owners.items() if {_canonical(name) for name in own} <= names]
+
+
+def _canonical(name: str) -> str:
+    """Return the one way to write the name of a requirement, as PEP 503 has it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _check_container(engine: Engine, tag: str, package: Path, package_digest: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,10 +44,17 @@ def open_version(version: "Version") -> Iterator["LoadedModel"]:
 
 
 @contextmanager
-def open_apart(folder: Path, package_digest: str) -> Iterator["LoadedModel"]:
+def open_apart(
+    folder: Path, package_digest: str, without: Iterable[str] = ()
+) -> Iterator["LoadedModel"]:
     """Open a package in a process of its own, as the service has it.
 
     Whoever delivers holds tokens that can write; code of a package is not run beside them.
+
+    Args:
+        folder: The package.
+        package_digest: The digest that it must have.
+        without: Modules that it cannot import, as if they were not installed.
 
     Raises:
         UsageError: It is damaged, or another one, or its code cannot be imported.
@@ -58,7 +65,12 @@ def open_apart(folder: Path, package_digest: str) -> Iterator["LoadedModel"]:
     from ..serving.rows import frame_from_rows
 
     with open_isolated(
-        folder, package_digest, threads=1, watches_project=False, max_seconds=MAX_SECONDS
+        folder,
+        package_digest,
+        threads=1,
+        watches_project=False,
+        max_seconds=MAX_SECONDS,
+        without=without,
     ) as model:
         profile = json.loads((folder / "profile.json").read_text("utf-8"))
         loaded = LoadedModel(model, profile, Distributions(profile, model.data))

@@ -77,6 +77,8 @@ def _perform(digest: str, item: bytes) -> tuple[str, Any]:
         if isinstance(error, OSError):
             where = error.filename or "a file"
             return "failed", f"{where} cannot be used: {error.strerror or error}"
+        if sentence := getattr(error, "sentence", ""):  # of a package, in a process of its own
+            return "refused", str(sentence)
         for call in reversed(traceback.extract_tb(error.__traceback__)):
             if Path(call.filename).parent.name == "problem":
                 reason = str(error).strip().partition("\n")[0]

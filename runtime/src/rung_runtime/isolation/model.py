@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from .. import UsageError
 from ..config import Data
 from ..model_package import Model, Reply, verified_manifest
-from ..pipeline.validate import FailedRule
+from ..pipeline.validate import FailedRule, failed_rule, failures
 from ..records import RuleKind
 from . import environment
 from .pipe import Message, PackageError, ask, read_response
@@ -36,6 +36,8 @@ __all__ = ["IsolatedModel", "PackageError", "open_isolated"]
 
 MAX_LOG = 2_000  # characters of the log of a process that did not start
 RULE_KINDS = get_args(RuleKind)
+MAX_RULES = 1_000  # of `problem/schema.py` that rows break at a time
+NO_FAILURES = "its rules do not name failures in the form that is asked for"
 Floats = NDArray[np.float64]
 
 
@@ -60,10 +62,34 @@ class IsolatedModel(Model):
             PackageError: Its rules fail.
         """
         response = self._ask("failures", rows)
-        failures = response.facts.get("failures")
-        if not isinstance(failures, list) or not all(map(_is_failure, failures)):
-            raise PackageError("its rules do not name failures in the form that is asked for")
-        return failures
+        failed = response.facts.get("failures")
+        if not isinstance(failed, list) or not all(map(_is_failure, failed)):
+            raise PackageError(NO_FAILURES)
+        return failed
+
+    def all_failures(self, rows: pl.DataFrame) -> list[FailedRule]:
+        """See `Model.all_failures`. The contract is judged here, its own rules in its process.
+
+        Raises:
+            PackageError: Its rules fail.
+        """
+        failed = failures(rows, self.request_contract, _no_rules, max_samples=rows.height)
+        row_bytes = (rows.height + 7) // 8
+        response = self._ask("rules", rows, MAX_RULES * row_bytes)
+        names = response.facts.get("rules")
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(name, str) for name in names)
+            or len(response.body) != len(names) * row_bytes
+        ):
+            raise PackageError(NO_FAILURES)
+        for number, name in enumerate(names):
+            bits = response.body[number * row_bytes :][:row_bytes]
+            is_broken = np.unpackbits(np.frombuffer(bits, np.uint8), count=rows.height)
+            index = np.flatnonzero(is_broken).tolist()
+            count = len(index)
+            failed.append(failed_rule(None, name, "custom", count, ["false"], index, rows.height))
+        return failed
 
     def predict(self, rows: pl.DataFrame) -> Floats:
         """See `Model.predict`.
@@ -132,6 +158,8 @@ def open_isolated(
     threads: int = 0,
     watches_project: bool = True,
     max_seconds: float | None = None,
+    without: Iterable[str] = (),
+    parent: Path | None = None,
 ) -> Iterator[IsolatedModel]:
     """Start a process for a package, and end it afterwards.
 
@@ -142,12 +170,14 @@ def open_isolated(
         watches_project: Whether files of the project are compared before and after, where the
             process cannot be confined. Not where we write to them ourselves meanwhile.
         max_seconds: How long it may take to open, and to answer once; None: as long as it takes.
+        without: Modules that it cannot import, as if they were not installed.
+        parent: Where the temporary folder is made; None: where they usually are.
 
     Raises:
         UsageError: It is damaged, or another one, or its code cannot be imported.
         RefusedError: On a runner, files of the project were changed meanwhile.
     """
-    with TemporaryDirectory(prefix="ml-isolated-") as temporary:
+    with TemporaryDirectory(prefix="ml-isolated-", dir=parent) as temporary:
         home = Path(temporary).resolve()
         shutil.copytree(folder, home / "package")
         manifest = verified_manifest(home / "package")
@@ -156,7 +186,7 @@ def open_isolated(
         data = Data.model_validate_json((home / "package/contract.json").read_text("utf-8"))
         log_file = home / "worker.log"
         with log_file.open("wb") as log:
-            process = _start(home, log, threads)
+            process = _start(home, log, threads, without)
         unconfined = _confinement(process, log_file)
         # The process has ended before the files are looked at.
         opening = {"do": "open", "package_digest": package_digest, "threads": threads}
@@ -176,6 +206,7 @@ def open_isolated(
                 process,
                 unconfined,
                 max_seconds,
+                folder=folder,
             )
 
 
@@ -190,7 +221,9 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         process.communicate()
 
 
-def _start(home: Path, log: IO[bytes], threads: int) -> "subprocess.Popen[bytes]":
+def _start(
+    home: Path, log: IO[bytes], threads: int, without: Iterable[str]
+) -> "subprocess.Popen[bytes]":
     """Start a process that may only write below `home`; of threads, Polars has as many."""
     python_path = [str(Path(folder).absolute()) for folder in sys.path if folder]
     own = {
@@ -203,7 +236,7 @@ def _start(home: Path, log: IO[bytes], threads: int) -> "subprocess.Popen[bytes]
     if threads:
         own["POLARS_MAX_THREADS"] = os.environ.get("POLARS_MAX_THREADS", str(threads))
     return subprocess.Popen(
-        [sys.executable, "-P", "-s", "-m", f"{__package__}.worker", str(home)],
+        [sys.executable, "-P", "-s", "-m", f"{__package__}.worker", str(home), *without],
         cwd=home,
         env=environment.passed_on() | own,
         stdin=subprocess.PIPE,
@@ -243,6 +276,10 @@ def _is_failure(failure: object) -> bool:
         return False
     column_type = type(None) if failure["kind"] == "custom" else str
     return isinstance(failure.get("rule"), str) and isinstance(failure.get("column"), column_type)
+
+
+def _no_rules(_: Collection[str]) -> Mapping[str, pl.Expr]:
+    return {}
 
 
 def _absent(_: pl.DataFrame) -> Any:

@@ -18,7 +18,24 @@ ENDING_S = 1.0  # for a process that has closed its end of the pipe
 
 
 class PackageError(Exception):
-    """The code of a package failed, or its process sent something that is not a response."""
+    """The code of a package failed, or its process sent something that is not a response.
+
+    Attributes:
+        where: The line of its code at which it failed; "" if that is not known.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(reason)
+        self.where = where
+
+    @property
+    def sentence(self) -> str:
+        """Return what failed, for a person who asked the package for something."""
+        return f"{self.where or 'the package cannot answer'}: {self}"
+
+
+class ProcessEndedError(PackageError):
+    """The process of a package has ended: it answers nothing any more."""
 
 
 class Message(NamedTuple):
@@ -52,7 +69,7 @@ def ask(
         try:
             write_message(process.stdin, request)
         except OSError:
-            raise PackageError(_end_of(process)) from None
+            raise ProcessEndedError(_end_of(process)) from None
         return read_response(process, max_response_bytes)
 
 
@@ -87,7 +104,8 @@ def _time_limit(process: subprocess.Popen[bytes], seconds: float | None) -> Iter
         yield
     except PackageError:
         if has_expired.is_set():
-            raise PackageError(f"it did not answer within {seconds:g} seconds") from None
+            reason = f"it did not answer within {seconds:g} seconds"
+            raise ProcessEndedError(reason) from None
         raise
     finally:
         timer.cancel()
@@ -102,7 +120,7 @@ def read_response(process: subprocess.Popen[bytes], max_response_bytes: int = 0)
     assert process.stdout
     line = process.stdout.readline(MAX_LINE_BYTES)
     if not line:
-        raise PackageError(_end_of(process))
+        raise ProcessEndedError(_end_of(process))
     try:
         facts: dict[str, Any] = json.loads(line)
         size = int(facts["bytes"])
@@ -110,11 +128,15 @@ def read_response(process: subprocess.Popen[bytes], max_response_bytes: int = 0)
             raise ValueError(size)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         process.kill()  # what else is in the pipe could be taken for the next response
-        raise PackageError("what it sends is not a response") from None
+        raise ProcessEndedError("what it sends is not a response") from None
     body = process.stdout.read(size)
     if "error" in facts:
-        # One line, whatever it holds: it goes into documents and onto a terminal.
-        reason = " ".join(f"{facts['error']}: {facts.get('message')}".split())
-        printable = "".join(character for character in reason if character.isprintable())
-        raise PackageError(printable[:MAX_REASON])
+        reason = _one_line(f"{facts['error']}: {facts.get('message')}")
+        raise PackageError(reason, _one_line(str(facts.get("where") or "")))
     return Message(facts, body)
+
+
+def _one_line(text: str) -> str:
+    """Return one short line, whatever a text holds: it goes into documents and onto a terminal."""
+    line = " ".join(text.split())
+    return "".join(character for character in line if character.isprintable())[:MAX_REASON]

@@ -91,12 +91,12 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> TableV
     failed, names = column_failures(rows, data)
     if rows.height < data.min_rows:
         sample = f"{rows.height} of {data.min_rows}"
-        failed.append(_failed_rule(None, "too few rows", "row_count", 1, [sample]))
+        failed.append(failed_rule(None, "too few rows", "row_count", 1, [sample]))
     newest = rows[data.time].max() if data.max_age_days and data.time in rows.columns else None
     if isinstance(newest, datetime):
         age = (now or datetime.now(UTC).replace(tzinfo=None)) - newest
         if age.total_seconds() > (data.max_age_days or 0) * SECONDS_PER_DAY:
-            failed.append(_failed_rule(data.time, "stale newest row", "freshness", 1, [newest]))
+            failed.append(failed_rule(data.time, "stale newest row", "freshness", 1, [newest]))
     checks: dict[str | None, list[Any]] = {name: [] for name in [None, *names]}
     # A check goes by the number of its rule, as a user may call a rule anything.
     required = {str(number): rule for number, rule in enumerate(rules(data, names, own_rules))}
@@ -120,7 +120,7 @@ def check(rows: pl.DataFrame, data: Data, now: datetime | None = None) -> TableV
             rule = required[str(check_name)]
             distinct = part.unique("failure_case", maintain_order=True)
             failed.append(
-                _failed_rule(
+                failed_rule(
                     rule.column,
                     rule.name,
                     rule.kind,
@@ -151,18 +151,18 @@ def column_failures(
     good = []
     for name, column in data.columns.items():
         if name not in rows.columns:
-            failed.append(_failed_rule(name, "missing column", "missing_column", 1, [name]))
+            failed.append(failed_rule(name, "missing column", "missing_column", 1, [name]))
         elif rows.schema[name] != DTYPES[column.type]:
             # No other rule applies: values of another type cannot be compared with anything.
             values, index = unreadable(rows[name], column, data)
             rule = f"not of type {column.type}"
             count = len(values)
-            failed.append(_failed_rule(name, rule, "type", count, values, index, max_samples))
+            failed.append(failed_rule(name, rule, "type", count, values, index, max_samples))
         else:
             good.append(name)
     for name in rows.columns:
         if name not in data.columns:
-            failed.append(_failed_rule(name, "extra column", "extra_column", 1, [name]))
+            failed.append(failed_rule(name, "extra column", "extra_column", 1, [name]))
     return failed, good
 
 
@@ -208,7 +208,7 @@ def rule_failures(
         if not good.all():
             index = (~good).arg_true()
             values = rows[rule.column].gather(index) if rule.column else ["false"]
-            failure = _failed_rule(
+            failure = failed_rule(
                 rule.column, rule.name, rule.kind, len(index), values, index, max_samples
             )
             failed.append(failure)
@@ -235,7 +235,7 @@ def _describe(failure: FailedRule) -> str:
     return f"{name}: {rule} in {count}, such as {samples}"
 
 
-def _failed_rule(
+def failed_rule(
     column: str | None,
     rule: str,
     kind: RuleKind,

@@ -9,8 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import UsageError
+from ..isolation.pipe import PackageError, ProcessEndedError
 from ..model_package import Model
-from ..pipeline.validate import FailedRule, failures
+from ..pipeline.validate import FailedRule
 from ..prediction_log.writer import ANY_ERROR
 
 MAX_MODEL_ERRORS = 100  # rows of a run at which code of problem/ may fail; beyond, it is a fault
@@ -68,7 +69,7 @@ class RowScorer:
         features = pl.DataFrame([rows[name] for name in contract.columns if name in rows.columns])
         reasons: Reasons = {}
         typed = self.model.read(features)
-        while failed := self._failures(typed):
+        while failed := self.model.all_failures(typed):
             broken = _reasons(failed, len(index))  # `typed` without columns has no rows
             reasons |= {int(index[row]): why for row, why in broken.items()}
             is_good = np.ones(len(index), dtype=bool)
@@ -89,10 +90,6 @@ class RowScorer:
             y_pred = y_pred[is_good]
         return ScoredBatch(index, typed, y_pred, reasons)
 
-    def _failures(self, typed: pl.DataFrame) -> list[FailedRule]:
-        model = self.model
-        return failures(typed, model.request_contract, model.rules, max_samples=typed.height)
-
     def _nothing(self) -> NDArray[np.float64]:
         classes = len(self.model.data.classes)
         return np.zeros((0, classes) if classes else 0)
@@ -107,6 +104,8 @@ class RowScorer:
             return self._nothing(), {}
         try:
             y_pred = self.model.predict(typed)
+        except ProcessEndedError:  # which no row answers for
+            raise
         except ANY_ERROR as error:  # of problem/, for rows that its author did not foresee
             if typed.height == 1:
                 return self._failed_row(error)
@@ -124,7 +123,9 @@ class RowScorer:
         if self.model_errors > MAX_MODEL_ERRORS:
             raise error
         message = (str(error).splitlines() or [""])[0][:200]
-        why = Reason(None, "the model cannot answer", f"{type(error).__name__}: {message}")
+        if not isinstance(error, PackageError):  # which says it itself
+            message = f"{type(error).__name__}: {message}"
+        why = Reason(None, "the model cannot answer", message)
         classes = len(self.model.data.classes)
         return np.zeros((1, classes) if classes else 1), {0: why}
 

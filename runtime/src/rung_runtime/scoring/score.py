@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,8 @@ import polars as pl
 from .. import RefusedError, UsageError, progress
 from ..adapters.engine_polars import Polars
 from ..engines.interface import Engine, Files, Job
-from ..model_package import Model, load_package
+from ..isolation.model import IsolatedModel, open_isolated
+from ..model_package import Model
 from ..prediction_log.layout import is_remote
 from ..prediction_log.writer import utc_now
 from ..registry import file_lock
@@ -124,6 +125,7 @@ def score(
         UsageError: The source cannot be read, or the sink not written to, or the sink has another
             source; partitions that could be scored are.
         RefusedError: Too many rows of a partition break the contract.
+        PackageError: The process of the model has ended, or its code fails at too many rows.
     """
     options = options or Options()
     source = normalized(source)
@@ -166,7 +168,7 @@ def _score_all(
     Raises:
         UsageError: Workers cannot do it, or what they write is not in the sink.
     """
-    here = PartitionScorer(place, sink, model, options)
+    here = PartitionScorer(place, sink, lambda: nullcontext(model), options)
     start = partial(open_scorer, place, options, model.manifest["package_digest"])
     files = {"package": model.folder} if model.folder else {}
     job = Job[Partition, Entry | None](start, files, here if engine.in_process else None)
@@ -196,18 +198,62 @@ def open_scorer(
     place: Place, options: Options, package_digest: str, files: Files
 ) -> "PartitionScorer":
     """Open package and sink in a process that scores partitions for another one."""
-    # A worker has as many threads as its engine gives it, not as many as there are cores.
-    model = load_package(files["package"], package_digest, threads=pl.thread_pool_size())
-    return PartitionScorer(place, Sink(place.sink, place.table_format), model, options)
+    models = IsolatedModels(files["package"], package_digest)
+    return PartitionScorer(place, Sink(place.sink, place.table_format), models.borrow, options)
+
+
+class IsolatedModels:
+    """A package in a process for each partition that a worker scores at once.
+
+    A worker of this machine inherits the environment of the command, and the tokens in it.
+    """
+
+    def __init__(self, package: Path, package_digest: str) -> None:
+        self.package = package
+        self.package_digest = package_digest
+        self.idle: list[tuple[AbstractContextManager[IsolatedModel], IsolatedModel]] = []
+
+    @contextmanager
+    def borrow(self) -> Iterator[IsolatedModel]:
+        """Yield a model that no other thread asks meanwhile.
+
+        Raises:
+            UsageError: See `open_isolated`.
+        """
+        try:
+            opened, model = self.idle.pop()
+        except IndexError:
+            # A worker has as many threads as its engine gives it, not as many as there are cores.
+            opened = open_isolated(
+                self.package,
+                self.package_digest,
+                threads=pl.thread_pool_size(),
+                watches_project=False,
+                parent=self.package.parent,
+            )
+            model = opened.__enter__()
+        try:
+            yield model
+        finally:
+            if model.process.poll() is None:
+                self.idle.append((opened, model))
+            else:
+                opened.__exit__(None, None, None)
 
 
 class PartitionScorer:
     """Scores partitions, one after the other, wherever they are."""
 
-    def __init__(self, place: Place, sink: Sink, model: Model, options: Options) -> None:
+    def __init__(
+        self,
+        place: Place,
+        sink: Sink,
+        borrow_model: Callable[[], AbstractContextManager[Model]],
+        options: Options,
+    ) -> None:
         self.place = place
         self.sink = sink
-        self.model = model
+        self.borrow_model = borrow_model
         self.options = options
 
     def __call__(self, partition: Partition) -> Entry | None:
@@ -216,10 +262,13 @@ class PartitionScorer:
         Raises:
             UsageError: It cannot be read, or the sink not written to.
         """
-        run = PartitionRun(partition, self.place, self.sink, self.model, self.options)
+        with self.borrow_model() as model:
+            return self._score(PartitionRun(partition, self.place, self.sink, model, self.options))
+
+    def _score(self, run: "PartitionRun") -> Entry | None:
         if run.is_done():
             return None
-        progress.begin(partition.name)
+        progress.begin(run.partition.name)
         try:
             entry = run.score()
         except UsageError as error:

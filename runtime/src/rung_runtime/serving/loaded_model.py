@@ -86,17 +86,25 @@ def load(folder: Path, package_digest: str | None = None) -> LoadedModel:
 def why_not_answering(folder: Path) -> str:
     """Return why a package does not answer with the libraries that are installed; "" if it does.
 
-    It is asked for a typical row, and for rows at the edges of its contract.
+    See `ask_at_edges`.
     """
     try:
-        loaded = load(folder)
-        model = loaded.model
-        contract = model.request_contract
-        typical = inputs(model.read(frame_from_rows([loaded.example], contract)), contract)
-        model.predict(pl.concat([typical, edge_rows(typical, contract)]))
+        ask_at_edges(load(folder))
     except Exception as error:  # of problem/, too
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def ask_at_edges(loaded: LoadedModel) -> None:
+    """Have a package predict a typical row, and rows at the edges of its contract.
+
+    Raises:
+        Exception: Its code fails, or a library of it is missing.
+    """
+    model = loaded.model
+    contract = model.request_contract
+    typical = inputs(model.read(frame_from_rows([loaded.example], contract)), contract)
+    model.predict(pl.concat([typical, edge_rows(typical, contract)]))
 
 
 def typical_value(column: Column, summary: ColumnProfile) -> Any:
