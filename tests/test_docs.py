@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,18 +238,20 @@ def test_every_requirement_has_a_reason_in_decision_0001() -> None:
     assert sorted(floors(f"\n{of_the_template}") - ours - npm) == []
 
 
-# Numbers of decisions that are reserved for what has not landed yet.
-RESERVED = {"0081", "0082", "0083"}
-
-
 def test_decisions_are_numbered_without_gaps_and_by_their_titles() -> None:
     pages = sorted(DECISIONS.glob("*.md"))
     numbers = [page.name[:4] for page in pages]
     assert len(numbers) == len(set(numbers)), "two decisions have one number"
     expected = {f"{number:04}" for number in range(1, int(numbers[-1]) + 1)}
-    assert sorted(expected - set(numbers) - RESERVED) == []
+    assert sorted(expected - set(numbers)) == []
     titled = [page.read_text("utf-8").startswith(f"# {page.name[:4]} ") for page in pages]
     assert [page.name for page, is_right in zip(pages, titled, strict=True) if not is_right] == []
+
+
+def test_no_change_is_told_twice() -> None:
+    unreleased = (ROOT / "CHANGELOG.md").read_text("utf-8").split("\n## ")[1]
+    lines = [line for line in unreleased.splitlines() if line.startswith("- ")]
+    assert [line for line, count in Counter(lines).items() if count > 1] == []
 
 
 def test_decision_0012_counts_the_answers() -> None:
