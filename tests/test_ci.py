@@ -11,7 +11,7 @@ from programs import started
 
 # What .ci/run sees to, and what every Debian has.
 SYSTEM = {"apt-get", "bash", "cp", "dpkg", "dpkg-query", "env", "find", "git", "make", "mount"}
-SYSTEM |= {"python", "python3", "sh", "tar", "umount", "unshare"}
+SYSTEM |= {"ldd", "python", "python3", "sh", "tar", "umount", "unshare"}
 # What the environment brings, and .ci/with-uv, which brings uv itself.
 ENVIRONMENT = {"act", "ml", "rung", "schemathesis", "uv", "with-uv"}
 LIBRARIES = {"airflow"}  # in an environment of its own, by tests/libraries.py
