@@ -77,9 +77,10 @@ class Server:
         request = {"code": code, "argv": argv, "cwd": str(cwd), "env": env}
         socket.send_fds(connection, [b" "], [stdout.fileno(), stderr.fileno()])
         connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile() as answer:
-            pid = int(answer.readline())
-        return Program(argv, pid, connection, stdout, stderr)
+        line = b""
+        while not line.endswith(b"\n"):  # byte by byte: the program may have ended by now
+            line += connection.recv(1) or b"none\n"
+        return Program(argv, int(line), connection, stdout, stderr)
 
 
 @dataclass
