@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,9 @@ import pytest
 import tables
 import warm
 from conftest import Copy
+from filelock import FileLock
+from rung_runtime.adapters.target_local import supervisor
+from rung_runtime.delivery.service_folder import SERVICE
 from rung_runtime.model_package import reply
 
 slow = pytest.mark.slow
@@ -667,6 +671,22 @@ def test_whoever_dies_is_started_again_and_callers_wait(loop: Loop) -> None:
     wait(lambda: not lives(loop.running["service"]))
     assert version in loop.ml("status")
     assert loop.serves == version
+
+
+def test_a_dead_supervisor_is_never_taken_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    SERVICE.mkdir()
+    with subprocess.Popen(["true"]) as dead:  # a zombie, as all are in a container without an init
+        wait(lambda: not lives(dead.pid))
+        record = {"pid": dead.pid, "service": dead.pid, "port": 1, "url": "of before", "code": "c"}
+        supervisor.write_json(supervisor.RUNNING, record)
+        assert supervisor.running() is None
+        with FileLock(supervisor.LOCK):  # the next one, which has not written anything yet
+            assert supervisor.running() is None
+            supervisor.write_json(supervisor.RUNNING, record | {"pid": os.getpid()})
+            assert supervisor.running() == record | {"pid": os.getpid()}
 
 
 @slow

@@ -62,8 +62,12 @@ class Running(TypedDict):
 def running() -> Running | None:
     """Return what the supervisor has written about itself; None if none runs."""
     with suppress(Timeout), FileLock(LOCK, timeout=0):
+        # The next one holds the lock before it writes: until then this must not be taken for it,
+        # though the process ID be that of a zombie (in a container without an init), or of another.
+        if read_json(RUNNING).get("pid"):
+            write_json(RUNNING, read_json(RUNNING) | {"pid": None})
         return None
-    content = read_json(RUNNING)  # of a dead one, while the next one is about to write it
+    content = read_json(RUNNING)
     return cast(Running, content) if is_alive(content.get("pid")) else None
 
 
