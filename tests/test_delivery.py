@@ -678,7 +678,9 @@ def test_a_dead_supervisor_is_never_taken_for_the_next_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     SERVICE.mkdir()
-    with subprocess.Popen(["true"]) as dead:  # a zombie, as all are in a container without an init
+    with subprocess.Popen(
+        [sys.executable, "-c", ""]
+    ) as dead:  # a zombie, as all are in a container without an init
         wait(lambda: not lives(dead.pid))
         record = {"pid": dead.pid, "service": dead.pid, "port": 1, "url": "of before", "code": "c"}
         supervisor.write_json(supervisor.RUNNING, record)
