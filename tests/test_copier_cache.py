@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from conftest import Render, git
+from jinja2.sandbox import SandboxedEnvironment
 from rung import copier_cache
-from rung.copier_cache import repeating_nothing
+from rung.copier_cache import has_no_expression, repeating_nothing
 from rung.process import CompletedCommand, run
 from test_paths import files
 
@@ -90,9 +91,54 @@ def test_where_git_ignores_modes_its_index_gets_them_as_from_copier(
     assert git(project, "ls-files", "--stage", "run").startswith("100755 ")
 
 
-def test_a_release_of_copier_without_the_method_copies_all_the_same(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["SYNC", "RENDER", "ANSWERS"])
+def test_a_release_of_copier_without_a_method_copies_all_the_same(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(copier_cache, "SYNC", "_no_such_method")
+    monkeypatch.setattr(copier_cache, method, "_no_such_method")
     with repeating_nothing():
         assert (copy(toy, tmp_path / "project") / "one.txt").read_text() == "one\n"
+
+
+def test_copier_is_as_it_was_afterwards() -> None:
+    names = copier_cache.SYNC, copier_cache.RENDER, copier_cache.ANSWERS
+    before = [getattr(_main.Worker, name) for name in names]
+    with repeating_nothing():
+        assert all(
+            getattr(_main.Worker, name) is not method
+            for name, method in zip(names, before, strict=True)
+        )
+    assert before == [getattr(_main.Worker, name) for name in names]
+
+
+# Among them what Jinja takes for its own under settings that a template may choose.
+TEXTS = ["plain", "", "{", "}}", "%", "# x", "{{ name }}", "{# gone #}", "x\n", "x\r\ny", "\n"]
+TEXTS += ["{% if name %}x{% endif %}", "% if name", "a % b", "<% name %>", "[[ name ]]", "## gone"]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True},
+    {"variable_start_string": "[[", "variable_end_string": "]]"},
+    {"block_start_string": "<%", "block_end_string": "%>", "comment_start_string": "#"},
+    {"line_statement_prefix": "%", "line_comment_prefix": "##"},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_that_is_not_rendered_is_one_that_rendering_does_not_change(
+    settings: dict[str, Any], text: str
+) -> None:
+    environment = SandboxedEnvironment(**settings)
+    if has_no_expression(environment, text):
+        assert environment.from_string(text).render(name="n") == text
+    else:  # nothing that a path has is rendered in vain
+        assert text != "plain"
+
+
+def test_the_file_of_answers_may_be_named_by_an_answer(toy: Path, tmp_path: Path) -> None:
+    (toy / "{{ _copier_conf.answers_file }}.jinja").write_text("{{ _copier_answers|to_nice_yaml }}")
+    content = (toy / "copier.yml").read_text()
+    (toy / "copier.yml").write_text(content + '_answers_file: ".answers-{{ name }}.yml"\n')
+    with repeating_nothing():
+        project = copy(toy, tmp_path / "project", name="two")
+    assert "name: two" in (project / ".answers-two.yml").read_text()

@@ -11,6 +11,7 @@ import sys
 import tokenize
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,18 @@ def test_an_undefined_name_in_the_template_fails(template: Path, tmp_path: Path)
         copy(broken, tmp_path / "project", {})
 
 
+@cache  # most files are the same in all combinations
+def parse(suffix: str, text: str) -> None:
+    """Read a file as what reads it does, which raises where it cannot."""
+    match suffix:
+        case ".toml":
+            tomllib.loads(text)
+        case ".yaml" | ".yml":
+            list(yaml.load_all(text, GitLab))
+        case ".py":
+            ast.parse(text)
+
+
 @pytest.mark.parametrize("answers", [*COMBINATIONS, *ADAPTERS], ids=str)
 def test_every_combination_renders_and_parses(render: Render, answers: dict[str, object]) -> None:
     project = render(**answers)
@@ -188,13 +201,7 @@ def test_every_combination_renders_and_parses(render: Render, answers: dict[str,
         path = Path(name)
         assert "{{" not in name
         assert not re.search(JINJA, text), f"{name} has unrendered Jinja"
-        match path.suffix:
-            case ".toml":
-                tomllib.loads(text)
-            case ".yaml" | ".yml":
-                list(yaml.load_all(text, GitLab))
-            case ".py":
-                ast.parse(text)
+        parse(path.suffix, text)
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert metadata["description"] == answers.get(
         "description", QUESTIONS["description"]["default"]
@@ -348,6 +355,7 @@ def machinery(project: Path) -> int:
     return sum(len(code((project / name).read_text())) for name in sources)
 
 
+@cache
 def code(text: str) -> set[int]:
     """Find the lines with code: no blank lines, no comments, no docstrings."""
     nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
