@@ -38,8 +38,12 @@ def packed(module: Import, run_folder: Path) -> Path:
     return once(run_folder / "packed", lambda folder: pack(module, folder))
 
 
-def pack(module: Import, to: Path) -> None:
-    """Train on the first 80 % of the example and write the package."""
+def pack(module: Import, to: Path, **params: object) -> None:
+    """Train on the first 80 % of the example and write the package.
+
+    Args:
+        params: Of the model, in place of those of the example.
+    """
     config, ingest, train, inference, metrics = map(
         module, ("config", "pipeline.ingest", "pipeline.train", "model_package", "pipeline.metrics")
     )
@@ -49,7 +53,9 @@ def pack(module: Import, to: Path) -> None:
         for path, kind in ((config.DATA, config.Data), (config.GATE, config.Gate))
     )
     rows = ingest.typed(ingest.read(project / data.source, data.separator), data).sort(data.time)
-    fitted = train.fit(rows[:TRAINED], data, config.read(project / config.MODEL, config.Model))
+    model = config.read(project / config.MODEL, config.Model)
+    model = model.model_copy(update={"params": model.params | params})
+    fitted = train.fit(rows[:TRAINED], data, model)
     to.mkdir()
     train.save(fitted, to / "model.skops")
     shutil.copytree(

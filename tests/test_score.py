@@ -72,7 +72,8 @@ def table(place: Place, first: int = 0, rows: int = ROWS) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def packed(module: Import, run_folder: Path) -> Path:
-    return once(run_folder / "packed", lambda folder: pack(module, folder))
+    # Of a few trees, for each test reads it again.
+    return once(run_folder / "packed-small", lambda folder: pack(module, folder, max_iter=30))
 
 
 @pytest.fixture
