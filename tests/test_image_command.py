@@ -107,7 +107,7 @@ def test_a_build_that_fails_is_refused_with_its_last_lines(
     image: ModuleType, tmp_path: Path
 ) -> None:
     program(tmp_path, "buildah", "echo no space left >&2; exit 125")
-    with pytest.raises(image.RefusedError, match="buildah build failed:\n  no space left"):
+    with pytest.raises(image.RefusedError, match=r"^buildah build \. failed: no space left$"):
         image.builder.run_builder("buildah", "build", ".")
 
 

@@ -228,7 +228,8 @@ def test_pods_that_do_not_become_ready_are_told_of(
     )
     target = kubernetes.Kubernetes("staging", IMAGE)
     assert not target.promotes
-    with pytest.raises(kubernetes.RefusedError, match=r"rollout status: .*exceeded its deadline"):
+    message = "^kubectl rollout status failed: .*exceeded its deadline"
+    with pytest.raises(kubernetes.RefusedError, match=message):
         target.switch("v2", "sha256:2")
 
 

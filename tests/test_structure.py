@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 RUNTIME = ROOT / "runtime/src/rung_runtime"
@@ -23,10 +24,23 @@ STATEMENTS = {
     "serving/__init__.py": {"__getattr__"},  # exports what `main` must not wait for
     "testing/__init__.py": {"pytest.register_assert_rewrite"},  # before its modules are imported
 }
+# Who starts a program and does not wait for its end as `process.run` does, and why.
+PROCESSES = {
+    "process.py",
+    "adapters/target_kubernetes/__init__.py",  # kubectl forwards a port for as long as it is used
+    "adapters/target_local/ephemeral.py",  # a service that is asked, and then ended
+    "adapters/target_local/supervisor.py",  # a service and its guard, which outlive their parent
+    "isolation/model.py",  # confined, in a session of its own, and talked with through a pipe
+    "isolation/pipe.py",  # talks with it
+    "remote_step/attempts.py",  # its group gets the signals of its parent, and is ended as a whole
+}
+WAITING = {"run", "call", "check_call", "check_output", "getoutput", "getstatusoutput"}
+SHELLS = {"system", "popen", "spawnl", "spawnv", "spawnvp", "posix_spawn", "posix_spawnp"}
 # Who may import a library, so that what it takes to use it well is in one place.
 IMPORTED_BY = {
     "httpx": {"http_client.py"},
     "stamina": {"http_client.py"},
+    "subprocess": PROCESSES,
     "urllib.request": {"serving/parity.py"},
     "http.client": {"serving/parity.py"},
     "uvicorn": {"serving/server.py", "serving/connections.py", "serving/front.py"},
@@ -85,6 +99,52 @@ def test_a_library_that_takes_care_is_imported_in_its_own_place() -> None:
             if any(f"{module}.".startswith(f"{library}.") for module in names):
                 places.add(name)
     assert importers == IMPORTED_BY
+
+
+def started(source: str) -> list[str]:
+    """Return the calls of a module that start a program, and wait for its end or for nothing."""
+    modules: dict[str, str] = {}
+    calls = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name: alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = {"subprocess": WAITING, "os": SHELLS}.get(node.module or "", set())
+            calls += [alias.name for alias in node.names if alias.name in names]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id, "")
+            if node.attr in {"subprocess": WAITING, "os": SHELLS}.get(module, set()):
+                calls.append(ast.unparse(node))
+    return calls
+
+
+def test_one_function_runs_programs_in_the_runtime_and_one_in_rung() -> None:
+    calls = {}
+    for folder in (RUNTIME, ROOT / "hooks/rung"):
+        for path in folder.rglob("*.py"):
+            if here := started(path.read_text("utf-8")):
+                calls[path.relative_to(ROOT).as_posix()] = here
+    assert calls == {"runtime/src/rung_runtime/process.py": ["subprocess.run"]}
+    importers = {
+        path.name
+        for path in (ROOT / "hooks/rung").rglob("*.py")
+        if "subprocess" in imported(ast.parse(path.read_text("utf-8")))
+    }
+    assert importers == {"process.py"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess\nsubprocess.run(['git'])",
+        "import subprocess as sp\nsp.check_output(['git'])",
+        "from subprocess import run\nrun(['git'])",
+        "def late():\n    import os\n    os.system('git')",
+    ],
+)
+def test_a_new_place_that_runs_a_program_is_found(source: str) -> None:
+    assert started(source)
 
 
 def test_what_has_no_type_is_json_of_others() -> None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from . import UsageError, config, project, records
+from . import UsageError, config, process, project, records
 from .records import Document
 
 ARTIFACTS = Path("artifacts")
@@ -256,7 +255,7 @@ def _commit() -> str | None:
 def _git(*arguments: str) -> str | None:
     """Return what git prints; None if it fails or is not installed."""
     try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        result = process.run(["git", *arguments])
+    except UsageError:
         return None
-    return result.stdout.strip()
+    return result.text.strip() if result.succeeded else None

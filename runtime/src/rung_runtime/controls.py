@@ -10,14 +10,13 @@ CODEOWNERS.
 """
 
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import RefusedError, UsageError, config
+from . import RefusedError, UsageError, config, process
 from .artifacts import ARTIFACTS, DOCUMENTS, digest, now, read, write
 from .config import DATA, GATE, HIGHER_IS_BETTER, METRICS, Data, Gate, Strict, parse_yaml, validate
 from .config.delivery import DELIVERY, Delivery
@@ -197,15 +196,10 @@ def _performed(step: str, project: Path) -> tuple[int, str]:
     """Run a step there; return its exit code and its message."""
     name = __package__.partition(".")[0]
     program = f"from {name}.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", program, step],
-        cwd=project,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    message = done.stderr.strip().removeprefix("ml: ")
-    return done.returncode, message or "no reason given"
+    command = [sys.executable, "-P", "-c", program, step]
+    result = process.run(command, folder=project, output="shown")
+    message = result.error_text.strip().removeprefix("ml: ")
+    return result.returncode, message or "no reason given"
 
 
 def forget() -> None:
@@ -251,8 +245,5 @@ def table(changes: list[dict[str, str]]) -> str:
 
 def _git(*args: str) -> str | None:
     """Return what Git prints; None if it has no such commit or file."""
-    try:
-        done = subprocess.run(["git", *args], capture_output=True, check=False)
-    except OSError as error:
-        raise UsageError(f"git cannot be started: {error}") from None
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+    result = process.run(["git", *args])
+    return result.text if result.succeeded else None

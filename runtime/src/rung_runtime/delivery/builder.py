@@ -4,18 +4,16 @@ import base64
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from .. import RefusedError, UsageError, ci_platform
+from .. import RefusedError, UsageError, ci_platform, process
 from ..adapters.target_local.ephemeral import ephemeral_service, free_port
 
 Engine = Literal["docker", "buildah"]
-ERROR_LINES = 10  # of a builder that failed
 
 
 def find_engine() -> Engine:
@@ -24,10 +22,8 @@ def find_engine() -> Engine:
     Raises:
         UsageError: There is none.
     """
-    if shutil.which("docker"):
-        daemon = subprocess.run(["docker", "info"], capture_output=True, check=False)
-        if daemon.returncode == 0:
-            return "docker"
+    if shutil.which("docker") and process.run(["docker", "info"]).succeeded:
+        return "docker"
     if shutil.which("buildah"):
         return "buildah"
     raise UsageError("neither a docker daemon nor buildah is available: install one of them")
@@ -39,13 +35,7 @@ def run_builder(*command: str, **environment: str) -> str:
     Raises:
         RefusedError: It failed.
     """
-    result = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()[-ERROR_LINES:]
-        raise RefusedError(f"{' '.join(command[:2])} failed:\n  " + "\n  ".join(lines))
-    return result.stdout.strip()
+    return process.run(command, env=environment).output_or(RefusedError).strip()
 
 
 def build(engine: Engine, folder: str, tag: str, label: str, arguments: Mapping[str, str]) -> None:

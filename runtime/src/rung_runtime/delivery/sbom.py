@@ -7,13 +7,12 @@ the model card of its package. Nothing of the package is imported.
 
 import json
 import re
-import subprocess
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Required, TypedDict, cast
 
-from .. import UsageError, compiled, registry
+from .. import UsageError, compiled, process, registry
 from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
 from ..escaping import visible
 from ..model_package import PackagedMetrics, verified_manifest
@@ -269,13 +268,10 @@ def _document(package: Path, name: str) -> dict[str, Any]:
 
 def _requirements() -> Bill:
     """Return what uv knows of the requirements of the service."""
-    try:
-        result = subprocess.run(EXPORT, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UsageError(f"uv cannot be started: {error.strerror or error}") from None
-    if result.returncode:
-        lines = result.stderr.strip().splitlines()
+    result = process.run(EXPORT)
+    if not result.succeeded:
+        lines = result.error_text.strip().splitlines()
         reason = visible(lines[-1] if lines else "")
         raise UsageError(f"uv.lock has no requirements to list: {reason or 'run `uv lock`'}")
-    bill: Bill = json.loads(result.stdout)
+    bill: Bill = json.loads(result.text)
     return bill

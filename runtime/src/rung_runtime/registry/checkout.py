@@ -7,13 +7,12 @@ installer. On a laptop a version may come from work in progress, and its documen
 
 import os
 import re
-import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import RefusedError, UsageError, ci_platform, config, problem
+from .. import RefusedError, UsageError, ci_platform, config, problem, process
 from ..artifacts import DOCUMENTS, STEPS, digest, read_step
 
 if TYPE_CHECKING:
@@ -140,16 +139,9 @@ def _git(*args: str) -> str:
     if not inside:
         return ""
     # core.fsmonitor, a setting of the repository, names a program that `git status` would start.
-    command = ["git", "-c", "core.fsmonitor=false", *args]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UsageError(
-            f"git, which knows what is committed, cannot be started: {error}"
-        ) from None
-    if result.returncode and args[0] == "rev-parse" and "HEAD" in result.stderr:
+    result = process.run(["git", "-c", "core.fsmonitor=false", *args])
+    if not result.succeeded and args[0] == "rev-parse" and "HEAD" in result.error_text:
         return ""
-    if result.returncode:
-        reason = (result.stderr.strip() or "no reason given").splitlines()[0]
-        raise UsageError(f"git {args[0]}: {reason}")
-    return result.stdout
+    if not result.succeeded:
+        raise UsageError(f"git {args[0]} failed: {result.reason}")
+    return result.text

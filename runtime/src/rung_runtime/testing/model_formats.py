@@ -15,7 +15,6 @@ import io
 import json
 import os
 import pickle
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from sklearn.ensemble import VotingClassifier, VotingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
-from .. import UsageError, model_format
+from .. import UsageError, model_format, process
 
 TASKS = ("binary", "multiclass", "regression")
 ROWS = 300
@@ -147,11 +146,9 @@ class ModelFormatContract:
         frame.write_ipc(tmp_path / "rows.arrow")
         files = [str(path), str(tmp_path / "rows.arrow"), str(tmp_path / "y.npy")]
         python_path = os.pathsep.join(folder for folder in sys.path if folder)
-        subprocess.run(
-            [sys.executable, "-c", READER, *files, *SKLEARN, *self.trusted],
-            env=os.environ | {"PYTHONPATH": python_path},
-            check=True,
-        )
+        command = [sys.executable, "-c", READER, *files, *SKLEARN, *self.trusted]
+        result = process.run(command, env={"PYTHONPATH": python_path})
+        assert result.succeeded, result.reason
         assert np.load(tmp_path / "y.npy").tolist() == predictions(fitted, frame).tolist()
 
     @pytest.mark.parametrize("task", ["binary", "regression"])

@@ -2,14 +2,13 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
-from ... import RefusedError, UsageError
+from ... import RefusedError, UsageError, process
 from . import repro
 from .stages import lock_entry, read_stages, restore_lock_entry
 
@@ -35,22 +34,25 @@ def run(variables: dict[str, str], on_stage: Callable[[], None], only: str | Non
     # The stages call `ml`, which is on the PATH only where the environment is active.
     scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = os.environ | {"PATH": path} | variables
     dvc_error = ""
     message: list[str] = []  # lines of the step that failed
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
-        for line in process.stderr or ():
-            if line.startswith(repro.STAGE_MARK):
-                on_stage()
-            elif line.startswith(repro.ERROR_MARK):
-                dvc_error = line.removeprefix(repro.ERROR_MARK).rstrip()
-            elif line.startswith("ml: "):
-                message = [line.removeprefix("ml: ")]
-            elif message and line.startswith("  "):
-                message.append(line)
-            else:
-                sys.stderr.write(line)
-    if process.returncode:
+
+    def read(line: str) -> None:
+        nonlocal dvc_error, message
+        if line.startswith(repro.STAGE_MARK):
+            on_stage()
+        elif line.startswith(repro.ERROR_MARK):
+            dvc_error = line.removeprefix(repro.ERROR_MARK).rstrip()
+        elif line.startswith("ml: "):
+            message = [line.removeprefix("ml: ")]
+        elif message and line.startswith("  "):
+            message.append(line)
+        else:
+            sys.stderr.write(line)
+
+    environment = {"PATH": path} | variables
+    result = process.run(command, env=environment, output="shown", on_error_line=read)
+    if not result.succeeded:
         raise _failure(dvc_error, "".join(message).rstrip())
 
 

@@ -9,10 +9,12 @@ import base64
 import json
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ...exceptions import UsageError
+from ...process import run
 
 # Docker Hub answers at one name, and logins to it are kept under another.
 HUB = "registry-1.docker.io"
@@ -156,26 +158,16 @@ def _from_helper(name: Any, server: str) -> Login:
         raise Unreadable(f"{name!r} is not the name of a credential helper")
     program = f"docker-credential-{name}"
     try:
-        done = subprocess.run(
-            [program, "get"],
-            input=server.encode(),
-            capture_output=True,
-            timeout=HELPER_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise Unreadable(f"the credential helper {program} is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise Unreadable(f"{program} does not answer within {HELPER_SECONDS} s") from None
-    except OSError as error:
-        raise Unreadable(f"{program} cannot be started: {error.strerror}") from None
-    output = done.stdout.decode("utf-8", "replace").strip()
-    if done.returncode:
-        message = (output or done.stderr.decode("utf-8", "replace")).strip()
+        result = run([program, "get"], stdin=server.encode(), seconds=HELPER_SECONDS)
+    except UsageError as error:
+        raise Unreadable(f"the credential helper {error}") from None
+    output = result.text.strip()
+    if not result.succeeded:
+        message = (output or result.error_text).strip()
         if "not found" in message.lower():
             return Login()
         line = "".join(c for c in message.partition("\n")[0] if c.isprintable())
-        raise Unreadable(f"{program} fails: {line[:200] or f'exit code {done.returncode}'}")
+        raise Unreadable(f"{program} fails: {line[:200] or f'exit code {result.returncode}'}")
     try:
         answer = json.loads(output)
     except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ import yaml
 
 from ... import RefusedError, UsageError
 from ...config.delivery import DELIVERY, load_delivery
+from ...process import run
 
 DEPLOY = Path("deploy")
 VERSION_ANNOTATION = "model-version"
@@ -141,16 +142,7 @@ def _kubectl(*arguments: str) -> str:
         UsageError: There is no kubectl.
         RefusedError: It failed.
     """
-    try:
-        result = subprocess.run(
-            ["kubectl", *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise UsageError("kubectl is not on the PATH: install it") from None
-    if result.returncode:
-        output = result.stderr.strip() or result.stdout.strip() or "no reason given"
-        raise RefusedError(f"kubectl {' '.join(arguments[:2])}: {output.splitlines()[-1]}")
-    return result.stdout
+    return run(["kubectl", *arguments]).output_or(RefusedError)
 
 
 def open_target(overlay: str) -> Kubernetes:
