@@ -50,7 +50,8 @@ EVENTS = {
 def read(name: str, project: Path) -> dict[str, Any]:
     """Read the YAML files of a provider: path in the project -> content."""
     targets = [target for target in systems()[name].files.values() if target.endswith(".yml")]
-    return {target: yaml.safe_load((project / target).read_text("utf-8")) for target in targets}
+    texts = {target: (project / target).read_text("utf-8") for target in targets}
+    return {target: yaml.load(text, yaml.CSafeLoader) for target, text in texts.items()}
 
 
 def started(name: str, files: dict[str, Any], event: Event) -> Tasks:

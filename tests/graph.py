@@ -119,7 +119,7 @@ class Reference(tuple[str, ...]):
     """GitLab's !reference."""
 
 
-class Loader(yaml.SafeLoader):
+class Loader(yaml.CSafeLoader):
     """YAML with GitLab's !reference."""
 
 

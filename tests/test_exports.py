@@ -53,7 +53,8 @@ CLOUDS = [name for name, system in systems().items() if system.kind == "cloud"]
 def project(request: pytest.FixtureRequest, render: Render, tmp_path: Path) -> Path:
     is_for_cloud = any(name in request.node.name for name in CLOUDS)  # where none serves itself
     rendered = render(level=1, deployment="kubernetes") if is_for_cloud else render(level=1)
-    return shutil.copytree(rendered, tmp_path / "project", symlinks=True)
+    ignore = shutil.ignore_patterns("rung_runtime")  # which no export reads
+    return shutil.copytree(rendered, tmp_path / "project", symlinks=True, ignore=ignore)
 
 
 def test_the_graph_is_that_of_dvc_and_then_delivery(project: Path) -> None:

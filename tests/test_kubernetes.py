@@ -103,7 +103,7 @@ def cluster(tmp_path: Path, render: Render, monkeypatch: pytest.MonkeyPatch) -> 
 def drawn(project: Path, overlay: str) -> dict[str, dict[str, Any]]:
     """Draw an overlay with the real kubectl."""
     text = os.popen(f"{KUBECTL} kustomize {project}/deploy/{overlay}").read()
-    return {manifest["kind"]: manifest for manifest in yaml.safe_load_all(text)}
+    return {manifest["kind"]: manifest for manifest in yaml.load_all(text, yaml.CSafeLoader)}
 
 
 @pytest.mark.parametrize("kubernetes_version", [OLDEST, NEWEST])

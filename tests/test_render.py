@@ -106,7 +106,7 @@ def test_a_project_without_providers_has_no_pipelines(render: Render) -> None:
     assert "Pipelines" not in (render(level=2, ci=[]) / "README.md").read_text()
 
 
-class GitLab(yaml.SafeLoader):
+class GitLab(yaml.CSafeLoader):
     """YAML with GitLab's own tag."""
 
 

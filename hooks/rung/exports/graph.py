@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import posixpath
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import tomlkit
 import yaml
 
 from ..exceptions import UsageError
@@ -138,8 +138,8 @@ def answer(project: Path, name: str) -> str:
     """
     file = project / "pyproject.toml"
     try:
-        return str(tomlkit.parse(file.read_text("utf-8"))["tool"]["rung"][name])
-    except (OSError, tomlkit.exceptions.TOMLKitError):
+        return str(tomllib.loads(file.read_text("utf-8"))["tool"]["rung"][name])
+    except (OSError, LookupError, TypeError, ValueError):
         raise UsageError(f"{file}: [tool.rung] names no {name}: is this a project?") from None
 
 

@@ -6,11 +6,11 @@ such as provenance by the job's identity and a comment on the request, is left o
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import tomlkit
 import yaml
 
 from ..exceptions import UsageError
@@ -115,7 +115,7 @@ def read_facts(project: Path) -> Facts:
     manifest = project / "pyproject.toml"
     delivery = project / "config/delivery.yaml"
     try:
-        about = tomlkit.parse(manifest.read_text("utf-8")).unwrap()["tool"]["rung"]
+        about = tomllib.loads(manifest.read_text("utf-8"))["tool"]["rung"]
         level = int(about["level"])
     except (OSError, LookupError, TypeError, ValueError):
         raise UsageError(f"{manifest}: [tool.rung] has no level: is this a project?") from None
