@@ -259,14 +259,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Hypothesis draw the same in each run that a landing waits for, and anew in `nightly`.
-
-    There it draws 300 examples, and here the hundred that it draws by itself.
-    """
-    hypothesis.settings.register_profile("landing", derandomize=True)
-    hypothesis.settings.register_profile("nightly", max_examples=300)
-    is_nightly = config.getoption("tier") == "nightly"
-    hypothesis.settings.load_profile("nightly" if is_nightly else "landing")
+    """Let Hypothesis draw the same in each run that a landing waits for, and anew in `nightly`."""
+    for tier, count in {"quick": 20, "test": 50, "nightly": 300}.items():
+        is_same = tier != "nightly"
+        hypothesis.settings.register_profile(tier, max_examples=count, derandomize=is_same)
+    hypothesis.settings.load_profile(config.getoption("tier"))
     config.pluginmanager.register(Failures(config))
     config.pluginmanager.register(durations.ProcessorTime())
     config.pluginmanager.register(TimeLimit(ROOT / "tests/hostile"))

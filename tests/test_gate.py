@@ -94,7 +94,7 @@ def test_what_cannot_be_judged_is_a_sentence(module: Module, y: Any, words: str)
         judged(module, y, np.full(60, 0.5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 999),
     rows=st.integers(2, 40),
@@ -113,7 +113,7 @@ def test_no_regression_is_too_odd_for_a_verdict(
         assert check.value is None or np.isfinite(check.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(seed=st.integers(0, 999), rows=st.integers(2, 40))
 def test_no_two_classes_are_too_odd_for_a_verdict(module: Module, seed: int, rows: int) -> None:
     random = np.random.default_rng(seed)
@@ -272,7 +272,7 @@ def test_of_exact_probabilities_the_threshold_is_the_ratio_of_the_costs(
     assert decision.cost.model < min(decision.cost.never, decision.cost.always)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(seed=st.integers(0, 999), rows=st.integers(1, 30))
 def test_no_other_threshold_is_cheaper(module: Module, seed: int, rows: int) -> None:
     random = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 Module = Callable[[str], ModuleType]
-quick = settings(max_examples=100, deadline=None)
+quick = settings(deadline=None)
 # Tenths, so that ties are common; 0 and 1 among them, where a logarithm has no value.
 SHARES = hnp.arrays(
     np.float64, st.integers(2, 60), elements=st.sampled_from([n / 10 for n in range(11)])

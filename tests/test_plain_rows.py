@@ -84,7 +84,7 @@ def model(missing_values: list[str], *, has_rules: bool = True) -> Model:
 
 
 @pytest.mark.parametrize("has_rules", [False, True])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples, deadline=None)
 @given(
     changes=st.lists(st.dictionaries(st.sampled_from([*COLUMNS]), VALUES, max_size=2), max_size=4),
     missing_values=MISSING,
