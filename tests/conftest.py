@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -221,6 +221,7 @@ CHAPTERS = (
     "test_delivery.py",
     "test_docs.py",
     "test_drift.py",
+    "test_language.py",
     "test_leftovers.py",
     "test_report.py",
     "test_serving.py",
@@ -247,6 +248,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Chapters:
     return Chapters(config, log)
 
 
+COLLECTED = pytest.StashKey[dict[str, bool]]()  # as `in_make_test` has it, of all files
 TIERS = {"quick": {"slow", "nightly"}, "test": {"nightly"}, "nightly": set()}
 
 
@@ -287,6 +289,8 @@ class Failures:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests of higher tiers, and put the longest first."""
+    if {item.path for item in items} >= set(ROOT.glob("tests/**/test_*.py")):
+        config.stash[COLLECTED] = in_make_test(items)
     excluded = TIERS[config.getoption("tier")]
     deselected = [item for item in items if any(map(item.get_closest_marker, excluded))]
     if deselected:
@@ -294,6 +298,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = set(deselected)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def in_make_test(items: Iterable[pytest.Item]) -> dict[str, bool]:
+    """Return file::function of what has a case that runs, and whether one is in `make test`."""
+    tests: dict[str, bool] = {}
+    for item in items:
+        skips = item.iter_markers("skip"), item.iter_markers("skipif")
+        if any(True for _ in skips[0]) or any(True in marker.args[:1] for marker in skips[1]):
+            continue
+        name = item.originalname if isinstance(item, pytest.Function) else item.name
+        test = f"{item.path.name}::{name}"
+        is_nightly = item.get_closest_marker("nightly") is not None
+        tests[test] = tests.get(test, False) or not is_nightly
+    return tests
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -16,6 +16,7 @@ SYSTEM |= {"ldd", "python", "python3", "sh", "tar", "umount", "unshare"}
 ENVIRONMENT = {"act", "ml", "rung", "schemathesis", "uv", "with-uv"}
 LIBRARIES = {"airflow"}  # in an environment of its own, by tests/libraries.py
 CHROMES = {"google-chrome"}  # in the place of chromium, where it is there
+NOWHERE = {"no-such-program"}
 
 
 def installed() -> set[str]:
@@ -26,7 +27,7 @@ def installed() -> set[str]:
 
 
 def test_every_program_that_a_test_starts_is_installed() -> None:
-    provided = installed() | SYSTEM | ENVIRONMENT | LIBRARIES | CHROMES
+    provided = installed() | SYSTEM | ENVIRONMENT | LIBRARIES | CHROMES | NOWHERE
     missing = {
         program: files
         for program, files in started(ROOT / "tests").items()

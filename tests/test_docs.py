@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import QUESTIONS, ROOT, once
+from conftest import COLLECTED, QUESTIONS, ROOT
 from graph import MOST_LINES
 
 TESTING = ROOT / "docs/testing.md"
@@ -18,21 +18,15 @@ DECISIONS = ROOT / "docs/decisions"
 RELIABILITY = ROOT / "docs/reliability.md"
 SECURITY = ROOT / "docs/security.md"
 HOSTILE = ROOT / "tests/hostile"
-# Prints file and function of each test with a case that runs, and whether one runs in `make test`.
+# Prints what conftest.in_make_test returns.
 COLLECT = """
 import contextlib, io, json, sys
 import pytest
 
 class Collected:
     def pytest_collection_finish(self, session):
-        self.tests = {}
-        for item in session.items:
-            skips = item.iter_markers("skip"), item.iter_markers("skipif")
-            if any(True for _ in skips[0]) or any(True in marker.args[:1] for marker in skips[1]):
-                continue
-            test = f"{item.path.name}::{item.originalname}"
-            nightly = item.get_closest_marker("nightly") is not None
-            self.tests[test] = self.tests.get(test, False) or not nightly
+        from conftest import in_make_test
+        self.tests = in_make_test(session.items)
 
 collected = Collected()
 options = ["--collect-only", "-qq", "-n0", "-pno:cacheprovider", *sys.argv[1:]]
@@ -74,14 +68,9 @@ def functions(named: str, tests: dict[str, bool]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def tests(run_folder: Path) -> dict[str, bool]:
-    """Collect once for all workers: it imports every file of tests."""
-
-    def write(path: Path) -> None:
-        path.write_text(json.dumps(collect("--tier=nightly")))
-
-    collected: dict[str, bool] = json.loads(once(run_folder / "collected", write).read_text())
-    return collected
+def tests(pytestconfig: pytest.Config) -> dict[str, bool]:
+    """Return what this run has collected; if it was given a few files, all are collected again."""
+    return pytestconfig.stash.get(COLLECTED, None) or collect("--tier=nightly")
 
 
 @pytest.fixture(scope="module")
