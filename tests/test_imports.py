@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -131,6 +132,13 @@ def test_what_moved_is_imported_from_its_new_place(before: str, after: str) -> N
 )
 def test_what_did_not_move_is_left_to_the_letter(text: str) -> None:
     assert rewritten(text, "src/flights/problem/model.py", KNOWN) == text
+
+
+def test_a_module_that_became_a_package_of_its_name_is_imported_as_before() -> None:
+    file = Move("src/rung_runtime/http_client.py", "src/rung_runtime/http_client/client.py")
+    known = renames([replace(file, module="rung_runtime.http_client")], {})
+    text = "from rung_runtime import http_client, project\nfrom rung_runtime.http_client import *\n"
+    assert rewritten(text, "tests/test_own.py", known) == text
 
 
 def test_line_ends_and_characters_are_kept() -> None:

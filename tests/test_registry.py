@@ -727,7 +727,8 @@ def faulty(place: New, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Place,
     project = place("remote")
     between = Faulty(project.where.split("/")[2])
     server = between.start()
-    monkeypatch.setattr(project.client, "sleep", lambda _: None)
+    for part in (project.client.connection, project.client.remote):
+        monkeypatch.setattr(part, "sleep", lambda _: None)
     set_timing(monkeypatch, max_write_s=0.1, ttl_s=0.3)
     project.configure(between.where(project.where))
     project.registry.promote(project.push(1))
@@ -805,14 +806,14 @@ def test_trying_again_has_a_limit(faulty: tuple[Place, Faulty]) -> None:
     between.requests.clear()
     with pytest.raises(UsageError, match="does not answer"):
         project.registry.current_champion()
-    assert len(between.requests) == 1 + project.client.RETRIES
+    assert len(between.requests) == 1 + project.client.limits.RETRIES
 
 
 def test_a_registry_that_hangs_or_is_not_there_is_not_waited_for(
     faulty: tuple[Place, Faulty], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project, between = faulty
-    monkeypatch.setattr(project.client, "ANSWER", 0.2)
+    monkeypatch.setattr(project.client.limits, "ANSWER", 0.2)
     between.fault = lambda *_: "hang"
     began = time.monotonic()
     with pytest.raises(UsageError, match="does not answer"):

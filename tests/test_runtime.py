@@ -155,8 +155,11 @@ def test_what_is_installed_is_read_once_however_often_an_adapter_is_loaded(
 def test_a_library_that_an_adapter_needs_and_is_missing_is_named(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("adapters.registry_oci.client", "http_client"):
-        monkeypatch.delitem(sys.modules, f"rung_runtime.{name}", raising=False)
+    for name in [*sys.modules]:
+        if name.startswith(
+            ("rung_runtime.adapters.registry_oci.client", "rung_runtime.http_client")
+        ):
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx", None)
     registry = module("adapters").load("registry", "oci")
     with pytest.raises(module("project").UsageError, match=r"needs httpx.* `uv sync`"):

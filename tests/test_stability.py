@@ -356,17 +356,18 @@ def test_exit_codes_of_rung_say_what_they_said() -> None:
 
 
 def own_names(source: ModuleType) -> dict[str, Any]:
-    """Return the public functions and classes that a module defines."""
+    """Return the public functions and classes that a module, or a package's modules, define."""
     return {
         name: value
         for name, value in vars(source).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == source.__name__
+        if not name.startswith("_")
+        and f"{getattr(value, '__module__', '')}.".startswith(f"{source.__name__}.")
     }
 
 
 def must_be_given(source: ModuleType, contract: str) -> set[str]:
     """Return the fixtures that a class which inherits a contract has to give."""
-    tree = ast.parse(inspect.getsource(source))
+    tree = ast.parse(inspect.getsource(inspect.getmodule(vars(source)[contract]) or source))
     (described,) = (
         node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == contract
     )
@@ -381,7 +382,8 @@ def must_be_given(source: ModuleType, contract: str) -> set[str]:
 def test_names_of_testing_stay_and_a_contract_asks_for_no_more_fixtures(
     module: Module, last: tuple[Module, Path]
 ) -> None:
-    there = [path.stem for path in (last[1] / "last_release/testing").glob("[!_]*.py")]
+    testing = last[1] / "last_release/testing"
+    there = [path.stem for path in (*testing.glob("[!_]*.py"), *testing.glob("[!_]*/"))]
     contracts = 0
     for name in there:
         sources = (last[0](f"testing.{name}"), module(f"testing.{name}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +39,8 @@ WAITING = {"run", "call", "check_call", "check_output", "getoutput", "getstatuso
 SHELLS = {"system", "popen", "spawnl", "spawnv", "spawnvp", "posix_spawn", "posix_spawnp"}
 # Who may import a library, so that what it takes to use it well is in one place.
 IMPORTED_BY = {
-    "httpx": {"http_client.py"},
-    "stamina": {"http_client.py"},
+    "httpx": {"http_client/client.py", "http_client/response.py"},
+    "stamina": {"http_client/client.py"},
     "subprocess": PROCESSES,
     "urllib.request": {"serving/parity.py"},
     "http.client": {"serving/parity.py"},
@@ -154,3 +155,13 @@ def test_what_has_no_type_is_json_of_others() -> None:
         if count and name.startswith(TYPED):
             untyped[name] = count
     assert untyped == JSON_OF_OTHERS
+
+
+def test_what_a_project_imports_of_the_tests_has_every_test_of_their_modules() -> None:
+    for name in ("controls", "adapters"):
+        package = importlib.import_module(f"rung_runtime.testing.{name}")
+        for path in (RUNTIME / "testing" / name).glob("[!_]*.py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+            public = {name for name in defined if not name.startswith("_")}
+            assert public <= {*package.__all__}, path.name

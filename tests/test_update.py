@@ -132,7 +132,7 @@ def written(old: Path, project: Path) -> dict[str, Counter[bytes]]:
 def place(name: str, now: Mapping[str, bytes]) -> str:
     """Give where a file is now, by copier/moves.yml."""
     package = re.match("src/(?!rung_runtime/)([a-z_]+)/", name)
-    to = moved(name, package[1]) if package else name
+    to = moved(name, package[1]) if package else moved(name)
     return to if to in now and name not in now else name
 
 
@@ -479,10 +479,11 @@ def test_an_update_from_a_release_is_taken_back_to_the_byte(
     assert before["status"] == ""
     assert bring(project, history, NEXT) == [place(gate, new)]
     report = capsys.readouterr().out
+    moves = [name for name in old if name not in new and place(name, new) in new]
+    first = f"{moves[0]} → {place(moves[0], new)}"
+    count = "1 file" if len(moves) == 1 else f"{len(moves)} files"
+    assert report.startswith(f"{count} moved, such as {first}.\n")
     if has_moved:
-        moves = [name for name in old if name not in new and place(name, new) in new]
-        first = f"{moves[0]} → {place(moves[0], new)}"
-        assert report.startswith(f"{len(moves)} files moved, such as {first}.\n")
         assert (
             "Imports of moved modules were rewritten in:\n"
             "  - tests/test_own.py\n"
@@ -493,7 +494,7 @@ def test_an_update_from_a_release_is_taken_back_to_the_byte(
         assert (project / "tests/test_own.py").read_text() == own
         assert not (project / gate).parent.exists()
     else:
-        assert "moved" not in report
+        assert "rewritten" not in report
     update.abort(project)
     assert state(project) == before
 

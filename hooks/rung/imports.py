@@ -44,6 +44,8 @@ def renames(moves: Iterable[Move], old_texts: dict[str, str]) -> Renames:
         after = move.module or _module(move.new)
         if not before or not after:
             continue
+        if before == after and not move.names:  # a file that became a folder of its name
+            continue
         if move.old.endswith("__init__.py") and "." not in before:
             names = _defined(old_texts.get(move.old, ""))
             attributes[before] = dict.fromkeys(names, after)

@@ -248,7 +248,8 @@ def report_moves(project: Path, moved: list[moves.Move], rewritten: list[str]) -
     """Print what moved, whose imports were rewritten, and which other files name the old places."""
     if not moved:
         return
-    echo(f"{len(moved)} files moved, such as {moved[0].old} → {moved[0].new}.")
+    count = "1 file" if len(moved) == 1 else f"{len(moved)} files"
+    echo(f"{count} moved, such as {moved[0].old} → {moved[0].new}.")
     if rewritten:
         echo(f"Imports of moved modules were rewritten in:{bullets(rewritten)}")
     if mentions := moves.mentions(project, moved):

@@ -46,7 +46,8 @@ def client(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     imported = module("adapters.registry_oci.client")
-    monkeypatch.setattr(imported, "sleep", slept.append)
+    for part in (imported.connection, imported.remote):
+        monkeypatch.setattr(part, "sleep", slept.append)
     return imported
 
 
@@ -97,7 +98,7 @@ def test_who_is_asked_to_wait_too_long_says_so_at_once(
     registry: Registry, remote: Any, client: ModuleType, slept: list[float], after: str
 ) -> None:
     registry.answers = busy(after)
-    with pytest.raises(client.UsageError, match=r"429 .*: You have reached .*: try in \d+ s"):
+    with pytest.raises(UsageError, match=r"429 .*: You have reached .*: try in \d+ s"):
         remote.tags()
     assert (len(registry.requests), slept) == (1, [])
 
@@ -108,9 +109,9 @@ def test_a_time_to_wait_that_is_none_is_ours(
 ) -> None:
     value = after.encode("utf-8").decode("latin-1")
     registry.answers = busy(value)
-    with pytest.raises(client.UsageError, match="pull rate limit"):
+    with pytest.raises(UsageError, match="pull rate limit"):
         remote.tags()
-    assert len(registry.requests) == 1 + client.RETRIES
+    assert len(registry.requests) == 1 + client.limits.RETRIES
     assert slept == [0.5, 1.0, 2.0]
 
 
@@ -142,7 +143,7 @@ def test_an_upload_that_is_answered_late_is_sent_once(
     registry: Registry, remote: Any, client: ModuleType, monkeypatch: pytest.MonkeyPatch,
     part: str, commits: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(client, "COMMIT", 0.3)
+    monkeypatch.setattr(client.limits, "COMMIT", 0.3)
     over = late(registry, commits=commits, part=part)
 
     def act() -> None:
@@ -155,7 +156,7 @@ def test_an_upload_that_is_answered_late_is_sent_once(
         if commits:
             act()
         else:
-            with pytest.raises(client.UsageError, match=r"has not confirmed|does not answer"):
+            with pytest.raises(UsageError, match=r"has not confirmed|does not answer"):
                 act()
     finally:
         over.set()
@@ -171,7 +172,7 @@ def test_an_upload_whose_connection_breaks_is_sent_three_times_at_most(
         return None
 
     registry.answers = breaks
-    with pytest.raises(client.UsageError, match="does not answer"):
+    with pytest.raises(UsageError, match="does not answer"):
         remote.put(b"content")
     assert registry.count("PUT") == 3
 
@@ -193,8 +194,8 @@ def test_time_limits_grow_with_size(
         remote.put(b"x" * size)
     assert seconds[1] >= seconds[0] + 90
     # What arrives slowly and steadily arrives.
-    monkeypatch.setattr(client, "ANSWER", 0.4)
-    monkeypatch.setattr(client, "RATE", 4.0)
+    monkeypatch.setattr(client.limits, "ANSWER", 0.4)
+    monkeypatch.setattr(client.limits, "RATE", 4.0)
 
     def steadily() -> Iterator[bytes]:
         for _ in range(9):
@@ -210,11 +211,11 @@ def test_a_file_that_is_said_to_be_huge_gets_no_more_time(
     registry: Registry, remote: Any, client: ModuleType, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(client, "ANSWER", 0.3)
-    monkeypatch.setattr(client, "RETRIES", 0)
+    monkeypatch.setattr(client.limits, "ANSWER", 0.3)
+    monkeypatch.setattr(client.limits, "RETRIES", 0)
     registry.answers = lambda _: Response(200, {}, drips())
     for size, reason in ((10**9, "not done in time"), (10**15, "too many")):
-        with pytest.raises(client.UsageError, match=reason):
+        with pytest.raises(UsageError, match=reason):
             remote.download("sha256:" + "0" * 64, size, tmp_path / "out")
     assert len(registry.requests) == 1
 
@@ -236,9 +237,9 @@ def test_an_answer_that_drips_ends(
     """By a clock of our own: a socket's timeout begins anew with each byte."""
     import socket
 
-    monkeypatch.setattr(client, "ANSWER", 0.3)
-    monkeypatch.setattr(client, "CONNECT", 0.3)
-    monkeypatch.setattr(client, "RETRIES", 1)
+    monkeypatch.setattr(client.limits, "ANSWER", 0.3)
+    monkeypatch.setattr(client.limits, "CONNECT", 0.3)
+    monkeypatch.setattr(client.limits, "RETRIES", 1)
     head = {
         "body": b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n",
         "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0",
@@ -269,7 +270,7 @@ def test_an_answer_that_drips_ends(
         threading.Thread(target=serve, daemon=True).start()
         port = server.getsockname()[1]
         try:
-            with pytest.raises(client.UsageError, match="does not answer: it is not done in time"):
+            with pytest.raises(UsageError, match="does not answer: it is not done in time"):
                 client.Remote(f"oci+http://127.0.0.1:{port}/{NAME}").tags()
         finally:
             over.set()
@@ -297,7 +298,7 @@ def test_a_body_without_an_end_is_not_read(
         "blobs/sha256": lambda: remote.download("sha256:" + "0" * 64, 9, tmp_path / "out"),
         "error": lambda: remote.put(b"content"),
     }
-    with pytest.raises(client.UsageError, match=r"more than \d+ bytes|answers 400") as refused:
+    with pytest.raises(UsageError, match=r"more than \d+ bytes|answers 400") as refused:
         acts[part]()
     assert len(str(refused.value)) < 1_000
     assert len(registry.requests) == 1
@@ -328,11 +329,11 @@ def paged(link: str) -> Callable[[Request], Response | None]:
 def test_pages_of_tags_end(
     registry: Registry, remote: Any, client: ModuleType, monkeypatch: pytest.MonkeyPatch, link: str
 ) -> None:
-    monkeypatch.setattr(client, "MAX_PAGES", 5)
+    monkeypatch.setattr(client.limits, "MAX_PAGES", 5)
     registry.answers = paged(link)
     try:
         assert remote.tags() == ["a"]
-    except client.UsageError as refused:
+    except UsageError as refused:
         assert "list of tags" in str(refused)  # noqa: PT017
     assert len(registry.requests) <= 5
 
@@ -374,7 +375,7 @@ def test_a_list_of_tags_that_is_none_is_a_sentence(
     registry: Registry, remote: Any, client: ModuleType, body: bytes
 ) -> None:
     registry.answers = lambda _: Response(200, {}, body)
-    with pytest.raises(client.UsageError, match="list of tags is malformed"):
+    with pytest.raises(UsageError, match="list of tags is malformed"):
         remote.tags()
 
 
@@ -389,9 +390,9 @@ def test_tags_that_are_none_are_left_out(registry: Registry, remote: Any) -> Non
 def test_redirects_end(registry: Registry, remote: Any, client: ModuleType) -> None:
     count = itertools.count()
     registry.answers = lambda _: Response(307, {"Location": f"/v2/{next(count)}"})
-    with pytest.raises(client.UsageError, match="redirects without an end"):
+    with pytest.raises(UsageError, match="redirects without an end"):
         remote.tags()
-    assert len(registry.requests) <= client.MAX_REDIRECTS + 2
+    assert len(registry.requests) <= client.limits.MAX_REDIRECTS + 2
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "x?y", "champion\n", "sha256:0", "\0"])
@@ -419,7 +420,7 @@ def test_a_tag_that_may_not_move_is_told_with_the_reason(
     registry: Registry, remote: Any, client: ModuleType, status: int, code: str, message: str
 ) -> None:
     registry.answers = lambda r: error(status, code, message) if r.method == "PUT" else None
-    with pytest.raises(client.UsageError, match="must be free to move") as refused:
+    with pytest.raises(UsageError, match="must be free to move") as refused:
         remote.tag("champion", b"{}", "")
     assert f"{code}: {message}" in str(refused.value)
     assert registry.count("PUT") == 1
@@ -439,7 +440,7 @@ def test_a_reason_is_one_line_whatever_was_sent(
 ) -> None:
     kind = "text/html" if body.startswith(b"<") else "text/plain"
     registry.answers = lambda _: Response(418, {"Content-Type": kind}, body)
-    with pytest.raises(client.UsageError, match="answers 418") as refused:
+    with pytest.raises(UsageError, match="answers 418") as refused:
         remote.tags()
     message = str(refused.value)
     assert message.isprintable()
@@ -460,7 +461,7 @@ def test_an_upload_that_is_not_opened_is_a_sentence(
     registry: Registry, remote: Any, client: ModuleType, answer: Response
 ) -> None:
     registry.answers = lambda request: answer if request.method == "POST" else None
-    with pytest.raises(client.UsageError) as refused:
+    with pytest.raises(UsageError) as refused:
         remote.put(b"content")
     assert str(refused.value).isprintable()
     assert registry.count("PUT") == 0

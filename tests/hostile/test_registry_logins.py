@@ -33,7 +33,8 @@ def client(module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     imported = module("adapters.registry_oci.client")
-    monkeypatch.setattr(imported, "sleep", lambda _: None)
+    for part in (imported.connection, imported.remote):
+        monkeypatch.setattr(part, "sleep", lambda _: None)
     return imported
 
 
@@ -124,9 +125,7 @@ def test_an_odd_config_is_no_login_and_no_traceback(
         assert remote.tags() == []
         registry.answers = lambda _: error(401, "UNAUTHORIZED", "authentication required")
         remote.__dict__["login"] = login
-        with pytest.raises(
-            client.UsageError, match=r"401 .*: UNAUTHORIZED: .*`docker login"
-        ) as refused:
+        with pytest.raises(UsageError, match=r"401 .*: UNAUTHORIZED: .*`docker login") as refused:
             remote.tags()
         assert login.problem in str(refused.value)
 
@@ -277,14 +276,14 @@ def test_a_login_that_is_refused_is_told_with_the_reason(
     guarded: Guarded, remote: Callable[..., Any], client: ModuleType, answer: Response, reasons: str
 ) -> None:
     guarded.refuses = answer
-    with pytest.raises(client.UsageError, match=reasons) as refused:
+    with pytest.raises(UsageError, match=reasons) as refused:
         remote().tags()
     message = str(refused.value)
     assert message.startswith("oci+http://127.0.0.1")
     assert "\n" not in message
     assert "pass:word" not in message
     assert ("docker login" in message) == (answer.status in (401, 403))
-    assert len(guarded.requests) == (1 + client.RETRIES if answer.status == 503 else 1)
+    assert len(guarded.requests) == (1 + client.limits.RETRIES if answer.status == 503 else 1)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +297,7 @@ def test_a_registry_that_refuses_every_login_is_asked_twice(
         (tmp_path / "config.json").write_text(json.dumps({"auths": known}))
         more = {"WWW-Authenticate": challenge} if challenge else {}
         registry.answers = lambda _: error(401, "UNAUTHORIZED", "who are you", **more)
-        with pytest.raises(client.UsageError, match=r"who are you|names no address"):
+        with pytest.raises(UsageError, match=r"who are you|names no address"):
             client.Remote(f"oci+http://{registry.address}/{NAME}").tags()
         assert len(registry.requests) <= 2
 
@@ -306,7 +305,7 @@ def test_a_registry_that_refuses_every_login_is_asked_twice(
 def test_a_refusal_says_what_the_registry_said(client: ModuleType) -> None:
     with serving(Registry()) as registry:
         registry.answers = lambda _: error(403, "DENIED", "requested access is denied", {"x": 1})
-        with pytest.raises(client.UsageError, match="403 Forbidden: DENIED: requested access"):
+        with pytest.raises(UsageError, match="403 Forbidden: DENIED: requested access"):
             client.Remote(f"oci+http://{registry.address}/{NAME}").tags()
         assert len(registry.requests) == 1
 
@@ -320,7 +319,7 @@ def test_what_a_registry_repeats_of_a_login_is_not_printed(
     guarded.registry.answers = lambda r: error(
         403, "DENIED", f"{auth()} {r.authorization} pass:word"
     )
-    with pytest.raises(client.UsageError, match="DENIED: … Bearer … …") as refused:
+    with pytest.raises(UsageError, match="DENIED: … Bearer … …") as refused:
         opened.tags()
     assert token not in str(refused.value)
 
@@ -433,11 +432,13 @@ def test_credentials_do_not_travel_in_clear(
     (tmp_path / "config.json").write_text(json.dumps({"auths": {address: {"auth": auth()}}}))
     opened = client.Remote(f"oci+http://{address}/{NAME}")
     assert opened.login
-    with pytest.raises(client.UsageError, match="encrypted only: use oci://"):
+    with pytest.raises(UsageError, match="encrypted only: use oci://"):
         opened.tags()
     # A job's token neither.
-    monkeypatch.setattr(client.ci_platform, "registry_credentials", lambda _: ("job", "token"))
-    with pytest.raises(client.UsageError, match="encrypted only"):
+    monkeypatch.setattr(
+        client.exchange.ci_platform, "registry_credentials", lambda _: ("job", "token")
+    )
+    with pytest.raises(UsageError, match="encrypted only"):
         client.Remote(f"oci+http://{address}/{NAME}").tags()
     assert seen(guarded.registry) == {""}
     assert guarded.requests == []
@@ -481,7 +482,7 @@ def test_a_login_of_mlflow_does_not_travel_in_clear(
 
 def test_what_is_encrypted_leads_nowhere_that_is_not(client: ModuleType) -> None:
     opened = client.Remote("oci://registry.test/team/models")
-    opened.__dict__["login"] = client.docker_login.Login("us", "pass")
+    opened.__dict__["login"] = client.exchange.docker_login.Login("us", "pass")
     for realm in (
         "http://auth.test/token",
         "http://127.0.0.1:9/",
@@ -490,15 +491,17 @@ def test_what_is_encrypted_leads_nowhere_that_is_not(client: ModuleType) -> None
         "",
         "http://[",
     ):
-        with pytest.raises(client.UsageError, match="for logins, not one with TLS"):
+        with pytest.raises(UsageError, match="for logins, not one with TLS"):
             opened._token(f'realm="{realm}"', writes=False, seconds=1.0)
     for place in ("http://registry.test/x", "http://other.test/x"):
-        answer = client.Response(202, "", {"Location": place}, b"", opened.base)
-        with pytest.raises(client.UsageError, match="without encryption"):
+        answer = client.exchange.Response(202, "", {"Location": place}, b"", opened.base)
+        with pytest.raises(UsageError, match="without encryption"):
             opened._target(answer)
     for place in ("", "ftp://x/y", "https://[", "file:///etc/passwd"):
-        answer = client.Response(202, "", {"Location": place} if place else {}, b"", opened.base)
-        with pytest.raises(client.UsageError, match="names no place"):
+        answer = client.exchange.Response(
+            202, "", {"Location": place} if place else {}, b"", opened.base
+        )
+        with pytest.raises(UsageError, match="names no place"):
             opened._target(answer)
 
 
@@ -521,6 +524,6 @@ def test_a_netrc_is_not_read(
 @pytest.mark.parametrize("path", ["/x", ""])
 def test_a_password_in_the_address_is_not_repeated(client: ModuleType, path: str) -> None:
     place = f"oci://us:pass@ghcr.io{path}"  # pragma: allowlist secret
-    with pytest.raises(client.UsageError, match="is not oci://HOST/NAME") as refused:
+    with pytest.raises(UsageError, match="is not oci://HOST/NAME") as refused:
         client.Remote(place)
     assert "pass" not in str(refused.value)

@@ -19,7 +19,7 @@ NOT_OF_STEPS = frozenset(
         "controls.py",
         "delivery",
         "engines",
-        "http_client.py",
+        "http_client",
         "monitoring",
         "partitioned",
         "prediction_log",

@@ -1,190 +1,30 @@
-"""HTTP: the one client of the runtime, for CI platforms, registries and services.
+"""The client: a request with its redirects and attempts, each within its bounds."""
 
-Each server decides what it sends, so everything has a bound: bytes, seconds, redirects, attempts.
-
-    NoResponse             an OSError; what was sent may have arrived
-    ├── NotConnected       nothing was sent, so that sending it again is safe
-    └── TimedOut           no response in time
-    ResponseTooLarge       a ValueError
-    Unencrypted            a ValueError: credentials would travel in clear
-
-Importing this module takes 0.4 s of processor time, most of it HTTPX: import it in the function
-that sends a request. A service image does not have HTTPX, and does not need it.
-
-Example:
-    >>> client = Client()
-    >>> response = client.request("GET", "https://example.com/api", credentials={"JOB-TOKEN": "…"})
-    >>> response.status, response.json()
-"""
-
-import ipaddress
-import json
-import os
-import re
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import cache
 from io import BytesIO
-from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO, Literal, TypeVar
-from urllib.parse import urljoin, urlsplit
+from typing import BinaryIO, Literal, TypeVar
 
-import certifi
 import httpx
 import stamina
 from stamina.instrumentation import set_on_retry_hooks
 
+from .addresses import is_loopback, origin, redirect_target, require_encryption
+from .certificates import trusted, trusts_nobody
+from .exceptions import NoResponse, NotConnected, ResponseTooLarge, TimedOut
+from .limits import Limits, Retries
+from .response import Busy, Response
+
 T = TypeVar("T")
 Redirects = Literal["none", "same origin", "any origin"]
 MAX_REDIRECTS = 5
-REDIRECTS = (301, 302, 303, 307, 308)
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # those that change nothing
 REPEATABLE_METHODS = (*SAFE_METHODS, "PUT", "DELETE")
-CHUNK_BYTES = 2**16
 
 # A retry is not worth a line in a log: if none helps, the last error is the message.
 set_on_retry_hooks([])
-
-
-class NoResponse(OSError):
-    """No response arrived; the message is the reason."""
-
-
-class NotConnected(NoResponse):
-    """There is no connection: nothing was sent."""
-
-
-class TimedOut(NoResponse):
-    """No response arrived in time: what was sent may have arrived."""
-
-
-class ResponseTooLarge(ValueError):
-    """The response has more bytes than are read."""
-
-
-class Unencrypted(ValueError):
-    """Credentials would be sent for anybody on the way to read."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The bounds of one request and its response.
-
-    Attributes:
-        connect_s: Seconds until there is a connection.
-        response_s: Seconds for all of the response; more as it arrives, see `bytes_per_s`.
-        bytes_per_s: The slowest line that is waited for.
-        max_bytes: The longest response; ResponseTooLarge if it is longer.
-        max_error_bytes: Where a response of status 300 or more is cut off; None: as `max_bytes`.
-    """
-
-    connect_s: float = 5.0
-    response_s: float = 10.0
-    bytes_per_s: float = 100_000.0
-    max_bytes: int = 64 * 2**20
-    max_error_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class Retries:
-    """When to send a request again, and after which pause.
-
-    A request that is not repeatable, such as POST, is sent again only if it was not carried out:
-    there was no connection, or the server answered 429.
-
-    Attributes:
-        attempts: How often it is sent at most.
-        wait_initial_s: The first pause; each one is twice as long as the previous one.
-        wait_max_s: The longest pause that this client chooses.
-        wait_jitter_s: Up to this much is added at random, so that many clients do not come at once.
-        max_retry_after_s: The longest pause that a server may choose by the header Retry-After; if
-            it asks for more, its response is returned.
-        total_s: No attempt begins later than this; None: without a limit.
-        statuses: Those that count as busy.
-    """
-
-    attempts: int = 4
-    wait_initial_s: float = 0.5
-    wait_max_s: float = 5.0
-    wait_jitter_s: float = 0.5
-    max_retry_after_s: float = 40.0
-    total_s: float | None = 40.0
-    statuses: tuple[int, ...] = (429, 500, 502, 503, 504)
-
-    def pause(self, error: Exception, is_repeatable: bool) -> float | bool:
-        """Return the seconds that a server asks for; True: as configured; False: do not retry."""
-        if isinstance(error, _Busy):
-            if not is_repeatable and error.response.status != 429:
-                return False
-            seconds = error.response.retry_after()
-            if seconds is None:
-                return True
-            return float(seconds) if seconds <= self.max_retry_after_s else False
-        if isinstance(error, NotConnected):
-            return True
-        return isinstance(error, NoResponse) and is_repeatable
-
-
-NO_RETRIES = Retries(attempts=1)
-
-
-@dataclass(frozen=True)
-class Response:
-    """A response that was read to its end, whatever its status.
-
-    Attributes:
-        headers: Their names are found in any case.
-        body: Empty if it was written to a file.
-        url: Where it came from, after redirects.
-    """
-
-    status: int
-    reason: str
-    headers: Mapping[str, str]
-    body: bytes
-    url: str
-
-    def json(self) -> Any:
-        """Return the decoded body.
-
-        Raises:
-            ValueError: It is not JSON, or nested too deeply.
-        """
-        try:
-            return json.loads(self.body)
-        except RecursionError:
-            raise ValueError("its response is nested too deeply") from None
-
-    def retry_after(self) -> float | None:
-        """Return the seconds to wait, if the server says how many."""
-        value = self.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"[0-9]{1,9}", value):
-            return float(value)
-        try:
-            until = parsedate_to_datetime(value)
-        except (ValueError, IndexError, TypeError):
-            return None
-        if until.tzinfo is None:
-            until = until.replace(tzinfo=UTC)
-        return max(0.0, (until - datetime.now(UTC)).total_seconds())
-
-    def link(self, relation: str) -> str | None:
-        """Return the address of a relation, such as `next`, in the header Link (RFC 8288)."""
-        header = {"Link": self.headers.get("Link", "")}
-        return httpx.Response(200, headers=header).links.get(relation, {}).get("url")
-
-
-class _Busy(Exception):
-    """A server is busy; kept until it is known whether the request is sent again."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
 
 
 @dataclass
@@ -266,9 +106,9 @@ class Client:
                         method, url, body, headers or {}, credentials or {}, redirects, limits, to
                     )
                     if response.status in policy.statuses:
-                        raise _Busy(response)
+                        raise Busy(response)
                     return response
-        except _Busy as busy:
+        except Busy as busy:
             return busy.response
         raise AssertionError("stamina makes at least one attempt")
 
@@ -390,7 +230,7 @@ class Client:
         if key not in self._sessions:
             connections = httpx.Limits(max_keepalive_connections=None if self.keep_alive else 0)
             self._sessions[key] = httpx.Client(
-                verify=_trusted() if is_encrypted or use_proxies else _trusts_nobody(),
+                verify=trusted() if is_encrypted or use_proxies else trusts_nobody(),
                 trust_env=use_proxies,
                 limits=connections,
                 headers={
@@ -401,126 +241,6 @@ class Client:
                 },
             )
         return self._sessions[key]
-
-
-SERVICE = Client(
-    # A service that was killed is back within seconds. Being busy is an answer to the deployer.
-    retries=Retries(
-        attempts=3,
-        wait_initial_s=0.5,
-        wait_max_s=0.5,
-        wait_jitter_s=0.0,
-        total_s=None,
-        statuses=(),
-    ),
-    use_proxies=False,
-    keep_alive=False,
-)
-
-
-def http_json(url: str, body: Any = None) -> tuple[int, Any]:
-    """Send GET to a service, or POST if there is a body; return the status and decoded response.
-
-    A broken connection is tried again, twice: no request to a service changes anything there.
-
-    Args:
-        url: The address, path included.
-        body: What to send as JSON.
-
-    Returns:
-        The status, and the response: decoded if it is JSON, else its text.
-
-    Raises:
-        OSError: There was no response.
-        ValueError: It is not what its headers say, or larger than 64 MiB.
-    """
-    response = SERVICE.request(
-        "GET" if body is None else "POST",
-        url,
-        body=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-        redirects="any origin",
-        is_repeatable=True,
-    )
-    is_json = "json" in response.headers.get("Content-Type", "")
-    return response.status, response.json() if is_json else response.body.decode()
-
-
-def origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of an address.
-
-    Raises:
-        ValueError: It is not an address of HTTP.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url.partition('?')[0]} is not an address of http:// or https://")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return parts.scheme, parts.hostname.lower(), port
-
-
-def is_loopback(host: str) -> bool:
-    """Check whether a host is this machine itself, whatever a name server says."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def require_encryption(url: str) -> None:
-    """Check whether credentials may be sent to an address: with TLS, or within this machine.
-
-    The environment variable ML_PLAIN_HTTP names hosts that get them without, separated by commas.
-
-    Raises:
-        Unencrypted: They may not.
-        ValueError: It is not an address of HTTP.
-    """
-    scheme, host, _ = origin(url)
-    trusted_hosts = os.environ.get("ML_PLAIN_HTTP", "").lower().split(",")
-    if scheme == "https" or is_loopback(host) or host in trusted_hosts:
-        return
-    raise Unencrypted(
-        f"tokens are sent encrypted only: use https://{host}, or set ML_PLAIN_HTTP to {host} "
-        "if whoever can read its network may have them"
-    )
-
-
-def redirect_target(response: Response) -> str | None:
-    """Return where a response redirects to; None if nowhere, or from https to http."""
-    location = response.headers.get("Location", "")
-    if response.status not in REDIRECTS or not location:
-        return None
-    try:
-        target = urljoin(response.url, location)
-        scheme = origin(target)[0]
-    except ValueError:
-        return None
-    if scheme == "http" and origin(response.url)[0] == "https":
-        return None
-    return target.partition("#")[0]
-
-
-@cache
-def _trusted() -> ssl.SSLContext:
-    """Return who is trusted: the bundle that the environment names, or the machine and certifi."""
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if bundle := os.environ.get(name):
-            is_folder = Path(bundle).is_dir()
-            return ssl.create_default_context(
-                cafile=None if is_folder else bundle, capath=bundle if is_folder else None
-            )
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
-
-
-@cache
-def _trusts_nobody() -> ssl.SSLContext:
-    """Return a context for connections without TLS, as loading certificates takes its time."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _within(remaining: Callable[[], float], act: Callable[[], T]) -> T:
