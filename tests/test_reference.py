@@ -160,8 +160,9 @@ def test_every_command_of_rung_is_in_the_reference_and_no_other() -> None:
 
 def test_every_exit_code_that_a_page_names_is_in_the_table(module: Module) -> None:
     table = {int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.M)}
-    code = (RUNTIME / "cli/app.py").read_text("utf-8")
-    assert table == {0, *map(int, re.findall(r"_leave\((\d+)", code))} | {1, 2}
+    code = "".join((RUNTIME / f"cli/{name}.py").read_text("utf-8") for name in ("app", "start"))
+    names = r"(?:\bleave\(|^BUG = |^CLOSED_PIPE = )"
+    assert table == {0, *map(int, re.findall(rf"{names}(\d+)", code, re.MULTILINE))}
     for page, text in PAGES.items():
         named = {int(number) for number in re.findall(r"exit code (\d+)", text)}
         assert named <= table, page

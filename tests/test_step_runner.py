@@ -81,7 +81,7 @@ def test_a_step_has_the_folder_environment_and_output_of_its_client(
         assert process.returncode == 0
 
 
-@pytest.mark.parametrize(("name", "code"), [("refuse", 1), ("break", 1), ("die", -signal.SIGKILL)])
+@pytest.mark.parametrize(("name", "code"), [("refuse", 1), ("break", 70), ("die", -signal.SIGKILL)])
 def test_a_client_ends_as_its_step_does(runner: tuple[Step, Path], name: str, code: int) -> None:
     step, _ = runner
     process = step(name)

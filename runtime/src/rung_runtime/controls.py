@@ -26,6 +26,7 @@ FILES: dict[Path, type[Strict]] = {GATE: Gate, DELIVERY: Delivery}
 JUDGED = ARTIFACTS / "base"  # what came of it, by the base's files
 STEPS = ("evaluate", "compare", "gate")
 ABSENT = "(none)"
+SIGNALLED = 128  # plus the number of the signal, as shells say it
 SHOWN_ONLY = "service."  # keys of how a service listens and logs, which decide on no model
 
 
@@ -147,7 +148,8 @@ def judge(controls: Controls) -> None:
         controls: As `compared` returns them.
 
     Raises:
-        UsageError: A step cannot start, or fails.
+        UsageError: A step cannot start, or has bad input.
+        SystemExit: A step crashed.
         RefusedError: The gate of the base refuses the model.
     """
     if all(change["key"].startswith(SHOWN_ONLY) for change in controls.changes):
@@ -166,7 +168,10 @@ def judge(controls: Controls) -> None:
         JUDGED.mkdir()
         for path in kept:
             shutil.copy(project / path, JUDGED)
-    if code not in (0, 1):
+    if code not in (0, 1, 2):  # a crash is neither a refusal nor bad input
+        sys.stderr.write(f"ml: by the controls of {controls.base:.8}: {message}\n")
+        sys.exit(code if code > 0 else SIGNALLED - code)
+    if code == 2:
         raise UsageError(f"by the controls of {controls.base:.8}: {message}")
     record(controls, "refused" if code else "passed", message.splitlines() if code else [])
     if code:

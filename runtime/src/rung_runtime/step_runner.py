@@ -25,6 +25,8 @@ from typing import NamedTuple
 from . import STEP_RUNNER
 
 MAX_ADDRESS_BYTES = 100  # of a socket, which Linux limits to 108
+CRASHED = 70  # of a step, by an exception that `main` did not handle; 1 would be a refusal
+INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
 RUNNER_WAS_KILLED = 70  # the exit code of a step whose runner did not answer
 # What is slow to import, and no more than that: a pool of threads that was started, as pandera
 # starts that of Polars, would not survive a fork.
@@ -158,9 +160,11 @@ def _perform(request: Request, files: list[int], main: Callable[[], None]) -> in
         if isinstance(exit_.code, int):
             return exit_.code
         return 0 if exit_.code is None else 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BaseException:
         traceback.print_exc()
-        return 1
+        return CRASHED
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,5 +1,5 @@
 """The command `ml`. What is heavy is imported by the command that needs it."""
 
-from .app import main
+from .start import main
 
 __all__ = ["main"]

@@ -10,10 +10,11 @@ from contextlib import nullcontext, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer import Argument, Option
+from typer.core import TyperGroup
 
 from .. import (
     STEP_RUNNER,
@@ -25,7 +26,7 @@ from .. import (
     project,
     runner_log,
 )
-from ..escaping import visible
+from .start import leave, leave_with_bug
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,9 +50,28 @@ with suppress(UsageError):
 if not HAS_LOOP:
     del STEPS["compare"]
 START = Path.cwd()
-NEWLINE = "\n"
+CLOSED_PIPE = 141  # as shells say it: 128, and the number of SIGPIPE
+
+
+class KeptError(Exception):
+    """An exception that Typer must not see: the cause of this one."""
+
+
+class Commands(TyperGroup):
+    """Commands whose exceptions `main` reports.
+
+    Typer takes the end of any file, and of any pipe, for a person who has left, and ends with 1.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (EOFError, BrokenPipeError) as error:
+            raise KeptError from error
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -153,7 +173,7 @@ def tune(
     try:
         tune(trials, minutes, workers, apply=apply, scheduler=scheduler)
     except KeyboardInterrupt as stopped:
-        _leave(130, str(stopped) or "stopped")
+        leave(130, str(stopped) or "stopped")
 
 
 @app.command()
@@ -281,20 +301,35 @@ def _main() -> None:
         with crashes.explained(sys.argv[1]) if is_step else nullcontext():
             app()
     except RefusedError as refused:
-        _leave(1, refused)
+        leave(1, refused)
     except UsageError as wrong:
-        _leave(2, wrong)
+        leave(2, wrong)
     except OSError as error:  # a full disk, a folder that is not ours
-        _leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+        leave(2, f"{error.filename or 'a file'} cannot be used: {error.strerror or error}")
+    except KeptError as kept:
+        if isinstance(kept.__cause__, BrokenPipeError):
+            _leave_closed_pipe()
+        _leave_with(kept.__cause__)
     except Exception as error:
-        calls = traceback.extract_tb(error.__traceback__)
-        yours = [call for call in calls if _is_problem(Path(call.filename).parent)]
-        if yours:
-            where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
-            message = str(error).strip().partition("\n")[0]
-            _leave(2, f"{where}: {type(error).__name__}: {message}")
-        traceback.print_exc()
-        _leave(70, "this is a bug of ml, not of your input: please report the lines above")
+        _leave_with(error)
+
+
+def _leave_with(error: BaseException | None) -> NoReturn:
+    """End with an exception: of a line of the user's own code, or as a bug."""
+    calls = traceback.extract_tb(error.__traceback__ if error else None)
+    yours = [call for call in calls if _is_problem(Path(call.filename).parent)]
+    if yours:
+        where = f"problem/{Path(yours[-1].filename).name}, line {yours[-1].lineno}"
+        message = str(error).strip().partition("\n")[0]
+        leave(2, f"{where}: {type(error).__name__}: {message}")
+    leave_with_bug()
+
+
+def _leave_closed_pipe() -> NoReturn:
+    """End as a program does that SIGPIPE ended, such as by `ml predict … | head`."""
+    with suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    leave(CLOSED_PIPE, "the pipe is closed that the output, or a request, was written to")
 
 
 def _is_problem(folder: Path) -> bool:
@@ -308,8 +343,3 @@ def _root() -> Path:
         if (folder / "config").is_dir() and (folder / "pyproject.toml").is_file():
             return folder
     raise UsageError(f"{START} is in no project: go to a folder with config/ and pyproject.toml")
-
-
-def _leave(code: int, message: object) -> None:
-    typer.echo(f"ml: {visible(message, keep=NEWLINE)}", err=True)
-    sys.exit(code)

@@ -6,10 +6,12 @@ DVC's errors are marked, so that they are told from what steps write to stderr.
 import json
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 ERROR_MARK = "dvc: "
+CRASHED = 70  # as of `ml` itself
 INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
 STAGE_MARK = "dvc stage: "  # a stage is about to run
 # Their messages: which stage runs, with which command; that the lock file is written; what to do
@@ -44,7 +46,7 @@ def open_repo() -> Any:
 def main() -> None:
     """Run the stages that are stale, or the one that is named if it is.
 
-    The exit code is 1 if a stage fails, or DVC does.
+    The exit code is 1 if a stage fails, or DVC says that it does, and 70 if DVC crashes.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
 
@@ -60,6 +62,9 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:  # it reaches `ml run`, too, which says so
         sys.exit(INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(CRASHED)
 
 
 def drop_unreadable_rwlock(repo: Any) -> None:
