@@ -330,8 +330,9 @@ def answering(line: bytes) -> Any:
         def __init__(self) -> None:
             read, write = os.pipe()
             self.stdout = os.fdopen(read, "rb")
-            self.kill = lambda: None
-            self.wait = lambda _: 0
+            self.returncode = 0
+            self.poll = lambda: 0
+            self.pid = 2**30  # which no process can have
             threading.Thread(target=lambda: os.fdopen(write, "wb").write(line)).start()
 
     return Process()
@@ -431,6 +432,97 @@ def test_where_nothing_confines_it_a_runner_refuses_a_champion_that_changed_the_
         ours.write_text("a copy of the best champion so far")
     assert "this is a test" in str(caught.value)
     assert str(caught.value).endswith(f"changed: {', '.join(sorted(names))}")
+
+
+# --- the process and its folder -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 3", "its process has ended"),
+        ("kill -9 $$", "its process was killed, for too much time or memory"),
+        ("echo nonsense; exec sleep 600", "what it sends is not a response"),
+    ],
+)
+def test_a_process_that_has_ended_keeps_its_number_until_its_group_was_killed(
+    module: Module, script: str, reason: str
+) -> None:
+    """Another group may have the number of one that was waited for, and would be killed."""
+    pipe = module("isolation.pipe")
+    with subprocess.Popen(
+        ["sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        with pytest.raises(pipe.ProcessEndedError, match=reason):
+            pipe.read_response(process)
+        assert process.returncode is None
+        # Of one that was waited for, this is a ChildProcessError.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert pipe.exit_code(process) == (3 if script == "exit 3" else -9)
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from {module}.folder import temporary_home
+with temporary_home(Path(sys.argv[1])) as home:
+    (home / "package").mkdir()
+    print(home, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_folder_of_a_command_that_was_killed_is_removed_by_the_next_one_and_no_other_is(
+    module: Module, tmp_path: Path
+) -> None:
+    code = OWNER.format(module=module("isolation").__name__)
+    # A link is not followed, and who made an empty folder may be about to lock it.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/file").touch()
+    (tmp_path / "ml-process-link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "ml-process-made-now").mkdir()
+    before = {"elsewhere", "ml-process-link", "ml-process-made-now"}
+    owners = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    try:
+        killed, running = (
+            Path(str(owner.stdout and owner.stdout.readline()).strip()) for owner in owners
+        )
+        owners[0].kill()
+        owners[0].wait()
+        assert (killed / "package").exists()
+        with module("isolation.folder").temporary_home(tmp_path) as home:
+            assert {path.name for path in tmp_path.iterdir()} == before | {running.name, home.name}
+        assert not home.exists()
+        assert (running / "package").exists()
+        assert (tmp_path / "elsewhere/file").exists()
+    finally:
+        for owner in owners:
+            owner.kill()
+            owner.wait()
+
+
+@pytest.mark.slow
+def test_a_package_that_is_opened_removes_what_a_killed_command_left(
+    module: Module, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ml-process-left/package").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    digest = json.loads((good / "manifest.json").read_text())["package_digest"]
+    with module("isolation.model").open_isolated(good, digest):
+        (used,) = tmp_path.glob("ml-*")
+        assert (used / "package/manifest.json").exists()
+    assert not list(tmp_path.iterdir())
 
 
 # --- environment -------------------------------------------------------------------------------

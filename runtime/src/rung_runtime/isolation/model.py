@@ -8,15 +8,13 @@ import io
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any, get_args
 
 import numpy as np
@@ -29,7 +27,8 @@ from ..model_package import Model, Reply, verified_manifest
 from ..pipeline.validate import FailedRule, failed_rule, failures
 from ..records import RuleKind
 from . import environment
-from .pipe import Message, PackageError, ask, read_response
+from .folder import temporary_home
+from .pipe import Message, PackageError, ask, end_group, read_response
 from .project_files import unchanged
 
 __all__ = ["IsolatedModel", "PackageError", "open_isolated"]
@@ -177,8 +176,7 @@ def open_isolated(
         UsageError: It is damaged, or another one, or its code cannot be imported.
         RefusedError: On a runner, files of the project were changed meanwhile.
     """
-    with TemporaryDirectory(prefix="ml-isolated-", dir=parent) as temporary:
-        home = Path(temporary).resolve()
+    with temporary_home(parent) as home:
         shutil.copytree(folder, home / "package")
         manifest = verified_manifest(home / "package")
         if manifest["package_digest"] != package_digest:
@@ -216,8 +214,7 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_group(process)
         process.communicate()
 
 

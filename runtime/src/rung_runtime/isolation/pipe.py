@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, NamedTuple
@@ -15,6 +16,7 @@ from typing import IO, Any, NamedTuple
 MAX_LINE_BYTES = 1_000_000
 MAX_REASON = 200  # characters
 ENDING_S = 1.0  # for a process that has closed its end of the pipe
+LOOK_S = 0.01
 
 
 class PackageError(Exception):
@@ -75,13 +77,32 @@ def ask(
 
 def _end_of(process: subprocess.Popen[bytes]) -> str:
     """Say how a process has ended that no longer answers."""
-    try:
-        code = process.wait(ENDING_S)
-    except subprocess.TimeoutExpired:  # it has closed the pipe, and goes on
-        code = 0
+    until = time.monotonic() + ENDING_S  # it may have closed the pipe, and go on
+    while (code := exit_code(process)) is None and time.monotonic() < until:
+        time.sleep(LOOK_S)
     if code == -signal.SIGKILL:
         return "its process was killed, for too much time or memory"
     return "its process has ended"
+
+
+def exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a process, or minus the signal that ended it; None while it runs.
+
+    Unlike `Popen.poll`, it leaves the process its number, which is its group's as well: what is
+    killed by that number later is this group, and no other one that has it by then.
+    """
+    if process.returncode is not None or not hasattr(os, "waitid"):  # macOS, before Python 3.13
+        return process.poll()
+    state = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if state is None:
+        return None
+    return state.si_status if state.si_code == os.CLD_EXITED else -state.si_status
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and those that it started, before anybody waits for it: see `exit_code`."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS: of a group that has ended
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -94,8 +115,7 @@ def _time_limit(process: subprocess.Popen[bytes], seconds: float | None) -> Iter
 
     def end() -> None:
         has_expired.set()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_group(process)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -127,7 +147,7 @@ def read_response(process: subprocess.Popen[bytes], max_response_bytes: int = 0)
         if not 0 <= size <= max_response_bytes:
             raise ValueError(size)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        process.kill()  # what else is in the pipe could be taken for the next response
+        end_group(process)  # what else is in the pipe could be taken for the next response
         raise ProcessEndedError("what it sends is not a response") from None
     body = process.stdout.read(size)
     if "error" in facts:

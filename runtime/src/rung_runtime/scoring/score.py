@@ -17,6 +17,7 @@ from .. import RefusedError, UsageError, progress
 from ..adapters.engine_polars import Polars
 from ..engines.interface import Engine, Files, Job
 from ..isolation.model import IsolatedModel, open_isolated
+from ..isolation.pipe import exit_code
 from ..model_package import Model
 from ..prediction_log.layout import is_remote
 from ..prediction_log.writer import utc_now
@@ -235,7 +236,7 @@ class IsolatedModels:
         try:
             yield model
         finally:
-            if model.process.poll() is None:
+            if exit_code(model.process) is None:
                 self.idle.append((opened, model))
             else:
                 opened.__exit__(None, None, None)
