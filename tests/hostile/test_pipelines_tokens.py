@@ -357,3 +357,13 @@ def test_the_champion_is_not_handed_on_with_the_documents(files: Read, level: in
         about = job.get("artifacts", {})
         if "artifacts/" in about.get("paths", []):
             assert "artifacts/champion/**/*" in about["exclude"], name
+
+
+def test_gitlabs_runner_is_told_to_write_no_token_into_the_checkout(files: Read) -> None:
+    """For every job: by default its token is in `.git/config`, for whatever reads the folder."""
+    _, gitlab = files(2)
+    *_, document = gitlab[".gitlab-ci.yml"]
+    flag = "FF_GIT_URLS_WITHOUT_TOKENS"
+    assert document["variables"][flag] == "true"
+    for name, job in graph.jobs_of(gitlab).items():
+        assert flag not in (job.get("variables") or {}) or job["variables"][flag] == "true", name
