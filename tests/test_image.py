@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import packages
 import psutil
 import pytest
 from bench_service import end, rows_of
@@ -335,6 +336,59 @@ def test_a_build_of_ml_image_runs_nothing_that_imports_the_package(
         build_image("buildah", str(project), f"localhost/{check}", "a=b", arguments)
         container = buildah("from", "--pull-never", f"localhost/{check}")
         assert Path(buildah("mount", container), "imported").exists() == is_marked
+
+
+# In the stage that builds, the folder that the image takes over from it.
+MARKS = """
+from pathlib import Path as _Path
+for _folder in ("/", "/tmp", "/app", "/app/.venv", "/model", str(_Path(__file__).parent)):
+    try:
+        _Path(_folder, "{mark}").write_text("this package was imported")
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.nightly
+def test_the_whole_of_ml_image_leaves_no_mark_of_a_package_that_marks_where_it_is_imported(
+    module: Callable[[str], ModuleType],
+    ran: Callable[[int, str], Copy],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each step of the Dockerfile, and the container whose answers are compared, are real."""
+    project = ran(1, "binary").again(tmp_path / "project").path
+    package = project / "artifacts/model"
+    mark = f"mark-of-{tmp_path.name}"
+    texts = {
+        path.relative_to(package).as_posix(): MARKS.format(mark=mark)
+        for path in package.glob("problem/*.py")
+    }
+    assert len(texts) > 3
+    package.rename(tmp_path / "model")
+    packages.variant(module, tmp_path / "model", package, texts)
+    buildah = Buildah(tmp_path / "image", "overlay" if overlays(tmp_path) else "vfs")
+    buildah.folder.mkdir()
+    base(buildah)
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", f"{ROOT / 'tests/standins/bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("STANDIN_BUILDAH", str(buildah.folder))
+    monkeypatch.setenv("STANDIN_STORAGE", buildah.driver)
+    for name in ("CI", "GITHUB_ACTIONS", "CI_API_V4_URL", "ML_IMAGES", "ML_REGISTRY"):
+        monkeypatch.delenv(name, raising=False)
+    image = module("delivery.image")
+
+    def marks() -> list[Path]:
+        """Build the image, which is asked as well, and return what is marked in it."""
+        container = buildah("from", "--pull-never", image.image())
+        paths = list(Path(buildah("mount", container)).rglob(mark))
+        buildah("rm", container)
+        return paths
+
+    assert marks() == []
+    # As a person's own build, which asks the model: the same package marks the image.
+    monkeypatch.setattr(image, "build_arguments", lambda *_: {})
+    assert marks()
 
 
 @pytest.mark.nightly
