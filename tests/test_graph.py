@@ -583,7 +583,7 @@ def test_every_action_is_pinned_by_the_commit_of_its_tag(project: Callable[[int]
             if (uses := re.search(r"\buses: (\S+)(.*)", line)) is None or uses[1][:2] == "./":
                 continue
             name, _, commit = uses[1].partition("@")
-            pin = PINS[name]
+            pin = PINS["/".join(name.split("/")[:2])]  # of actions/cache/restore, actions/cache
             assert re.fullmatch(r"[0-9a-f]{40}", commit), f"{path}: {line}"
             assert (commit, uses[2].strip()) == (pin["commit"], f"# {pin['tag']}"), path
             pins += 1
@@ -597,9 +597,11 @@ def test_what_gitlab_fetches_has_a_version_and_uv_is_the_same(
     for path, text in both.items():
         for tool in re.findall(r"\buvx (\S+)", text):
             assert re.fullmatch(r"[\w-]+@\d+(\.\d+)+", tool), f"{path}: uvx {tool}"
-    setup = files("github", 2)[".github/actions/setup/action.yml"]["runs"]["steps"][0]
     image = files("gitlab", 2)[".gitlab-ci.yml"][0]["spec"]["inputs"]["image"]["default"]
-    assert re.fullmatch(rf".+:{re.escape(setup['with']['version'])}-python3\.\d+-\w+", image)
+    pinned = re.search(r"^uv==(\S+) ", (project(2) / "requirements-uv.txt").read_text(), re.M)
+    assert pinned
+    assert re.fullmatch(rf".+:{re.escape(pinned[1])}-python3\.\d+-\w+", image)
+    assert image == exports.settings.UV_IMAGE
 
 
 def test_renovate_pins_the_image_of_gitlabs_jobs_and_finds_it_again(
@@ -666,6 +668,16 @@ def test_no_request_fills_a_cache_that_others_read(files: Read, wanted: Table) -
     rules = jobs["test"]["rules"]
     filled = [rule["if"] for rule in rules if rule.get("variables")]
     assert filled == ['$CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH']
+    github = files("github", 2)
+    assert "actions/cache@" not in str(github)  # it reads, and fills at the end of any job
+    saving = [
+        (name, job, entry["if"])
+        for name, workflow in graph.workflows(github).items()
+        for job, about in workflow["jobs"].items()
+        for entry in about.get("steps", [])
+        if entry.get("uses", "").startswith("actions/cache/save@")
+    ]
+    assert saving == [("checks", "test", f"{graph.DEFAULT} && steps.uv.outputs.cache-key")]
 
 
 def test_what_a_schedule_starts_does_not_ask_the_event_about_the_repository(files: Read) -> None:
@@ -687,8 +699,12 @@ def test_what_a_schedule_starts_does_not_ask_the_event_about_the_repository(file
 
 def test_what_is_published_is_made_without_a_cache(files: Read) -> None:
     setup = files("github", 2)[".github/actions/setup/action.yml"]
-    assert setup["inputs"]["cache"]["default"] == "false"
-    assert setup["runs"]["steps"][0]["with"]["enable-cache"] == "${{ inputs.cache }}"
+    uv = files("github", 2)[".github/actions/uv/action.yml"]
+    assert setup["inputs"]["cache"]["default"] == uv["inputs"]["cache"]["default"] == "false"
+    assert setup["runs"]["steps"][0]["with"] == {"cache": "${{ inputs.cache }}"}
+    (cached,) = [entry for entry in uv["runs"]["steps"] if "uses" in entry]
+    assert cached["uses"].startswith("actions/cache/restore@")  # it only reads
+    assert cached["if"] == "inputs.cache == 'true'"
     for name, workflow in graph.workflows(files("github", 2)).items():
         cached = [v for key, v in graph.walk(workflow) if key == "cache" and v != "false"]
         assert not cached or name in ("checks", "pipeline"), name

@@ -332,7 +332,7 @@ def test_no_folder_is_empty(render: Render) -> None:
         assert not [p for p in project.rglob("*") if p.is_dir() and not list(p.iterdir())]
 
 
-@pytest.mark.parametrize(("level", "most"), [(0, 22), (1, 42), (2, 45)])
+@pytest.mark.parametrize(("level", "most"), [(0, 25), (1, 45), (2, 48)])
 def test_a_project_has_few_files_that_are_its_owners_to_read(
     render: Render, record_property: Callable[[str, object], None], level: int, most: int
 ) -> None:

@@ -216,6 +216,9 @@ class GitHub(Host):
         (here / "first.sh").write_text(
             f"export GITHUB_API_URL='{self.api.url}' GITHUB_RUN_ID={1000 + self.count}\n"
             f"export GITHUB_RUN_NUMBER={self.count} GITHUB_WORKFLOW_REF='{source}'\n"
+            # uv is on the PATH already: see the stand-in. Its bytes are test_pipelines_uv.py's.
+            'python3() { case "$*" in "-m pip "*) "$STANDINS/pip" "$@" ;; '
+            '*) command python3 "$@" ;; esac; }\n'
             'if [ -z "$STANDIN_TRACKED" ]; then\n'
             f'export STANDIN_TRACKED=1 RUNNER_TRACKING_ID="${{RUNNER_TRACKING_ID:-{tracking}}}"\n'
             "fi\n"
@@ -248,12 +251,17 @@ class GitHub(Host):
         command += ["-s", f"GITHUB_TOKEN={TOKEN}"]
         for name, value in self.variables.items():
             command += ["--var", f"{name}={value}"]
+        repositories = {}
         for action in sorted(used):
-            name = action.partition("@")[0]
+            name, _, commit = action.partition("@")
             folder = STANDINS / "github" / name.lower()
             if not folder.exists():
                 raise LookupError(f"no stand-in for {name}: write {folder}/action.yml")
-            command += ["--local-repository", f"{action}={folder}"]
+            # An action may be a folder of its repository, such as actions/cache/restore.
+            repository = "/".join(name.split("/")[:2])
+            repositories[f"{repository}@{commit}"] = STANDINS / "github" / repository.lower()
+        for repository, folder in repositories.items():
+            command += ["--local-repository", f"{repository}={folder}"]
         return command
 
     def readable(self, text: str) -> str:

@@ -34,6 +34,7 @@ BASE = re.compile(r"^ARG PYTHON=(?P<image>[^\s@]+)$", re.MULTILINE)  # without a
 # The argument that has a build ask the model nothing. The Dockerfile of an older project lacks it.
 CHECK = re.compile(r"^ARG CHECK\b", re.MULTILINE)
 BUILD_CONTEXT = ("Dockerfile", "pyproject.toml", "uv.lock", "README.md", "src", "config")
+UV = "requirements-uv.txt"  # which the Dockerfile of an older project does not ask for
 
 
 def image(version: str | None = None, push: bool = False) -> str:
@@ -190,7 +191,7 @@ def _check_container(engine: Engine, tag: str, package: Path, package_digest: st
 def _copy_build_context(folder: Path) -> None:
     # Bytecode names when its source was checked out: with it, no layer could be used again.
     no_bytecode = shutil.ignore_patterns("__pycache__")
-    for name in BUILD_CONTEXT:
+    for name in (*BUILD_CONTEXT, *([UV] if Path(UV).exists() else [])):
         if Path(name).is_dir():
             shutil.copytree(name, folder / name, ignore=no_bytecode)
         else:
