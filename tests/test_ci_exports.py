@@ -501,3 +501,37 @@ def test_a_real_project_trains_registers_and_deploys_on_a_forge(
         models, cwd=host.project, env=env, capture_output=True, text=True, check=True
     )
     assert "champion" in done.stdout
+
+
+def flat(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the steps of a pipeline of Bitbucket, those of groups included."""
+    groups = [step.get("parallel", [step]) for step in steps]
+    return [
+        step
+        for group in groups
+        for step in (group if isinstance(group, list) else group["steps"])
+        if "step" in step
+    ]
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_the_login_that_registers_is_not_every_jobs(
+    exported: Callable[..., Path], level: int
+) -> None:
+    """Bitbucket's deployment and Buildkite's queue have it, as a context of CircleCI does."""
+    settings = "runner: big\nsecret_group: release\n"
+    project = exported("bitbucket", level, settings)
+    pipelines = yaml.safe_load((project / "bitbucket-pipelines.yml").read_text("utf-8"))[
+        "pipelines"
+    ]
+    for steps in (pipelines["branches"]["main"], pipelines["custom"]["train"]):
+        deployments = {step["step"]["name"]: step["step"].get("deployment") for step in flat(steps)}
+        assert deployments["Register"] == "release"
+        assert deployments["Train"] is None
+        named = [*filter(None, deployments.values())]
+        assert len(named) == len({*named})  # each may occur once in a pipeline
+    project = exported("buildkite", level, settings)
+    content = yaml.safe_load((project / "orchestration/buildkite/pipeline.yml").read_text("utf-8"))
+    queues = {step["key"]: step["agents"]["queue"] for step in content["steps"] if "agents" in step}
+    assert queues["register"] == "release"
+    assert queues["train"] == "big"

@@ -274,6 +274,22 @@ def test_a_partition_without_rows_is_a_partition_like_others(place: Path) -> Non
     assert [part["rows"] for part in document(place)["partitions"]] == [120, 0, 0]
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_columns_count_where_there_are_no_rows(place: Path, suffix: str) -> None:
+    rows = drawn(random.Random(2), 120)
+    (place / "in").mkdir()
+    rows.write_parquet(place / "in/a.parquet")
+    wrong = rows[:0].drop("age").with_columns(new=pl.lit("x"))
+    getattr(wrong, f"write_{suffix}")(place / f"in/b.{suffix}")
+    with (
+        open_engine("polars") as engine,
+        pytest.raises(RefusedError, match="age: missing column") as caught,
+    ):
+        validate_source("in", None, settings(), engine)
+    assert "new: extra column" in str(caught.value)
+    assert f"in 1 of 2 partitions: b.{suffix}" in str(caught.value)
+
+
 # --- features --------------------------------------------------------------------------------
 
 

@@ -528,7 +528,9 @@ def test_help_names_each_slot_that_can_be_added_to(
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (("tracker", "wandb"), "there is no slot tracker: use one of registry, target, ci"),
+        (("tracker", "wandb"), "there is one tracker, mlflow, and every project of level 1 has it"),
+        (("pipeline", "airflow"), "there is one pipeline, dvc: `rung export` writes"),
+        (("mesh", "x"), "there is no slot mesh: use one of registry, target, ci"),
         (("registry", "ecr"), "there is no registry ecr: use one of oci, mlflow"),
         (("registry", "mlflow"), "a registry comes with level 1: run `rung up` first"),
     ],
@@ -586,6 +588,8 @@ def test_a_project_climbs_from_0_to_2_and_each_level_runs(
         installed(tmp_path / "environment", level)  # compiled already, which takes a minute
         done = rung("up", "--yes", cwd=mine, **env)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert ("New settings, which" in done.stdout) == (level == 1)
+        assert "New setting " not in done.stdout  # they are shown once, before the question
         fresh = copy(two, tmp_path / f"fresh-{level}", {"level": level}, vcs_ref="v1.1.0")
         for path in (p for p in fresh.rglob("*") if p.is_file()):
             name = path.relative_to(fresh)

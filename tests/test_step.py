@@ -719,9 +719,11 @@ def test_a_step_that_is_stopped_in_the_pause_is_not_tried_again(
     assert attempts.run("sys.exit(70)", delay=600) == (70, 1)
 
 
+@pytest.mark.parametrize("is_last", [False, True])
 def test_an_attempt_is_the_command_itself_without_attempts_of_its_own(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, is_last: bool
 ) -> None:
+    """The name of the step comes first, or behind `--`, after which nothing is an option."""
     from typer.testing import CliRunner
 
     calls: list[tuple[str, int]] = []
@@ -736,8 +738,8 @@ def test_an_attempt_is_the_command_itself_without_attempts_of_its_own(
     monkeypatch.setattr(remote_step, "run_attempts", run_attempts)
     monkeypatch.setattr(remote_step, "perform_step", lambda *values: performed.append(values))
     app = nodes.module("cli.app").app
-    arguments = ["step", "train", "--in", "s3://b/split", "--out", "s3://b/train"]
-    arguments += ["--retries", "2", "--timeout", "5"]
+    options = ["--in", "s3://b/split", "--out", "s3://b/train", "--retries", "2", "--timeout", "5"]
+    arguments = ["step", *options, "--", "train"] if is_last else ["step", "train", *options]
     monkeypatch.setattr("sys.argv", ["ml", *arguments])
     assert CliRunner().invoke(app, arguments).exit_code == 70
     assert calls == [("train", 0)]

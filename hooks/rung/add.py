@@ -19,6 +19,17 @@ QUESTIONS = {
     "explainer": "explainer",
     "engine": "engine",
 }
+# Slots with one adapter each, and what to do instead.
+SINGLE = {
+    "tracker": (
+        "there is one tracker, mlflow, and every project of level 1 has it: MLFLOW_TRACKING_URI "
+        "names a server"
+    ),
+    "pipeline": (
+        "there is one pipeline, dvc: `rung export` writes its graph for another system, such as "
+        "Airflow"
+    ),
+}
 
 
 def add(project: Path, slot: str, name: str) -> None:
@@ -63,6 +74,8 @@ def slot_question(slot: str, questions: dict[str, dict[str, Any]]) -> dict[str, 
     Raises:
         UsageError: There is no such slot.
     """
+    if slot in SINGLE:
+        raise UsageError(SINGLE[slot])
     if slot not in QUESTIONS:
         raise UsageError(f"there is no slot {slot}: use one of {', '.join(QUESTIONS)}")
     return questions[QUESTIONS[slot]]

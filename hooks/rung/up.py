@@ -74,10 +74,11 @@ def up(project: Path, options: list[str], *, yes: bool) -> None:
     if "level" in data:
         raise UsageError("rung up raises the level by one: omit --data level")
     data["level"] = level
-    echo(describe(preview(template, answers, data), level))
+    changes = preview(template, answers, data)
+    echo(describe(changes, level))
     if not yes and not confirm():
         raise RefusedError("nothing was changed")
-    update.merge_version(project, template, answers, data)
+    update.merge_version(project, template, answers, data, shown=changes.new_answers)
     update.finish(project)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -115,6 +115,7 @@ def merge_version(
     answers: dict[str, Any],
     data: Mapping[str, Any],
     head: str | None = None,
+    shown: Collection[str] = (),
 ) -> None:
     """Have Copier merge a version of the template into a project.
 
@@ -124,6 +125,7 @@ def merge_version(
         answers: The project's answers.
         data: Answers that change.
         head: The commit to return to, if not the project's current one.
+        shown: New answers that the person has seen already.
 
     Raises:
         UsageError: Copier refuses, or would lose lines of the team's; nothing was changed.
@@ -172,7 +174,7 @@ def merge_version(
     pre_update.write_record(project, replace(record, merged=True, rewritten=rewritten))
     report_moves(project, moved, rewritten)
     for name, value in read_answers(project).items():
-        if name not in answers:
+        if name not in answers and name not in shown:
             echo(f"New setting {name}: {value}. To change it: rung update --data {name}=VALUE")
     if conflicts := post_update.find_conflicts(project):
         raise RefusedError(

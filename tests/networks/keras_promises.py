@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -240,3 +243,21 @@ def test_another_backend_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     with pytest.raises(UsageError, match="set KERAS_BACKEND=torch"):
         require_keras()
+
+
+def test_a_persons_settings_are_neither_read_nor_written(tmp_path: Path) -> None:
+    settings = tmp_path / "home/.keras/keras.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"floatx": "float16"}')
+    code = "from rung_runtime.adapters import model_format_keras; import keras; "
+    code += "print(keras.config.floatx())"
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_HOME"}
+    environment |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+    )
+    assert done.stdout.split()[-1] == b"float32"
+    settings.unlink()
+    settings.parent.rmdir()
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not settings.parent.exists()

@@ -118,7 +118,8 @@ class Settings(Strict):
         approval: For CI providers, from level 2: whether a person approves production.
         runner: For CI providers: the label, pool, queue or resource class of their machines.
         secrets: For CI providers: variables that jobs find besides the login of the registry.
-        secret_group: For CircleCI and Azure: the context or variable group of jobs that write.
+        secret_group: Where jobs that write have their secrets: a context of CircleCI, a variable
+            group of Azure, a deployment of Bitbucket, a queue of agents of Buildkite.
         ci_image: For CI providers that run containers: an image with uv, git and Python.
         command: What starts `ml` in the project's folder.
         image: For systems that run containers: one with the project and its environment.

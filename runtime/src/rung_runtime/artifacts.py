@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +23,7 @@ import polars as pl
 from . import UsageError, config, process, project, records
 from .records import Document
 
+LEFTOVER_SECONDS = 86_400
 ARTIFACTS = Path("artifacts")
 INTERIM = Path("data/interim")
 ROWS = INTERIM / "rows.parquet"
@@ -72,9 +76,13 @@ def digest(*paths: Path) -> str:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file then replaces `path` completely, or not at all."""
+    """Yield a path to write to; the file then replaces `path` completely, or not at all.
+
+    Nobody else writes there: of several processes that write the same file, the last one wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
+    _remove_leftovers(path)
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         yield new
         with new.open("rb+") as file:
@@ -82,6 +90,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed have left beside a file, once nobody can be at it."""
+    for old in path.parent.glob(f".{escape(path.name)}.*new"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > LEFTOVER_SECONDS:
+                old.unlink()
 
 
 def write_rows(rows: pl.DataFrame, path: Path) -> None:

@@ -13,8 +13,6 @@ from .. import UsageError
 from .parts import START
 
 Last = Literal["package", "register", "deploy"]
-# What ends the arguments of an attempt, which is not to supervise another one: the last one counts.
-ALONE = ("--retries", "0", "--timeout", "0")
 
 
 def step(
@@ -40,7 +38,13 @@ def step(
     if last != "deploy" and name != "retrain":
         raise UsageError(f"--last is for the step retrain, and not for {name}: leave it out")
     if retries or timeout:
-        arguments = [*sys.argv[1:], *ALONE]
+        # An attempt does not supervise another one: it has neither retries nor a timeout.
+        options = [
+            f"--out={output}",
+            *(f"--in={place}" for place in inputs or ()),
+            f"--last={last}",
+        ]
+        arguments = ["step", *options, "--", name]
         sys.exit(run_attempts(name, arguments, START, retries, retry_delay, timeout))
     run = partial(_run, last=last)
     typer.echo(perform_step(name, inputs or (), output, START, run, last))

@@ -47,9 +47,14 @@ class PartitionJudge:
         judged = Judged()
         content = partition.digest()
         progress.begin(partition.name)
+        is_empty = True
         for raw in partition.batches(self.data.separator):
+            is_empty = False
             judged.add_batch(typed(raw, self.data), self.data, self.more)
             progress.report(f"{judged.rows:,} rows")
+        if is_empty:  # its columns count all the same
+            header = typed(partition.header(self.data.separator), self.data)
+            judged.add_batch(header, self.data, self.more)
         if not partition.is_unchanged():
             raise UsageError(f"{partition.name} changed while it was read")
         return Verdict(content, judged)

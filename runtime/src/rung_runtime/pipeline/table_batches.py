@@ -49,12 +49,35 @@ def parquet_batches(
     """
     rows = pl.scan_parquet(source, glob=False, hive_partitioning=False)
     if columns is not None:
-        try:
-            present = {*rows.collect_schema().names()}
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
+        present = parquet_header(source).columns
         rows = rows.select(name for name in columns if name in present)
     yield from collected(rows, source, batch_rows)
+
+
+def parquet_header(source: str) -> pl.DataFrame:
+    """Return the columns of a Parquet file, without a row.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    rows = pl.scan_parquet(source, glob=False, hive_partitioning=False)
+    try:
+        return checked_columns(pl.DataFrame(schema=rows.collect_schema()), source)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def text_header(source: Path, separator: str) -> pl.DataFrame:
+    """Return the columns of a text file, plain or gzipped, without a row.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    rows = pl.scan_csv(source, separator=separator, infer_schema=False, glob=False)
+    try:
+        return checked_columns(pl.DataFrame(schema=rows.collect_schema()), str(source))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UsageError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def collected(rows: pl.LazyFrame, source: str, batch_rows: int) -> Iterator[pl.DataFrame]:

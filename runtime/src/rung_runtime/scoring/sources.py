@@ -19,7 +19,14 @@ import polars as pl
 from .. import UsageError
 from ..artifacts import digest
 from ..escaping import visible
-from ..pipeline.table_batches import BATCH_ROWS, batches, collected, parquet_batches
+from ..pipeline.table_batches import (
+    BATCH_ROWS,
+    batches,
+    collected,
+    parquet_batches,
+    parquet_header,
+    text_header,
+)
 from ..prediction_log.layout import is_remote
 from ..storage import Folder, Storage, StoredFile, is_hidden, open_storage, require
 
@@ -65,6 +72,9 @@ class Partition(Protocol):
 
     def own_batches(self, separator: str) -> Iterator[pl.DataFrame]:
         """Yield its rows, a bounded number at once, without the values of hive folders."""
+
+    def header(self, separator: str) -> pl.DataFrame:
+        """Return its columns, as `batches` has them, without a row."""
 
 
 class Source(Protocol):
@@ -213,6 +223,14 @@ class FilePartition:
             else:
                 yield from batches(self.storage.download(self.name, Path(folder)), separator)
 
+    def header(self, separator: str) -> pl.DataFrame:
+        with TemporaryDirectory(prefix="ml-score-") as folder:
+            if self.name.lower().endswith(".parquet"):
+                empty = parquet_header(self.storage.path(self.name))
+            else:
+                empty = text_header(self.storage.download(self.name, Path(folder)), separator)
+        return with_path_values(empty, self.path_values)
+
 
 def with_path_values(rows: pl.DataFrame, values: dict[str, str | None]) -> pl.DataFrame:
     """Return rows with the values of folders such as date=2026-01-31, as columns they lack."""
@@ -325,6 +343,9 @@ class DeltaPartition:
 
     def own_batches(self, separator: str) -> Iterator[pl.DataFrame]:
         return self.batches(separator)
+
+    def header(self, separator: str) -> pl.DataFrame:
+        return pl.DataFrame(schema=pl.scan_delta(self.table).collect_schema())
 
 
 @lru_cache(maxsize=4)

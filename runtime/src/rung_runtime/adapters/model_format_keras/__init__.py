@@ -16,6 +16,9 @@ __all__ = ["KerasClassifier", "KerasRegressor"]
 # Before `problem/` imports Keras, whose default is TensorFlow: if that is there, it may be meant.
 if find_spec("tensorflow") is None and find_spec("jax") is None:
     os.environ.setdefault("KERAS_BACKEND", "torch")
+# Keras would read a person's own settings in ~/.keras, and write its defaults there: no model is to
+# depend on them. Below a file there is no folder, and Keras goes on without.
+os.environ.setdefault("KERAS_HOME", f"{os.devnull}/keras")
 
 TRUSTED = (f"{__name__}.network.KerasClassifier", f"{__name__}.network.KerasRegressor")
 SUFFIX = ".keras"
