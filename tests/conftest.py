@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import json
@@ -156,6 +157,14 @@ def run(
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
+# No test pulls the plug, and the disk takes as long for one file as the rest of many a test.
+NO_FSYNC = {
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "core.fsync",
+    "GIT_CONFIG_VALUE_0": "none",
+}
+
+
 @cache
 def shared_settings() -> dict[str, str]:
     """Return what makes uv use its warm cache and this Python, and mypy what it knows already.
@@ -180,7 +189,7 @@ def environment(home: Path, first: str = "") -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if k in keep or k.lower().endswith("_proxy")}
     path = [first, str(Path(uv()).parent), env["PATH"]]
     own = {"HOME": str(home), "PATH": os.pathsep.join(filter(None, path))}
-    return env | own | shared_settings()
+    return env | own | NO_FSYNC | shared_settings()
 
 
 def uv(*args: str) -> str:
@@ -195,7 +204,7 @@ def uv(*args: str) -> str:
 
 def git(cwd: Path, *args: str) -> str:
     """Run git as somebody."""
-    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid"]
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "core.fsync=none"]
     result = subprocess.run(
         ["git", *who, *args], cwd=cwd, capture_output=True, text=True, check=True
     )
@@ -262,6 +271,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let Hypothesis draw the same in each run that a landing waits for, and anew in `nightly`."""
+    os.fsync = lambda fd: None  # see NO_FSYNC; test_artifacts.py looks whether it is called
     for tier, count in {"quick": 20, "test": 50, "nightly": 300}.items():
         is_same = tier != "nightly"
         hypothesis.settings.register_profile(tier, max_examples=count, derandomize=is_same)
@@ -298,6 +308,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = set(deselected)
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: item.path.name not in LONG)
+    gc.freeze()  # what is imported by now stays; to look through it takes a twentieth of all time
+    gc.set_threshold(20_000, 20, 20)
 
 
 def in_make_test(items: Iterable[pytest.Item]) -> dict[str, bool]:
