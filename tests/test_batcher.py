@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 import threading
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -216,3 +218,205 @@ def test_faults_that_are_looked_for_column_by_column_are_those_of_the_whole(
     judged = batcher._judge(rows, example.model, 2)
     assert judged == example.reader.read(rows, 2)[1]
     assert len(passed) == -(-len(flight()) // parts.COLUMNS_AT_ONCE) > 2
+
+
+class Seen:
+    """In which thread each batch of a model was predicted, and how many rows it had."""
+
+    def __init__(self, model: Any, monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> None:
+        self.here: list[bool] = []
+        self.rows: list[int] = []
+        predict = type(model).predict
+
+        def predict_and_note(packaged: Any, frame: pl.DataFrame) -> Any:
+            self.here.append(threading.current_thread() is threading.main_thread())
+            self.rows.append(frame.height)
+            time.sleep(seconds)
+            return predict(packaged, frame)
+
+        monkeypatch.setattr(type(model), "predict", predict_and_note)
+
+
+def serve_rows(
+    module: Module, example: Any, requests: list[list[dict[str, Any]]], *, at_once: bool = True
+) -> tuple[list[Any], Any]:
+    """Ask a batcher that knows its model as a quick one; return answers or errors, and it."""
+    parts = module("serving.batcher")
+    log = module("prediction_log").PredictionLog(module("config.delivery").Service(log=""))
+    batcher = parts.Batcher(example, log, max_waiting_rows=10_000, batch_rows=1_000)
+    batcher.quick = example
+    take = batcher.queue.take
+    waits = threading.Event()
+
+    def take_and_tell(max_rows: int) -> Any:
+        with batcher.queue.changed:  # until it waits
+            waits.set()
+            return take(max_rows)
+
+    batcher.queue.take = take_and_tell
+
+    async def run() -> list[Any]:
+        batcher.start()
+        await asyncio.to_thread(waits.wait, 20)
+        with batcher.queue.changed:  # so now the thread has nothing to do
+            pass
+        asks = [batcher.ask(str(n), rows, f"{n % 3}") for n, rows in enumerate(requests)]
+        if at_once:
+            return await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 60)
+        return [await asyncio.wait_for(ask, 60) for ask in asks]
+
+    try:
+        return asyncio.run(run()), batcher
+    finally:
+        batcher.stop()
+        batcher.thread.join(20)
+        assert not batcher.thread.is_alive()
+        assert batcher.queue.count == batcher.admission.rows == 0
+
+
+def test_the_event_loop_itself_answers_small_requests_of_a_quick_model_together(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [[flight(seats=seats)] for seats in range(50, 58)]
+    expected = example.model.answers(
+        example.model.predict(example.reader.read([rows[0] for rows in requests])[0])
+    )
+    seen = Seen(example.model, monkeypatch)
+    answers, batcher = serve_rows(module, example, requests)
+    assert [answer.predictions for answer in answers] == [[answer] for answer in expected]
+    assert (seen.here, seen.rows) == ([True], [8])
+    (batch,) = batcher.log.batches
+    assert sorted(request.id for request in batch.requests) == [str(n) for n in range(8)]
+
+
+def test_more_small_requests_than_are_answered_at_once_are_answered_in_turns(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = module("serving.batcher").HERE_ROWS
+    seen = Seen(example.model, monkeypatch)
+    answers, _ = serve_rows(module, example, [[flight()]] * (2 * most + 5))
+    assert all(len(answer.predictions) == 1 for answer in answers)
+    assert (seen.here, seen.rows) == ([True] * 3, [most, most, 5])
+
+
+def test_what_breaks_the_contract_is_judged_by_the_thread_and_not_by_the_event_loop(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the faults that it has in a thread; and the others are answered all the same."""
+    parts = module("serving.batcher")
+    bad = [
+        [flight(seats=801)],
+        [flight(origin="JFK", dest="JFK")],
+        [flight(flight="many")],
+        [{"colour": "red"}],
+    ]
+    alone = parts.Batcher(example, log=None, max_waiting_rows=10, batch_rows=10)
+    expected = []
+    for rows in bad:
+        (outcome,) = alone._outcomes([parts.PendingRequest("id", "", rows, None)], example)
+        expected.append(outcome.result.faults)
+    kind = type(example.reader)
+    judged: list[bool] = []
+    read = kind.read
+
+    def read_and_note(reader: Any, *rows: Any) -> Any:
+        judged.append(threading.current_thread() is threading.main_thread())
+        return read(reader, *rows)
+
+    monkeypatch.setattr(kind, "read", read_and_note)
+    answers, _ = serve_rows(module, example, [*bad, [flight()]])
+    assert [error.faults for error in answers[:4]] == expected
+    assert len(answers[4].predictions) == 1
+    assert judged
+    assert not any(judged)
+
+
+def test_a_model_that_takes_long_holds_up_the_event_loop_once(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = module("serving.batcher")
+    monkeypatch.setattr(parts, "HERE_CREDIT", 0.0)
+    monkeypatch.setattr(parts, "HERE_PAUSE", 1e6)
+    seen = Seen(example.model, monkeypatch, seconds=2 * parts.HERE_WALL_SECONDS)
+    answers, _ = serve_rows(module, example, [[flight()]] * 3, at_once=False)
+    assert len(answers) == 3
+    assert seen.here == [True, False, False]
+
+
+def test_a_model_that_nobody_has_timed_is_asked_by_the_thread(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that replaces another: only the one before it was quick."""
+    seen = Seen(example.model, monkeypatch)
+    other = dataclasses.replace(example)
+    parts = module("serving.batcher")
+    log = module("prediction_log").PredictionLog(module("config.delivery").Service(log=""))
+    batcher = parts.Batcher(example, log, max_waiting_rows=10, batch_rows=10)
+    batcher.quick = example
+
+    async def run() -> None:
+        batcher.start()
+        await batcher.ask("before", [flight()])
+        batcher.loaded = other
+        await batcher.ask("after", [flight()])
+
+    asyncio.run(run())
+    batcher.stop()
+    assert seen.here == [True, False]
+
+
+def test_requests_of_all_kinds_at_once_each_get_their_own_answer(
+    module: Module, example: Any
+) -> None:
+    """Whoever predicts, the event loop or the thread, and whatever waits meanwhile."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    drawn = random.Random(seed)
+    requests = []
+    for _ in range(60):
+        kind = drawn.random()
+        size = 1 if kind < 0.8 else drawn.choice([3, 40, 200])
+        rows = [flight(seats=drawn.randrange(50, 200)) for _ in range(size)]
+        if 0.7 < kind < 0.8:
+            rows[0]["seats"] = "many"
+        requests.append(rows)
+    answers, _ = serve_rows(module, example, requests)
+    for rows, answer in zip(requests, answers, strict=True):
+        if rows[0]["seats"] == "many":
+            assert [fault.column for fault in answer.faults] == ["seats"]
+        else:
+            frame, _ = example.reader.read(rows)
+            expected = example.model.answers(example.model.predict(frame))
+            assert [a["prediction"] for a in answer.predictions] == [
+                e["prediction"] for e in expected
+            ]
+            assert [a["probabilities"]["true"] for a in answer.predictions] == pytest.approx(
+                [e["probabilities"]["true"] for e in expected], abs=1e-12
+            )
+
+
+def test_the_log_makes_tables_of_many_batches_in_its_own_thread(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is time to write them, and not in that of whoever predicts."""
+    writer = module("prediction_log.writer")
+    settings = module("config.delivery").Service(log="unused", log_seconds=3_600)
+    log = writer.PredictionLog(settings)
+    made = threading.Event()
+    threads: list[bool] = []
+
+    def compact() -> None:
+        threads.append(threading.current_thread() is log.thread)
+        log.batches.clear()
+        made.set()
+
+    monkeypatch.setattr(log, "compact", compact)
+    log.thread.start()
+    frame, _ = example.reader.read([flight()])
+    y_pred = example.model.predict(frame)
+    for n in range(writer.COMPACT_AT):
+        log.add(example, [writer.LoggedRequest(str(n), 1)], [flight()], frame, y_pred)
+    assert made.wait(20)
+    assert threads == [True]
+    log.close()  # at once, although there is an hour to the next time
+    assert not log.thread.is_alive()

@@ -96,10 +96,19 @@ def test_any_rows_are_read_and_judged_as_a_query_would(
     contract = opened.request_contract
     rows = [{**GOOD, **change} for change in changes] or [GOOD]
     expected = typed(frame_from_rows(rows, contract), contract)
-    frame, failed = PlainReader(opened).read(rows)
+    reader = PlainReader(opened)
+    frame, failed = reader.read(rows)
     assert frame.schema == expected.schema
     assert frame.equals(expected)
     assert failed == failures(expected, contract, opened.rules)
+    values = reader.plain_values(rows)
+    plain = None if values is None else reader.frame(values, rows)
+    if plain is not None:
+        assert failed == []
+        assert plain.schema == expected.schema
+        assert plain.equals(expected)
+    elif values is not None:
+        assert failed
 
 
 @pytest.fixture
@@ -124,9 +133,42 @@ def no_query(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=json.dumps,
 )
 def test_what_ordinary_callers_send_needs_no_query(change: Row) -> None:
-    frame, failed = PlainReader(model([""], has_rules=False)).read([{**GOOD, **change}] * 3)
+    rows = [{**GOOD, **change}] * 3
+    reader = PlainReader(model([""], has_rules=False))
+    frame, failed = reader.read(rows)
     assert failed == []
     assert frame["at"].to_list() == [datetime(2024, 2, 29, 10, 30)] * 3
+    values = reader.plain_values(rows)
+    assert values is not None
+    plain = reader.frame(values, rows)
+    assert plain is not None
+    assert plain.equals(frame)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"wind": 86}, {"stops": -2}, {"city": "Paris"}, {"gust": None}, {"gust": "7"}, {"more": 1}],
+    ids=json.dumps,
+)
+def test_a_row_that_may_break_the_contract_is_left_to_a_query(change: Row) -> None:
+    assert PlainReader(model([""])).plain_values([GOOD, {**GOOD, **change}]) is None
+
+
+def test_a_column_that_only_a_query_can_read_is_read_by_one() -> None:
+    """A text such as 999 may mean that a number is missing, or the number."""
+    opened = model(["999", "true"])
+    reader = PlainReader(opened)
+    rows = [{**GOOD, "wind": 999, "gust": 7}, {**GOOD, "wind": 2}]
+    values = reader.plain_values(rows)
+    assert values is not None
+    assert {"wind", "gust", "stops", "late"}.isdisjoint(values[0])
+    frame = reader.frame(values, rows)
+    assert frame is not None
+    assert frame["wind"].to_list() == [None, 2.0]
+    broken = [{**GOOD, "wind": 86}]
+    values = reader.plain_values(broken)
+    assert values is not None
+    assert reader.frame(values, broken) is None
 
 
 def test_a_text_may_mean_no_value_twice() -> None:

@@ -342,21 +342,30 @@ def test_code_of_the_user_that_fails_on_a_row_fails_this_row_alone(
     assert "not a number" in answers[3].text
 
 
+@pytest.mark.parametrize("is_quick", [False, True], ids=["the thread", "the event loop"])
 def test_a_bug_of_ours_leaves_nobody_waiting_for_ever(
-    module: Module, made: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    module: Module,
+    made: Path,
+    rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    is_quick: bool,
 ) -> None:
     batcher = module("serving.batcher")
-    app = module("serving").create_app(
-        module("serving.loaded_model").load(made), module("config.delivery").Service(log="")
-    )
-    shape_faults = batcher.shape_faults
+    loaded = module("serving.loaded_model").load(made)
+    app = module("serving").create_app(loaded, module("config.delivery").Service(log=""))
+    app.state.api.batcher.quick = loaded if is_quick else None
 
-    def fails(rows: list[dict[str, Any]], data: Any) -> Any:
-        if rows[0]["seats"] == 77:
-            raise pl.exceptions.PanicException("of Polars, which is not an Exception")
-        return shape_faults(rows, data)
+    def fails_with(function: Any) -> Any:
+        def fails(rows: list[dict[str, Any]], *more: Any) -> Any:
+            if rows[0]["seats"] == 77:
+                raise pl.exceptions.PanicException("of Polars, which is not an Exception")
+            return function(rows, *more)
 
-    monkeypatch.setattr(batcher, "shape_faults", fails)
+        return fails
+
+    reader = loaded.reader
+    monkeypatch.setattr(batcher, "shape_faults", fails_with(batcher.shape_faults))
+    monkeypatch.setattr(reader, "plain_values", fails_with(reader.plain_values))
 
     async def run() -> list[int]:
         transport = httpx.ASGITransport(app)

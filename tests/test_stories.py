@@ -374,8 +374,8 @@ def test_a_request_that_ruins_one_slice_is_refused_and_the_slice_is_named(world:
     world.restart("slice")
     world.edit(
         f"src/{world.project.package}/problem/features.py",
-        "    times = cs.temporal()\n",
-        f"{BLIND}    times = cs.temporal()\n",
+        "    word_counts = [\n",
+        f"{BLIND}    word_counts = [\n",
     )
     world.host.commit("Blind for one airport")
     with world.about(PIPELINE):

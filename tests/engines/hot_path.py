@@ -14,7 +14,7 @@ from rung_runtime.serving.app import render
 from rung_runtime.serving.batcher import Answer
 from rung_runtime.serving.loaded_model import load
 from rung_runtime.serving.pieces import at_once
-from rung_runtime.serving.rows import parse_rows, shape_faults
+from rung_runtime.serving.rows import parse_rows
 
 REPEATS = 2_000
 
@@ -53,7 +53,7 @@ def main() -> None:
 
     parts: dict[str, Callable[[], Any]] = {
         "JSON": lambda: at_once(parse_rows(body, contract, 1)),
-        "contract": lambda: (shape_faults(rows, contract), loaded.reader.read(rows)),
+        "contract": lambda: loaded.reader.frame(loaded.reader.plain_values(rows) or [], rows),
         "inputs": lambda: inputs(frame, contract),
         "features": lambda: model.features(columns),
         "frame to matrix": lambda: compiled.columns.matrix(features),

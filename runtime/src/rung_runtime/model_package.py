@@ -173,14 +173,26 @@ class Model:
         Args:
             y_pred: As `predict` returns it.
         """
+        predictions = self.predictions(y_pred)
         if self.data.task == "regression":
-            return [{"prediction": value} for value in y_pred.tolist()]
+            return [{"prediction": prediction} for prediction in predictions]
         classes = self.data.classes
-        predictions = [classes[index] for index in y_pred.argmax(axis=1)]
         return [
             {"prediction": prediction, "probabilities": dict(zip(classes, row, strict=True))}
             for prediction, row in zip(predictions, y_pred.tolist(), strict=True)
         ]
+
+    def predictions(self, y_pred: NDArray[np.float64]) -> list[str | float]:
+        """Return each row's most likely class, or its value.
+
+        Args:
+            y_pred: As `predict` returns it.
+        """
+        if self.data.task == "regression":
+            values: list[str | float] = y_pred.tolist()
+            return values
+        classes = self.data.classes
+        return [classes[index] for index in y_pred.argmax(axis=1).tolist()]
 
 
 def reply(model: Model, rows: pl.DataFrame, tries: int = 1) -> Reply:

@@ -149,12 +149,17 @@ def read_column(values: pl.Series, contract: Column, data: Data) -> tuple[pl.Ser
 
 def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     """Return the features of typed rows; categories that are not listed become gaps."""
-    columns = {name: rows[name] for name in data.features}
-    for name in columns:
-        if data.columns[name].type == "category":
-            dtype = _enum(tuple(data.columns[name].categories))
-            columns[name] = columns[name].cast(dtype, strict=False)
-    return pl.DataFrame(columns)
+    names = data.features
+    is_whole = rows.columns == names
+    features = rows.clone() if is_whole else pl.DataFrame([rows[name] for name in names])
+    # Column by column, without a query: on a few rows, what a call costs is all that counts.
+    for number, name in enumerate(names):
+        column = data.columns[name]
+        if column.type == "category":
+            values = features.to_series(number)
+            dtype = _enum(tuple(column.categories))
+            features.replace_column(number, values.cast(dtype, strict=False))
+    return features
 
 
 @cache

@@ -5,6 +5,7 @@ that the oldest rows are dropped and counted.
 """
 
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ..serving.rows import Fault
 
 COMPACT_AT = 256  # batches that wait; a table of one row takes as much memory as one of hundreds
+MAX_BATCHES = 2_048  # beyond which whoever adds one makes tables of them, if the thread does not
 TICKS = 10  # in an interval of writing; all but every eighth only compact
 MAX_REFUSALS = 10_000  # kinds of them that are kept while they cannot be written
 MAX_ERROR = 300  # characters
@@ -83,6 +85,7 @@ class PredictionLog:
         self.lock = threading.Lock()  # of batches and frames, also while they are compacted
         self.refusals_lock = threading.Lock()  # held for a moment only: the event loop waits for it
         self.stopped = threading.Event()
+        self.is_due = threading.Event()  # to make tables before the next tick, or to end
         self.batches: deque[Batch] = deque()
         self.frames: deque[pl.DataFrame] = deque()
         self.refusals: Counter[Refusal] = Counter()
@@ -101,7 +104,7 @@ class PredictionLog:
         typed: pl.DataFrame,
         y_pred: NDArray[np.float64],
     ) -> None:
-        """Add a batch that was answered. Called by one thread only.
+        """Add a batch that was answered. Called by one thread at a time.
 
         Args:
             loaded: The model that answered.
@@ -112,8 +115,10 @@ class PredictionLog:
         """
         keys = [[json_text(row.get(key)) for row in rows] for key in self._logged_keys(loaded)]
         self.batches.append(Batch(loaded, utc_now(), requests, keys, typed, y_pred))
-        if len(self.batches) >= COMPACT_AT:
+        if len(self.batches) >= MAX_BATCHES:
             self.compact()
+        elif len(self.batches) >= COMPACT_AT:
+            self.is_due.set()
 
     def count_refused(self, version: str, faults: "Iterable[Fault]") -> None:
         """Count rows that a version refused."""
@@ -152,6 +157,7 @@ class PredictionLog:
     def close(self) -> None:
         """End the thread, and write the rest."""
         self.stopped.set()
+        self.is_due.set()
         if self.thread.is_alive():
             self.thread.join()
         self.write()
@@ -168,7 +174,14 @@ class PredictionLog:
 
     def _run(self) -> None:
         tick = 0
-        while not self.stopped.wait(self.interval / TICKS):
+        next_tick = time.monotonic() + self.interval / TICKS
+        while not self.stopped.is_set():
+            self.is_due.wait(max(0.0, next_tick - time.monotonic()))
+            self.is_due.clear()
+            if time.monotonic() < next_tick:
+                self.compact()
+                continue
+            next_tick = time.monotonic() + self.interval / TICKS
             tick += 1
             # Before the interval is over, as writing takes some of it.
             if tick % 8:
@@ -204,8 +217,8 @@ class PredictionLog:
 
     def _write_file(self, folder: str, frame: pl.DataFrame, model: str) -> bool:
         """Return whether a file was written."""
-        time = frame["time"][0]
-        name = f"{folder}date={time:%F}/{time:%H%M%S%f}_{model}_{uuid4().hex[:8]}.parquet"
+        first = frame["time"][0]
+        name = f"{folder}date={first:%F}/{first:%H%M%S%f}_{model}_{uuid4().hex[:8]}.parquet"
         try:
             write_file(self.location, name, frame)
         except ANY_ERROR as error:
@@ -226,8 +239,7 @@ class PredictionLog:
         if not self.location:
             return
         columns = _answer_columns(batches)
-        answers = loaded.model.answers(y_pred)
-        columns.append(pl.Series("prediction", [answer["prediction"] for answer in answers]))
+        columns.append(pl.Series("prediction", loaded.model.predictions(y_pred)))
         for index, name in enumerate(loaded.model.data.classes):
             columns.append(pl.Series(f"p:{name}", y_pred[:, index]))
         for series in typed:

@@ -1,7 +1,8 @@
 """The service: `POST /predict`, the Open Inference Protocol, and what operations need.
 
-The event loop reads requests and writes responses; one thread predicts (`batcher`), one writes the
-prediction log, and one watches for another model to serve (`desired`). What callers may send, and
+The event loop reads requests, writes responses, and answers small requests itself while the model
+is quick; one thread predicts everything else (`batcher`), one writes the prediction log, and one
+watches for another model to serve (`desired`). What callers may send, and
 how long they may take, is bounded before a route sees it (`connections`, `body`, `front`).
 """
 

@@ -31,6 +31,10 @@ from .rows import RequestError, Row
 REQUEST_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 METRICS_PAUSE = 4  # times as long as it took to make the metrics, before they are made again
 T = TypeVar("T")
+# The headers that are read of each request; a search for each would take longer.
+HEADERS = frozenset(
+    {CHECK_HEADER.lower().encode(), b"x-request-id", b"content-encoding", b"content-length"}
+)
 
 
 class ParsedRequest(NamedTuple):
@@ -116,13 +120,16 @@ class Api:
         started = time.perf_counter()
         # Ours, so that no two requests have the same: a label is that of one row.
         request_id = f"{self._random.getrandbits(128):032x}"
-        if is_token(request.headers.get(CHECK_HEADER, ""), self.check_token):
+        headers = _headers(request)
+        if is_token(headers.get(CHECK_HEADER.lower(), ""), self.check_token):
             request_id = f"{CHECK_PREFIX}{request_id}"
-        client = caller(request.client.host if request.client else "")
-        client_id = _usable_id(request.headers.get("x-request-id"))
+        client = caller((request.scope.get("client") or [""])[0])
+        client_id = _usable_id(headers.get("x-request-id"))
         predicted: float | None = None
         try:
-            body = await self.bodies.read(request, client)
+            encoding = headers.get("content-encoding", "")
+            length = headers.get("content-length", "")
+            body = await self.bodies.read(request.receive, encoding, length, client)
             is_large = len(body) > SMALL_BYTES
             parsed = await self._do(parse(body, request), is_large)
             rows, render, own_id, is_explained = parsed
@@ -149,10 +156,9 @@ class Api:
         response.raw_headers.append((b"x-request-id", request_id.encode()))
         if client_id:
             response.raw_headers.append((b"x-client-request-id", client_id.encode()))
-        self.metrics.requests.labels(route, response.status_code).inc()
         # To the prediction: how long an explanation may take is up to `explain_seconds`.
         seconds = (predicted or time.perf_counter()) - started
-        self.metrics.seconds.labels(route).observe(seconds)
+        self.metrics.count_answer(route, response.status_code, seconds)
         return response
 
     async def _do(self, work: Pieces[T], is_large: bool) -> T:
@@ -190,6 +196,15 @@ class Api:
         ended = time.perf_counter()
         self._metrics_due = ended + METRICS_PAUSE * (ended - started)
         return text
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Return those of `HEADERS` that a request has; of several with one name the first."""
+    headers: dict[str, str] = {}
+    for name, value in request.scope["headers"]:
+        if name in HEADERS:
+            headers.setdefault(name.decode(), value.decode("latin-1"))
+    return headers
 
 
 def _usable_id(text: str | None) -> str | None:

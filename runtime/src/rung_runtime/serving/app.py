@@ -10,8 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..config.delivery import Service
 from ..prediction_log.layout import json_text
@@ -31,18 +30,23 @@ from .server import DrainingServer, listen
 THREAD_SWITCH_SECONDS = 0.0005
 
 
-class DirectRoute(APIRoute):
-    """A route for POST in which FastAPI has nothing to check or to convert, which costs its time.
+class Application(FastAPI):
+    """FastAPI's application, which `POST /predict` passes by.
 
-    Its function takes the request, and returns the response.
+    FastAPI has nothing to check or to convert there, and its handling of a request costs more than
+    a prediction. What stands before every route (`front`) stands before this one, too.
+
+    Attributes:
+        predict: Answers `POST /predict`.
     """
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "POST":
-            await super().handle(scope, receive, send)  # which refuses it
-            return
-        response = await self.endpoint(Request(scope, receive))
-        await response(scope, receive, send)
+    predict: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (scope["method"], scope["path"]) == ("POST", "/predict"):
+            await self.predict(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -57,7 +61,7 @@ def create_app(
             that document. None: it stays with this model.
     """
     api = Api(loaded, settings, error, stamp)
-    app = FastAPI(
+    app = Application(
         title=open_inference.NAME,
         lifespan=api.lifespan,
         docs_url=None,
@@ -65,16 +69,15 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.api = api
-    Front(app, settings)  # raises what is wrong with the settings now, not at the first request
+    cors: dict[str, Any] = {
+        "allow_origins": settings.origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["Authorization", "Content-Type", "X-Request-Id"],
+        "expose_headers": ["X-Request-Id", "X-Client-Request-Id"],
+    }
     app.add_middleware(Front, settings=settings)
     if settings.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "X-Client-Request-Id"],
-        )
+        app.add_middleware(CORSMiddleware, **cors)
 
     responses: open_inference.Responses = {
         200: {"model": openapi.Answer},
@@ -84,13 +87,20 @@ def create_app(
         503: {"description": "Too many", "model": openapi.Refusal},
     }
 
+    parse_body = partial(parse, api)
+
+    @app.post("/predict", responses=responses)
     async def predict(request: Request) -> Response:
         """Predict one row or more."""
-        return await api.answer("/predict", request, partial(parse, api), render_error)
+        return await api.answer("/predict", request, parse_body, render_error)
 
-    app.router.add_api_route(
-        "/predict", predict, methods=["POST"], responses=responses, route_class_override=DirectRoute
-    )
+    async def predict_directly(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await predict(Request(scope, receive))
+        await response(scope, receive, send)
+
+    # Raises what is wrong with the settings now, not at the first request.
+    front = Front(predict_directly, settings)
+    app.predict = CORSMiddleware(front, **cors) if settings.origins else front
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -164,17 +174,15 @@ def _is_explained(request: Request) -> bool:
 
 def render(settings: Service, request_id: str, answer: Answer) -> Pieces[Response]:
     """Return the response to `POST /predict`."""
-    model = answer.loaded.model
     predictions: list[Any] = answer.predictions
     if answer.explanations is not None:
         predictions = [
             prediction | explanation_json(explained, settings.private)
             for prediction, explained in zip(predictions, answer.explanations, strict=True)
         ]
-    ids = {"request_id": request_id, "version": model.version, "model_digest": model.digest}
-    head = pieces.WRITE(ids)[:-1]
+    ids = f'"request_id": "{request_id}", {answer.loaded.ids_json}'
     texts = yield from pieces.write_list(predictions)
-    return Response(f'{head}, "predictions": {texts}}}', media_type="application/json")
+    return Response(f'{{{ids}, "predictions": {texts}}}', media_type="application/json")
 
 
 def render_error(error: RequestError) -> Response:

@@ -1,9 +1,13 @@
-"""The one thread that predicts: all requests that wait are answered together.
+"""What predicts: all requests that wait are answered together.
 
 A row costs nearly as much alone as with sixty-four others. No request waits for others to come,
 though: what came while the last batch was answered is the next one, or as much of it as is fair to
-all who wait: see `fair_queue`. What takes long is done in parts, between which small requests are
-answered.
+all who wait: see `fair_queue`.
+
+One thread predicts. What takes long is done in parts, between which small requests are answered.
+But to pass a small request to it and back takes longer than to answer it, so the event loop does
+that itself, while the model is quick and the thread has nothing to do. It leaves to the thread
+whatever it finds not to be plain: see `plain_rows`.
 """
 
 import asyncio
@@ -12,7 +16,6 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from typing import NamedTuple
 
@@ -51,6 +54,14 @@ WAIT_STEP_SECONDS = 0.0002
 PART_ROWS = 500  # that are read, or predicted, before small requests have their turn
 COLUMNS_AT_ONCE = 4  # whose faults are looked for before small requests have their turn
 SMALL_BATCH_ROWS = 128  # of these requests then
+HERE_ROWS = 32  # that the event loop answers at once
+HERE_SECONDS = 0.005  # that it may take for them
+HERE_WALL_SECONDS = 0.05  # the same where the processor was busy with something else
+# If it takes longer, then for so many times as long the thread answers, once that is more than
+# `HERE_CREDIT` seconds. So whatever a model takes, the event loop stands still for 1/50 of the
+# time, and for 0.1 seconds at once, but for a single batch that takes longer.
+HERE_PAUSE = 50
+HERE_CREDIT = 5.0
 MAX_SHAPES = 4  # of the rows of a request that are judged: each costs as much as a batch
 
 
@@ -62,8 +73,7 @@ class Answer(NamedTuple):
     explanations: list[Explained] | None = None  # of the rows, if the caller asked for them
 
 
-@dataclass(frozen=True)
-class PendingRequest:
+class PendingRequest(NamedTuple):
     """A request that waits for its answer."""
 
     id: str
@@ -98,6 +108,9 @@ class Batcher:
 
     Attributes:
         loaded: The model; another thread may replace it at any time.
+        turn: Held by whoever predicts: the code of `problem/` need not know of threads.
+        quick: The model that answered a small batch of the thread in a moment; None: no one yet.
+        here_from: When the event loop may predict again, in seconds of `time.perf_counter`.
         admission: Counts the rows that wait for an answer, or are being answered.
         model_errors: Requests at which the code of `problem/` failed.
     """
@@ -118,11 +131,16 @@ class Batcher:
         self.batch_rows = batch_rows
         self.model_errors = 0
         self.queue: FairQueue[PendingRequest] = FairQueue()
+        self.turn = threading.Lock()
+        self.quick: LoadedModel | None = None
+        self.here_from = 0.0
+        self.is_gathering = False
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
         """Start the thread; called in the event loop that waits for the answers."""
         self.loop = asyncio.get_running_loop()
+        threadpool_limits(1, "openmp")  # of this thread
         self.thread.start()
 
     def stop(self) -> None:
@@ -151,9 +169,12 @@ class Batcher:
         try:
             future: asyncio.Future[Answer] = self.loop.create_future()
             lane = lane_of(len(rows))
-            self.queue.put(
-                PendingRequest(request_id, client, rows, future, client_request_id, lane)
-            )
+            request = PendingRequest(request_id, client, rows, future, client_request_id, lane)
+            if lane is Lane.SMALL and self._may_answer_here():
+                self.queue.put(request, wake=False)
+                self._gather()
+            else:
+                self.queue.put(request)
             return await future
         finally:
             self.admission.remove(client, len(rows))
@@ -163,7 +184,11 @@ class Batcher:
         threadpool_limits(1, "openmp")
         while batch := self.queue.take(self.batch_rows):
             started = time.perf_counter()
-            self._answer(batch)
+            loaded = self.loaded
+            with self.turn:
+                self._answer(batch)
+            if batch[0].lane is Lane.SMALL and time.perf_counter() - started <= HERE_SECONDS:
+                self.quick = loaded
             self._wait_for_callers(len(batch), started)
 
     def _answer(self, batch: list[PendingRequest]) -> None:
@@ -175,6 +200,58 @@ class Batcher:
             outcomes = [Outcome(request, RequestError.for_request("not rows")) for request in batch]
         with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
             self.loop.call_soon_threadsafe(deliver, outcomes)
+
+    def _may_answer_here(self) -> bool:
+        return (
+            self.quick is self.loaded is not None
+            and not self.turn.locked()
+            and self.here_from <= time.perf_counter()
+        )
+
+    def _gather(self) -> None:
+        if not self.is_gathering:
+            self.is_gathering = True
+            self.loop.call_soon(self._answer_here, self.queue.count)
+
+    def _answer_here(self, count: int) -> None:
+        """Answer small requests in the event loop, once a turn of it has brought no more of them.
+
+        Args:
+            count: Requests that waited a turn ago.
+        """
+        if count < self.queue.count < HERE_ROWS:
+            self.loop.call_soon(self._answer_here, self.queue.count)
+            return
+        self.is_gathering = False
+        # If the thread predicts it takes the requests next, or between parts of a large one.
+        if not self.turn.acquire(blocking=False):
+            return
+        try:
+            batch = self.queue.take_small(HERE_ROWS)
+            if batch:
+                deliver(self._outcomes_here(batch))
+        finally:
+            self.turn.release()
+        if self.queue.has_small:
+            self._gather()
+
+    def _outcomes_here(self, batch: list[PendingRequest]) -> list[Outcome]:
+        """Answer what can be answered at once; the thread gets the rest."""
+        started = time.perf_counter()
+        used = time.process_time()
+        loaded = self.loaded
+        outcomes = None
+        others: list[PendingRequest] = []
+        with suppress(*ANY_ERROR):  # a bug of ours, which the thread meets again, and reports
+            plain, values, others = _sorted(batch, loaded)
+            outcomes = self._predict_plain(plain, values, loaded)
+        seconds = time.perf_counter() - started
+        used = time.process_time() - used
+        blocked = seconds if seconds > HERE_WALL_SECONDS else min(seconds, used)
+        if blocked > HERE_SECONDS:
+            self.here_from = max(self.here_from, started - HERE_CREDIT) + blocked * HERE_PAUSE
+        self._put_back(others if outcomes is not None else batch, Lane.DOUBTFUL)
+        return outcomes or []
 
     def _wait_for_callers(self, answered: int, started: float) -> None:
         """Wait a moment, if requests wait, for the callers that were just answered.
@@ -196,8 +273,13 @@ class Batcher:
 
     def _outcomes(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
         outcomes: list[Outcome] = []
+        others = batch
+        if batch[0].lane is Lane.SMALL:
+            plain, values, others = _sorted(batch, loaded)
+            answered = self._predict_plain(plain, values, loaded)
+            outcomes += self._predict(plain, loaded) if answered is None else answered
         well_formed: list[PendingRequest] = []
-        for request in batch:
+        for request in others:
             faults = shape_faults(request.rows, loaded.model.request_contract)
             if faults and len(batch) > 1:
                 self._put_back([request], Lane.ALONE)
@@ -207,19 +289,57 @@ class Batcher:
             else:
                 well_formed.append(request)
         self._let_small_pass(batch[0].lane)
-        if len(well_formed) > 1 and batch[0].lane is Lane.SMALL:
-            rows = [row for request in well_formed for row in request.rows]
-            doubtful = _requests_of(well_formed, loaded.reader.doubtful(rows))
-            self._put_back(doubtful, Lane.DOUBTFUL)
-            well_formed = _without(well_formed, doubtful)
-        if well_formed:
+        if len(batch) > 1 and batch[0].lane is Lane.SMALL:
+            self._put_back(well_formed, Lane.DOUBTFUL)
+        elif well_formed:
             outcomes += self._predict(well_formed, loaded)
         return outcomes
 
     def _put_back(self, requests: list[PendingRequest], lane: Lane) -> None:
         """Put requests back into the queue, where they take turns with those of others."""
         for request in requests:
-            self.queue.put(replace(request, lane=lane))
+            self.queue.put(request._replace(lane=lane))
+
+    def _predict_plain(
+        self, batch: list[PendingRequest], values: list[Row], loaded: LoadedModel
+    ) -> list[Outcome] | None:
+        """Predict rows whose columns keep the contract, as far as that can be read.
+
+        Args:
+            values: Of these rows: see `PlainReader.plain_values`.
+
+        Returns:
+            None if the rows break the contract after all, or cannot be predicted.
+        """
+        if not batch:
+            return []
+        try:
+            rows = [row for request in batch for row in request.rows]
+            frame = loaded.reader.frame(values, rows)
+            if frame is None:
+                return None
+            y_pred = loaded.model.predict(frame)
+            if not np.isfinite(y_pred).all():
+                return None
+            predicted = Predicted(frame, y_pred, loaded.model.answers(y_pred))
+            return self._log(batch, rows, predicted, loaded)
+        except ANY_ERROR:  # of problem/, at a row that is then looked for
+            return None
+
+    def _log(
+        self,
+        batch: list[PendingRequest],
+        rows: list[Row],
+        predicted: Predicted,
+        loaded: LoadedModel,
+    ) -> list[Outcome]:
+        """Write the predictions of a batch to the log, and return what each request gets."""
+        requests = [
+            LoggedRequest(request.id, len(request.rows), request.client_request_id)
+            for request in batch
+        ]
+        self.log.add(loaded, requests, rows, predicted.frame, predicted.y_pred)
+        return list(_split(batch, loaded, predicted.predictions))
 
     def _predict(self, batch: list[PendingRequest], loaded: LoadedModel) -> list[Outcome]:
         """Predict the rows of a batch; requests that break the contract are put back, to be alone.
@@ -233,12 +353,7 @@ class Batcher:
             max_samples = MAX_SAMPLES if len(batch) == 1 else len(rows)
             predicted, failed = self._predict_rows(rows, loaded, batch[0].lane, max_samples)
             if predicted is not None:
-                requests = [
-                    LoggedRequest(request.id, len(request.rows), request.client_request_id)
-                    for request in batch
-                ]
-                self.log.add(loaded, requests, rows, predicted.frame, predicted.y_pred)
-                return list(_split(batch, loaded, predicted.predictions))
+                return self._log(batch, rows, predicted, loaded)
         except ANY_ERROR as error:  # of problem/, for rows that its author did not foresee
             if len(batch) == 1:
                 self.model_errors += 1
@@ -327,6 +442,23 @@ def no_rules(_: Collection[str]) -> dict[str, pl.Expr]:
 
 def _without(batch: list[PendingRequest], requests: list[PendingRequest]) -> list[PendingRequest]:
     return [request for request in batch if all(request is not other for other in requests)]
+
+
+def _sorted(
+    batch: list[PendingRequest], loaded: LoadedModel
+) -> tuple[list[PendingRequest], list[Row], list[PendingRequest]]:
+    """Return requests whose rows are plain, the values of these rows, and the other requests."""
+    plain = []
+    values: list[Row] = []
+    others = []
+    for request in batch:
+        of_request = loaded.reader.plain_values(request.rows)
+        if of_request is None:
+            others.append(request)
+        else:
+            plain.append(request)
+            values += of_request
+    return plain, values, others
 
 
 def _requests_of(batch: list[PendingRequest], rows: set[int]) -> list[PendingRequest]:

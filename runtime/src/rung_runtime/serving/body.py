@@ -5,8 +5,7 @@ import zlib
 from collections import Counter
 from typing import NoReturn
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from .rows import RequestError
 
@@ -31,24 +30,32 @@ class BodyReader:
         self.by_client: Counter[str] = Counter()
         self.inflating = asyncio.Semaphore(1)
 
-    async def read(self, request: Request, client: str) -> bytes:
+    async def read(self, receive: Receive, encoding: str, length: str, client: str) -> bytes:
         """Return the body of a request, without its encoding.
+
+        Args:
+            encoding: The header Content-Encoding; "" if there is none.
+            length: The header Content-Length; likewise.
 
         Raises:
             RequestError: It is too large (413), its encoding is not known (415), others are being
                 sent (503), or its caller has gone.
         """
-        encoding = request.headers.get("content-encoding", "").strip().lower()
+        encoding = encoding.strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
             raise RequestError.for_request("a content encoding other than gzip", 415)
-        length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > self.max_bytes:
             self._refuse()
         body = bytearray()
         counted = 0
+        is_whole = False
         try:
-            async for chunk in request.stream():
-                body += chunk
+            while not is_whole:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestError.for_request("the caller has gone", 400)
+                body += message.get("body", b"")
+                is_whole = not message.get("more_body", False)
                 if len(body) > self.max_bytes:
                     self._refuse()
                 more = max(0, len(body) - UNCOUNTED_BYTES) - counted
@@ -57,8 +64,6 @@ class BodyReader:
                     self.bytes_in_memory += more
                     self.by_client[client] += more
                     self._check_memory(client)
-        except ClientDisconnect:
-            raise RequestError.for_request("the caller has gone", 400) from None
         finally:
             if counted:
                 self.bytes_in_memory -= counted

@@ -70,10 +70,7 @@ class HttpOnlyParser:
 
     def __init__(self, protocol: "BoundedConnection") -> None:
         self._protocol = protocol
-        self._parser = self._new_parser()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
+        self._use_new_parser()
 
     def feed_data(self, data: bytes) -> None:
         """Parse data.
@@ -86,14 +83,19 @@ class HttpOnlyParser:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._protocol.head_without_upgrade() + data[upgrade.args[0] :]
-                self._parser = self._new_parser()
+                self._use_new_parser()
             else:
                 return
 
-    def _new_parser(self) -> Any:
+    def _use_new_parser(self) -> None:
         parser = httptools.HttpRequestParser(self._protocol)
         parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        return parser
+        self._parser = parser
+        # What is asked for with each request.
+        self.get_http_version = parser.get_http_version
+        self.get_method = parser.get_method
+        self.should_keep_alive = parser.should_keep_alive
+        self.should_upgrade = parser.should_upgrade
 
 
 class Flow(FlowControl):

@@ -55,12 +55,22 @@ class FairQueue(Generic[T]):
         self.is_closed = False
         self.was_small = False  # the last batch
 
-    def put(self, request: T) -> None:
-        """Add a request."""
+    @property
+    def has_small(self) -> bool:
+        """Whether a small request waits."""
+        return bool(self.lanes[Lane.SMALL])
+
+    def put(self, request: T, *, wake: bool = True) -> None:
+        """Add a request.
+
+        Args:
+            wake: Whether to end the waiting of `take`; else others take the request.
+        """
         with self.changed:
             self.lanes[request.lane].setdefault(request.client, deque()).append(request)
             self.count += 1
-            self.changed.notify()
+            if wake:
+                self.changed.notify()
 
     def close(self) -> None:
         """Have `take` return nothing once nothing waits."""

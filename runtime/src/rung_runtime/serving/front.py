@@ -63,6 +63,7 @@ class Front:
         if settings.proxies:
             behind: Any = ProxyHeadersMiddleware  # uvicorn has types of its own for ASGI
             self.app = behind(self.app, trusted_hosts=settings.proxies)
+        self.has_hosts = bool(settings.hosts)
         self.named = TrustedHostMiddleware(self.app, _names(settings), www_redirect=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,18 +78,20 @@ class Front:
         address, port = scope.get("client") or ("", 0)
         address = plain_address(address)
         scope["client"] = (address, port)
+        is_open = not (self.keys or self.user_header)
         headers = Headers(scope=scope)
-        if not (self._is_allowed(headers, address) or OPEN.fullmatch(scope["path"])):
+        if not (is_open or self._is_allowed(headers, address) or OPEN.fullmatch(scope["path"])):
             await _unauthorized(scope)(scope, receive, send)
-            return
-        if PROBES.fullmatch(scope["path"]) or _is_address(headers.get("host", "")):
+        elif (
+            not self.has_hosts
+            or PROBES.fullmatch(scope["path"])
+            or _is_address(headers.get("host", ""))
+        ):
             await self.app(scope, receive, send)
         else:
             await self.named(scope, receive, send)
 
     def _is_allowed(self, headers: Headers, address: str) -> bool:
-        if not self.keys and not self.user_header:
-            return True
         if self.user_header and headers.get(self.user_header) and self._is_proxy(address):
             return True
         scheme, _, key = headers.get("authorization", "").partition(" ")

@@ -19,6 +19,7 @@ from ..model_package import Model, Profile, load_package
 from ..pipeline.ingest import inputs
 from ..pipeline.profiles import ColumnProfile
 from .metrics import Distributions
+from .pieces import WRITE
 from .plain_rows import PlainReader
 from .rows import Row, frame_from_rows, rows_from_frame
 
@@ -36,6 +37,12 @@ class LoadedModel:
     def reader(self) -> PlainReader:
         """Return what reads the rows of requests."""
         return PlainReader(self.model)
+
+    @cached_property
+    def ids_json(self) -> str:
+        """Return the members of an answer that say which model it is of, as JSON."""
+        ids = {"version": self.model.version, "model_digest": self.model.digest}
+        return WRITE(ids)[1:-1]
 
     @cached_property
     def subject(self) -> Subject:

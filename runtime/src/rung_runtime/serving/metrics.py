@@ -61,6 +61,20 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
+        self._answers: dict[tuple[str, int], tuple[prometheus_client.Counter, Histogram]] = {}
+
+    def count_answer(self, route: str, status: int, seconds: float) -> None:
+        """Count a request that was answered, and how long that took to the prediction."""
+        key = (route, status)
+        if key not in self._answers:
+            # A search for a metric's labels takes longer than to count.
+            self._answers[key] = (
+                self.requests.labels(route, status),
+                self.seconds.labels(route),
+            )
+        requests, times = self._answers[key]
+        requests.inc()
+        times.observe(seconds)
 
     def text(self) -> bytes:
         """Return the metrics in the format of Prometheus."""

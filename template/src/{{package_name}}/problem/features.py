@@ -15,6 +15,19 @@ if TYPE_CHECKING:
 
 WORD_COLUMNS = 256
 SECONDS_PER_DAY = 86_400
+TIMES = cs.temporal()
+TEXTS = cs.string()
+FLAGS = cs.boolean()
+# Made once: for a single row that would take longer than all that they say.
+INPUTS = [
+    ~(TIMES | TEXTS | FLAGS),
+    FLAGS.cast(pl.UInt8),
+    TIMES.dt.hour().name.suffix(" hour"),
+    TIMES.dt.weekday().name.suffix(" weekday"),
+    TIMES.dt.month().name.suffix(" month"),
+    # For trends.
+    (TIMES.dt.epoch("s") / SECONDS_PER_DAY).name.suffix(" days since 1970"),
+]
 
 
 def features(rows: pl.DataFrame) -> pl.DataFrame:
@@ -27,22 +40,12 @@ def features(rows: pl.DataFrame) -> pl.DataFrame:
     Returns:
         As many rows, in the same order; only numbers and `Enum` categories.
     """
-    times = cs.temporal()
-    texts = cs.string()
     word_counts = [
         column
-        for text in rows.select(texts).get_columns()
+        for text in rows.select(TEXTS).get_columns()
         for column in count_words(text).get_columns()
     ]
-    return rows.with_columns(
-        cs.boolean().cast(pl.UInt8),
-        times.dt.hour().name.suffix(" hour"),
-        times.dt.weekday().name.suffix(" weekday"),
-        times.dt.month().name.suffix(" month"),
-        # For trends.
-        (times.dt.epoch("s") / SECONDS_PER_DAY).name.suffix(" days since 1970"),
-        *word_counts,
-    ).drop(times, texts)
+    return rows.select(*INPUTS, *word_counts)
 
 
 def count_words(texts: pl.Series) -> pl.DataFrame:
