@@ -25,14 +25,16 @@ import libraries
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from rung_runtime import RefusedError, UsageError, adapters
 from rung_runtime.config import Config, Data
 from rung_runtime.config.scale import SCALE, Scale, load_scale
 from rung_runtime.engines import Engine, Job, Outcome, open_engine
 from rung_runtime.partitioned import duplicates
 from rung_runtime.partitioned.features import make_features
+from rung_runtime.partitioned.predict import predict_source
 from rung_runtime.partitioned.validate import validate_source
-from rung_runtime.pipeline import ingest
+from rung_runtime.pipeline import bulk, ingest
 from rung_runtime.pipeline.validate import check
 from rung_runtime.testing.engines import EngineContract, Task, start
 from test_monitoring import seal
@@ -41,7 +43,7 @@ from test_score import packed as packed
 from test_score import scoring as scoring
 
 Import = Callable[[str], ModuleType]
-LIBRARIES = {"dask": ("distributed>=2026.8",), "spark": ("pyspark[sql]>=4.2",)}
+LIBRARIES = {"dask": ("distributed>=2026.8", "pandas>=3"), "spark": ("pyspark[sql]>=4.2",)}
 
 
 def started(name: str) -> Iterator[Engine]:
@@ -366,6 +368,33 @@ def test_features_of_rows_that_are_no_longer_there_do_not_stay(place: Path, faul
     assert [path.name for path in (place / "out").rglob("*.parquet")] == ["a.parquet"]
 
 
+@pytest.mark.nightly  # Spark starts
+def test_spark_finds_the_verdicts_and_makes_the_features_of_one_machine(
+    place: Path, spark: Engine
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    keys = ("rows", "verdict", "columns", "failures", "partitions", "data_digest")
+    for trial in range(4):
+        source = f"in-{trial}"
+        rows = drawn(rng, 200)
+        write_partitions(rng, spoil(rng, rows) if trial else rows, place / source)
+        verdicts = []
+        with open_engine("polars") as polars:
+            for engine in (polars, spark):
+                with suppress(RefusedError):
+                    validate_source(source, None, settings(), engine)
+                verdicts.append({key: document(place)[key] for key in keys})
+        assert verdicts[0] == verdicts[1], (seed, trial)
+    with open_engine("polars") as polars:
+        for engine in (polars, spark):
+            make_features("in-0", None, f"out-{engine.name}", settings(), engine)
+    for file in (place / "out-polars").glob("*.parquet"):
+        other = place / "out-spark" / file.name
+        assert_frame_equal(pl.read_parquet(file), pl.read_parquet(other))
+
+
 # --- settings --------------------------------------------------------------------------------
 
 
@@ -501,6 +530,76 @@ def test_dask_writes_the_scores_and_the_verdict_of_one_machine_though_a_worker_i
     assert same[0] == same[1]
     assert verdicts[0]["data_digest"] == verdicts[1]["data_digest"]
     assert same[0]["rows"] == 40_000
+
+
+# --- predictions -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(scoring: Scoring) -> Scoring:
+    """Give the source the columns of the contract alone: others are refused, as in a file."""
+    for path in scoring.source.rglob("*.parquet"):
+        pl.read_parquet(path, hive_partitioning=False).drop("booking").write_parquet(path)
+    late = scoring.source / "late.csv"
+    pl.read_csv(late).drop("booking").write_csv(late)
+    return scoring
+
+
+def predicted(scoring: Scoring, to: str, engine: Engine, keep: Sequence[str] = ()) -> pl.DataFrame:
+    """Return what an engine predicts for the source, in the order of its partitions."""
+    predict_source(scoring.model, "in", to, [*keep], engine)
+    files = sorted((scoring.place.path / to).rglob("*.parquet"))
+    return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
+
+
+def test_a_folder_gets_the_predictions_that_each_of_its_files_gets(known: Scoring) -> None:
+    with open_engine("polars") as engine:
+        message = predict_source(known.model, "in", "many", ["carrier"], engine)
+    assert message.startswith("many: predictions for ")
+    assert message.endswith(" rows of 3 of 3 partitions")
+    for name in ("date=2026-01-01/part-0.parquet", "late.csv"):
+        source = known.source / name
+        bulk.predict_file(known.model, source, Path("one.parquet"), ["carrier"])
+        (file,) = Path("many").glob(f"{name}*")
+        assert_frame_equal(
+            pl.read_parquet("one.parquet"),
+            pl.read_parquet(file, hive_partitioning=False),
+            check_dtypes=False,
+        )
+
+
+def test_a_file_that_breaks_the_contract_is_named_and_the_others_are_predicted(
+    known: Scoring,
+) -> None:
+    with open_engine("polars") as engine:
+        predicted(known, "out", engine)
+        rows = pl.read_csv(known.source / "late.csv")
+        rows.with_columns(distance=-1).write_csv(known.source / "late.csv")
+        with pytest.raises(RefusedError, match=r"2 of 3 partitions\n  late\.csv:\n    dist"):
+            predicted(known, "out", engine)
+    names = sorted(path.name for path in Path("out").rglob("*.parquet"))
+    assert names == ["part-0.parquet", "part-0.parquet"]  # not those of earlier rows
+
+
+def test_what_is_no_folder_is_predicted_by_no_engine(
+    known: Scoring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = known.module("cli.app")
+    monkeypatch.setattr(app, "START", Path.cwd())
+    with pytest.raises(UsageError, match="--engine and --scheduler are for a folder of files"):
+        app.predict(file=Path("in/late.csv"), rows=None, to=None, keep=None, engine="polars")
+    with pytest.raises(UsageError, match="in is a folder: name another one with --to"):
+        app._predict_folder(known.model, Path("in"), None, [], None, None)
+    monkeypatch.setattr(app, "HAS_LOOP", False)
+    with pytest.raises(UsageError, match="in is a folder, which level 1 predicts: name a file"):
+        app._predict_folder(known.model, Path("in"), Path("out"), [], None, None)
+
+
+@pytest.mark.slow
+def test_dask_predicts_what_one_machine_predicts(known: Scoring, dask: Any) -> None:
+    with open_engine("polars") as polars:
+        expected = predicted(known, "one", polars)
+    assert_frame_equal(predicted(known, "two", dask), expected, abs_tol=1e-9, rel_tol=0)
 
 
 LOOKS = """

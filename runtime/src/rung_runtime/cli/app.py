@@ -31,6 +31,8 @@ from .start import leave, leave_with_bug
 if TYPE_CHECKING:
     import polars as pl
 
+    from ..model_package import Model
+
 # In the order of the pipeline.
 STEPS = {
     "ingest": "Read the source of config/data.yaml into typed rows.",
@@ -179,16 +181,26 @@ def tune(
 @app.command()
 def predict(
     file: Annotated[
-        Path | None, Argument(help="CSV or Parquet, with the columns of the data.")
+        Path | None,
+        Argument(help="CSV or Parquet, with the columns of the data; or a folder of such files."),
     ] = None,
     rows: Annotated[
         str | None, Option("--json", help="One row as a JSON object, or a list of them.")
     ] = None,
     to: Annotated[
-        Path | None, Option(help="Write a .parquet or .csv file instead; FILE may be of any size.")
+        Path | None,
+        Option(
+            help="Write a .parquet or .csv file instead, FILE may be of any size; a folder for one."
+        ),
     ] = None,
     keep: Annotated[
         list[str] | None, Option(help="With --to, a column of FILE to write, too; repeatable.")
+    ] = None,
+    engine: Annotated[
+        str | None, Option(help="Of a folder: polars, dask or spark; default: config/scale.yaml.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, Option(help="Of a folder: a cluster's address; default: one starts here.")
     ] = None,
 ) -> None:
     """Predict rows with the packaged model, one JSON object per row."""
@@ -201,7 +213,13 @@ def predict(
         raise UsageError("--to is for the predictions of a file")
     if keep and not to:
         raise UsageError("--keep is for the file that --to names")
+    is_folder = file is not None and (START / file).is_dir()
+    if (engine or scheduler) and not is_folder:
+        raise UsageError("--engine and --scheduler are for a folder of files: name one")
     model = model_package.load_package()
+    if file and is_folder:
+        _predict_folder(model, START / file, to, keep or [], engine, scheduler)
+        return
     if file and to:
         with progress.stages():
             outcome = bulk.predict_file(model, START / file, START / to, keep or ())
@@ -216,6 +234,31 @@ def predict(
         predicted = bulk.lines(model, known)
     for text in predicted:
         typer.echo(text)
+
+
+def _predict_folder(
+    model: "Model",
+    folder: Path,
+    to: Path | None,
+    keep: list[str],
+    engine: str | None,
+    scheduler: str | None,
+) -> None:
+    """Predict each file of a folder into another one.
+
+    Raises:
+        UsageError: No folder is named to write to, or the project has no engines.
+    """
+    if not HAS_LOOP:
+        raise UsageError(f"{folder} is a folder, which level 1 predicts: name a file, or `rung up`")
+    if to is None:
+        raise UsageError(f"{folder} is a folder: name another one with --to, for its predictions")
+    engines, partitioned = (
+        import_module(name, __package__) for name in ("..engines", "..partitioned.predict")
+    )
+    with engines.open_engine(engine, scheduler) as opened, progress.stages():
+        message = partitioned.predict_source(model, str(folder), str(START / to), keep, opened)
+    typer.echo(message)
 
 
 def _parse_rows(text: str) -> "pl.DataFrame":

@@ -16,4 +16,5 @@ class Model(Strict):
     estimator: str = "boosted"
     seed: int = 0
     params: dict[str, Any] = Field(default={})
+    engine: str = ""  # an adapter whose workers train it, such as dask; "": this machine
     refit: bool = False  # after the gate, on the holdout too; that very model is never measured

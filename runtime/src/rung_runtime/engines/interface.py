@@ -58,6 +58,10 @@ class Engine(Protocol):
         """End what was started for this command."""
 
 
+class LibraryError(Exception):
+    """A library refuses to train on workers; what it raised is the cause."""
+
+
 class OpenEngine(Protocol):
     """What the module of an adapter has."""
 

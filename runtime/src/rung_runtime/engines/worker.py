@@ -65,6 +65,22 @@ def perform(digest: str, item: bytes) -> bytes:
     return pickle.dumps(_perform(digest, item))
 
 
+def hold(digest: str, item: bytes) -> tuple[str, Any]:
+    """Do an item of a job that has arrived, whose result stays here, as what came of it."""
+    return _perform(digest, item)
+
+
+def verdict(answer: tuple[str, Any]) -> bytes:
+    """Return what came of an item whose result stays here, as `perform` does, without it."""
+    kind, content = answer
+    return pickle.dumps((kind, None if kind == "done" else content))
+
+
+def part(answer: tuple[str, Any], number: int) -> Any:
+    """Return a member of a result that stays here."""
+    return answer[1][number]
+
+
 def _perform(digest: str, item: bytes) -> tuple[str, Any]:
     job = _jobs()[digest]
     if job.fault:

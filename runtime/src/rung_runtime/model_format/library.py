@@ -1,7 +1,7 @@
 """Estimators of libraries that take a matrix of numbers, some of which are codes of categories."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
@@ -72,6 +72,27 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = matrix.shape[1]
         categories = [position for position, name in enumerate(names) if name in known]
         self.file_ = self._train(matrix, self._encoded(y), categories, sample_weight)
+        self._model = None
+        return self
+
+    def fit_elsewhere(
+        self,
+        first: pl.DataFrame,
+        classes: NDArray[Any] | None,
+        train: Callable[[list[int]], bytes],
+    ) -> Self:
+        """Take a model that is trained elsewhere, on rows that this process does not hold.
+
+        Args:
+            first: (n, …) the first of the rows.
+            classes: (classes,) what `y` is among all rows, sorted; None: values.
+            train: Returns the file of the model; it is given the positions of the columns that hold
+                codes of categories.
+        """
+        self.columns_ = Columns.of_frame(first)
+        self.n_features_in_ = first.width
+        known = self.columns_.categories
+        self.file_ = train([place for place, name in enumerate(first.columns) if name in known])
         self._model = None
         return self
 
@@ -190,11 +211,32 @@ class LibraryClassifier(ClassifierMixin, LibraryEstimator):  # type: ignore[misc
         self.predict_proba(X[:CHECKED])  # type: ignore[index]
         return self
 
+    def fit_elsewhere(
+        self,
+        first: pl.DataFrame,
+        classes: NDArray[Any] | None,
+        train: Callable[[list[int]], bytes],
+    ) -> Self:
+        """Take a model that is trained elsewhere: see `LibraryEstimator`.
+
+        Raises:
+            ValueError: As `fit`.
+        """
+        assert classes is not None
+        self._know(classes)
+        super().fit_elsewhere(first, classes, train)
+        self.predict_proba(first[:CHECKED])
+        return self
+
     def _encoded(self, y: ArrayLike) -> NDArray[Any]:
-        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError("all rows to train on have the same class")
+        classes, codes = np.unique(np.asarray(y), return_inverse=True)
+        self._know(classes)
         return codes
+
+    def _know(self, classes: NDArray[Any]) -> None:
+        self.classes_ = classes
+        if len(classes) < 2:
+            raise ValueError("all rows to train on have the same class")
 
     def _unfitted(self, defaults: dict[str, Any], by_frame: str = "") -> Any:
         """Return a copy of the library's estimator, whose classes are the codes that it is given.

@@ -36,6 +36,11 @@ def load_features(folder: Path) -> Features:
     return cast(Features, import_problem(folder, "features", _suffix(folder)).features)
 
 
+def package_name(folder: Path) -> str:
+    """Return the name that a copy of `problem/` is imported by, with what a model needs of it."""
+    return import_problem(folder, "features", _suffix(folder)).__name__.rpartition(".")[0]
+
+
 @cache
 def _suffix(folder: Path) -> str:
     """Return what names this copy: a worker may have several, of several projects."""

@@ -79,7 +79,7 @@ def predict_file(model: Model, source: Path, to: Path, keep: Iterable[str] = ())
     with TemporaryDirectory(prefix=".predictions-", dir=to.parent) as folder:
         written = []
         for number, raw in enumerate(read_parts(source, model.data.separator)):
-            kept = _chosen(raw, keep, source)
+            kept = chosen(raw, keep, source)
             if not number:
                 progress.begin("predict")
             known = failures.judge(raw)
@@ -114,7 +114,7 @@ def predictions(model: Model, y_pred: NDArray[np.float64]) -> pl.DataFrame:
     return pl.DataFrame([likeliest, *probabilities])
 
 
-def _chosen(raw: pl.DataFrame, names: Iterable[str], source: Path) -> list[pl.Series]:
+def chosen(raw: pl.DataFrame, names: Iterable[str], source: Path) -> list[pl.Series]:
     """Return columns of a source.
 
     Raises:
@@ -161,10 +161,10 @@ class Failures:
         """Raise RefusedError if anything is wrong."""
         if self.entries:
             raise RefusedError(
-                "\n  ".join(["the rows break the contract:", *describe(self._all())])
+                "\n  ".join(["the rows break the contract:", *describe(self.in_order())])
             )
 
-    def _all(self) -> list[FailedRule]:
+    def in_order(self) -> list[FailedRule]:
         """Return the failures in the order, and with the precedence, that they have in one table.
 
         Of a column with a value that is not of its type nothing else is told.

@@ -5,12 +5,14 @@ Refuses undefined predictions.
 Only the holdout is scored, with the model read back from its file, not the one in memory.
 """
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
-from .. import UsageError
+from .. import UsageError, project
 from ..artifacts import HOLDOUT, MODEL, PREDICTIONS, TRAIN, digest, step_record, write_rows
 from ..config import DATA, GATE, METRICS, Config
 from ..model_package import load_estimator, predict
@@ -35,23 +37,42 @@ from .decision import decision
 from .explain import Evaluated, write_explanations
 from .fairness import compare_groups
 from .formatting import short
-from .importance import importance
+from .importance import Shuffler, importance
 from .ingest import labels
 from .intervals import rarest_class
 from .latency import measure_latency
 from .leaks import features_that_predict_alone, leaks
-from .metrics import Floats, score
+from .metrics import Floats, Rows, score
 from .recipes import Recipe, out_of_fold
 from .resampling import Resampler, simultaneous_intervals
-from .slices import row_groups, slices
+from .slices import SliceRows, row_groups, slices
 
 baselines = baseline_predictions  # its name in 0.2, by which tests of projects call it
 
 
+class Spread(Protocol):
+    """What has the workers of a cluster compute; the numbers are those of this process."""
+
+    def shuffle(self, shuffler: Shuffler, chunks: list[list[str]]) -> list[list[float]]:
+        """Return what a shuffler returns of each list of columns."""
+
+    def resample(
+        self,
+        resampler: Resampler,
+        predictions: dict[str, Floats],
+        parts: list[Rows],
+        config: Config,
+    ) -> Resampler:
+        """Return a resampler that has the results of all that `judge` asks it for."""
+
+
 def step(config: Config) -> str:
-    with step_record("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as record:
+    with (
+        step_record("evaluate", MODEL, TRAIN, HOLDOUT, DATA, GATE) as record,
+        _open_spread(config) as spread,
+    ):
         evaluated = predict_holdout(config)
-        document = evaluate(evaluated, config)
+        document = evaluate(evaluated, config, spread)
         record.document = document
     write_explanations(evaluated, config)
     report.write(config)
@@ -70,8 +91,22 @@ def predict_holdout(config: Config) -> Evaluated:
     return Evaluated(fitted, pl.read_parquet(TRAIN), holdout, y_pred)
 
 
-def evaluate(evaluated: Evaluated, config: Config) -> MetricsDocument:
+def _open_spread(config: Config) -> AbstractContextManager[Spread | None]:
+    """Return what has the workers of a cluster compute, if one trains the model."""
+    if not (config.model.engine and project.current().has_loop):
+        return nullcontext()
+    evaluation = import_module("..partitioned.evaluation", __package__)  # there from level 1 on
+    spread: AbstractContextManager[Spread | None] = evaluation.open_spread(config)
+    return spread
+
+
+def evaluate(evaluated: Evaluated, config: Config, spread: Spread | None = None) -> MetricsDocument:
     """Judge the trained model on the holdout, and write its predictions.
+
+    Args:
+        evaluated: The model, the rows, and its predictions.
+        config: With contract and gate.
+        spread: What has workers compute; None: this process does.
 
     Raises:
         UsageError: As `judge`; or a baseline cannot be trained.
@@ -80,8 +115,9 @@ def evaluate(evaluated: Evaluated, config: Config) -> MetricsDocument:
     fitted, train, holdout, y_pred = evaluated
     y_true = labels(holdout, data)
     write_rows(pl.DataFrame({"truth": y_true, "given": y_pred}), PREDICTIONS)
-    scores = judge(y_true, y_pred, baseline_predictions(train, holdout, data), holdout, config)
-    column_importance = importance(fitted, holdout, config)
+    references = baseline_predictions(train, holdout, data)
+    scores = judge(y_true, y_pred, references, holdout, config, spread)
+    column_importance = importance(fitted, holdout, config, spread.shuffle if spread else map)
     leaked = Leaks(**leaks(train, holdout, data, y_pred))
     predicting_alone = features_that_predict_alone(pl.concat([train, holdout]), data)
     decided = _decision(fitted, train, y_true, y_pred, config)
@@ -119,6 +155,7 @@ def judge(
     baselines: dict[str, Floats],
     rows: pl.DataFrame,
     config: Config,
+    spread: Spread | None = None,
 ) -> Scores:
     """Score predictions.
 
@@ -128,6 +165,7 @@ def judge(
         baselines: The same of `constant` and `linear`.
         rows: (n, …) typed rows, to slice by.
         config: With contract and gate.
+        spread: What has workers compute; None: this process does.
 
     Raises:
         UsageError: The target is the same in all rows, or a prediction is not a finite number.
@@ -139,6 +177,10 @@ def judge(
         raise UsageError(f"{MODEL} predicts values that are not finite: train another model")
     groups = row_groups(rows, data)
     resampler = Resampler(y_true, gate.metric, len(data.classes), gate, groups)
+    parts = list(slices(rows, config))
+    if spread:
+        indices = [part.row_index for part in parts]
+        resampler = spread.resample(resampler, {"model": y_pred, **baselines}, indices, config)
     metrics = {}
     for name in METRICS[data.task]:
         metrics[name] = Interval(**resampler.score(name, y_pred).interval(gate.confidence))
@@ -153,7 +195,7 @@ def judge(
             constant=_baseline(resampler, y_pred, baselines["constant"], config),
             linear=_baseline(resampler, y_pred, baselines["linear"], config),
         ),
-        slices=_slices(resampler, y_pred, baselines["constant"], rows, config),
+        slices=_slices(resampler, y_pred, baselines["constant"], parts, config),
         calibration=calibration(y_true, y_pred, gate.confidence, data.classes),
         curves=curves(y_true, y_pred),
         fairness=compare_groups(y_true, y_pred, rows, config) if gate.fairness else None,
@@ -176,12 +218,11 @@ def _slices(
     resampler: Resampler,
     y_pred: Floats,
     constant: Floats,
-    rows: pl.DataFrame,
+    parts: list[SliceRows],
     config: Config,
 ) -> list[Slice]:
     """Return every slice, the lowest skill first; those without an interval are last."""
     gate = config.gate
-    parts = list(slices(rows, config))
     skills = simultaneous_intervals(
         resampler,
         y_pred,

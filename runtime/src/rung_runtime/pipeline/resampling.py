@@ -217,6 +217,14 @@ class Resampler:
         counts: NDArray[np.uint8] = self._counts[self._positions[units]]
         return counts
 
+    def draw(self, parts: Sequence[Rows | None]) -> None:
+        """Draw what `score` and `skill` will need of some parts of the rows; None: of all of them.
+
+        In which order parts come decides on what is drawn, here as there.
+        """
+        for rows in parts:
+            self.counts(self._sample(rows, MAX_SLICE_ROWS).rows)
+
     def score(self, metric: str, y_pred: Floats, rows: Rows | None = None) -> Resampled:
         """Resample a metric, on all rows or on some."""
         part = self._sample(rows, MAX_SLICE_ROWS)

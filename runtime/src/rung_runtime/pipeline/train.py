@@ -3,11 +3,14 @@
 The file holds no pickle and no time: the same rows, config and code give the same bytes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import polars as pl
 
-from .. import UsageError
+from .. import UsageError, project
 from ..artifacts import MODEL as FILE
 from ..artifacts import TRAIN, step_record
 from ..config import DATA, MODEL, Config, Data, Model
@@ -18,24 +21,63 @@ from ..problem import estimator, features
 from ..records import TrainingDocument
 from .ingest import inputs, labels
 
+FEW_ROWS = 1_000  # that show which params are to blame
+
 
 def step(config: Config) -> str:
     with step_record("train", TRAIN, DATA, MODEL) as record:
-        rows = pl.read_parquet(TRAIN)
-        fitted = fit(rows, config.data, config.model)
-        try:
-            save(fitted, FILE)
-        except Unsavable as error:
-            raise UsageError(_explain(error, rows, config)) from error
-        record.document = TrainingDocument(
-            rows=rows.height,
-            estimator=config.model.estimator,
-            seed=config.model.seed,
-            params=config.model.params,
-            model_inputs=features(inputs(rows.head(1), config.data)).columns,
-            learning_curves=learning_curves(fitted),
-        )
-    return f"{config.model.estimator} on {rows.height:,} rows"
+        record.document = on_cluster(config) if config.model.engine else _here(config)
+        count = record.document.rows
+    where = f", by {record.document.workers} workers" if record.document.workers else ""
+    return f"{config.model.estimator} on {count:,} rows{where}"
+
+
+def _here(config: Config) -> TrainingDocument:
+    """Train in this process, and save the model."""
+    rows = pl.read_parquet(TRAIN)
+    fitted = fit(rows, config.data, config.model)
+    _save(fitted, rows, config)
+    return TrainingDocument(
+        rows=rows.height,
+        estimator=config.model.estimator,
+        seed=config.model.seed,
+        params=config.model.params,
+        model_inputs=features(inputs(rows.head(1), config.data)).columns,
+        learning_curves=learning_curves(fitted),
+    )
+
+
+def on_cluster(config: Config) -> TrainingDocument:
+    """Train on the workers of a cluster, and save the model.
+
+    Raises:
+        UsageError: The project has no engines; or as `train_on_cluster`.
+    """
+    if not project.current().has_loop:
+        raise UsageError(f"{MODEL}: engine: engines come with level 1: run `rung up` first")
+    training = import_module("..partitioned.training", __package__)  # there from level 1 on
+    try:
+        trained = training.train_on_cluster(config)
+    except training.LibraryError as failed:
+        with _explained(config.model):
+            raise failed.__cause__ or failed from None
+    _save(trained.estimator, pl.scan_parquet(TRAIN).head(FEW_ROWS).collect(), config)
+    return TrainingDocument(
+        rows=trained.rows,
+        estimator=config.model.estimator,
+        seed=config.model.seed,
+        params=config.model.params,
+        model_inputs=trained.model_inputs,
+        engine=trained.engine,
+        workers=trained.workers,
+    )
+
+
+def _save(fitted: Any, rows: pl.DataFrame, config: Config) -> None:
+    try:
+        save(fitted, FILE)
+    except Unsavable as error:
+        raise UsageError(_explain(error, rows, config)) from error
 
 
 def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
@@ -45,9 +87,20 @@ def fit(rows: pl.DataFrame, data: Data, model: Model) -> Any:
         UsageError: Its name or a param is not known, or it cannot learn from these rows.
     """
     x = features(inputs(rows, data))
-    try:
+    with _explained(model):
         unfitted = estimator(model.estimator, data.task, x, model.seed, model.params)
         return unfitted.fit(x, labels(rows, data))
+
+
+@contextmanager
+def _explained(model: Model) -> Iterator[None]:
+    """Tell in a sentence why an estimator cannot be trained.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    try:
+        yield
     except UsageError:  # of an adapter, which says what to do
         raise
     except (TypeError, ValueError) as error:
@@ -73,7 +126,7 @@ def learning_curves(fitted: Any) -> dict[str, list[float]] | None:
 
 def _explain(error: Unsavable, rows: pl.DataFrame, config: Config) -> str:
     """Name the params without which the model can be saved, as a few rows show."""
-    some = rows.sample(min(rows.height, 1_000), seed=0)
+    some = rows.sample(min(rows.height, FEW_ROWS), seed=0)
     blamed = []
     for name in config.model.params:
         params = {key: value for key, value in config.model.params.items() if key != name}

@@ -31,6 +31,10 @@ class TrainingDocument(Document):
     learning_curves: Omittable[dict[str, list[float]]] = Field(
         default=None, description="By metric, its value after each epoch of training."
     )
+    engine: Omittable[str] = Field(
+        default=None, description="What trained it, if it was the workers of a cluster."
+    )
+    workers: Omittable[Count] = Field(default=None, description="How many of them there were.")
 
 
 class Rarest(Record):

@@ -20,6 +20,7 @@ from ...engines import shipment, worker
 from ...engines.interface import Engine, Item, Job, Outcome, Result
 
 if TYPE_CHECKING:
+    from ...partitioned.training import Work
     from ...tuning.folds import Folds
     from ...tuning.workers import Crew
 
@@ -43,6 +44,16 @@ class Dask:
     def worker_count(self) -> int:
         """Return how many items are done at once."""
         return max(1, sum(map(int, self.client.nthreads().values())))
+
+    @property
+    def process_count(self) -> int:
+        """Return how many workers there are, each a process.
+
+        Raises:
+            UsageError: There is none.
+        """
+        self.require_workers()
+        return len(self.client.nthreads())
 
     def run(self, job: Job[Item, Result], items: Sequence[Item]) -> Iterator[Outcome[Result]]:
         from distributed import KilledWorker, as_completed
@@ -89,6 +100,17 @@ class Dask:
                 f"the scheduler {self.address} has gone: start it, and run this again"
             ) from None
 
+    def require_workers(self) -> None:
+        """Wait for a worker.
+
+        Raises:
+            UsageError: There is none.
+        """
+        try:  # those that have ended may be about to start anew
+            self.client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
+        except TimeoutError:
+            raise UsageError(f"{self.address} has no workers: start some") from None
+
     def send(self, job: Job[Any, Any]) -> str:
         """Send workers what a job needs, and return the name that they know it by.
 
@@ -97,10 +119,7 @@ class Dask:
         """
         from .plugin import Shipped
 
-        try:  # those that have ended may be about to start anew
-            self.client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
-        except TimeoutError:
-            raise UsageError(f"{self.address} has no workers: start some") from None
+        self.require_workers()
         sent = shipment.pack(job)
         name = str(sent["digest"])
         self.client.register_plugin(Shipped(sent, worker.arrive, worker.leave), name=name)
@@ -114,6 +133,12 @@ class Dask:
         """Have workers delete what a job has brought, if they are still there."""
         with suppress(OSError):
             self.client.unregister_worker_plugin(name)
+
+    def train(self, work: "Work", categories: list[int]) -> bytes:
+        """Return the file of a model that is trained on shares of rows: see `training`."""
+        from .training import train
+
+        return train(self, work, categories)
 
     def start_trials(self, folds: "Folds") -> "Crew":
         """Return what predicts folds of trials, for `ml tune`."""

@@ -1,5 +1,6 @@
 """What a Dask worker takes before its first item. Sent by value: see `engines.worker`."""
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,3 +25,8 @@ class Shipped(WorkerPlugin):  # type: ignore[misc]  # it comes without types
 
     def teardown(self, worker: Worker) -> None:
         self.leave(self.shipment["digest"])
+
+
+def mute() -> None:
+    """Have this process print nothing: LightGBM prints of its network whatever `verbose` is."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

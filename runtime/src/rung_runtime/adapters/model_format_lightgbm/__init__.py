@@ -34,11 +34,41 @@ class LightGBM(LibraryEstimator):
     def _train(
         self, X: Floats, y: NDArray[Any], categories: list[int], sample_weight: ArrayLike | None
     ) -> bytes:
-        fitted = self._unfitted(DEFAULTS, "categorical_feature").fit(
+        fitted = self.unfitted().fit(
             X, y, sample_weight=sample_weight, categorical_feature=categories
         )
         text: str = fitted.booster_.model_to_string()
         return text.encode()
+
+    def unfitted(self) -> Any:
+        """Return a copy of LightGBM's estimator, as it is trained."""
+        return self._unfitted(DEFAULTS, "categorical_feature")
+
+    def train_on_dask(
+        self, client: Any, X: Any, y: Any, sample_weight: Any, categories: list[int]
+    ) -> bytes:
+        """Return the file of a model that the workers of a cluster train: see `on_dask`."""
+        from .on_dask import train
+
+        return train(self, client, X, y, sample_weight, categories)
+
+    def require_distributable(self) -> None:
+        """Check whether workers can train as one machine would: see `on_dask`."""
+        from .on_dask import require_distributable
+
+        require_distributable(self)
+
+    def class_weights(self, classes: NDArray[np.int64], counts: NDArray[np.int64]) -> Floats | None:
+        """Return (classes,) the weight of a row of each class, of which there are so many."""
+        from .on_dask import class_weights
+
+        return class_weights(self, classes, counts)
+
+    def is_lost(self, error: Exception) -> bool:
+        """Check whether an error says that another worker has gone."""
+        from .on_dask import LOST
+
+        return bool(LOST.search(str(error)))
 
     def _read(self, file: bytes) -> Any:
         from lightgbm import Booster
