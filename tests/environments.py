@@ -68,6 +68,7 @@ def ready(project: Path, store: Path, *choice: str) -> Path:
             uv(project, making, "sync", "--quiet", "--locked", "--no-install-project", *choice)
             if choice == EVERYTHING:
                 import_all(project, making)
+                drop_what_nothing_imports(making)
             making.rename(folder)
     return folder
 
@@ -93,6 +94,15 @@ def import_all(project: Path, environment: Path) -> None:
     source = project / "src"
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run([*command, "--import", source], env=env, capture_output=True, check=False)
+
+
+def drop_what_nothing_imports(environment: Path) -> None:
+    """Remove the tests and C headers of libraries, a quarter of all files that a copy links."""
+    for name in ("test", "tests", "include"):
+        for folder in sorted(environment.glob(f"lib/python*/site-packages/*/**/{name}")):
+            compiled = {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
+            if compiled <= {"__init__"}:
+                shutil.rmtree(folder)
 
 
 def link(source: Path, target: Path) -> None:
