@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -169,6 +170,14 @@ def test_a_param_that_workers_cannot_follow_is_refused(
     place.params = params
     with pytest.raises(UsageError, match=f"^config/model.yaml: .*{message}"):
         train.on_cluster(place.config())
+
+
+def test_a_library_without_which_nothing_trains_is_told_with_what_to_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"needs pandas, .*: run `uv add --group train pandas`"):
+        adapted().train_on_dask(None, None, None, None, [])
 
 
 def test_a_fault_of_ours_in_a_worker_is_not_told_as_one_of_the_estimator(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import UsageError
 from ...model_format.library import Floats
 
 if TYPE_CHECKING:
@@ -89,10 +90,16 @@ def train(
         categories: The positions of the columns that hold codes.
 
     Raises:
-        ModuleNotFoundError: `lightgbm.dask` needs pandas.
+        UsageError: pandas is not installed.
     """
     import lightgbm
-    import pandas  # type: ignore[import-untyped]  # noqa: F401  # which `fit` asks for
+
+    try:
+        import pandas  # type: ignore[import-untyped]  # noqa: F401  # which `fit` asks for
+    except ModuleNotFoundError:
+        raise UsageError(
+            "lightgbm.dask needs pandas, which is not installed: run `uv add --group train pandas`"
+        ) from None
     from lightgbm.dask import DaskLGBMRegressor
 
     logger = logging.getLogger("lightgbm")
