@@ -497,6 +497,21 @@ def test_correlations_of_a_window_are_those_of_scipy(
             assert matrix[first, second] == pytest.approx(near, abs=0.02)
 
 
+def test_rows_in_another_order_have_the_correlations_of_these_rows(
+    module: Callable[[str], ModuleType],
+) -> None:
+    random = np.random.default_rng(SEED)
+    print(f"seed {SEED}")
+    values = random.normal(size=(900, 3)).round(1)
+    values[:300][random.random((300, 3)) < 0.5] = np.nan
+    rows = pl.DataFrame(values, schema=["a", "b", "c"]).fill_nan(None)
+    rankable = module("pipeline.correlations").RankableColumns
+    index = random.permutation(900)[:700]  # without those that have no time
+    for begin, end in ((0, 700), (100, 400)):
+        reordered = rankable(rows).reordered(index).correlations(begin, end)
+        assert np.array_equal(reordered, rankable(rows[index]).correlations(begin, end))
+
+
 @pytest.mark.parametrize("days", [7, 30])
 def test_what_is_usual_of_windows_is_the_largest_change_of_any(
     module: Callable[[str], ModuleType], seasons: Year, days: int

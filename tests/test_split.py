@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import blake2b
 from types import ModuleType
 from typing import Any
 
@@ -135,6 +136,17 @@ def test_equal_rows_are_told_apart_by_their_place_among_each_other(module: Modul
     assert numbered.n_unique() == 4
     more = pl.concat([rows, pl.DataFrame({"a": ["1", "3"]})])
     assert identities(more, ["a"]).head(4).equals(numbered)
+
+
+def test_the_number_of_a_row_is_the_one_that_packages_of_every_release_have(
+    module: Module,
+) -> None:
+    rows = pl.DataFrame({"b": ["1.0", "é", "1", None], "a": ["x", " y", "x", "x"]})
+    numbers = module("pipeline.identity").identities(rows, ["a", "b"])
+    texts = ["x\x1f1\x1e0", "y\x1fé\x1e0", "x\x1f1\x1e1", "x\x1f\x1e0"]
+    assert numbers.to_list() == [
+        int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") for text in texts
+    ]
 
 
 def test_each_class_is_on_both_sides_of_a_small_table(module: Module) -> None:

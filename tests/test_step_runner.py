@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import Render
@@ -101,6 +102,19 @@ def test_a_step_ends_with_its_client_and_the_next_one_runs(
     assert step("tell").communicate()[0].endswith("False\n")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_is_slow_to_import_is_imported_until_there_is_something_to_do(
+    module: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_end, write_end = os.pipe()
+    (tmp_path / "a_slow_module.py").write_text(f"import os; os.write({write_end}, b'a step')")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = ["no_module_of_this_name", "a_slow_module", "another_one"]
+    assert module("step_runner")._ready([read_end], names) == [read_end]
+    assert names == ["another_one"]
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_a_step_whose_runner_is_gone_runs_by_itself(runner: tuple[Step, Path]) -> None:

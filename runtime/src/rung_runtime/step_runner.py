@@ -40,6 +40,7 @@ SLOW = (
     "sklearn.model_selection",
     "skops.io",
     "rich.progress",
+    "jinja2",
 )
 
 
@@ -115,16 +116,30 @@ def delegate() -> None:
 def _serve(listener: socket.socket, read_end: int, main: Callable[[], None]) -> None:
     """Answer clients, one after the other, as DVC runs stages, until the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is meant for the step
-    for name in SLOW:
-        with suppress(ImportError):
-            import_module(name)
-    watched: list[socket.socket | int] = [listener, read_end]
-    while listener in select.select(watched, [], [])[0]:
+    names = list(SLOW)
+    while listener in _ready([listener, read_end], names):
         with listener.accept()[0] as client:
-            _answer(client, main)
+            _answer(client, main, names)
 
 
-def _answer(client: socket.socket, main: Callable[[], None]) -> None:
+def _ready(watched: list[socket.socket | int], names: list[str]) -> list[socket.socket | int]:
+    """Wait until one of these can be read, and import meanwhile.
+
+    So the first steps, which need little, run beside the imports for others.
+
+    Args:
+        watched: Sockets and files.
+        names: The modules still to be imported, which are removed once they are.
+    """
+    while names:
+        if ready := select.select(watched, [], [], 0)[0]:
+            return ready
+        with suppress(ImportError):
+            import_module(names.pop(0))
+    return select.select(watched, [], [])[0]
+
+
+def _answer(client: socket.socket, main: Callable[[], None], names: list[str]) -> None:
     """Run a client's step in a fork, and send its exit code."""
     _, files, _, _ = socket.recv_fds(client, 1, 3)
     with client.makefile() as lines:
@@ -135,8 +150,7 @@ def _answer(client: socket.socket, main: Callable[[], None]) -> None:
     for file in files:
         os.close(file)
     step_end = os.pidfd_open(step)
-    watched: list[socket.socket | int] = [step_end, client]
-    if step_end not in select.select(watched, [], [])[0]:
+    if step_end not in _ready([step_end, client], names):
         os.kill(step, signal.SIGKILL)  # as its client was
     os.close(step_end)
     _, status = os.waitpid(step, 0)

@@ -1,6 +1,7 @@
 """Correlations: how numbers of a row vary together, which no column shows by itself."""
 
-from typing import NamedTuple
+from copy import copy
+from typing import NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -38,10 +39,30 @@ class RankableColumns:
         """Prepare (n, k) numbers, gaps as null."""
         places = rows.select(pl.all().cast(pl.Float64).rank("dense"))
         # A gap comes after all values, and leaves their ranks as they are.
-        gap = pl.all().max().fill_null(0) + 1
-        self._places = places.select(pl.all().fill_null(gap)).to_numpy().astype(np.int64)
-        self._different = self._places.max(axis=0, initial=0).tolist()
-        self._is_known = places.select(pl.all().is_not_null()).to_numpy()
+        self._gaps: list[int] = [
+            int(gap) for gap in places.select(pl.all().max().fill_null(0) + 1).row(0)
+        ]
+        self._places = [
+            column.fill_null(gap).to_numpy().astype(np.int64)
+            for column, gap in zip(places.get_columns(), self._gaps, strict=True)
+        ]
+        self._note_gaps()
+
+    def reordered(self, index: NDArray[np.int64]) -> Self:
+        """Return the same columns, of some of the rows, in another order."""
+        other = copy(self)
+        other._places = [places[index] for places in self._places]
+        other._note_gaps()
+        return other
+
+    def _note_gaps(self) -> None:
+        missing = np.array(
+            [places == gap for places, gap in zip(self._places, self._gaps, strict=True)]
+        )
+        self._columns_with_gaps = np.flatnonzero(missing.any(axis=1))
+        self._rows_with_gaps = np.flatnonzero(missing.any(axis=0))
+        # Which of these columns are missing in which of these rows: (columns, rows), 0 or 1.
+        self._missing = missing[np.ix_(self._columns_with_gaps, self._rows_with_gaps)].astype(float)
 
     def correlations(
         self, begin: int = 0, end: int | None = None
@@ -56,37 +77,57 @@ class RankableColumns:
             (k, k), NaN where a column does not vary, or fewer than 30 rows have both; and how many
             rows have both, (k, k).
         """
-        places = self._places[begin:end]
-        is_known = self._is_known[begin:end]
-        known = is_known.astype(np.float64)
-        centred = np.empty_like(known)
-        for column in range(centred.shape[1]):
-            ranks = _ranks(places[:, column], self._different[column])
-            rows = max(1.0, known[:, column].sum())
-            mean = ranks.sum(where=is_known[:, column]) / rows
-            centred[:, column] = np.where(is_known[:, column], ranks - mean, 0.0)
-        squares = (centred**2).T @ known  # of the first column, where the second is known
-        count = known.T @ known
+        windows = [places[begin:end] for places in self._places]
+        rows = len(windows[0])
+        centred = np.empty((len(windows), rows))
+        for places, gap, column in zip(windows, self._gaps, centred, strict=True):
+            column[:] = _centred_ranks(places, gap)
+        # Sums of whole numbers: exact, in whichever order they are added.
+        products = centred @ centred.T
+        count = np.full(products.shape, float(rows))
+        # Of the first column, over the rows where the second one is known.
+        squares = np.repeat(products.diagonal()[:, np.newaxis], len(windows), axis=1)
+        first, last = np.searchsorted(self._rows_with_gaps, [begin, begin + rows])
+        if first < last:
+            missing = self._missing[:, first:last]
+            some = centred[:, self._rows_with_gaps[first:last] - begin]
+            squares[:, self._columns_with_gaps] -= some**2 @ missing.T
+            both = missing @ missing.T
+            of_one = np.zeros(len(windows))
+            of_one[self._columns_with_gaps] = both.diagonal()
+            count -= of_one[:, np.newaxis] + of_one
+            count[np.ix_(self._columns_with_gaps, self._columns_with_gaps)] += both
         spread = np.sqrt(squares * squares.T)
         result = np.full(spread.shape, np.nan)
         is_defined = (spread > 0) & (count >= MIN_ROWS)
-        np.divide(centred.T @ centred, spread, out=result, where=is_defined)
+        np.divide(products, spread, out=result, where=is_defined)
         return result.clip(-1.0, 1.0), count
 
 
-def _ranks(places: NDArray[np.int64], highest: int) -> NDArray[np.float64]:
-    """Return the rank of each value, the same for ties: their mean.
+def _centred_ranks(places: NDArray[np.int64], gap: int) -> NDArray[np.int64]:
+    """Return twice the rank of each value less the mean of all; 0 where there is a gap.
+
+    Values that are equal have the same rank, their mean.
 
     Args:
-        places: (m,) from 1 to `highest`.
-        highest: The highest place in all rows.
+        places: (m,) from 1 to `gap`.
+        gap: The place of what is missing, after all others.
     """
-    if highest > MAX_PLACES_PER_ROW * len(places):
-        _, places, ties = np.unique(places, return_inverse=True, return_counts=True)
+    if gap > MAX_PLACES_PER_ROW * len(places):
+        present, places, ties = np.unique(places, return_inverse=True, return_counts=True)
+        has_gaps = bool(len(present)) and bool(present[-1] == gap)
     else:
         ties = np.bincount(places)
-    ranks: NDArray[np.float64] = (np.cumsum(ties) - (ties - 1) / 2)[places]
-    return ranks
+        has_gaps = len(ties) > gap
+    gaps = int(ties[-1]) if has_gaps else 0
+    ranks = np.cumsum(ties)
+    ranks += ranks
+    ranks -= ties
+    ranks -= len(places) - gaps
+    if has_gaps:
+        ranks[-1] = 0
+    centred: NDArray[np.int64] = ranks[places]
+    return centred
 
 
 def fisher_transform(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,18 +140,24 @@ def standard_error(rows: int) -> float:
     return float((1.06 / max(1, rows - 3)) ** 0.5)
 
 
-def add_correlations(columns: Columns, rows: pl.DataFrame) -> None:
-    """Add to each column of a profile its `correlations` with those after it."""
+def add_correlations(columns: Columns, rows: pl.DataFrame) -> RankableColumns | None:
+    """Add to each column of a profile its `correlations` with those after it.
+
+    Returns:
+        The columns that have them, made ready for windows of these rows; None if there are none.
+    """
     names = numeric_columns(rows)
     if len(names) < 2:
-        return
-    matrix, _ = RankableColumns(rows.select(names)).correlations()
+        return None
+    ranked = RankableColumns(rows.select(names))
+    matrix, _ = ranked.correlations()
     for first, name in enumerate(names):
         columns[name]["correlations"] = {
             names[second]: float(matrix[first, second])
             for second in range(first + 1, len(names))
             if np.isfinite(matrix[first, second])
         }
+    return ranked
 
 
 def correlation_changes(

@@ -47,13 +47,21 @@ def identities(rows: pl.DataFrame, columns: list[str]) -> pl.Series:
     text = pl.concat_str(
         [_as_text(name, dtype) for name, dtype in table.schema.items()], separator="\x1f"
     )
-    texts = table.select(text.alias("text")) if present else rows.select(pl.lit("").alias("text"))
-    counted = texts.select("text", pl.int_range(pl.len()).over("text").alias("count"))
-    digests = (
-        int.from_bytes(blake2b(f"{line}\x1e{count}".encode(), digest_size=8).digest(), "little")
-        for line, count in counted.iter_rows()
-    )
-    return pl.Series("identity", digests, dtype=pl.UInt64)
+    table = table.select(text.alias("text")) if present else rows.select(pl.lit("").alias("text"))
+    texts = table["text"]
+    numbers = _digests(texts + "\x1e0")
+    repeated = texts.is_duplicated()
+    if repeated.any():
+        equal = table.filter(repeated)
+        counts = equal.select(pl.int_range(pl.len()).over("text").cast(pl.String)).to_series()
+        numbers[repeated.to_numpy()] = _digests(equal["text"] + "\x1e" + counts)
+    return pl.Series("identity", numbers)
+
+
+def _digests(texts: pl.Series) -> Numbers:
+    """Return the digest of each text, (n,)."""
+    digests = [blake2b(text, digest_size=8).digest() for text in texts.cast(pl.Binary)]
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
 def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
@@ -67,8 +75,11 @@ def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
 
 def shuffled(identity: pl.Series, salt: bytes) -> Numbers:
     """Return (n,) numbers that are as good as random, from a salt of up to 16 bytes."""
-    numbers = identity.to_numpy().astype("<u8")
-    digests = (blake2b(number.tobytes(), digest_size=8, salt=salt).digest() for number in numbers)
+    numbers = identity.to_numpy().astype("<u8").tobytes()
+    digests = [
+        blake2b(numbers[first : first + 8], digest_size=8, salt=salt).digest()
+        for first in range(0, len(numbers), 8)
+    ]
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 

@@ -49,6 +49,8 @@ def windows(times: NDArray[np.int64], hours: float) -> list[Window]:
         want of rows.
     """
     length = hours * MICROSECONDS_PER_HOUR
+    # As `searchsorted` would make them for each window, since the length is no whole number.
+    times = times.astype(np.float64)
     side_by_side = _cut(times, length, 0)
     if len(side_by_side) < MIN_WINDOWS:
         return []
@@ -72,7 +74,13 @@ def _cut(times: NDArray[np.int64], length: float, first: int) -> list[Window]:
     return pairs[:-1]  # the last one may be cut short
 
 
-def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int) -> None:
+def add_usual(
+    columns: Columns,
+    rows: pl.DataFrame,
+    times: pl.Series,
+    count: int,
+    ranked: RankableColumns | None = None,
+) -> None:
     """Add to each column of a profile what is `usual` of windows of these rows, by their length.
 
     Args:
@@ -80,11 +88,12 @@ def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int
         rows: (n,) rows with these columns.
         times: (n,) datetimes.
         count: How many rows `columns` were taken from.
+        ranked: Of these rows the columns that have `correlations`, from `add_correlations`.
     """
     order = times.arg_sort()
-    sorted_times = times.gather(order)
-    sorted_rows = rows[order].filter(sorted_times.is_not_null())
-    known_times = sorted_times.drop_nulls()
+    order = order.filter(times.gather(order).is_not_null())
+    sorted_rows = rows[order]
+    known_times = times.gather(order)
     microseconds = known_times.dt.epoch("us").to_numpy()
     if len(microseconds) < MIN_ROWS:
         for column in columns.values():
@@ -98,7 +107,7 @@ def add_usual(columns: Columns, rows: pl.DataFrame, times: pl.Series, count: int
     prepared = {
         name: _prepare(sorted_rows[name], column, count) for name, column in columns.items()
     }
-    correlations = _Correlations(sorted_rows, columns)
+    correlations = _Correlations(columns, ranked and ranked.reordered(order.to_numpy()))
     for hours in WINDOW_HOURS:
         all_windows = windows(microseconds, hours)
         if not all_windows:
@@ -152,20 +161,19 @@ def _usual_change(usual: Usual) -> UsualChange:
 class _Correlations:
     """The correlations of all rows, made ready for those of many windows."""
 
-    def __init__(self, rows: pl.DataFrame, columns: Columns) -> None:
+    def __init__(self, columns: Columns, ranked: RankableColumns | None) -> None:
         self._reference = {
             name: column["correlations"]
             for name, column in columns.items()
             if "correlations" in column
         }
         self._names = list(self._reference)
-        if self._reference:
-            self._ranked = RankableColumns(rows.select(self._names))
+        self._ranked = ranked
 
     def usual(self, compared: list[Window]) -> dict[str, dict[str, float]]:
         """Return the largest change of each correlation among windows, transformed."""
         usual = {name: dict.fromkeys(others, 0.0) for name, others in self._reference.items()}
-        if not usual:
+        if self._ranked is None:
             return usual
         before = fisher_transform(self._matrix())
         largest = np.zeros_like(before)

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..config import Data
 from .correlations import add_correlations
@@ -55,21 +56,18 @@ def profile(
             share, weight = unlisted_share(pl.concat(parts), data.columns[name].categories)
             seen["unlisted"] = share
             seen["unlisted_rows"] = round(train.height * weight)
-    add_correlations(columns, inputs(train, data))
+    frame = inputs(train, data)
     prediction = summary(y_pred)
-    if data.time and data.time in train.columns:
-        if data.time in columns:
-            columns[data.time][CLOCK] = True
-        frame = inputs(train, data)
-        add_usual(columns, frame, train[data.time], train.height)
-        if holdout is not None and holdout.height == y_pred.len():
-            answers = {"prediction": prediction}
-            add_usual(
-                answers,
-                pl.DataFrame({"prediction": y_pred}),
-                holdout[data.time],
-                y_pred.len(),
-            )
+    with threadpool_limits(1, "blas"):  # for windows of some rows, threads take longer
+        ranked = add_correlations(columns, frame)
+        if data.time and data.time in train.columns:
+            if data.time in columns:
+                columns[data.time][CLOCK] = True
+            add_usual(columns, frame, train[data.time], train.height, ranked)
+            if holdout is not None and holdout.height == y_pred.len():
+                answers = {"prediction": prediction}
+                y_frame = pl.DataFrame({"prediction": y_pred})
+                add_usual(answers, y_frame, holdout[data.time], y_pred.len())
     return {"rows": train.height, "columns": columns, "prediction": prediction}
 
 
