@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from rung_runtime.artifacts import LEFTOVER_SECONDS, atomic_write
 
 
@@ -39,10 +43,10 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_is_removed_once_nobody_can_be_writing_it(tmp_path: Path) -> None:
     path = tmp_path / "a[1].json"
-    old = tmp_path / ".a[1].json.0123abcd.new"
+    old = tmp_path / ".a[1].json.0123abcd-1-0123.new"
     of_a_release = tmp_path / ".a[1].json.new"
-    live = tmp_path / ".a[1].json.89abcdef.new"
-    other = tmp_path / ".b.json.0123abcd.new"
+    live = tmp_path / ".a[1].json.89abcdef-1-0123.new"  # of another machine, perhaps
+    other = tmp_path / ".b.json.0123abcd-1-0123.new"
     for file in (old, of_a_release, live, other):
         file.write_text("half")
     for file in (old, of_a_release, other):
@@ -50,3 +54,34 @@ def test_what_a_killed_writer_left_is_removed_once_nobody_can_be_writing_it(tmp_
     with atomic_write(path) as new:
         new.write_text("whole")
     assert {file.name for file in tmp_path.iterdir()} == {path.name, live.name, other.name}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from rung_runtime.artifacts import atomic_write
+with atomic_write(Path(sys.argv[1])) as new:
+    new.write_text("half")
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_has_left_and_nothing_of_a_live_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "gate.json"
+
+    def write(how: str) -> int:
+        env = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src")}
+        command = [sys.executable, "-c", KILLED, str(path), how]
+        return subprocess.run(command, env=env, check=False).returncode
+
+    assert write("killed") == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    with atomic_write(path) as new:
+        assert not list(tmp_path.iterdir())
+        new.write_text("whole")
+        assert write("whole") == 0
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]

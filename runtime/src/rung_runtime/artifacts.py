@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ from . import UsageError, config, process, project, records
 from .records import Document
 
 LEFTOVER_SECONDS = 86_400
+WRITER = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d{1,9})-[0-9a-f]{4}\.new$")
 ARTIFACTS = Path("artifacts")
 INTERIM = Path("data/interim")
 ROWS = INTERIM / "rows.parquet"
@@ -82,7 +85,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(2)}"
+    new = path.with_name(f".{path.name}.{writer}.new")
     try:
         yield new
         with new.open("rb+") as file:
@@ -93,11 +97,35 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed have left beside a file, once nobody can be at it."""
+    """Remove what processes that were killed have left beside a file.
+
+    One of this machine is known to have ended. Of others, which may share the folder, a day has to
+    pass.
+    """
     for old in path.parent.glob(f".{escape(path.name)}.*new"):
+        writer = WRITER.search(old.name)
+        is_of_this_machine = writer is not None and writer["machine"] == _machine()
         with suppress(OSError):
-            if time.time() - old.stat().st_mtime > LEFTOVER_SECONDS:
+            is_old = time.time() - old.stat().st_mtime > LEFTOVER_SECONDS
+            if is_old or (writer and is_of_this_machine and _has_ended(int(writer["pid"]))):
                 old.unlink()
+
+
+@cache
+def _machine() -> str:
+    """Return what tells this machine, or container, from others."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _has_ended(pid: int) -> bool:
+    """Check whether a process is known to have ended; on Windows, one would be ended by asking."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def write_rows(rows: pl.DataFrame, path: Path) -> None:
