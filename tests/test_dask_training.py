@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -247,6 +248,65 @@ def test_a_models_text_has_no_address_of_a_machine(place: Place) -> None:
     assert elsewhere != text
     assert on_dask.without_machines(elsewhere) == on_dask.without_machines(text)
     assert "[machines: ]" in on_dask.without_machines(text)
+
+
+# --- workers that are lost -------------------------------------------------------------------
+
+
+class WithoutNannies:
+    """What a training asks of a cluster whose workers nobody starts anew, and which are lost."""
+
+    address = "tcp://10.0.0.7:8786"
+
+    def __init__(self) -> None:
+        self.client = self
+        self.forgotten: list[str] = []
+
+    def nthreads(self) -> dict[str, int]:
+        return {"tcp://10.0.0.7:1": 1, "tcp://10.0.0.7:2": 1}
+
+    def connected(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def send(self, _: Any) -> str:
+        return "job"
+
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
+
+    def restart_workers(self, *_: Any, **__: Any) -> None:
+        raise ValueError("Restarting workers requires a nanny to be used.")
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        (
+            False,
+            r"those of tcp://10\.0\.0\.7:8786 have no nanny, .*: start them, and run this again",
+        ),
+        (True, r"given up: 4 times a worker ended in it.*too large for the memory of one of 2"),
+    ],
+)
+def test_a_training_that_cannot_be_repeated_is_told(
+    monkeypatch: pytest.MonkeyPatch, starts: bool, message: str
+) -> None:
+    on_dask = import_module("rung_runtime.adapters.engine_dask.training")
+    attempts: list[int] = []
+
+    def lost(*_: object) -> None:
+        attempts.append(1)
+        raise on_dask.Lost
+
+    monkeypatch.setattr(on_dask, "_attempt", lost)
+    if starts:
+        monkeypatch.setattr(on_dask, "_start_anew", lambda *_: None)
+    work = training.Work(Any, training.divide(100, 2), 3, False, adapted())  # type: ignore[arg-type]
+    cluster = WithoutNannies()
+    with pytest.raises(UsageError, match=message):
+        on_dask.train(cluster, work, [])
+    assert len(attempts) == (4 if starts else 1)
+    assert cluster.forgotten == ["job"]
 
 
 # --- a real cluster --------------------------------------------------------------------------
