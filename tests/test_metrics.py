@@ -373,6 +373,20 @@ def test_of_equal_errors_the_interval_is_that_error(module: Module, error: float
         assert ends["high"] == pytest.approx(error, rel=1e-5, abs=1e-9)
 
 
+def test_a_metric_is_the_same_after_a_skill_that_needs_it(module: Module) -> None:
+    random = np.random.default_rng(0)
+    y = (random.random(300) < 0.4).astype(float)
+    ours, theirs = (np.column_stack([1 - p, p]) for p in random.random((2, 300)))
+    after_skill = resampler(module, y)
+    for rows in (np.arange(200), np.arange(100, 300)):
+        after_skill.skill(ours, theirs, rows)
+        alone = resampler(module, y)
+        alone.counts(np.arange(200))  # the same draws, as these came first
+        for metric, y_pred in (("roc_auc", ours), ("roc_auc", theirs), ("brier", ours)):
+            same = alone.score(metric, y_pred, rows).interval(0.95)
+            assert after_skill.score(metric, y_pred, rows).interval(0.95) == same
+
+
 def sliced(module: Module, random: Any, n: int, slices: int, ruined: bool) -> list[Any]:
     """Compare two equally good models in slices; one of them may know nothing of the first."""
     truth = random.normal(size=n)

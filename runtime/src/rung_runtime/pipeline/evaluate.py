@@ -44,7 +44,7 @@ from .latency import measure_latency
 from .leaks import features_that_predict_alone, leaks
 from .metrics import Floats, Rows, score
 from .recipes import Recipe, out_of_fold
-from .resampling import Resampler, simultaneous_intervals
+from .resampling import Resampler, ends_that_hold_for_all
 from .slices import SliceRows, row_groups, slices
 
 baselines = baseline_predictions  # its name in 0.2, by which tests of projects call it
@@ -223,17 +223,16 @@ def _slices(
 ) -> list[Slice]:
     """Return every slice, the lowest skill first; those without an interval are last."""
     gate = config.gate
-    skills = simultaneous_intervals(
-        resampler,
-        y_pred,
-        constant,
-        [part.row_index for part in parts],
-        gate.confidence,
-        gate.slice_skill,
-    )
+    resampled = []
+    scores = []
+    for part in parts:  # one after the other, as both are of the same resamples
+        index = part.row_index
+        resampled.append(resampler.skill(y_pred, constant, index, gate.slice_skill))
+        scores.append(resampler.score(gate.metric, y_pred, index).interval(gate.confidence))
+    indices = [part.row_index for part in parts]
+    skills = ends_that_hold_for_all(resampler, resampled, indices, gate.confidence)
     judged = []
-    for part, skill in zip(parts, skills, strict=True):
-        reached = resampler.score(gate.metric, y_pred, part.row_index).interval(gate.confidence)
+    for part, skill, reached in zip(parts, skills, scores, strict=True):
         judged.append(
             Slice(
                 column=part.column,

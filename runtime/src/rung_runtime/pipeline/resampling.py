@@ -198,6 +198,8 @@ class Resampler:
         # Of the last rows that were asked for: a slice's metric and skill come one after the other.
         self._last_part: Sample | None = None
         self._last_weights: Floats = np.zeros((0, self.draws), dtype=np.float32)
+        # Of predictions for these rows, by metric: a skill needs the metric, too.
+        self._last_values: list[tuple[str, Floats, Floats]] = []
 
     def counts(self, rows: Rows) -> NDArray[np.uint8]:
         """Return how often each of these rows is drawn, (rows, resamples): always the same."""
@@ -228,16 +230,15 @@ class Resampler:
     def score(self, metric: str, y_pred: Floats, rows: Rows | None = None) -> Resampled:
         """Resample a metric, on all rows or on some."""
         part = self._sample(rows, MAX_SLICE_ROWS)
-        part_metric = weighted(metric, self.y_true[part.rows], y_pred[part.rows])
-        values = part_metric(self._weights(part))
+        values = self._centre_and_resamples(metric, y_pred, part)
+        centre = values[0]
         exact = score(metric, *self._select(y_pred, rows))
-        centre = part_metric(part.weights[:, None])[0]
         tail_deviations = None
         if metric in ERROR_POWERS and len(part.rows) >= MIN_TAIL_ROWS:
             errors = np.abs(self.y_true[part.rows] - y_pred[part.rows])
             means = tail_corrected_means(errors, ERROR_POWERS[metric])
             tail_deviations = (means - centre) * part.shrink
-        deviations = (values - centre) * part.shrink
+        deviations = (values[1:] - centre) * part.shrink
         return Resampled(exact, deviations, self._effective_rows(rows), tail_deviations)
 
     def skill(
@@ -259,8 +260,8 @@ class Resampler:
                 in ruins.
         """
         part = self._sample(rows, MAX_SLICE_ROWS)
-        values = self._centre_and_resamples(y_pred, part)
-        references = self._centre_and_resamples(reference, part)
+        values = self._centre_and_resamples(self.metric, y_pred, part)
+        references = self._centre_and_resamples(self.metric, reference, part)
         exact = skill(
             self.metric,
             score(self.metric, *self._select(y_pred, rows)),
@@ -291,16 +292,22 @@ class Resampler:
         groups = self.groups if rows is None else self.groups[rows]
         return min(decisive, len(np.unique(groups)))
 
-    def _centre_and_resamples(self, y_pred: Floats, part: Sample) -> Floats:
-        """Return the metric of the rows as they are, then that of each resample of them."""
-        part_metric = weighted(self.metric, self.y_true[part.rows], y_pred[part.rows])
-        centre = part_metric(part.weights[:, None])
-        return np.concatenate([centre, part_metric(self._weights(part))])
+    def _centre_and_resamples(self, metric: str, y_pred: Floats, part: Sample) -> Floats:
+        """Return a metric of the rows as they are, then that of each resample of them."""
+        weights = self._weights(part)
+        for known_metric, known_pred, values in self._last_values:
+            if known_metric == metric and known_pred is y_pred:
+                return values
+        part_metric = weighted(metric, self.y_true[part.rows], y_pred[part.rows])
+        values = np.concatenate([part_metric(part.weights[:, None]), part_metric(weights)])
+        self._last_values.append((metric, y_pred, values))
+        return values
 
     def _weights(self, part: Sample) -> Floats:
         last = self._last_part
         if last is None or not np.array_equal(last.rows, part.rows):
             self._last_part = part
+            self._last_values = []
             self._last_weights = np.multiply(
                 self.counts(part.rows), part.weights[:, None], dtype=np.float32
             )
@@ -341,6 +348,13 @@ def simultaneous_intervals(
         `can_be_judged`.
     """
     resampled = [resampler.skill(y_pred, reference, rows, bound) for rows in slices]
+    return ends_that_hold_for_all(resampler, resampled, slices, confidence)
+
+
+def ends_that_hold_for_all(
+    resampler: Resampler, resampled: Sequence[Resampled], slices: Sequence[Rows], confidence: float
+) -> list[Ends]:
+    """Return the intervals of `simultaneous_intervals` from the skills of all slices."""
     judged = [can_be_judged(resampler.y_true[rows], resampler.classes) for rows in slices]
     # A resample without one of the classes says nothing about a slice: no deviation.
     deviations = [np.nan_to_num(slice_skill.deviations) for slice_skill in resampled]
