@@ -55,13 +55,13 @@ PART_ROWS = 500  # that are read, or predicted, before small requests have their
 COLUMNS_AT_ONCE = 4  # whose faults are looked for before small requests have their turn
 SMALL_BATCH_ROWS = 128  # of these requests then
 HERE_ROWS = 32  # that the event loop answers at once
-HERE_SECONDS = 0.005  # that it may take for them
-HERE_WALL_SECONDS = 0.05  # the same where the processor was busy with something else
+HERE_SECONDS = 0.01  # that it may take for them
+HERE_WALL_SECONDS = 0.1  # the same where the processor was busy with something else
 # If it takes longer, then for so many times as long the thread answers, once that is more than
-# `HERE_CREDIT` seconds. So whatever a model takes, the event loop stands still for 1/50 of the
-# time, and for 0.1 seconds at once, but for a single batch that takes longer.
-HERE_PAUSE = 50
-HERE_CREDIT = 5.0
+# `HERE_CREDIT` seconds. So whatever a model takes, the event loop stands still for 1/20 of the
+# time, and for half a second at once, but for a single batch that takes longer.
+HERE_PAUSE = 20
+HERE_CREDIT = 10.0
 MAX_SHAPES = 4  # of the rows of a request that are judged: each costs as much as a batch
 
 
