@@ -356,9 +356,9 @@ def test_a_model_that_nobody_has_timed_is_asked_by_the_thread(
 
     async def run() -> None:
         batcher.start()
-        await batcher.ask("before", [flight()])
-        batcher.loaded = other
-        await batcher.ask("after", [flight()])
+        for number, model in enumerate([example, other]):
+            batcher.loaded = model
+            await batcher.ask(f"request-{number}", [flight()])
 
     asyncio.run(run())
     batcher.stop()

@@ -134,7 +134,7 @@ def test_a_file_in_parts_gets_the_same_verdict_whatever_a_rule_is_called(
         failures = bulk.Failures(model)
         for part in (table[:30], table[30:]):
             failures.judge(part)
-        return plain(failures._all())
+        return plain(failures.in_order())
 
     for table in tables():
         assert judged(name, table) == judged(PLAIN, table)

@@ -180,7 +180,7 @@ def test_refused_rows_are_kept_with_their_reasons_and_the_counts_add_up(scoring:
     assert sum(entry["reasons"].values()) == 3
 
 
-@pytest.mark.parametrize("own", ["date", "source_partition"])
+@pytest.mark.parametrize("own", ["date", "source_partition", ""])  # "": as pandas's index
 def test_a_column_of_the_files_own_is_kept_whatever_its_folder_is_called(
     scoring: Scoring, own: str
 ) -> None:

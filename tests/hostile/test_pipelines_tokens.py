@@ -53,6 +53,7 @@ RUN_NO_MODEL = {
 LOADERS = {
     ("cli/app.py", "predict"),
     ("cli/delivery.py", "parity"),
+    ("partitioned/predict.py", "start_predicting"),
     ("pipeline/attacks.py", "check_robustness"),
     ("serving/loaded_model.py", "load"),
     ("isolation/worker.py", "main"),

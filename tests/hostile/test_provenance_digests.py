@@ -96,6 +96,7 @@ def place(module: Module, good: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("CI", "GITHUB_ACTIONS", "CI_API_V4_URL", "ML_REGISTRY", "ML_CHAMPION", "ML_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module("cli.registry"), "START", tmp_path)  # or that of an earlier test
     (tmp_path / "config").mkdir()
     (tmp_path / "config/delivery.yaml").write_text("registry: registry\nservice: {port: 0}\n")
     return Place(tmp_path, module, good)

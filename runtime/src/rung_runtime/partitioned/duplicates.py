@@ -147,7 +147,7 @@ def _samples(
         for raw in partitions[place].batches(data.separator):
             batch = typed(raw, data)
             index = chosen[(chosen >= first) & (chosen < first + batch.height)] - first
-            columns = pl.DataFrame([batch[name] for name in names])[index]
+            columns = batch[names][index]
             texts = columns.select(pl.struct(pl.all()).struct.json_encode()).to_series()
             for row, text in zip(index, texts, strict=True):
                 samples.setdefault(text, int(row) + first)

@@ -120,7 +120,7 @@ class FeatureMaker:
                 f"problem/features.py returns a column {taken[0]!r}, which is also a column of"
                 " config/data.yaml that is not a feature: rename it"
             )
-        return pl.DataFrame([*(rows[name] for name in others), *made])
+        return rows[others].hstack(made)
 
 
 def start_making(contract: str, sink: str, code: str, files: Files) -> FeatureMaker:

@@ -104,7 +104,7 @@ def _broken_rules(
             continue
         index = (~good).arg_true()
         if rule.column is None:  # whole rows, as JSON
-            broken = pl.DataFrame([typed[name] for name in names])[index]
+            broken = typed[names][index]
             texts = broken.select(pl.struct(pl.all()).struct.json_encode()).to_series()
         else:
             texts = typed[rule.column].gather(index).cast(pl.String)

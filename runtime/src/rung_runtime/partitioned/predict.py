@@ -8,12 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import polars as pl
-
 from .. import RefusedError, UsageError, progress
 from ..engines.interface import Engine, Files, Job
 from ..model_package import Model, load_package
 from ..pipeline.bulk import Failures, chosen, predictions
+from ..pipeline.ingest import side_by_side
 from ..pipeline.validate import describe
 from ..scoring.score import Spill, absolute, require_apart
 from ..scoring.sink import parquet_name
@@ -56,7 +55,7 @@ class Predictor:
                 typed = failures.judge(raw.drop(folders, strict=False))
                 if not failures.entries:
                     table = predictions(self.model, self.model.predict(typed))
-                    spill.add(pl.DataFrame([*kept, *table.get_columns()]))
+                    spill.add(side_by_side([*kept, *table.get_columns()]))
                 progress.report(f"{failures.rows:,} rows")
             if not partition.is_unchanged():
                 raise UsageError(f"{partition.name} changed while it was read")

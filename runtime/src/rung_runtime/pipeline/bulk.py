@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .. import RefusedError, UsageError, progress
 from ..artifacts import atomic_write
 from ..model_package import Model
+from .ingest import side_by_side
 from .parts import count_rows, read_parts
 from .validate import MAX_SAMPLES, FailedRule, describe, rules
 
@@ -86,7 +87,7 @@ def predict_file(model: Model, source: Path, to: Path, keep: Iterable[str] = ())
             if not failures.entries:
                 table = predictions(model, model.predict(known))
                 written.append(Path(folder, f"{number}.arrow"))
-                pl.DataFrame([*kept, *table.get_columns()]).write_ipc(written[-1])
+                side_by_side([*kept, *table.get_columns()]).write_ipc(written[-1])
             progress.report(f"{failures.rows:,}{f' of {total:,}' if total else ''} rows")
         failures.refuse()
         joined = pl.scan_ipc(written, glob=False)

@@ -5,7 +5,7 @@ A column with a value that is not of its type is left as it is, for `validate` t
 
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,7 @@ def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
     """Return the features of typed rows; categories that are not listed become gaps."""
     names = data.features
     is_whole = rows.columns == names
-    features = rows.clone() if is_whole else pl.DataFrame([rows[name] for name in names])
+    features = rows.clone() if is_whole else rows[names]
     # Column by column, without a query: on a few rows, what a call costs is all that counts.
     for number, name in enumerate(names):
         column = data.columns[name]
@@ -160,6 +160,11 @@ def inputs(rows: pl.DataFrame, data: Data) -> pl.DataFrame:
             dtype = _enum(tuple(column.categories))
             features.replace_column(number, values.cast(dtype, strict=False))
     return features
+
+
+def side_by_side(columns: Iterable[pl.Series]) -> pl.DataFrame:
+    """Return columns as a table, in which one without a name keeps none: Polars would name it."""
+    return pl.DataFrame({column.name: column for column in columns})
 
 
 @cache

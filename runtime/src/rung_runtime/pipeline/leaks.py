@@ -74,7 +74,7 @@ def copies(
             return same.height
     names = [name for name in data.features if name in train.columns]
     table = pl.concat([train.select(*names, data.target), holdout.select(*names, data.target)])
-    table = pl.DataFrame([_round(table[name]) for name in table.columns])
+    table = pl.DataFrame({name: _round(table[name]) for name in table.columns})
     rounded_train = table.head(train.height)
     rounded_holdout = table.tail(holdout.height)
     train_features = rounded_train.select(names)

@@ -66,7 +66,7 @@ class RowScorer:
         """Judge and predict rows, which may have more columns than the contract."""
         contract = self.model.request_contract
         index = np.arange(rows.height)
-        features = pl.DataFrame([rows[name] for name in contract.columns if name in rows.columns])
+        features = rows[[name for name in contract.columns if name in rows.columns]]
         reasons: Reasons = {}
         typed = self.model.read(features)
         while failed := self.model.all_failures(typed):

@@ -19,6 +19,7 @@ from ..engines.interface import Engine, Files, Job
 from ..isolation.model import IsolatedModel, open_isolated
 from ..isolation.pipe import exit_code
 from ..model_package import Model
+from ..pipeline.ingest import side_by_side
 from ..prediction_log.layout import is_remote
 from ..prediction_log.writer import utc_now
 from ..registry import file_lock
@@ -413,7 +414,7 @@ class PartitionRun:
             model = pl.Series("model", [self.model.version]).new_from_index(0, len(batch.index))
             known = [series[batch.index] for series in [*ids, *kept]]
             answers = prediction_columns(self.model, batch.y_pred)
-            scored.add(pl.DataFrame([*known, model, *answers]))
+            scored.add(side_by_side([*known, model, *answers]))
             refused.add(_refused_rows([*ids, *rows], batch.reasons))
             counts.update(reasons[0].kind for reasons in batch.reasons.values())
             done += rows.height
@@ -529,7 +530,7 @@ def _refused_rows(columns: list[pl.Series], reasons: Reasons) -> pl.DataFrame:
     index = sorted(reasons)
     texts = ["; ".join(reason.text for reason in reasons[row]) for row in index]
     kept = [series[index] for series in columns]
-    return pl.DataFrame([*kept, pl.Series("reasons", texts, pl.String)])
+    return side_by_side([*kept, pl.Series("reasons", texts, pl.String)])
 
 
 def _summary(totals: Totals, source: Source, sink: Sink) -> str:

@@ -244,7 +244,7 @@ def _only(rows: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
     """Return those of some columns that there are; None: all."""
     if columns is None:
         return rows
-    return pl.DataFrame([rows[name] for name in columns if name in rows.columns])
+    return rows[[name for name in columns if name in rows.columns]]
 
 
 def hive_values(name: str) -> dict[str, str | None]:
