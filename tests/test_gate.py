@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections import Counter
@@ -419,6 +420,8 @@ def test_a_file_that_a_killed_dvc_left_half_written_does_not_stop_the_next_run(
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     monkeypatch.chdir(tmp_path)
+    # They write to what was standard output when DVC was imported, which a test may have captured.
+    monkeypatch.setattr(logging.getLogger("dvc"), "handlers", [])
     Path("dvc.yaml").write_text("stages: {only: {cmd: echo 1 > a, outs: [a]}}")
     with Repo.init(no_scm=True) as repo:
         rwlock = tmp_path / ".dvc/tmp/rwlock"
