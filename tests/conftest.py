@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -295,6 +296,18 @@ class Failures:
             reason = getattr(report.longrepr, "reprcrash", None)
             message = str(reason.message).partition("\n")[0] if reason else ""
             terminal.write_line(f"\nFAILED {report.nodeid}: {message[:200]}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_warning_recorded(warning_message: warnings.WarningMessage) -> None:
+    """Give a warning a class that the process can import which collects those of all workers.
+
+    It lacks the libraries that tests/libraries.py brings, and would give up the worker.
+    """
+    file = getattr(sys.modules.get(warning_message.category.__module__), "__file__", None)
+    if file and not file.startswith((sys.prefix, sys.base_prefix, str(ROOT))):
+        warning_message.message = UserWarning(str(warning_message.message))
+        warning_message.category = UserWarning
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, pytest_warning_recorded
 from programs import started
 
 # What .ci/run sees to, and what every Debian has.
@@ -146,3 +148,18 @@ def test_ci_says_which_python_is_not_here_and_tests_none_twice(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Python 3.13 is not on this machine: no test runs on it." in done.stdout
     assert not [command for command in machine.started if "tox" in command]
+
+
+def test_a_warning_of_a_library_that_a_test_brings_is_one_that_all_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else xdist cannot read the worker's report, gives up the worker and ends the run."""
+    (tmp_path / "brought_by_a_test.py").write_text("class Mismatch(UserWarning): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mismatch = importlib.import_module("brought_by_a_test").Mismatch
+    ours = {UserWarning: UserWarning, pytest.PytestWarning: pytest.PytestWarning}
+    for category, seen in {mismatch: UserWarning, **ours}.items():
+        recorded = warnings.WarningMessage(category("of versions"), category, "file", 1)
+        pytest_warning_recorded(recorded)
+        assert recorded.category is type(recorded.message) is seen
+        assert str(recorded.message) == "of versions"

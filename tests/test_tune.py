@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import Copy, Project, git, run
+from test_engines import LIBRARIES
 
 Module = Callable[[str], ModuleType]
 COLUMNS = 6
@@ -713,7 +714,7 @@ def test_the_command_asks_for_optuna_and_then_finds_what_a_new_project_lacks(
 
 @pytest.mark.slow  # a cluster starts
 def test_a_cluster_finds_what_this_machine_finds(project: Path, tune: Tune, module: Module) -> None:
-    (packages,) = libraries.environment("distributed>=2026.8").glob("lib/*/site-packages")
+    (packages,) = libraries.environment(*LIBRARIES["dask"]).glob("lib/*/site-packages")
     sys.path.append(str(packages))
     (project / "pyproject.toml").write_text(
         '[tool.rung]\npackage = "model"\nlevel = 1\nengine = "dask"\n'
