@@ -236,6 +236,8 @@ CHAPTERS = (
     "test_report.py",
     "test_serving.py",
 )
+# Of these, the tests with one parameter share a host or a repository, which the first one makes.
+PARTS = ("test_adopt.py", "test_stories.py")
 # Tests of these take a minute and more, and begin first: else one worker would wait for them.
 LONG = ("test_orchestrators.py", "test_rung_update.py", "test_update.py")
 
@@ -250,7 +252,8 @@ class Chapters(LoadScopeScheduling):  # type: ignore[misc]
         for file in CHAPTERS:
             if f"{file}::" in nodeid:
                 return file
-        return nodeid.rpartition("[")[2] if "test_stories.py" in nodeid else nodeid
+        is_shared = any(f"{file}::" in nodeid for file in PARTS)
+        return nodeid.rpartition("[")[2] if is_shared else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Chapters:
