@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -431,6 +432,71 @@ def test_a_file_that_a_killed_dvc_left_half_written_does_not_stop_the_next_run(
             module("adapters.pipeline_dvc.repro").drop_unreadable_rwlock(repo)
         assert rwlock.exists() == kept
         repo.reproduce()
+
+
+RUN_DVC = "from rung_runtime.adapters.pipeline_dvc.repro import main; main()"
+KILL_WHILE_IT_WRITES = """
+import os, signal
+from dvc.utils.serialize import _yaml
+
+def dump(data, stream, dump=_yaml._dump):
+    if WRITTEN not in os.path.basename(stream.name):
+        return dump(data, stream)
+    stream.write("sche")
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+_yaml._dump = dump
+"""
+
+
+@pytest.mark.slow  # DVC runs
+@pytest.mark.parametrize("written", ["dvc.lock", "rows.csv.dvc"])
+def test_dvc_killed_while_it_writes_a_file_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    def run(code: str) -> int:
+        return subprocess.run([sys.executable, "-c", code]).returncode
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "runtime/src"))
+    stage = "{cmd: cp rows.csv a, deps: [rows.csv], outs: [a]}"
+    Path("dvc.yaml").write_text(f"stages: {{only: {stage}}}")
+    Path("rows.csv").write_text("1")
+    for command in (["init", "-q", "--no-scm"], ["add", "-q", "rows.csv"], ["repro", "-q"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True)
+    if written == "dvc.lock":
+        Path("rows.csv.dvc").unlink()
+    before = Path(written).read_text()
+    Path("rows.csv").write_text("2")
+    assert run(f"WRITTEN = {written!r}{KILL_WHILE_IT_WRITES}{RUN_DVC}") == -signal.SIGKILL
+    assert Path(written).read_text() == before
+    assert run(RUN_DVC) == 0
+    assert Path(written).read_text() != before
+    assert not list(tmp_path.glob(".*.new"))
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [("", None), ("\0" * 4096, None), ("sche", "malformed"), ("stages: {}\n", "malformed")],
+)
+def test_a_lock_that_dvc_left_half_written_is_removed_if_it_is_empty_or_told(
+    module: Module,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    left: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.lock").write_text(content)
+    check_lock = module("adapters.pipeline_dvc.stages").check_lock
+    if left is None:
+        check_lock()
+        assert not Path("dvc.lock").exists()
+        return
+    with pytest.raises(module("exceptions").UsageError, match=rf"dvc\.lock is {left}: delete it"):
+        check_lock()
+    assert Path("dvc.lock").read_text() == content
 
 
 @pytest.mark.parametrize(("check", "kept"), [("latency", False), ("size", True)])

@@ -10,7 +10,7 @@ import typer
 
 from ... import RefusedError, UsageError, process
 from . import repro
-from .stages import lock_entry, read_stages, restore_lock_entry
+from .stages import check_lock, lock_entry, read_stages, restore_lock_entry
 
 TRACEBACK = "Traceback (most recent call last):"
 SIGNALLED = 128  # plus the number of the signal, as shells say it
@@ -29,9 +29,7 @@ def run(variables: dict[str, str], on_stage: Callable[[], None], only: str | Non
     Raises:
         RefusedError, UsageError, SystemExit: As the step that failed, or DVC cannot run.
     """
-    lock = Path("dvc.lock")
-    if lock.exists() and "\n<<<<<<< " in f"\n{lock.read_text('utf-8', 'replace')}":
-        raise UsageError(f"{lock} has a merge conflict: take either side of it, and run `ml run`")
+    check_lock()
     command = [sys.executable, "-c", f"from {repro.__name__} import main; main()"]
     command += [only] if only else []
     # The stages call `ml`, which is on the PATH only where the environment is active.

@@ -7,8 +7,13 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from ...artifacts import atomic_write
 
 ERROR_MARK = "dvc: "
 CRASHED = 70  # as of `ml` itself
@@ -55,6 +60,7 @@ def main() -> None:
     logging.getLogger("dvc.stage.run").addHandler(_Stages())
     try:
         with open_repo() as repo:
+            write_whole_files(repo)
             drop_unreadable_rwlock(repo)
             repo.reproduce(sys.argv[1:] or None, single_item=bool(sys.argv[1:]))
     except DvcException as error:
@@ -65,6 +71,32 @@ def main() -> None:
     except Exception:
         traceback.print_exc()
         sys.exit(CRASHED)
+
+
+def write_whole_files(repo: Any) -> None:
+    """Let DVC replace dvc.lock and the files of `dvc add`, where it would write into them.
+
+    It empties them first, and a process that is killed then leaves what no later command reads.
+    """
+    from dvc import dvcfile  # type: ignore[import-untyped]
+    from dvc.fs import LocalFileSystem  # type: ignore[import-untyped]
+    from dvc.utils.serialize import dump_yaml  # type: ignore[import-untyped]
+
+    class WholeFiles(LocalFileSystem):  # type: ignore[misc]
+        def open(self, path: str, mode: str = "r", **kwargs: Any) -> Any:
+            # What is temporary is written often, and need not outlast a loss of power.
+            if "w" in mode and not Path(path).is_relative_to(repo.tmp_dir):
+                return _replaced(Path(path), mode, **kwargs)
+            return super().open(path, mode, **kwargs)
+
+    repo.fs = WholeFiles()
+    dvcfile.dump_yaml = partial(dump_yaml, fs=repo.fs)
+
+
+@contextmanager
+def _replaced(path: Path, mode: str, **kwargs: Any) -> Iterator[IO[Any]]:
+    with atomic_write(path) as new, new.open(mode, **kwargs) as file:
+        yield file
 
 
 def drop_unreadable_rwlock(repo: Any) -> None:

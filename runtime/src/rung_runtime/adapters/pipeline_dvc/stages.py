@@ -95,6 +95,24 @@ def _write_lock_entry(name: str, entry: dict[str, Any] | None) -> None:
         new.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
+def check_lock() -> None:
+    """Check that DVC can read dvc.lock; an empty one is removed, as it records nothing.
+
+    `dvc repro` leaves it empty if it is killed while it writes it.
+
+    Raises:
+        UsageError: It has a merge conflict, or is not what DVC writes.
+    """
+    if not LOCK.exists():
+        return
+    content = LOCK.read_text("utf-8", "replace")
+    if "\n<<<<<<< " in f"\n{content}":
+        raise UsageError(f"{LOCK} has a merge conflict: take either side of it, and run `ml run`")
+    if not content.strip("\0 \n"):  # zeros are what a loss of power leaves
+        LOCK.unlink()
+    _read_lock()
+
+
 def _read_lock() -> dict[str, Any]:
     """Read dvc.lock.
 
@@ -105,6 +123,6 @@ def _read_lock() -> dict[str, Any]:
         return {"schema": "2.0", "stages": {}}
     try:
         content: dict[str, Any] = dict(yaml.safe_load(LOCK.read_text("utf-8")))
-        return content | {"stages": dict(content["stages"])}
+        return {"schema": content["schema"]} | content | {"stages": dict(content["stages"])}
     except (yaml.YAMLError, LookupError, TypeError, ValueError):
         raise UsageError(f"{LOCK} is malformed: delete it, and each stage runs again") from None
