@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from rung_runtime import RefusedError, UsageError
+from rung_runtime import RefusedError, UsageError, process
 from rung_runtime.process import run
 
 
@@ -65,3 +69,18 @@ def test_what_is_shown_is_not_kept_and_lines_of_errors_come_one_by_one(
     assert lines == ["50 %\n", "100 %\n", "end"]
     assert run(python("print('again')"), output="shown").stdout == b""
     assert capfd.readouterr().out == "shown\nagain\n"
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_no_signal_goes_to_a_group_that_may_be_anothers_by_now(
+    monkeypatch: pytest.MonkeyPatch, waited: bool
+) -> None:
+    signalled = []
+    monkeypatch.setattr(os, "killpg", lambda group, _: signalled.append(group))
+    with subprocess.Popen(["true"], start_new_session=True) as ended:
+        while process.exit_code(ended) is None:
+            time.sleep(0.01)
+        if waited:
+            ended.wait()
+        process.signal_group(ended, signal.SIGTERM)
+        assert signalled == ([] if waited else [ended.pid])

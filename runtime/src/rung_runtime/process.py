@@ -6,8 +6,10 @@ in a package that does not import this one.
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -119,6 +121,30 @@ def run(
     except subprocess.TimeoutExpired:
         raise UsageError(f"{program} does not answer within {seconds:g} s") from None
     return CompletedCommand(tuple(command), done.returncode, done.stdout or b"", done.stderr)
+
+
+def exit_code(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a process, or minus the signal that ended it; None while it runs.
+
+    Unlike `Popen.poll`, it leaves the process its number, which is its group's as well: what is
+    killed by that number later is this group, and no other one that has it by then.
+    """
+    if process.returncode is not None or not hasattr(os, "waitid"):  # macOS, before Python 3.13
+        return process.poll()
+    state = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if state is None:
+        return None
+    return state.si_status if state.si_code == os.CLD_EXITED else -state.si_status
+
+
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process that leads a group, and to those that it started.
+
+    Nothing is sent once somebody has waited for it, as another group may have its number.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError, PermissionError):  # macOS: of a group that has ended
+            os.killpg(process.pid, number)
 
 
 def _followed(

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -25,10 +26,11 @@ from .. import UsageError
 from ..config import Data
 from ..model_package import Model, Reply, verified_manifest
 from ..pipeline.validate import FailedRule, failed_rule, failures
+from ..process import signal_group
 from ..records import RuleKind
 from . import environment
 from .folder import temporary_home
-from .pipe import Message, PackageError, ask, end_group, read_response
+from .pipe import Message, PackageError, ask, read_response
 from .project_files import unchanged
 
 __all__ = ["IsolatedModel", "PackageError", "open_isolated"]
@@ -214,7 +216,7 @@ def _ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
     try:
         yield
     finally:
-        end_group(process)
+        signal_group(process, signal.SIGKILL)
         process.communicate()
 
 

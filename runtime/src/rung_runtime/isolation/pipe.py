@@ -4,14 +4,15 @@ The line says how many bytes follow it. What comes from the process may be anyth
 """
 
 import json
-import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
+
+from ..process import exit_code, signal_group
 
 MAX_LINE_BYTES = 1_000_000
 MAX_REASON = 200  # characters
@@ -85,26 +86,6 @@ def _end_of(process: subprocess.Popen[bytes]) -> str:
     return "its process has ended"
 
 
-def exit_code(process: subprocess.Popen[bytes]) -> int | None:
-    """Return the exit code of a process, or minus the signal that ended it; None while it runs.
-
-    Unlike `Popen.poll`, it leaves the process its number, which is its group's as well: what is
-    killed by that number later is this group, and no other one that has it by then.
-    """
-    if process.returncode is not None or not hasattr(os, "waitid"):  # macOS, before Python 3.13
-        return process.poll()
-    state = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    if state is None:
-        return None
-    return state.si_status if state.si_code == os.CLD_EXITED else -state.si_status
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and those that it started, before anybody waits for it: see `exit_code`."""
-    with suppress(ProcessLookupError, PermissionError):  # macOS: of a group that has ended
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 @contextmanager
 def _time_limit(process: subprocess.Popen[bytes], seconds: float | None) -> Iterator[None]:
     """End a process, and those that it started, if what is within takes too long."""
@@ -115,7 +96,7 @@ def _time_limit(process: subprocess.Popen[bytes], seconds: float | None) -> Iter
 
     def end() -> None:
         has_expired.set()
-        end_group(process)
+        signal_group(process, signal.SIGKILL)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -147,7 +128,9 @@ def read_response(process: subprocess.Popen[bytes], max_response_bytes: int = 0)
         if not 0 <= size <= max_response_bytes:
             raise ValueError(size)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        end_group(process)  # what else is in the pipe could be taken for the next response
+        signal_group(
+            process, signal.SIGKILL
+        )  # what else is in the pipe could be taken for the next response
         raise ProcessEndedError("what it sends is not a response") from None
     body = process.stdout.read(size)
     if "error" in facts:

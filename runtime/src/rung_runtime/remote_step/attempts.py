@@ -4,22 +4,22 @@ A cloud often cannot tell exit codes apart, and would repeat a refusal, or nothi
 itself runs as a child, again where that may help: 1 (a check refused) and 2 (bad input) are final.
 """
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 import typer
 
+from ..process import exit_code, signal_group
+
 FINAL = (0, 1, 2)
 TIMED_OUT = 124  # the exit code that `timeout` gives
 SIGNALLED = 128  # plus the number of the signal, as shells say it
 GRACE_SECONDS = 20.0  # between the request to end and the end
-LOOK_SECONDS = 0.5  # in a pause, whether there was a signal
+LOOK_SECONDS = 0.5
 START = "from rung_runtime.cli import main; main()"
 
 
@@ -42,20 +42,17 @@ class Child:
 
     def end(self) -> None:
         """Have it end, and end it if it does not."""
-        self._signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE_SECONDS)
-        self._signal(signal.SIGKILL)  # what is left of its group
+        signal_group(self.process, signal.SIGTERM)
+        until = time.monotonic() + GRACE_SECONDS
+        while exit_code(self.process) is None and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        signal_group(self.process, signal.SIGKILL)  # what is left of its group
         self.process.wait()
 
     def stop(self, number: int, frame: FrameType | None) -> None:
         """Pass on a signal that this process got; nothing is tried again after it."""
         self.is_stopped = True
-        self._signal(signal.SIGTERM)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
+        signal_group(self.process, signal.SIGTERM)
 
 
 def _pause(seconds: float, child: Child) -> None:

@@ -17,11 +17,11 @@ from .. import RefusedError, UsageError, progress
 from ..adapters.engine_polars import Polars
 from ..engines.interface import Engine, Files, Job
 from ..isolation.model import IsolatedModel, open_isolated
-from ..isolation.pipe import exit_code
 from ..model_package import Model
 from ..pipeline.ingest import side_by_side
 from ..prediction_log.layout import is_remote
 from ..prediction_log.writer import utc_now
+from ..process import exit_code
 from ..registry import file_lock
 from ..storage import normalized
 from .rows import Reasons, RowScorer, prediction_columns, require_free_names

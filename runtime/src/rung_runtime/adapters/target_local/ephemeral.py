@@ -1,18 +1,18 @@
 """Target `local/staging`: the service on a free port, for as long as the command takes."""
 
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ... import RefusedError
 from ...config.delivery import service_environment
 from ...delivery.service_folder import MODELS, SERVICE
+from ...process import exit_code, signal_group
 
 LOG = SERVICE / "staging.log"
 START_TIMEOUT_S = 60.0  # for a model to be loaded
@@ -80,13 +80,12 @@ def ephemeral_service(
         )
     try:
         while not _is_ready(url):
-            if process.poll() is not None or time.monotonic() > until:
+            if exit_code(process) is not None or time.monotonic() > until:
                 raise RefusedError(f"the service does not start: see {LOG}")
             time.sleep(0.1)
         yield url
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        signal_group(process, signal.SIGTERM)
         process.wait()
 
 
