@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import graph
+import jenkinsfile
 import yaml
 from graph import Task, Tasks
 from rung.exports.export import systems
@@ -26,7 +27,7 @@ AZURE = "orchestration/azure/azure-pipelines.yml"
 LEFT_OUT = {"attest", "verify", "image", "attest-image", "validate", "report", "comment"}
 COMMAND = re.compile(r"\bml (?P<arguments>[a-z][^)';]*)")
 FORGIVES = {"continue-on-error", "continueOnError", "soft_fail", "allow_failure", "fail-fast"}
-NEVER = "the branch is another"
+IN_TURN = ("bitbucket", "jenkins")
 WHATEVER = ("always", "cancelled", "failed", "Failed", "on_fail")
 
 
@@ -48,10 +49,22 @@ EVENTS = {
 
 
 def read(name: str, project: Path) -> dict[str, Any]:
-    """Read the YAML files of a provider: path in the project -> content."""
-    targets = [target for target in systems()[name].files.values() if target.endswith(".yml")]
-    texts = {target: (project / target).read_text("utf-8") for target in targets}
-    return {target: yaml.load(text, yaml.CSafeLoader) for target, text in texts.items()}
+    """Read the files of a provider that say what runs: path in the project -> content."""
+    return parsed(name, texts(name, project))
+
+
+def texts(name: str, project: Path) -> dict[str, str]:
+    """Return the same files as text."""
+    files = systems()[name].files
+    targets = [target for template, target in files.items() if template != "ml.jinja"]
+    return {target: (project / target).read_text("utf-8") for target in targets}
+
+
+def parsed(name: str, files: dict[str, str]) -> dict[str, Any]:
+    """Return the content of files, as the provider reads them."""
+    if name == "jenkins":
+        return {target: jenkinsfile.parse(text) for target, text in files.items()}
+    return {target: yaml.load(text, yaml.CSafeLoader) for target, text in files.items()}
 
 
 def started(name: str, files: dict[str, Any], event: Event) -> Tasks:
@@ -63,6 +76,7 @@ def started(name: str, files: dict[str, Any], event: Event) -> Tasks:
         "circleci": circleci,
         "forgejo": workflows,
         "gitea": workflows,
+        "jenkins": jenkins,
     }[name]
     return reader(files, event)
 
@@ -83,10 +97,10 @@ def findings(name: str, files: dict[str, Any], project: Path, level: int) -> lis
             messages.append(f"{title}: {job} is only in the {where}")
         for job in sorted(jobs.keys() & tasks.keys()):
             task = tasks[job]
-            # Where steps follow each other, a job needs all that is before it.
+            # Where jobs follow each other, one needs all that is before it.
             if not jobs[job] <= graph.before(job, tasks) | task.needs:
                 messages.append(f"{title}: {job} has needs {sorted(task.needs)}")
-            if name != "bitbucket" and task.needs != jobs[job]:
+            if name not in IN_TURN and task.needs != jobs[job]:
                 messages.append(f"{title}: {job} has needs {sorted(task.needs)}")
             if called(task.lines) != nodes[job]:
                 messages.append(f"{title}: {job} has commands {called(task.lines)}")
@@ -127,10 +141,10 @@ def expected(name: str, level: int) -> dict[str, dict[str, set[str]]]:
         del train["production"]  # a person starts Deliver instead
     return {
         "push": checks | train,
-        "push to a branch": request if name == "circleci" else {},
+        "push to a branch": {"circleci": request, "jenkins": checks}.get(name, {}),
         "request": request,
-        "train": (checks | train) if name in ("azure", "buildkite") else train,
-        "train on a branch": checks if name == "azure" else {},
+        "train": (checks | train) if name in ("azure", "buildkite", "jenkins") else train,
+        "train on a branch": checks if name in ("azure", "jenkins") else {},
         "deliver": by_hand,
         "monitor": needs("monitor", "daily"),
     }
@@ -368,6 +382,32 @@ def bitbucket(files: dict[str, Any], event: Event) -> Tasks:
             _judge(tasks[name], "always", "\n".join(step.get("after-script", [])))
             group.add(name)
         earlier |= group
+    return tasks
+
+
+def jenkins(files: dict[str, Any], event: Event) -> Tasks:
+    """Return what Jenkins starts: stages, each after those before it.
+
+    Pipelines for monitoring and for a delivery are made for one branch, that which is deployed.
+    """
+    is_own = event.kind in ("deliver", "monitor")
+    if is_own and event.branch != "main":
+        return {}
+    content = files[f"orchestration/jenkins/Jenkinsfile{f'.{event.kind}' if is_own else ''}"]
+    tasks: Tasks = {}
+    for stage in jenkinsfile.stages(content):
+        if stage.is_for_requests and event.kind != "request":
+            continue
+        if stage.branch and (event.kind == "request" or stage.branch != event.branch):
+            continue
+        task = Task(
+            set(tasks),
+            [*stage.lines, *stage.afterwards],
+            environment="production, approved" if stage.is_approved else "",
+            variables=stage.environment,
+        )
+        _judge(task, "always", "\n".join(stage.afterwards))
+        tasks[stage.name] = task
     return tasks
 
 

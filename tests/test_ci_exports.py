@@ -127,7 +127,7 @@ def test_a_key_that_a_provider_does_not_know_is_found(
             assert any(old in text for old, _ in TYPOS[name])
 
 
-@pytest.mark.parametrize("name", ci_exports.YAML)
+@pytest.mark.parametrize("name", ci_exports.PROVIDERS)
 def test_exported_scripts_are_clean(
     exported: Callable[..., Path], name: str, tmp_path: Path
 ) -> None:

@@ -15,7 +15,15 @@ import yaml
 from conftest import Render
 from rung import exports
 from rung.exceptions import RefusedError, UsageError
-from rung.exports.export import SYSTEMS, class_name, is_untouched, render, sealed, systems
+from rung.exports.export import (
+    SYSTEMS,
+    class_name,
+    groovy_text,
+    is_untouched,
+    render,
+    sealed,
+    systems,
+)
 from rung.exports.graph import Node, read_graph, step_arguments
 from rung.exports.settings import Resources, Settings, read_settings
 
@@ -208,9 +216,6 @@ def test_what_starts_ml_is_quoted_where_a_shell_reads_it(project: Path) -> None:
     (project / "config/export.yaml").write_text('command: [env, "A=$(id) b", ml]\n')
     exports.export(project, "forgejo")
     assert "timeout 120m env 'A=$(id) b' ml " in (project / ".forgejo/ml").read_text()
-    exports.export(project, "jenkins")  # where Groovy reads the text before
-    written = (project / "orchestration/jenkins/Jenkinsfile").read_text()
-    assert r"timeout 120m env 'A=\$(id) b' ml " in written
 
 
 def test_a_package_that_python_cannot_import_is_no_file_name(project: Path) -> None:
@@ -484,6 +489,11 @@ def test_a_setting_that_a_system_needs_is_asked_for(project: Path) -> None:
     with pytest.raises(UsageError, match="does not set image and volume, which Argo Workflows"):
         exports.export(project, "argo")
     assert not (project / "orchestration").exists()
+
+
+def test_groovy_finds_nothing_of_its_own_in_a_text() -> None:
+    assert groovy_text("echo '$A' \\n") == r"'echo \'$A\' \\n'"
+    assert groovy_text("a\nb") == "'''a\nb'''"
 
 
 def test_names_become_names_of_classes() -> None:

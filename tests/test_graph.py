@@ -13,6 +13,7 @@ from typing import Any
 
 import ci_exports
 import graph
+import jenkinsfile
 import pytest
 import yaml
 from conftest import ROOT, Render
@@ -780,13 +781,31 @@ def exported(render: Render, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 
 @pytest.mark.parametrize("level", [1, 2])
-@pytest.mark.parametrize("provider", ci_exports.YAML)
+@pytest.mark.parametrize("provider", ci_exports.PROVIDERS)
 def test_what_is_exported_for_a_provider_has_the_same_graph_and_no_by_pass(
     exported: Callable[..., Path], provider: str, level: int
 ) -> None:
     project = exported(provider, level)
     files = ci_exports.read(provider, project)
     assert ci_exports.findings(provider, files, project, level) == []
+
+
+def test_what_is_not_understood_of_a_pipeline_of_jenkins_is_not_passed_over() -> None:
+    pipeline = "pipeline {\n options {\n }\n stages {\n stage('a') {\n %s\n }\n }\n }\n"
+    whole = jenkinsfile.stages(jenkinsfile.parse(pipeline % "steps {\n sh 'a \\'b\\''\n }"))
+    assert [(stage.name, stage.lines) for stage in whole] == [("a", ("a 'b'",))]
+    for text, reason in {
+        "steps { sh 'a' }": "a } is behind sh",
+        'steps {\n sh "$X"\n }': "is not understood",
+        "when {\n expression {\n false\n }\n }\n steps {\n }": "a runs when expression",
+        "failFast true\n steps {\n }": "stage has failFast",
+        "steps {\n }\n steps {\n }": "stage has something twice",
+        "options {\n retry(2)\n }\n steps {\n }": "a has options that are not understood",
+        "steps {\n }\n }": "a } is behind all blocks",
+        "steps {\n": "the file ends within a block",
+    }.items():
+        with pytest.raises(ValueError, match=reason):
+            jenkinsfile.stages(jenkinsfile.parse(pipeline % text))
 
 
 # In the text of a file: what stands there, what somebody makes of it, and what is then found.
@@ -816,6 +835,7 @@ EXPORT_MUTATIONS: dict[str, tuple[str, str, str, str]] = {
             "circleci": ".circleci",
             "forgejo": ".forgejo",
             "gitea": ".gitea",
+            "jenkins": "orchestration/jenkins",
         }.items()
     },
     "azure: || true": ("azure", "--only gate", "--only gate || true", "made a success"),
@@ -911,6 +931,55 @@ EXPORT_MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "register continues whatever happens",
     ),
     "gitea: steps in another order": ("gitea", "--only train", "--only gate", "train has commands"),
+    "jenkins: || true": ("jenkins", "--only gate", "--only gate || true", "made a success"),
+    "jenkins: the gate may fail": (
+        "jenkins",
+        "sh 'sh orchestration/jenkins/ml run --only gate'",
+        "catchError {\n sh 'sh orchestration/jenkins/ml run --only gate'\n }",
+        "train: gate has the step catchError",
+    ),
+    "jenkins: nobody looks how the gate ended": (
+        "jenkins",
+        "sh 'sh orchestration/jenkins/ml run --only gate'",
+        "sh script: 'sh orchestration/jenkins/ml run --only gate', returnStatus: true",
+        "train: gate has the step sh",
+    ),
+    "jenkins: any branch trains": (
+        "jenkins",
+        "branch 'main'",
+        "branch 'topic'",
+        "push to a branch: register is only in the files",
+    ),
+    "jenkins: requests deploy": (
+        "jenkins",
+        "branch 'main'",
+        "changeRequest()",
+        "request: production is only in the files",
+    ),
+    "jenkins: nobody approves": (
+        "jenkins",
+        "            input {\n                message 'Deploy to production?'\n            }\n",
+        "",
+        "production has environment",
+    ),
+    "jenkins: a person is asked on every branch": (
+        "jenkins",
+        "                beforeInput true\n",
+        "",
+        "production asks a person about every branch",
+    ),
+    "jenkins: registered whatever happened": (
+        "jenkins",
+        "sh orchestration/jenkins/ml report",
+        "sh orchestration/jenkins/ml register",
+        "train continues whatever happens",
+    ),
+    "jenkins: deployed after a failure": (
+        "jenkins",
+        "always {",
+        "failure {",
+        "has post failure",
+    ),
 }
 
 
@@ -920,10 +989,9 @@ def test_what_differs_from_the_graph_in_exported_files_is_found(
 ) -> None:
     provider, old, new, expected = EXPORT_MUTATIONS[what]
     project = exported(provider, 2)
-    texts = {
-        path: (project / path).read_text("utf-8") for path in ci_exports.read(provider, project)
-    }
+    texts = ci_exports.texts(provider, project)
     assert any(old in text for text in texts.values())
-    files = {path: yaml.safe_load(text.replace(old, new)) for path, text in texts.items()}
+    changed = {path: text.replace(old, new) for path, text in texts.items()}
+    files = ci_exports.parsed(provider, changed)
     messages = ci_exports.findings(provider, files, project, 2)
     assert any(expected in message for message in messages), messages

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ci_exports
 import libraries
 import pytest
 import yaml
@@ -232,59 +234,100 @@ def test_a_real_project_is_trained_registered_and_its_poisoned_data_refused_as_b
     assert reason in poisoned.log
 
 
-@pytest.fixture
-def jenkins(render: Render, tmp_path: Path) -> Callable[..., Run]:
-    """Build what is exported for Jenkins, with the script for every command of the project."""
-    project = shutil.copytree(render(level=1), tmp_path / "project", symlinks=True)
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    for name in ("uv", "make", "git"):
-        (programs / name).write_text(f'#!/bin/sh\nexec sh ml.sh {name} "$@"\n')
-        (programs / name).chmod(0o755)
-    (project / "ml.sh").write_text(SCRIPT)
-    (project / "config/export.yaml").write_text(SETTINGS + 'schedule: "15 2 * * 1"\n')
-    exports.export(project, "jenkins")
+@dataclass
+class Jenkins:
+    """A project that was exported for Jenkins, whose steps Groovy runs by a stand-in.
 
-    def jenkins(*build: str, ends: str = "", file: str = "Jenkinsfile") -> Run:
-        (project / "ends.txt").write_text(ends)
-        (project / "calls.txt").unlink(missing_ok=True)
+    The script stands in for every command of the project.
+    """
+
+    project: Path
+    programs: Path
+
+    def build(self, *build: str, ends: str = "", kind: str = "") -> Run:
+        """Build a branch, or a request to change one."""
+        (self.project / "ends.txt").write_text(ends)
+        (self.project / "calls.txt").unlink(missing_ok=True)
         shim = str(ROOT / "tests/engines/jenkins.groovy")
+        env = os.environ | {"PATH": f"{self.programs}:{os.environ['PATH']}", "VERSION": "v1"}
         done = subprocess.run(
-            ["groovy", shim, f"orchestration/jenkins/{file}", *build],
-            cwd=project, env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"},
+            ["groovy", shim, f"orchestration/jenkins/Jenkinsfile{kind}", *build],
+            cwd=self.project, env=env,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
-        calls = (project / "calls.txt").read_text().splitlines()
-        return Run(done.returncode == 0, done.stdout, calls)
+        return Run(
+            done.returncode == 0, done.stdout, (self.project / "calls.txt").read_text().splitlines()
+        )
 
-    return jenkins
+
+@pytest.fixture
+def jenkins(render: Render, tmp_path: Path) -> Jenkins:
+    project = shutil.copytree(render(level=2), tmp_path / "project", symlinks=True)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("uv", "git"):
+        (programs / name).write_text(f'#!/bin/sh\nexec sh ml.sh {name} "$@"\n')
+        (programs / name).chmod(0o755)
+    (project / "artifacts").mkdir()
+    (project / "ml.sh").write_text(SCRIPT)
+    settings = SETTINGS.replace("last: register\n", 'schedule: "15 2 * * 1"\n')
+    (project / "config/export.yaml").write_text(settings)
+    exports.export(project, "jenkins")
+    return Jenkins(project, programs)
+
+
+CHECKS = [
+    "uv run --locked --only-group dev pre-commit run --all-files --show-diff-on-failure",
+    "uv run --locked --all-groups mypy",
+    "uv run --locked --all-groups pytest --cov --cov-report=term",
+]
+BUILDS = {
+    "push": (["main"], ""),
+    "push to a branch": (["topic"], ""),
+    "request": (["PR-7", "main"], ""),
+    "deliver": (["main"], ".deliver"),
+    "monitor": (["main"], ".monitor"),
+}
 
 
 @pytest.mark.needs("groovy")
-def test_jenkins_trains_its_branch_checks_all_and_judges_requests_by_their_base(
-    jenkins: Callable[..., Run],
+def test_jenkins_runs_for_each_event_what_the_graph_test_reads_in_its_files(
+    jenkins: Jenkins,
 ) -> None:
-    before = ["uv sync --locked", "make check"]
-    run = jenkins("main")
-    assert run.ok, run.log
-    assert run.calls == [*before, *ALL]
-    assert "cron: 15 2 * * 1" in run.log
-    assert jenkins("topic").calls == before
-    request = jenkins("PR-7", "main")
-    assert request.ok, request.log
-    assert request.calls == [*before, "git fetch --quiet origin main", "run --base FETCH_HEAD"]
-    monitoring = jenkins("main", file="Jenkinsfile.monitor").calls
-    assert monitoring == [before[0], "monitor", "retrain --last register"]
+    files = ci_exports.read("jenkins", jenkins.project)
+    runs = {event: jenkins.build(*build, kind=kind) for event, (build, kind) in BUILDS.items()}
+    for event, run in runs.items():
+        assert run.ok, run.log
+        scripts = [json.loads(text) for text in re.findall("^sh: (.*)$", run.log, re.MULTILINE)]
+        ran = [line.strip() for script in scripts for line in script.strip().splitlines()]
+        tasks = ci_exports.started("jenkins", files, ci_exports.EVENTS[event])
+        assert ran == [line for task in tasks.values() for line in task.lines], event
+        is_approved = any(task.environment.endswith("approved") for task in tasks.values())
+        assert ("approved: " in run.log) is is_approved, event
+    assert runs["push"].calls == [
+        *CHECKS, *ALL[:-1], "report", "register --pinned",
+        "deploy  --target staging", "deploy  --target production",
+    ]  # fmt: skip
+    assert "cron: 15 2 * * 1" in runs["push"].log
+    assert runs["push to a branch"].calls == CHECKS
+    assert runs["request"].calls[3:7] == [
+        "uv run --locked --all-groups pytest tests/test_controls.py",
+        "git fetch --quiet origin main",
+        "run",
+        "report",
+    ]
+    assert runs["deliver"].calls == ["deploy v1 --target production"]
+    assert runs["monitor"].calls == ["monitor", "retrain --last register"]
 
 
 @pytest.mark.needs("groovy")
 def test_jenkins_ends_with_a_refusal_and_tries_again_what_failed_otherwise(
-    jenkins: Callable[..., Run],
+    jenkins: Jenkins,
 ) -> None:
-    run = jenkins("main", ends="run --only validate=70 0\nrun --only gate=1 0 0\n")
+    run = jenkins.build("main", ends="run --only validate=70 0\nrun --only gate=1 0 0\n")
     assert not run.ok, run.log
     expected = [*ALL[:2], *ALL[1 : ALL.index("run --only gate") + 1]]
-    assert run.calls == ["uv sync --locked", "make check", *expected]
+    assert run.calls == [*CHECKS, *expected, "report"]
     assert "the reason of run --only gate:" in run.log
     assert "archived: artifacts/*.json" in run.log
 

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class System:
         files: Where in a project a template's file goes; `{name}` is the graph's name.
         run: How a person starts it, in one line.
         schedules: Whether its files hold the schedules of config/export.yaml.
+        is_workspace_kept: Of a CI provider: whether later jobs find the folder of earlier ones.
         needs: Settings that it cannot do without.
         notes: What it cannot do, in a sentence.
     """
@@ -58,6 +59,7 @@ class System:
     files: dict[str, str]
     run: str
     schedules: bool = True
+    is_workspace_kept: bool = False
     needs: tuple[str, ...] = ()
     notes: str = ""
 
@@ -238,6 +240,7 @@ def render(project: Path, system: System) -> list[Exported]:
         "class_name": class_name,
         "cron": five_fields,
         "plain": plain_yaml,
+        "groovy": groovy_text,
         "json": json.dumps,
         "shell": shlex.quote,
     }
@@ -245,7 +248,10 @@ def render(project: Path, system: System) -> list[Exported]:
     about = {"name": name, "graph": graph, "settings": settings, "system": system}
     if "ml.jinja" in system.files:
         script = f"sh {system.files['ml.jinja']}"
-        about["jobs"] = plan(graph, settings, read_facts(project), script)
+        facts = read_facts(project)
+        if system.is_workspace_kept:
+            facts = replace(facts, is_registry_lasting=True)
+        about["jobs"] = plan(graph, settings, facts, script)
     files = []
     for template, target in system.files.items():
         path = Path(target.format(name=name))
@@ -322,6 +328,13 @@ def plain_yaml(text: str) -> str:
     except yaml.YAMLError:
         is_plain = False
     return text if is_plain else json.dumps(text)
+
+
+def groovy_text(text: str) -> str:
+    """Return a text as Groovy writes it, which then has nothing of its own in it."""
+    quotes = "'''" if "\n" in text else "'"
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{quotes}{escaped}{quotes}"
 
 
 def sealed(text: str) -> str:

@@ -103,7 +103,7 @@ class Facts:
     level: int
     registry: str  # the adapter
     deployment: str
-    is_registry_remote: bool
+    is_registry_lasting: bool  # whether the jobs after it, and later ones, find it
 
 
 def read_facts(project: Path) -> Facts:
@@ -247,7 +247,7 @@ def _train(graph: Graph, settings: Settings, facts: Facts, ml: str, variable: st
     ]
     if settings.last == "package":
         return jobs
-    named = () if facts.is_registry_remote else (Step("The registry is named", _named(variable)),)
+    named = () if facts.is_registry_lasting else (Step("The registry is named", _named(variable)),)
     register = f'VERSION=$({ml} register --pinned)\necho "$VERSION" > {VERSION}'
     jobs.append(
         Job(
