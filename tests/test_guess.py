@@ -25,6 +25,7 @@ from rung.adopt import (
     resolve,
 )
 from rung.adopt.detect import Guess
+from rung.adopt.requirements.constraints import standard_constraint
 
 TEMPLATE = ROOT / "template"
 
@@ -100,7 +101,7 @@ def test_cells_are_read_whatever_ipython_adds(tmp_path: Path) -> None:
     }.items(),
 )
 def test_a_version_of_poetry_is_one_of_the_standard(constraint: str, standard: str) -> None:
-    assert requirements.standard_constraint(constraint) == standard
+    assert standard_constraint(constraint) == standard
 
 
 REQUIREMENTS = {
