@@ -343,6 +343,52 @@ def test_a_model_that_takes_long_holds_up_the_event_loop_once(
     assert seen.here == [True, False, False]
 
 
+def test_the_event_loop_does_not_predict_while_the_thread_does(
+    module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of `problem/` need not know of threads."""
+    begun = threading.Event()
+    release = threading.Event()
+    predicting: list[int] = []
+    most: list[int] = []
+    predict = type(example.model).predict
+
+    def predict_and_wait(packaged: Any, frame: pl.DataFrame) -> Any:
+        predicting.append(frame.height)
+        most.append(len(predicting))
+        if frame.height > 1:
+            begun.set()
+            release.wait(20)
+        predicting.pop()
+        return predict(packaged, frame)
+
+    monkeypatch.setattr(type(example.model), "predict", predict_and_wait)
+    parts = module("serving.batcher")
+    log = module("prediction_log").PredictionLog(module("config.delivery").Service(log=""))
+    batcher = parts.Batcher(example, log, max_waiting_rows=1_000, batch_rows=1_000)
+    batcher.quick = example
+
+    async def run() -> list[Any]:
+        batcher.start()
+        large = asyncio.create_task(batcher.ask("large", [flight()] * 40))
+        await asyncio.to_thread(begun.wait, 20)
+        batcher.quick = example  # whatever the thread makes of it
+        small = asyncio.create_task(batcher.ask("small", [flight()]))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        batcher._answer_here(batcher.queue.count)  # as if the thread had begun since it was asked
+        assert most == [1]
+        assert not small.done()
+        release.set()
+        return [await asyncio.wait_for(answer, 60) for answer in (large, small)]
+
+    answers = asyncio.run(run())
+    batcher.stop()
+    batcher.thread.join(20)
+    assert [len(answer.predictions) for answer in answers] == [40, 1]
+    assert set(most) == {1}
+
+
 def test_a_model_that_nobody_has_timed_is_asked_by_the_thread(
     module: Module, example: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

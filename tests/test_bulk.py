@@ -139,6 +139,30 @@ def test_what_is_wrong_in_any_part_is_told_as_of_the_whole_file_and_nothing_is_w
     assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "answers.csv"}
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_a_column_that_only_the_caller_knows_is_kept_beside_its_prediction(
+    module: Module, model: Any, rows: pl.DataFrame, tmp_path: Path
+) -> None:
+    """Such as an ID. Without --keep it is refused, as is any other that is not kept."""
+    bulk = module("pipeline.bulk")
+    ids = [f"id-{number}" for number in range(ROWS)]
+    named = rows.with_columns(pl.Series("booking no.", ids), origin=pl.col("origin"))
+    for name in ("rows.csv", "rows.parquet"):
+        source = write(named, tmp_path / name)
+        to = tmp_path / "answers.parquet"
+        bulk.predict_file(model, source, to, ["booking no.", "origin"])
+        table = pl.read_parquet(to)
+        assert table["booking no."].to_list() == ids
+        assert table["origin"].to_list() == rows["origin"].to_list()
+        expected = [
+            answer["prediction"]
+            for answer in parsed(bulk.predict_lines(model, write(rows, tmp_path / f"known-{name}")))
+        ]
+        assert table["prediction"].to_list() == expected
+        with pytest.raises(module("exceptions").RefusedError, match=r"booking no\.: extra column"):
+            bulk.predict_file(model, source, to, ["origin"])
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.parquet"])
 def test_a_file_that_ends_early_is_refused_as_a_whole_one_is(
     module: Module, model: Any, rows: pl.DataFrame, tmp_path: Path, small_parts: None, name: str

@@ -33,6 +33,7 @@ from sklearn.ensemble import (
     HistGradientBoostingRegressor,
     RandomForestClassifier,
 )
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -183,8 +184,12 @@ def test_the_same_estimator_gives_the_same_bytes() -> None:
             make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()),
             "OneHotEncoder has no compiled form",
         ),
+        (  # of which the rows that are compared may have none
+            make_pipeline(SimpleImputer(missing_values=-999), LogisticRegression()),
+            "an imputer of -999 and not of gaps has no compiled form",
+        ),
     ],
-    ids=["an estimator", "a transformer"],
+    ids=["an estimator", "a transformer", "a number that stands for a gap"],
 )
 def test_what_has_no_graph_is_said_by_name(estimator: Any, reason: str) -> None:
     rows = frame(SEED).select("distance", "late")

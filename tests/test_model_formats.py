@@ -38,7 +38,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from test_delivery import DELIVERY, Loop
-from test_torch import torch_requirement
+from test_torch import environment_of_networks
 from xgboost import XGBClassifier, XGBRegressor
 
 Module = Callable[[str], ModuleType]
@@ -115,11 +115,15 @@ class TestCatboost(ModelFormatContract):
 """
 
 
+def environment_of_catboost() -> Path:
+    """Return one of its own, as it is an eighth of a gigabyte."""
+    return environment(f"{ROOT / 'runtime'}[train]", "catboost>=1.2.10", "pytest>=9.2")
+
+
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_catboost_keeps_the_contract_of_model_formats(tmp_path: Path) -> None:
-    """It is an eighth of a gigabyte, so it has an environment of its own."""
-    folder = environment(f"{ROOT / 'runtime'}[train]", "catboost>=1.2.10", "pytest>=9.2")
+    folder = environment_of_catboost()
     (tmp_path / "test_catboost.py").write_text(CATBOOST)
     variables = os.environ | {"PYTHONPATH": str(RUNTIME)}
     variables.pop("PYTEST_ADDOPTS", None)
@@ -282,6 +286,22 @@ def test_a_library_may_choose_columns_for_another_estimator(
     np.testing.assert_allclose(predicted, fitted.predict_proba(matrix), atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("kind", "wrong", "alias"),
+    [(LGBMClassifier, "num_leafs", "lambda_l1"), (XGBClassifier, "max_depht", "eta")],
+)
+def test_a_param_that_the_library_does_not_have_is_refused(
+    module: Module, kind: Any, wrong: str, alias: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Both take any name, LightGBM without a word; so a typo would train another model."""
+    frame, y = rows_to_train_on("binary")
+    adapt = module("model_format").adapt
+    with pytest.raises(ValueError, match=f"^{kind.__name__} has no param {wrong}$"):
+        adapt(kind(n_estimators=2, **{wrong: 3})).fit(frame, y)
+    adapt(kind(n_estimators=2, **{alias: 0.5})).fit(frame, y)
+    assert not [warning for warning in recwarn if "not used" in str(warning.message)]
+
+
 def test_params_of_the_library_are_set_by_their_own_names(module: Module) -> None:
     """As a search over params does."""
     adapted = module("model_format").adapt(LGBMClassifier())
@@ -328,7 +348,9 @@ def linear(task: str, inputs: pl.DataFrame) -> BaseEstimator:
 CLASSIFIERS = {
     "lightgbm": ("lightgbm", "LGBMClassifier"),
     "xgboost": ("xgboost", "XGBClassifier"),
+    "catboost": ("catboost", "CatBoostClassifier"),
     "torch": ("rung_runtime.adapters.model_format_torch", "NeuralNetworkClassifier"),
+    "keras": ("rung_runtime.adapters.model_format_keras", "KerasClassifier"),
 }
 
 
@@ -338,12 +360,13 @@ def bring(library: str, loop: Loop) -> None:
     To install a second one would take half a minute.
     """
     source = loop.path / "src"
-    if library == "torch":
-        folder = environment(torch_requirement(), "safetensors")
+    if library not in ("lightgbm", "xgboost"):
+        is_network = library in ("torch", "keras")
+        folder = environment_of_networks() if is_network else environment_of_catboost()
         (packages,) = folder.glob("lib/python*/site-packages")
         (own,) = loop.copy.project.path.glob(".venv/lib/python*/site-packages")
         for entry in packages.iterdir():
-            if not (own / entry.name).exists():
+            if not (own / entry.name).exists() and not (source / entry.name).exists():
                 (source / entry.name).symlink_to(entry)
         return
     packages = Path(import_module(library).__file__ or "").parents[1]
@@ -374,7 +397,7 @@ def boosted(
 
 def configure(loop: Loop, library: str, rounds: int = 30, **params: int) -> None:
     """Write `config/model.yaml`."""
-    params["epochs" if library == "torch" else "n_estimators"] = rounds
+    params["epochs" if library in ("torch", "keras") else "n_estimators"] = rounds
     if library == "xgboost":
         params["max_depth"] = 3  # its own, 6, is too deep for the example
     (loop.path / "config/model.yaml").write_text(json.dumps({"params": params}))
@@ -383,7 +406,13 @@ def configure(loop: Loop, library: str, rounds: int = 30, **params: int) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "library",
-    ["lightgbm", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("xgboost", "torch"))],
+    [
+        "lightgbm",
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("xgboost", "catboost", "torch", "keras")
+        ),
+    ],
 )
 def test_a_project_of_another_library_is_trained_gated_served_compared_and_watched(
     boosted: Loop, library: str
@@ -411,7 +440,8 @@ def test_a_project_of_another_library_is_trained_gated_served_compared_and_watch
     boosted.ml("monitor", exits=None)
     assert json.loads((boosted.path / "artifacts/monitor.json").read_text())["step"] == "monitor"
     # What the library refuses is said as that of problem/model.py or its settings.
-    configure(boosted, library, learning_rate=-1)
+    bad = {"max_depth": 99} if library == "catboost" else {"learning_rate": -1}
+    configure(boosted, library, **bad)
     refused = boosted.ml("train", exits=2)
     assert "nothing can be trained: " in refused or "cannot be fitted: " in refused
 

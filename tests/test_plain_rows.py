@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from typing import Any, cast
 
@@ -117,6 +118,20 @@ def no_query(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a query of Polars reads this row")
 
     monkeypatch.setattr("rung_runtime.serving.plain_rows.frame_from_rows", refuse)
+
+
+@pytest.mark.parametrize("missing_values", [[""], ["999"]], ids=["plain", "by a query"])
+def test_a_zero_has_no_sign_whoever_reads_it(missing_values: list[str]) -> None:
+    """A model may divide by it, and a frame equals another whatever the signs of its zeros."""
+    opened = model(missing_values, has_rules=False)
+    rows = [{**GOOD, "wind": -0.0, "gust": -0.0}]
+    reader = PlainReader(opened)
+    values = reader.plain_values(rows)
+    assert values is not None
+    plain = reader.frame(values, rows)
+    assert plain is not None
+    for frame in (plain, reader.read(rows)[0]):
+        assert [math.copysign(1, zero) for zero in frame.select("wind", "gust").row(0)] == [1, 1]
 
 
 @pytest.mark.usefixtures("no_query")

@@ -6,6 +6,8 @@ import gzip
 import json
 import os
 import shutil
+import string
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -1014,6 +1016,62 @@ def test_a_value_of_a_delta_table_leads_to_no_other_folder(scoring: Scoring, val
     written = {*Path("..").resolve().rglob("*")} - before
     assert all(path.is_relative_to(scoring.sink.resolve()) for path in written)
     assert scoring.scores().height == 10
+
+
+@pytest.mark.slow
+def test_no_row_of_a_delta_table_is_lost_for_what_its_partition_is_called(scoring: Scoring) -> None:
+    """Readers take some texts for no value; others look like what stands for it in a path."""
+    values = [None, "", "__HIVE_DEFAULT_PARTITION__", "None", "%5F_HIVE_DEFAULT_PARTITION__", "a=b"]
+    rows = table(scoring.place, 0, 60).with_columns(shop=pl.Series(values * 10))
+    deltalake.write_deltalake("lake", rows, partition_by=["shop"])
+    message = scoring.score("lake")
+    assert message.startswith("60 rows of 4 partitions of version 0: 60 scored, 0 refused")
+    scores = scoring.scores()
+    assert sorted(scores["booking"]) == sorted(rows["booking"])
+    assert "4 partitions had been scored before" in scoring.score("lake")
+
+
+def z85(content: bytes) -> str:
+    """Return bytes as a log of Delta has them: base85 in the alphabet of ZeroMQ."""
+    digits = (
+        string.digits + string.ascii_lowercase + string.ascii_uppercase + ".-:+=^!/*?&<>()[]{}@%$#"
+    )
+    words = struct.unpack(f">{len(content) // 4}I", content)
+    return "".join(digits[word // 85**place % 85] for word in words for place in range(4, -1, -1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["deletion vectors", "column mapping"])
+def test_a_delta_table_that_is_not_read_whole_here_is_refused(scoring: Scoring, how: str) -> None:
+    """Else rows that were deleted would be scored, or columns be missing."""
+    deltalake.write_deltalake("lake", table(scoring.place, 0, 40))
+    (log,) = Path("lake/_delta_log").glob("*.json")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    actions = {name: action for line in lines for name, action in line.items()}
+    if how == "deletion vectors":
+        features = {"readerFeatures": ["deletionVectors"], "writerFeatures": ["deletionVectors"]}
+        actions["protocol"] |= {"minReaderVersion": 3, "minWriterVersion": 7} | features
+        # A roaring bitmap of one array, in a map of one key: rows 0 and 2.
+        bitmap = struct.pack("<iqiIIHHIHH", 1_681_511_377, 1, 0, 12_346, 1, 0, 1, 16, 0, 2)
+        actions["add"]["deletionVector"] = {
+            "storageType": "i",
+            "pathOrInlineDv": z85(bitmap),
+            "sizeInBytes": len(bitmap),
+            "cardinality": 2,
+        }
+        expected = r"lake has deletion vectors, .* purge them first"
+    else:
+        actions["protocol"] |= {"minReaderVersion": 2, "minWriterVersion": 5}
+        actions["metaData"]["configuration"] = {"delta.columnMapping.mode": "name"}
+        fields = json.loads(actions["metaData"]["schemaString"])
+        for number, field in enumerate(fields["fields"]):
+            physical = {"id": number + 1, "physicalName": field["name"]}
+            field["metadata"] = {f"delta.columnMapping.{key}": physical[key] for key in physical}
+        actions["metaData"]["schemaString"] = json.dumps(fields)
+        expected = "lake cannot be opened as a Delta table: .*column mapping"
+    log.write_text("\n".join(json.dumps(line) for line in lines))
+    with pytest.raises(scoring.module("exceptions").UsageError, match=expected):
+        scoring.score("lake")
 
 
 @pytest.mark.slow

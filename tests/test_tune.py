@@ -208,6 +208,21 @@ def test_an_estimator_of_a_library_gets_the_space_of_its_class(
     assert set(space) <= set(made.get_params())
 
 
+def test_a_param_that_lightgbm_would_ignore_is_told_before_the_search(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces = module("tuning.space")
+    kind = pytest.importorskip("lightgbm").LGBMClassifier
+    adapt = module("model_format").adapt
+    monkeypatch.setattr(spaces, "estimator", lambda *args: adapt(kind(**args[-1])))
+    model = module("config").Model(estimator="boosted", params={"num_leaves": 7})
+    spaces.require_params(model, {("lambda_l2",): [1.0, 2.0]}, "binary", pl.DataFrame())
+    with pytest.raises(
+        module("exceptions").UsageError, match=r"does not take num_leafs .*no param"
+    ):
+        spaces.require_params(model, {("num_leafs",): [3, 4]}, "binary", pl.DataFrame())
+
+
 def test_an_estimator_of_ones_own_is_searched_around_its_numbers(
     project: Path, module: Module
 ) -> None:

@@ -194,7 +194,8 @@ def predict(
         ),
     ] = None,
     keep: Annotated[
-        list[str] | None, Option(help="With --to, a column of FILE to write, too; repeatable.")
+        list[str] | None,
+        Option(help="With --to, a column of FILE to write, too, such as an ID; repeatable."),
     ] = None,
     engine: Annotated[
         str | None, Option(help="Of a folder: polars, dask or spark; default: config/scale.yaml.")

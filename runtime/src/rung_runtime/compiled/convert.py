@@ -390,6 +390,10 @@ def _transform_numbers(step: Any, graph: Graph, matrix: str) -> str:
             matrix = _transform_numbers(part, graph, matrix)
         return matrix
     if type(step) is SimpleImputer and not step.add_indicator:
+        if not _is_nan(step.missing_values):  # which the rows of the holdout may lack
+            raise CannotCompile(
+                f"an imputer of {step.missing_values!r} and not of gaps has no compiled form"
+            )
         statistics = np.asarray(step.statistics_, dtype=np.float64)
         if np.isnan(statistics).any() and not step.keep_empty_features:
             raise CannotCompile("an imputer that leaves columns out has no compiled form")
@@ -407,6 +411,10 @@ def _transform_numbers(step: Any, graph: Graph, matrix: str) -> str:
     if type(step) is FunctionTransformer and getattr(step.func, "func", None) is check_array:
         return matrix  # how boosted trees take their numbers
     raise CannotCompile(f"{type(step).__name__} has no compiled form")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and np.isnan(value)
 
 
 def _tfidf(step: TfidfTransformer, graph: Graph, matrix: str) -> str:

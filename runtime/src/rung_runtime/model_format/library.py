@@ -61,6 +61,20 @@ class LibraryEstimator(BaseEstimator):  # type: ignore[misc]
         """Return (columns,) what the library says of each, as its estimator is set."""
         raise NotImplementedError
 
+    def require_known_params(self) -> None:
+        """Check that the library has each param, if it ignores those that it has not.
+
+        Raises:
+            ValueError: It has not.
+        """
+
+    def _require_no_others(self, names: Collection[str]) -> None:
+        """Refuse params that the library does not know, unless its estimator names them itself."""
+        own = type(self.estimator)().get_params()
+        others = sorted(name for name in names if name not in own)
+        if others:
+            raise ValueError(f"{type(self.estimator).__name__} has no param {', '.join(others)}")
+
     def fit(
         self, X: pl.DataFrame | ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Self:

@@ -45,7 +45,7 @@ class Predictor:
         """
         progress.begin(partition.name)
         name = parquet_name(partition.name)
-        failures = Failures(self.model)
+        failures = Failures(self.model, self.keep)
         known = self.model.request_contract.columns
         folders = [name for name in partition.path_values if name not in known]
         with TemporaryDirectory(prefix="ml-predict-") as folder:
@@ -80,7 +80,8 @@ def predict_source(model: Model, location: str, to: str, keep: list[str], engine
         model: A package.
         location: A folder, a Delta table, or the URL of one of them.
         to: The sink, a folder or a URL.
-        keep: Columns of the source to write beside the predictions, as they are there.
+        keep: Columns of the source to write beside the predictions, as they are there. The
+            contract need not have them: they may be IDs.
         engine: What goes through the partitions.
 
     Returns:

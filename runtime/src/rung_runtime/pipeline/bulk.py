@@ -4,7 +4,7 @@ All rows are judged before a prediction is handed out.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,7 +60,8 @@ def predict_file(model: Model, source: Path, to: Path, keep: Iterable[str] = ())
         model: A package.
         source: The file.
         to: A file that ends in .parquet or .csv; one that is there is replaced.
-        keep: Columns of the source to write beside the predictions, as they are there.
+        keep: Columns of the source to write beside the predictions, as they are there. The
+            contract need not have them: they may be IDs.
 
     Returns:
         A sentence.
@@ -75,7 +76,8 @@ def predict_file(model: Model, source: Path, to: Path, keep: Iterable[str] = ())
     if to.exists() and source.exists() and to.samefile(source):
         raise UsageError(f"{to} is what is read: name another file")
     to.parent.mkdir(parents=True, exist_ok=True)
-    failures = Failures(model)
+    keep = list(keep)
+    failures = Failures(model, keep)
     total = count_rows(source)
     with TemporaryDirectory(prefix=".predictions-", dir=to.parent) as folder:
         written = []
@@ -137,14 +139,21 @@ class Failures:
         entries: What is wrong with them, by column and rule.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, kept: Collection[str] = ()) -> None:
+        """Begin without rows.
+
+        Args:
+            model: A package.
+            kept: Columns that are handed out as they are, and judged only if they are features.
+        """
         self._model = model
+        self._kept = [name for name in kept if name not in model.request_contract.columns]
         self.rows = 0
         self.entries: dict[tuple[str | None, str], FailedRule] = {}
 
     def judge(self, raw: pl.DataFrame) -> pl.DataFrame:
         """Return rows as the contract types them, and remember what is wrong with them."""
-        known = self._model.read(raw)
+        known = self._model.read(raw.drop(self._kept, strict=False))
         for failure in self._model.failures(known):
             rows = [row + self.rows for row in failure["rows"]]
             key = (failure["column"], failure["rule"])

@@ -34,6 +34,7 @@ TABLES = (".parquet", ".csv", ".csv.gz", ".tsv", ".txt")
 DELTA_LOG = "_delta_log"
 HIVE = re.compile(r"(?P<key>[^=]+)=(?P<value>.*)")  # a folder such as date=2026-01-31
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+NO_VALUES = ["", HIVE_NULL]
 MAX_NAMED = 3  # files that a message names
 WHOLE_TABLE = "table"  # the one partition of a Delta table that is not partitioned
 
@@ -267,10 +268,13 @@ class DeltaSource:
         self.skipped: list[str] = []
         try:
             self.table = deltalake.DeltaTable(location, version=version)
+            has_vectors = bool(pl.DataFrame(self.table.deletion_vectors()).height)
+            if not has_vectors:
+                pl.scan_delta(self.table).collect_schema()  # of a protocol that Polars reads
         except Exception as error:  # of deltalake, several kinds, and of the object store
             reason = str(error).splitlines()[0]
             raise UsageError(f"{location} cannot be opened as a Delta table: {reason}") from None
-        if pl.DataFrame(self.table.deletion_vectors()).height:
+        if has_vectors:
             raise UsageError(
                 f"{location} has deletion vectors, which are not read here: purge them first"
                 " (REORG TABLE … APPLY (PURGE))"
@@ -283,9 +287,15 @@ class DeltaSource:
         if not keys:
             return [self._partition({}, actions)]
         columns = [f"partition.{key}" for key in keys]
-        partitions: list[Partition] = []
+        groups: dict[tuple[Any, ...], list[pl.DataFrame]] = {}
         for values, files in actions.group_by(columns, maintain_order=True):
-            partitions.append(self._partition(dict(zip(keys, values, strict=True)), files))
+            # Writers and readers do not agree on which of these texts mean that there is no value.
+            place = tuple(None if value in NO_VALUES else value for value in values)
+            groups.setdefault(place, []).append(files)
+        partitions: list[Partition] = [
+            self._partition(dict(zip(keys, place, strict=True)), pl.concat(files))
+            for place, files in groups.items()
+        ]
         return sorted(partitions, key=lambda partition: partition.name)
 
     def _partition(self, values: dict[str, Any], files: pl.DataFrame) -> "DeltaPartition":
@@ -334,12 +344,24 @@ class DeltaPartition:
 
     def batches(self, separator: str, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
         rows = pl.scan_delta(self.table)
+        schema = rows.collect_schema()
         for key, value in self.values.items():
-            rows = rows.filter(pl.col(key).eq_missing(pl.lit(value)))
+            is_here = pl.col(key).eq_missing(pl.lit(value))
+            if value is None and schema[key] == pl.String:
+                is_here |= pl.col(key).is_in(NO_VALUES)
+            rows = rows.filter(is_here)
         if columns is not None:
-            present = {*rows.collect_schema().names()}
+            present = {*schema.names()}
             rows = rows.select(name for name in columns if name in present)
-        yield from collected(rows, f"{self.table.table_uri}, {self.name}", BATCH_ROWS)
+        where = f"{self.table.table_uri}, {self.name}"
+        count = 0
+        for batch in collected(rows, where, BATCH_ROWS):
+            count += batch.height
+            yield batch
+        if columns is None and self.rows not in (None, count):
+            raise UsageError(
+                f"{where}: the table has {self.rows:,} rows of it, and {count:,} were read"
+            )
 
     def own_batches(self, separator: str) -> Iterator[pl.DataFrame]:
         return self.batches(separator)

@@ -240,7 +240,9 @@ def require_params(model: Model, space: Space, task: str, inputs: pl.DataFrame) 
         for value in ends:
             params = with_values(model, {key: value}).params
             try:
-                estimator(model.estimator, task, inputs, model.seed, params)
+                made = estimator(model.estimator, task, inputs, model.seed, params)
+                if isinstance(made, LibraryEstimator):
+                    made.require_known_params()
             except Exception as error:  # of problem/model.py or of a library
                 reasons.append(f"{type(error).__name__}: {error}".splitlines()[0])
             else:

@@ -1,6 +1,8 @@
 """LightGBM: its trees as text, read and used by LightGBM itself."""
 
 import re
+from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -41,8 +43,22 @@ class LightGBM(LibraryEstimator):
         return text.encode()
 
     def unfitted(self) -> Any:
-        """Return a copy of LightGBM's estimator, as it is trained."""
+        """Return a copy of LightGBM's estimator, as it is trained.
+
+        Raises:
+            ValueError: See `require_known_params`.
+        """
+        self.require_known_params()
         return self._unfitted(DEFAULTS, "categorical_feature")
+
+    def require_known_params(self) -> None:
+        """Check that LightGBM has each param: it takes any name, and ignores those it has not.
+
+        Raises:
+            ValueError: It has not.
+        """
+        if known := _known_params():
+            self._require_no_others(self.estimator.get_params().keys() - known)
 
     def train_on_dask(
         self, client: Any, X: Any, y: Any, sample_weight: Any, categories: list[int]
@@ -97,6 +113,18 @@ class LightGBMRegressor(LibraryRegressor, LightGBM):
     """An `LGBMRegressor`."""
 
     ESTIMATORS = REGRESSORS
+
+
+@cache
+def _known_params() -> frozenset[str]:
+    """Return all names of LightGBM's params; none if it does not tell them any more."""
+    from lightgbm import basic
+
+    try:
+        names = basic._ConfigAliases._get_all_param_aliases().values()
+    except AttributeError:
+        return frozenset()
+    return frozenset(chain.from_iterable(names))
 
 
 def owns(estimator: Any) -> bool:

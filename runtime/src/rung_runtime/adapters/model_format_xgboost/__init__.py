@@ -1,5 +1,7 @@
 """XGBoost: its model as UBJSON, read and used by XGBoost itself."""
 
+import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ CLASSIFIERS = ("XGBClassifier", "XGBRFClassifier")
 REGRESSORS = ("XGBRegressor", "XGBRFRegressor")
 TRUSTED = (f"{__name__}.XGBoostClassifier", f"{__name__}.XGBoostRegressor")
 SUFFIX = ".ubj"
+UNUSED = re.compile(r"Parameters: \{(.+?)\} are not used")
 LARGEST = float(np.finfo(np.float32).max)  # that XGBoost takes
 
 
@@ -34,7 +37,14 @@ class XGBoost(LibraryEstimator):
         if categories:
             types = ["c" if position in categories else "q" for position in range(X.shape[1])]
             unfitted.set_params(enable_categorical=True, feature_types=types)
-        fitted = unfitted.fit(_in_range(X), y, sample_weight=sample_weight)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fitted = unfitted.fit(_in_range(X), y, sample_weight=sample_weight)
+        for warning in caught:
+            # XGBoost takes any name, and says only now which it has not, or has no use for.
+            if unused := UNUSED.search(str(warning.message)):
+                self._require_no_others(re.findall(r'"(.+?)"', unused[1]))
+            warnings.warn(warning.message, stacklevel=2)
         return bytes(fitted.get_booster().save_raw("ubj"))
 
     def _read(self, file: bytes) -> Any:
