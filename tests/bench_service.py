@@ -99,6 +99,7 @@ def speed(project: Project, here: Path) -> Measures:
         if failed:
             raise SystemExit(f"at {half:.0f} requests a second some failed: {failed}")
         calm = min(paced, key=lambda run: run["p99_ms"] / run["p50_ms"])
+        bare = min(pace(servers["constant"], half, SECONDS)["p50_ms"] for _ in range(ROUNDS))
         alone = one_at_a_time(servers["ours"].url, servers["ours"].body.read_bytes(), ALONE)
         batch = json.dumps({"rows": (rows * (1 + BATCH // len(rows)))[:BATCH]}).encode()
         batches = one_at_a_time(servers["ours"].url, batch, BATCHES)
@@ -115,6 +116,7 @@ def speed(project: Project, here: Path) -> Measures:
         Measure("the same ÷ mlflow models serve", best["ours"] / best["mlflow"], least=60.0),
         Measure("the same ÷ BentoML", best["ours"] / best["bentoml"], least=5.0),
         Measure("at half of it: p50, ms", calm["p50_ms"], 2.0),
+        Measure("the same of that endpoint, ms", bare),
         Measure("at half of it: p99 ÷ p50", ratio, 4.0),
         Measure("one request at a time: p50, ms", alone, 1.5),
         *(Measure(f"of which {name}, µs", round(spent)) for name, spent in parts.items()),

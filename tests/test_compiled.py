@@ -237,6 +237,21 @@ def test_a_graph_that_predicts_otherwise_has_no_parity() -> None:
     assert not compiled.check_parity(graph, fitted.predict_proba, rows).holds
 
 
+def contract_of_numbers(**distance: Any) -> Data:
+    """Return a contract of two classes and two columns, of which one is as it is told."""
+    number = {"type": "number"}
+    return Data.model_validate(
+        {
+            "source": "rows.csv",
+            "target": "y",
+            "task": "binary",
+            "classes": ["no", "yes"],
+            "split": {"by": "stratified"},
+            "columns": {"distance": number | distance, "late": number, "y": {"type": "category"}},
+        }
+    )
+
+
 @pytest.mark.parametrize(
     ("estimator", "is_other", "reason"),
     [
@@ -253,17 +268,7 @@ def test_a_package_gets_the_graph_that_predicts_the_same_and_no_other(
     y_true = target(frame(SEED), "binary")
     fitted = estimator.fit(rows, y_true)
     save(fitted, tmp_path / "model.skops")
-    number = {"type": "number"}
-    data = Data.model_validate(
-        {
-            "source": "rows.csv",
-            "target": "y",
-            "task": "binary",
-            "classes": ["no", "yes"],
-            "split": {"by": "stratified"},
-            "columns": {"distance": number, "late": number, "y": {"type": "category"}},
-        }
-    )
+    data = contract_of_numbers()
     monkeypatch.setattr("rung_runtime.pipeline.compile.features", lambda some: some)
     monkeypatch.setattr("rung_runtime.pipeline.compile.trusted", lambda: TRUSTED)
     if is_other:
@@ -273,6 +278,39 @@ def test_a_package_gets_the_graph_that_predicts_the_same_and_no_other(
     verdict = compile_package(tmp_path, rows, cast(Config, SimpleNamespace(data=data)))
     assert verdict.is_compiled == (tmp_path / "model.onnx").exists() == (reason is None)
     assert reason is None or re.search(reason, str(verdict.reason))
+
+
+def refuse_gaps(some: pl.DataFrame) -> pl.DataFrame:
+    """Stand for a `features` that nobody has tried with a gap."""
+    if some["distance"].has_nulls():
+        raise ZeroDivisionError("no distance")
+    return some
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (lambda some: some, "it fails at a row that the contract allows, .*contains NaN"),
+        (
+            refuse_gaps,
+            r"problem/features\.py fails at a row .* gap: ZeroDivisionError: no distance",
+        ),
+    ],
+    ids=["the estimator", "features"],
+)
+def test_what_fails_at_a_row_that_nobody_sent_is_packaged_without_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: Any, reason: str
+) -> None:
+    """Training and holdout have no gap, which the contract allows."""
+    rows = frame(SEED).select("distance", "late").cast(pl.Float64)
+    fitted = LogisticRegression(max_iter=1_000).fit(rows, target(frame(SEED), "binary"))
+    save(fitted, tmp_path / "model.skops")
+    monkeypatch.setattr("rung_runtime.pipeline.compile.features", features)
+    monkeypatch.setattr("rung_runtime.pipeline.compile.trusted", lambda: TRUSTED)
+    data = contract_of_numbers(nullable=True)
+    verdict = compile_package(tmp_path, rows, cast(Config, SimpleNamespace(data=data)))
+    assert not verdict.is_compiled
+    assert re.search(reason, str(verdict.reason))
 
 
 @pytest.mark.parametrize(

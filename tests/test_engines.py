@@ -537,7 +537,7 @@ def test_dask_writes_the_scores_and_the_verdict_of_one_machine_though_a_worker_i
 
 @pytest.fixture
 def known(scoring: Scoring) -> Scoring:
-    """Give the source the columns of the contract alone: others are refused, as in a file."""
+    """Give the source the columns of the contract alone: others that are not kept are refused."""
     for path in scoring.source.rglob("*.parquet"):
         pl.read_parquet(path, hive_partitioning=False).drop("booking").write_parquet(path)
     late = scoring.source / "late.csv"
@@ -552,14 +552,14 @@ def predicted(scoring: Scoring, to: str, engine: Engine, keep: Sequence[str] = (
     return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
 
 
-def test_a_folder_gets_the_predictions_that_each_of_its_files_gets(known: Scoring) -> None:
+def test_a_folder_gets_the_predictions_that_each_of_its_files_gets(scoring: Scoring) -> None:
     with open_engine("polars") as engine:
-        message = predict_source(known.model, "in", "many", ["carrier"], engine)
+        message = predict_source(scoring.model, "in", "many", ["booking", "carrier"], engine)
     assert message.startswith("many: predictions for ")
     assert message.endswith(" rows of 3 of 3 partitions")
     for name in ("date=2026-01-01/part-0.parquet", "late.csv"):
-        source = known.source / name
-        bulk.predict_file(known.model, source, Path("one.parquet"), ["carrier"])
+        source = scoring.source / name
+        bulk.predict_file(scoring.model, source, Path("one.parquet"), ["booking", "carrier"])
         (file,) = Path("many").glob(f"{name}*")
         assert_frame_equal(
             pl.read_parquet("one.parquet"),

@@ -23,7 +23,7 @@ class RefusedError(RungError):
     """A contract, a gate or a check refused; a document says why."""
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Return what an error of a library says, and the module and line that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     message = str(error).strip().partition("\n")[0]

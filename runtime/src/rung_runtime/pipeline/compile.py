@@ -4,14 +4,16 @@ from pathlib import Path
 
 import polars as pl
 
-from .. import compiled
+from .. import UsageError, compiled
 from ..artifacts import MODEL
 from ..config import Config
+from ..exceptions import describe
 from ..model_package import estimate, load_estimator
 from ..problem import features, trusted
 from ..records import Compiled
 from .ingest import inputs
 
+FAILURES = (Exception, pl.exceptions.PanicException)  # of problem/, or of a library
 MAX_ROWS = 20_000  # of the holdout that are compared
 
 
@@ -32,18 +34,24 @@ def compile_package(folder: Path, holdout: pl.DataFrame, config: Config) -> Comp
     data = config.data
     fitted = load_estimator(folder / MODEL.name, trusted())
     rows = inputs(holdout.sample(min(holdout.height, MAX_ROWS), seed=0), data)
-    frame = features(pl.concat([rows, compiled.edge_rows(rows, data)]))
+    try:
+        frame = features(pl.concat([rows, compiled.edge_rows(rows, data)]))
+    except FAILURES as error:
+        return _without("problem/features.py", error)
     try:
         content = compile_estimator(fitted, frame, len(data.classes))
         graph = compiled.CompiledModel(content)
     except CannotCompile as error:
         return Compiled(is_compiled=False, reason=str(error))
-    parity = compiled.check_parity(
-        graph,
-        lambda some: estimate(fitted, some, data).reshape(len(some), -1),
-        frame,
-        single_precision=is_single_precision(fitted),
-    )
+    try:
+        parity = compiled.check_parity(
+            graph,
+            lambda some: estimate(fitted, some, data).reshape(len(some), -1),
+            frame,
+            single_precision=is_single_precision(fitted),
+        )
+    except FAILURES as error:
+        return _without("it", error)
     if not parity.holds:
         return Compiled(
             is_compiled=False,
@@ -52,4 +60,18 @@ def compile_package(folder: Path, holdout: pl.DataFrame, config: Config) -> Comp
     (folder / compiled.FILE).write_bytes(content)
     return Compiled(
         is_compiled=True, largest_difference=parity.largest_difference, rows=parity.rows
+    )
+
+
+def _without(what: str, error: BaseException) -> Compiled:
+    """Return that nothing can be compared, as the rows of the holdout alone would not tell.
+
+    Args:
+        what: What failed at rows at the edges of the contract.
+        error: How.
+    """
+    reason = str(error) if isinstance(error, UsageError) else describe(error)
+    return Compiled(
+        is_compiled=False,
+        reason=f"{what} fails at a row that the contract allows, such as one with a gap: {reason}",
     )
