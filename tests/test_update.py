@@ -418,6 +418,62 @@ def state(project: Path) -> dict[str, object]:
     }
 
 
+def renovated(text: bytes) -> bytes:
+    """Return a file as Renovate leaves it: each pin it knows is that of a later release."""
+    later = rb"\g<1>" + b"1" * 40 + rb"  # v99.1.0"
+    text = re.sub(rb"(?m)(uses: [\w./-]+@)[0-9a-f]{40}  # v[\d.]+$", later, text)
+    text = re.sub(rb"(?<=with: \{version: )[\d.]+", b"0.99.1", text)
+    digest = b"@sha256:" + b"2" * 64
+    text = re.sub(rb"(?m)^(ARG PYTHON=python:)\S+$", rb"\g<1>3.11-slim" + digest, text)
+    uv = rb"(?m)^( +default: ghcr\.io/astral-sh/uv:)[\d.]+([^\s@]*)(?:@\S+)?$"
+    return re.sub(uv, rb"\g<1>0.99.1\g<2>" + digest, text)
+
+
+@pytest.mark.parametrize(
+    ("release", "level"),
+    [
+        pytest.param(release, level, marks=[] if chosen else [pytest.mark.nightly])
+        for release in RELEASES
+        for level in range(3)
+        for chosen in [(release, level) == (RELEASES[-1], 2)]
+    ],
+)
+def test_pins_that_renovate_has_moved_cost_no_conflict(
+    history: Path,
+    rendered: Rendered,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    release: str,
+    level: int,
+) -> None:
+    """The template has other lines there now: uv comes without setup-uv, and comments changed."""
+    about = {"level": level, "ci": ["github", "gitlab"]}
+    project = start(rendered(release, about), tmp_path / "project")
+    for name in tracked(project):
+        path = project / name
+        path.write_bytes(renovated(path.read_bytes()))
+    commit(project)
+    before = files(rendered(release, about))
+    assert files(project) != before
+    assert bring(project, history, NOW) == []
+    merged = capsys.readouterr().out.partition("Pins were merged")[2]
+    fresh = files(rendered(NOW, about))
+    pinned = {name for name in fresh if name in before and renovated(before[name]) != before[name]}
+    assert pinned
+    for name in pinned:
+        text = (project / name).read_bytes()
+        assert renovated(text) == renovated(fresh[name]), name
+        known = re.findall(rb"uses: ([\w./-]+)@", before[name])
+        for action, commit_name in re.findall(rb"uses: ([\w./-]+)@(\S+)", text):
+            is_moved = commit_name == b"1" * 40
+            # In a file that merged by itself, one that the template has added has the template's.
+            assert is_moved == (action in known) or name not in merged, (name, action)
+            assert not is_moved or action in known
+        for line in text.splitlines():
+            if line.startswith(b"ARG PYTHON=") or b"default: ghcr.io" in line:
+                assert line.endswith(b"2" * 64)
+
+
 @pytest.mark.parametrize("name", [pytest.param("Makefile", marks=pytest.mark.nightly), "notes.md"])
 def test_an_update_is_taken_back_to_the_byte_whether_there_are_conflicts_or_not(
     history: Path, rendered: Rendered, tmp_path: Path, name: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import imports, moves, post_update, pre_update
+from . import imports, moves, pins, post_update, pre_update
 from .console import bullets, echo
 from .exceptions import RefusedError, UsageError
 from .git import commit, git, split_nul
@@ -167,12 +167,15 @@ def merge_version(
                 "Copy them elsewhere, remove them here and commit, then try again. "
                 "Nothing was changed"
             )
+        pinned = pins.resolve(project)
     except BaseException:
         restore(project)
         raise
     record = pre_update.require_pending(project)
     pre_update.write_record(project, replace(record, merged=True, rewritten=rewritten))
     report_moves(project, moved, rewritten)
+    if pinned:
+        echo(f"Pins were merged that conflicted; the newer ones stay:{bullets(pinned)}")
     for name, value in read_answers(project).items():
         if name not in answers and name not in shown:
             echo(f"New setting {name}: {value}. To change it: rung update --data {name}=VALUE")
