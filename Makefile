@@ -21,7 +21,7 @@ quick: ## the tests that need no installed project
 	.ci/with-uv uv run pytest -n $(WORKERS) --tier quick --slowest 20
 
 nightly: ## all cases: every release, situation, provider and kill point, 300 drawn updates
-	@.ci/packages
+	@.ci/packages nightly
 	failed=0; .ci/pythons || failed=1; \
 	RUNG_TRIALS=300 .ci/with-uv uv run pytest -n $(WORKERS) --tier nightly --slowest 20 && exit $$failed
 

@@ -13,10 +13,11 @@ from programs import started
 
 # What .ci/run sees to, and what every Debian has.
 SYSTEM = {"apt-get", "bash", "cp", "dpkg", "dpkg-query", "env", "find", "git", "make", "mount"}
-SYSTEM |= {"ldd", "python", "python3", "sh", "tar", "umount", "unshare"}
+SYSTEM |= {"ldd", "python", "python3", "sh", "tar", "true", "umount", "unshare"}
 # What the environment brings, and .ci/with-uv, which brings uv itself.
 ENVIRONMENT = {"act", "ml", "rung", "schemathesis", "uv", "with-uv"}
 LIBRARIES = {"airflow"}  # in an environment of its own, by tests/libraries.py
+NIGHTLY = {"renovate"}  # by .ci/packages nightly
 CHROMES = {"google-chrome"}  # in the place of chromium, where it is there
 NOWHERE = {"no-such-program"}
 
@@ -29,7 +30,7 @@ def installed() -> set[str]:
 
 
 def test_every_program_that_a_test_starts_is_installed() -> None:
-    provided = installed() | SYSTEM | ENVIRONMENT | LIBRARIES | CHROMES | NOWHERE
+    provided = installed() | SYSTEM | ENVIRONMENT | LIBRARIES | NIGHTLY | CHROMES | NOWHERE
     missing = {
         program: files
         for program, files in started(ROOT / "tests").items()

@@ -137,7 +137,7 @@ class GitLab(Host):
             waiting = [name for name in jobs if name not in self.left_out]
             return Run(dict.fromkeys(waiting, "skipped"), "", "", time.monotonic() - started)
         about = yaml.safe_load(
-            self.ask([*command, "--no-json-schema-validation", "--preview"], clone, env)
+            self.outcome([*command, "--no-json-schema-validation", "--preview"], clone, env)
         )
         self.first(here / "first.sh", about)
         manual = [name for name in todo if jobs[name]["when"] == "manual"]
@@ -223,7 +223,7 @@ class GitLab(Host):
         command += [f"--ignore-predefined-vars={','.join(variables)}"]
         return command + [f"--variable={key}={value}" for key, value in variables.items()]
 
-    def ask(self, command: list[str], clone: Path, env: Mapping[str, str]) -> str:
+    def outcome(self, command: list[str], clone: Path, env: Mapping[str, str]) -> str:
         """Ask gitlab-ci-local what it read."""
         done = subprocess.run(
             command, cwd=clone, env=env, capture_output=True, text=True, check=False
@@ -238,7 +238,7 @@ class GitLab(Host):
         self, command: list[str], clone: Path, env: Mapping[str, str]
     ) -> dict[str, dict[str, Any]]:
         """Give the jobs of the pipeline, and when each runs."""
-        output = self.ask([*command, "--no-json-schema-validation", "--list-json"], clone, env)
+        output = self.outcome([*command, "--no-json-schema-validation", "--list-json"], clone, env)
         listing = json.loads(output[output.index("[") :])
         return {job["name"]: job for job in listing if job["when"] != "never"}
 
