@@ -172,7 +172,7 @@ def test_a_jobs_token_goes_to_its_platforms_registry_alone(
     (tmp_path / "config.json").write_text(json.dumps({"auths": {}}))
 
     def login(url: str) -> Any:
-        return module("adapters.registry_oci.client").Remote(url).login
+        return module("oci_client").Remote(url).login
 
     assert login("oci://ghcr.io/team/project/models").password == TOKEN
     assert not login("oci://harbor.example/team/models")

@@ -428,7 +428,7 @@ def test_a_runtime_that_was_patched_makes_every_step_stale(
     stamp.refresh()
     before = Path(stamp.FILE).read_text()
     (copy / "prediction_log/writer.py").write_text("# patched\n")
-    (copy / "adapters/registry_oci/client/remote.py").write_text("# patched\n")
+    (copy / "oci_client/remote.py").write_text("# patched\n")
     (copy / "adapters/explainer_lime/__init__.py").write_text("# patched\n")
     (copy / "pipeline/train.pyc").write_text("bytecode")
     stamp.refresh()

@@ -106,7 +106,7 @@ class Place:
 
     @property
     def client(self) -> ModuleType:
-        return importlib.import_module("rung_runtime.adapters.registry_oci.client")
+        return importlib.import_module("rung_runtime.oci_client")
 
     def configure(self, where: str) -> None:
         """Configure where the registry is."""

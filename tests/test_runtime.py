@@ -156,9 +156,7 @@ def test_a_library_that_an_adapter_needs_and_is_missing_is_named(
     module: Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [*sys.modules]:
-        if name.startswith(
-            ("rung_runtime.adapters.registry_oci.client", "rung_runtime.http_client")
-        ):
+        if name.startswith(("rung_runtime.oci_client", "rung_runtime.http_client")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx", None)
     registry = module("adapters").load("registry", "oci")

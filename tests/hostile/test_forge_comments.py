@@ -6,7 +6,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -171,6 +172,29 @@ def test_an_answer_that_is_no_list_is_a_sentence(
     monkeypatch.setattr(api, "paged", lambda thread, call: answer)
     with pytest.raises(UsageError):
         forge.require_platform().comment("passed")
+
+
+@pytest.mark.parametrize("answer", [[], {"id": []}, "text", 7, None, [{"id": 1}], [7], [{}]])
+def test_odd_answers_of_gitlab_about_jobs_and_users_are_no_bug(
+    answer: Any, runner: Runner, forge: ModuleType, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner("gitlab")
+    monkeypatch.setenv("CI_PIPELINE_ID", "7")
+    monkeypatch.setattr(api, "answer", lambda *_: (200, answer))
+    platform = forge.require_platform()
+    for ask in (platform.jobs, partial(platform.comment, "passed")):
+        with suppress(UsageError):
+            assert ask() in ({}, None)
+
+
+def test_a_job_of_gitlab_whose_status_is_odd_is_left_out(
+    runner: Runner, forge: ModuleType, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner("gitlab")
+    monkeypatch.setenv("CI_PIPELINE_ID", "7")
+    jobs = [{"name": "train", "status": "failed"}, {"name": "a", "status": []}, {"name": "b"}, 7]
+    monkeypatch.setattr(api, "answer", lambda *_: (200, jobs))
+    assert forge.require_platform().jobs() == {"train": "failure"}
 
 
 @contextmanager

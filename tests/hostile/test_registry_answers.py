@@ -45,7 +45,7 @@ def client(
     for name in ("GITHUB_ACTIONS", "CI_API_V4_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    imported = module("adapters.registry_oci.client")
+    imported = module("oci_client")
     for part in (imported.connection, imported.remote):
         monkeypatch.setattr(part, "sleep", slept.append)
     return imported

@@ -354,7 +354,7 @@ def test_a_package_that_would_fill_the_disk_is_neither_fetched_nor_pushed(
     shelf: Shelf, module: Import, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oci = module("adapters.registry_oci.registry")
-    remote = module("adapters.registry_oci.client").Remote
+    remote = module("oci_client").Remote
     version = shelf.push(1)
     whole = json.dumps(shelf.manifest(version))
     monkeypatch.setattr(remote, "download", lambda *_: pytest.fail("it was asked for"))

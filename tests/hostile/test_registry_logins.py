@@ -32,7 +32,7 @@ def client(module: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     for name in ("GITHUB_ACTIONS", "CI_API_V4_URL", "ML_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    imported = module("adapters.registry_oci.client")
+    imported = module("oci_client")
     for part in (imported.connection, imported.remote):
         monkeypatch.setattr(part, "sleep", lambda _: None)
     return imported
@@ -45,7 +45,7 @@ def find(client: ModuleType, module: Import, tmp_path: Path) -> Callable[..., An
     def find(host: str, config: Any) -> Any:
         text = config if isinstance(config, str) else json.dumps(config)
         (tmp_path / "config.json").write_text(text)
-        return module("adapters.registry_oci.docker_login").find(host)
+        return module("oci_client.docker_login").find(host)
 
     return find
 
@@ -358,7 +358,7 @@ def test_a_user_without_a_home_has_no_login(
 
     monkeypatch.delenv("DOCKER_CONFIG")
     monkeypatch.setattr(Path, "home", no_home)
-    assert not module("adapters.registry_oci.docker_login").find("h.example")
+    assert not module("oci_client.docker_login").find("h.example")
 
 
 # --- where they go ---------------------------------------------------------------------------

@@ -21,6 +21,8 @@ NOT_OF_STEPS = frozenset(
         "engines",
         "http_client",
         "monitoring",
+        "oci_client",
+        "oci_content.py",
         "partitioned",
         "prediction_log",
         "remote_step",

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from .. import UsageError, project
 from .data import add_data
-from .images import image, sbom
+from .images import image, pin, sbom
 from .monitoring import add_labels, monitor, retrain
 from .partitioned import features
 from .parts import START, Target, Version, load_part
@@ -33,7 +33,7 @@ def add(app: typer.Typer, data_app: typer.Typer) -> None:
     for command in (
         track, register, resolve, models, fetch, promote, rollback, serve, parity, deploy, smoke,
         features, score, status, step, stop, monitor, retrain, comment, sign, verify,
-        sbom,
+        sbom, pin,
     ):  # fmt: skip
         app.command()(command)
     app.command("controls")(show_controls)

@@ -1,9 +1,9 @@
-"""The commands that make the image of a version, and its bill of materials."""
+"""The commands that pin base images, make the image of a version, and its bill of materials."""
 
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from .. import UsageError
 from .parts import Version, load_part
@@ -24,6 +24,16 @@ def image(
         raise UsageError("--noted prints the image that a version has: name one, without --push")
     elif image_digest := images.noted(version):
         typer.echo(image_digest)
+
+
+def pin(
+    file: Annotated[
+        str | None, Argument(help="Dockerfile or .gitlab-ci.yml; by default, both.")
+    ] = None,
+) -> None:
+    """Write the digests that base images have now."""
+    for line in load_part("delivery.base_images").pin(file):
+        typer.echo(line)
 
 
 def sbom(version: Version = None) -> None:

@@ -22,7 +22,7 @@ from ..artifacts import ARTIFACTS, PACKAGE, now, write
 from ..config.delivery import load_delivery
 from ..model_package import verified_manifest
 from ..records import ImageDocument
-from . import builder, sbom
+from . import base_images, builder, sbom
 from .builder import Engine
 from .service_folder import open_apart
 from .smoke import smoke_test
@@ -30,7 +30,6 @@ from .smoke import smoke_test
 # The digest of the package that is in an image; its version has the standard's own label.
 LABEL = "vnd.rung.package-digest"
 PINNED = re.compile(r"(?P<name>[^\s@]+)@sha256:[0-9a-f]{64}")
-BASE = re.compile(r"^ARG PYTHON=(?P<image>[^\s@]+)$", re.MULTILINE)  # without a digest
 # The argument that has a build ask the model nothing. The Dockerfile of an older project lacks it.
 CHECK = re.compile(r"^ARG CHECK\b", re.MULTILINE)
 BUILD_CONTEXT = ("Dockerfile", "pyproject.toml", "uv.lock", "README.md", "src", "config")
@@ -64,10 +63,8 @@ def image(version: str | None = None, push: bool = False) -> str:
         sys.stderr.write(
             f"ml: the image noted for {registered}, {note}, {problem}: it is built anew\n"
         )
-    if base := BASE.search(Path("Dockerfile").read_text("utf-8")):
-        sys.stderr.write(
-            f"ml: the base image {base['image']} is not pinned by digest: the Dockerfile says how\n"
-        )
+    if base := base_images.unpinned():
+        sys.stderr.write(f"ml: the base image {base} is not pinned by digest: `ml pin` pins it\n")
     ARTIFACTS.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=".image-", dir=ARTIFACTS) as folder:
         package = Path(folder, "artifacts/model")

@@ -59,9 +59,15 @@ class Gitlab:
             if self._is_fork() and error.status in (401, 403, 404):
                 return {}
             raise
+        if not isinstance(jobs, list):
+            raise UsageError("the API answers with something else than a list of jobs")
         results_by_status = {"success": "success", "failed": "failure", "skipped": "skipped"}
-        results = {str(job["name"]): results_by_status.get(job["status"], "") for job in jobs}
-        return {name: result for name, result in results.items() if result}
+        return {
+            str(job["name"]): results_by_status[str(job.get("status"))]
+            for job in jobs
+            if isinstance(job, dict) and "name" in job
+            if str(job.get("status")) in results_by_status
+        }
 
     def comment(self, text: str, tail: str = "") -> str | None:
         if (number := self.env.get("CI_MERGE_REQUEST_IID")) is None:
@@ -124,7 +130,8 @@ class Gitlab:
         """Replace the report, or write the first one."""
         project = self._target()
         notes = f"merge_requests/{number}/notes"
-        user_id = (call_api("GET", f"{self.api}/user", self.token) or {}).get("id")
+        user = call_api("GET", f"{self.api}/user", self.token)
+        user_id = user.get("id") if isinstance(user, dict) else None
         for note in pages(
             lambda page: self._call("GET", project, f"{notes}?per_page=100&page={page}")
         ):

@@ -8,20 +8,16 @@ Formats: https://github.com/opencontainers/image-spec/blob/v1.1.0/manifest.md, i
 https://github.com/modelpack/model-spec/blob/main/docs/spec.md, config.md.
 """
 
-import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from ... import UsageError, project
 from ...artifacts import MODEL
+from ...oci_content import BYTES, DIGEST, MANIFEST, MAX_FILE, digest
 from ...registry import Version
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-BYTES = "application/octet-stream"
-INDEX = "application/vnd.oci.image.index.v1+json"
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 PACK = "application/vnd.cncf.model.manifest.v1+json"
 PACK_CONFIG = "application/vnd.cncf.model.config.v1+json"
@@ -37,19 +33,7 @@ WEIGHTS = (".skops", ".onnx")  # files that hold a model
 README = "README.md"  # what a ModelPack calls its card
 NOTE = {"architecture": "unknown", "os": "unknown", "rootfs": {"type": "layers", "diff_ids": []}}
 MAX_LAYERS = 1_000
-# Bytes.
-MAX_FILE = 2 * 2**30
-MAX_PACKAGE = 4 * MAX_FILE
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-class UnknownMediaType(UsageError):
-    """The registry takes no manifest of this type, and perhaps one of another."""
-
-
-def digest(content: bytes) -> str:
-    """Return the SHA-256 of bytes, as registries write it."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+MAX_PACKAGE = 4 * MAX_FILE  # bytes
 
 
 def descriptor(content: bytes, kind: str, **annotations: str) -> dict[str, Any]:

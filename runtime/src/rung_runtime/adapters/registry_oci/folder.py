@@ -8,8 +8,9 @@ from typing import Any
 
 from ... import UsageError
 from ...artifacts import atomic_write
+from ...oci_content import DIGEST, INDEX, MANIFEST, digest
 from ...registry import file_lock
-from .artifact import DIGEST, INDEX, MANIFEST, REF_NAME, descriptor, digest, parsed
+from .artifact import REF_NAME, descriptor, parsed
 
 
 class Folder:

@@ -5,21 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import RefusedError, UsageError
+from ...oci_content import BYTES, MAX_FILE, UnknownMediaType, digest
 from ...registry import CHAMPION, EnsureLease, Version, file_lock, lease, staged_download
 from .. import missing_library
 from .artifact import (
-    BYTES,
     IMAGE_CONFIG,
-    MAX_FILE,
     MAX_PACKAGE,
     NOTE,
     NOTES,
     OWN,
     STANDARD,
     Artifact,
-    UnknownMediaType,
     descriptor,
-    digest,
     encode,
     image_manifest,
     model_pack,
@@ -203,7 +200,7 @@ def open_registry(where: str) -> Oci:
     if not where.startswith(("oci://", "oci+http://")):
         raise UsageError(f"config/delivery.yaml: registry: {where} is neither a folder nor oci://")
     try:
-        from .client import Remote  # with HTTPX, which a folder does not need
+        from ...oci_client import Remote  # with HTTPX, which a folder does not need
     except ModuleNotFoundError as error:
         raise missing_library("registry", "oci", error) from None
     return Oci(Remote(where), where)

@@ -4,8 +4,8 @@ import re
 from dataclasses import replace
 from urllib.parse import urlencode
 
-from .... import UsageError
-from ....http_client import (
+from .. import UsageError
+from ..http_client import (
     Response,
     is_loopback,
     origin,

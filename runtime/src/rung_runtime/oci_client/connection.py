@@ -5,12 +5,12 @@ from time import monotonic, sleep
 from typing import BinaryIO
 from urllib.parse import urljoin
 
-from .... import UsageError
-from ....http_client import (
+from .. import UsageError
+from ..http_client import (
     Response,
     origin,
 )
-from ..artifact import BYTES
+from ..oci_content import BYTES
 from . import limits
 from .authorization import Authorization
 from .exchange import Broken, Slow

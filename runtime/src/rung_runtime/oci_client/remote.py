@@ -6,16 +6,25 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from .... import UsageError
-from ....http_client import (
-    Response,
+from .. import UsageError
+from ..http_client import Response
+from ..oci_content import (
+    DIGEST,
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
+    INDEX,
+    MANIFEST,
+    MAX_FILE,
+    UnknownMediaType,
+    digest,
 )
-from ..artifact import DIGEST, MANIFEST, MAX_FILE, UnknownMediaType, digest
 from . import limits
 from .connection import Connection
 from .exchange import Broken, Slow
 
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+INDEXES = (INDEX, DOCKER_INDEX)
+IMAGES = (*INDEXES, MANIFEST, DOCKER_MANIFEST)
 
 
 class Remote(Connection):
@@ -61,6 +70,26 @@ class Remote(Connection):
             return None
         named = answer.headers.get("Docker-Content-Digest") or digest(answer.body)
         return (reference if by_digest else named), answer.body
+
+    def image(self, tag: str) -> tuple[str, bool] | None:
+        """The digest of the image that a tag names, and whether it is an index; None without.
+
+        An index names an image for each kind of machine. The digest is that of the bytes that came.
+        """
+        answer = self._ask(
+            "GET", f"manifests/{tag}", 200, 404, headers={"Accept": ", ".join(IMAGES)}
+        )
+        if answer.status == 404:
+            return None
+        content_digest = digest(answer.body)
+        named = answer.headers.get("Docker-Content-Digest", content_digest)
+        kind = self._json(answer, f"manifest of {tag}").get("mediaType")
+        kind = kind or answer.headers.get("Content-Type", "").partition(";")[0].strip()
+        if DIGEST.fullmatch(named) and named != content_digest:
+            raise UsageError(f"{self.url}: what the registry has for {tag} is not {named}")
+        if kind not in IMAGES:
+            raise UsageError(f"{self.url}: what the registry has for {tag} is not an image")
+        return content_digest, kind in INDEXES
 
     def tag(self, name: str, manifest: bytes, kind: str) -> None:
         """Store a manifest under a name.

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
-from .... import UsageError, ci_platform
-from ....http_client import (
+from .. import UsageError, ci_platform
+from ..http_client import (
     NO_RETRIES,
     Client,
     Limits,
@@ -18,8 +18,7 @@ from ....http_client import (
     TimedOut,
     origin,
 )
-from .. import docker_login
-from . import limits
+from . import docker_login, limits
 
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 NAME = re.compile(r"[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*(/[A-Za-z0-9]+([._-]+[A-Za-z0-9]+)*)*")

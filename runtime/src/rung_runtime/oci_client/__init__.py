@@ -8,7 +8,7 @@ Credentials go to the registry's own origin, and to the token server that it nam
 or within this machine. What is uploaded is not sent again while nobody knows whether it arrived.
 """
 
-from .exchange import Broken, Slow
-from .remote import Remote
+from .exchange import HOST, NAME, Broken, Slow
+from .remote import TAG, Remote
 
-__all__ = ["Broken", "Remote", "Slow"]
+__all__ = ["HOST", "NAME", "TAG", "Broken", "Remote", "Slow"]

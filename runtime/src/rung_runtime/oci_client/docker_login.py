@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...exceptions import UsageError
-from ...process import run
+from ..exceptions import UsageError
+from ..process import run
 
 # Docker Hub answers at one name, and logins to it are kept under another.
 HUB = "registry-1.docker.io"
