@@ -160,3 +160,24 @@ def test_renovate_proposes_the_digest_of_each_image_and_has_where_to_write_it(
             file = project / about["packageFile"]
             assert file.read_text().count(dep["replaceString"]) == 1
             assert "newDigest" in (about | dep)["autoReplaceStringTemplate"]
+
+
+def test_renovate_proposes_a_newer_version_of_the_template(project: Path, tmp_path: Path) -> None:
+    """Tags of Git have no dates that it knows."""
+    template = tmp_path / "template"
+    template.mkdir()
+    git(template, "init", "-q", "-b", "main")
+    for version in ("v0.3.0", "v0.4.0"):
+        git(template, "commit", "-q", "--allow-empty", "-m", version)
+        git(template, "tag", version)
+    answers = project / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("https://git.example/rung", template.as_uri()))
+    file = project / ".github/renovate.json"
+    settings = json.loads(file.read_text()) | {"osvVulnerabilityAlerts": False}
+    file.write_text(json.dumps(settings))
+    log = renovate(project, "lookup", enabledManagers=["copier"])
+    (proposed,) = [e["config"] for e in log if e.get("msg") == "packageFiles with updates"]
+    ((dep,),) = [about["deps"] for about in proposed["copier"]]
+    (update,) = dep["updates"]
+    assert update["newValue"] == "v0.4.0"
+    assert not update.get("pendingChecks"), "it is proposed, and not held back"
