@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -419,6 +420,25 @@ def test_whatever_ml_prints_on_a_runner_is_no_command(
     assert commands(done.out) + commands(done.err) == []
     assert "printed" in done.out
     assert "a bug" in done.err
+
+
+def test_nothing_goes_around_the_filter_where_a_runner_has_no_utf_8(
+    module: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Click writes past a stream that it takes for misconfigured, if it has a buffer of bytes."""
+    import typer
+
+    monkeypatch.setenv("CI", "true")
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="ascii"))
+    with module("runner_log").filtered():
+        typer.echo("::error::forged")
+        typer.echo("müde")
+        sys.stdout.flush()
+    text = written.getvalue().decode("ascii")
+    assert commands(text) == []
+    assert "forged" in text
+    assert "m\\xfcde" in text
 
 
 def test_a_refusal_shows_what_it_cannot_print(

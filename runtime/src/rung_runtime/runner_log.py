@@ -40,7 +40,7 @@ class RunnerLog:
         lines = self.line + visible(text.replace("\r\n", "\n"), keep="\n\t")
         lines = COLONS.sub(r"\1 ", lines)
         lines = HASHES.sub(r"\1 [", lines)
-        self.stream.write(lines[len(self.line) :])
+        self._pass_on(lines[len(self.line) :])
         last = lines.rpartition("\n")[2]
         # What may yet become a command: a line that is blank, or a colon; the end of any other.
         start = last.lstrip()
@@ -56,9 +56,19 @@ class RunnerLog:
         if self.line.strip():
             self.stream.write("\n")
         self.line = ""
-        self.stream.write(f"{text}\n")
+        self._pass_on(f"{text}\n")
+
+    def _pass_on(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+        except UnicodeEncodeError:  # a runner whose locale has no UTF-8
+            self.stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
 
     def __getattr__(self, name: str) -> Any:
+        if (
+            name == "buffer"
+        ):  # of bytes, past this filter: Click writes to it where there is no UTF-8
+            raise AttributeError(name)
         return getattr(self.stream, name)
 
 
