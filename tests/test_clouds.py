@@ -1,7 +1,7 @@
 """What is exported for clouds runs: each node in a folder of its own, with an object store between.
 
 The clouds themselves cannot run here. Their own libraries accept the files, and the commands of the
-nodes run in order, as a cloud would start them, with moto's server for S3.
+nodes run in order, as a cloud would start them, with what stands in for the cloud's object store.
 """
 
 from __future__ import annotations
@@ -9,21 +9,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import libraries
 import obstore
+import polars as pl
 import pytest
+import tables
 import yaml
 from conftest import EVERY, ROOT, Copy, Project, Render, environment
+from object_stores import azure_container, google_bucket
 from rung import exports
 from rung.exports.export import systems
 from test_exports import CLOUDS, EVERYTHING, STAGES
+from test_kubernetes import IMAGE, Cluster
+
+__all__ = ["azure_container", "google_bucket"]
 
 pytestmark = pytest.mark.slow
 # What is not in a repository, and so in no image that is made from it.
@@ -112,18 +122,36 @@ class Cloud:
 
     def start(self, node: CloudNode) -> subprocess.CompletedProcess[str]:
         """Run a node in a new folder that has the code alone."""
-        folder = self.top / f"{node.name}-{len(list(self.top.iterdir()))}"
-        shutil.copytree(self.code, folder)
-        env = environment(self.top.parent / "home", str(self.reference.project.path / ".venv/bin"))
-        env |= self.variables | {"PROJECT": str(folder)}
-        env["PYTHONPATH"] = f"{folder / 'src'}:{self.top.parent / 'more'}"
+        folder = self.folder(node.name)
+        env = self.environment(folder)
         return subprocess.run(
             node.command, cwd=self.top.parent, env=env, capture_output=True, text=True, check=False
         )
 
+    def folder(self, name: str) -> Path:
+        """Return a new folder with the code alone."""
+        folder = self.top / f"{name}-{len(list(self.top.iterdir()))}"
+        shutil.copytree(self.code, folder)
+        return folder
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Return the variables of a container with that folder."""
+        env = environment(self.top.parent / "home", str(self.reference.project.path / ".venv/bin"))
+        env |= self.variables | {"PROJECT": str(folder)}
+        env["PYTHONPATH"] = f"{folder / 'src'}:{self.top.parent / 'more'}"
+        return env
+
 
 @pytest.fixture
-def cloud(project: Callable[[int], Project], bucket: str, tmp_path: Path) -> Cloud:
+def store(request: pytest.FixtureRequest, name: str) -> str:
+    """Return a bucket in the object store of a cloud."""
+    stores = {"vertex": "google_bucket", "azureml": "azure_container"}
+    place: str = request.getfixturevalue(stores.get(name, "bucket"))
+    return place
+
+
+@pytest.fixture
+def cloud(project: Callable[[int], Project], store: str, tmp_path: Path) -> Cloud:
     reference = Copy(project(1), project(1).copy(tmp_path / "reference"))
     code = shutil.copytree(
         reference.path, tmp_path / "code", ignore=shutil.ignore_patterns(*NOT_CODE)
@@ -135,10 +163,10 @@ def cloud(project: Callable[[int], Project], bucket: str, tmp_path: Path) -> Clo
     ml = reference.project.path / ".venv/bin/ml"
     (code / "config/export.yaml").write_text(
         f"command: [{ml}]\nlast: register\nretries: 1\nretry_delay_seconds: 0\n"
-        f"image: registry.test/project:1\nstate: {bucket}/state\n"
+        f"image: registry.test/project:1\nstate: {store}/state\n"
         "role: arn:aws:iam::123456789012:role/pipelines\n"
     )
-    names = [name for name in os.environ if name.startswith("AWS_")]
+    names = [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]
     variables = {name: os.environ[name] for name in names}
     variables["ML_REGISTRY"] = str(tmp_path / "registry")
     return Cloud(reference, code, tmp_path / "nodes", variables)
@@ -167,7 +195,7 @@ def differences(ours: Any, theirs: Any, where: str) -> list[str]:
     ],
 )
 def test_nodes_that_share_nothing_leave_what_ml_run_leaves(
-    cloud: Cloud, bucket: str, name: str, module: Callable[[str], Any], tmp_path: Path
+    cloud: Cloud, store: str, name: str, module: Callable[[str], Any], tmp_path: Path
 ) -> None:
     ran = cloud.reference.project.run("ml", "run", cwd=cloud.reference.path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -179,7 +207,7 @@ def test_nodes_that_share_nothing_leave_what_ml_run_leaves(
         assert done.returncode == 0, done.stdout + done.stderr
     assert "files, 0 of them new" in done.stdout  # `ml register` makes none
     # All of it is in the last snapshot.
-    place = module("remote_step.snapshot").open_place(f"{bucket}/state/register", tmp_path)
+    place = module("remote_step.snapshot").open_place(f"{store}/state/register", tmp_path)
     manifest = module("remote_step.snapshot").read_manifest(place)
     last = Copy(cloud.reference.project, shutil.copytree(cloud.code, tmp_path / "last"))
     for path, stored in manifest.files.items():
@@ -214,6 +242,107 @@ def test_nodes_that_share_nothing_leave_what_ml_run_leaves(
     reason = last.ml("run", exits=1).stderr.strip().splitlines()[-1].strip()
     assert reason
     assert reason in refused.stderr
+
+
+def document(module: Callable[[str], Any], place: str, path: str) -> Any:
+    """Return a document that is in a snapshot."""
+    snapshot = module("remote_step.snapshot")
+    opened = snapshot.open_place(place, Path.cwd())
+    stored = snapshot.read_manifest(opened).files[path]
+    return json.loads(opened.storage.read(stored.object_name))
+
+
+@contextmanager
+def serving(cloud: Cloud, version: str) -> Iterator[str]:
+    """Serve a version from the registry, as the pods of a cluster would."""
+    folder = cloud.folder("pods")
+    env = cloud.environment(folder)
+    ml = str(cloud.reference.project.path / ".venv/bin/ml")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    fetch = [ml, "fetch", version, "--to", "artifacts/model"]
+    subprocess.run(fetch, cwd=folder, env=env, check=True, capture_output=True)
+    service = subprocess.Popen([ml, "serve", "--port", str(port)], cwd=folder, env=env)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            assert service.poll() is None
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            time.sleep(0.2)
+        yield url
+    finally:
+        service.terminate()
+        service.wait()
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("kubectl")
+@pytest.mark.parametrize("name", ["sagemaker"])
+def test_nodes_deploy_to_a_cluster_and_what_its_pods_log_leads_to_another_training(
+    cloud: Cloud,
+    store: str,
+    name: str,
+    render: Render,
+    module: Callable[[str], Any],
+    tmp_path: Path,
+) -> None:
+    """A recorded kubectl stands in for the cluster, and a service of this machine for its pods."""
+    cluster = Cluster(tmp_path / "cluster")
+    with_cluster = render(level=1, deployment="kubernetes")
+    for path in ("deploy", "src/rung_runtime/adapters/target_kubernetes"):
+        shutil.copytree(with_cluster / path, cloud.code / path, dirs_exist_ok=True)
+    about = cloud.code / "pyproject.toml"
+    local = 'deployment = "local"'
+    assert local in about.read_text()
+    about.write_text(about.read_text().replace(local, 'deployment = "kubernetes"'))
+    (cloud.code / "config/delivery.yaml").write_text(
+        f"service: {{log: {store}/predictions, log_seconds: 0.3}}\nwatch: {{seconds: 1}}\n"
+        f"image: {IMAGE}\n"
+    )
+    (cloud.code / "config/drift.yaml").write_text(
+        "window: {hours: 0, rows: 50}\nmax_age_days: 0.00001\n"
+    )
+    settings = cloud.code / "config/export.yaml"
+    settings.write_text(settings.read_text().replace("last: register\n", ""))
+    exports.export(cloud.code, name)
+    *nodes, deploy = nodes_of(name, cloud.code)
+    assert deploy.name == "deploy"
+    for node in nodes:
+        done = cloud.start(node)
+        assert done.returncode == 0, done.stdout + done.stderr
+    version = document(module, f"{store}/state/register", "artifacts/model/manifest.json")
+    programs = f"{cluster.folder}{os.pathsep}{cloud.environment(cloud.code)['PATH']}"
+    cloud.variables["PATH"] = programs
+    with serving(cloud, version["version"]) as url:
+        cluster.answers("port-forward", f"Forwarding from {url.removeprefix('http://')} -> 8080")
+        done = cloud.start(deploy)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = pl.read_csv(tables.FLIGHTS, n_rows=120).drop("delayed").to_dicts()
+        for first in (0, 60):
+            answer = httpx.post(f"{url}/predict", json={"rows": rows[first : first + 60]})
+            assert answer.status_code == 200
+    assert [line.split()[0] for line in cluster.commands] == ["apply", "rollout", "port-forward"]
+    deployment = document(module, f"{store}/state/deploy", "artifacts/deployment.json")
+    assert (deployment["verdict"], deployment["target"]) == ("deployed", "kubernetes/production")
+    assert deployment["version"] == version["version"]
+
+    file = cloud.code / f"orchestration/{name}/{exports.graph_name(cloud.code)}_monitor.json"
+    monitor, retrain = sagemaker_nodes(file)
+    done = cloud.start(monitor)
+    assert done.returncode == 0, done.stdout + done.stderr
+    judged = document(module, f"{store}/state/monitor", "artifacts/monitor.json")
+    assert judged["decision"] == "retrain"
+    assert judged["alarm"].startswith("age-")
+    assert sum(window["rows"] for window in judged["windows"]) == 1 + 120  # one of the smoke test
+    done = cloud.start(retrain)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f" for {judged['alarm']}" in done.stdout
+    assert "nothing to do" not in done.stdout
+    done = cloud.start(retrain)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"nothing to do: {judged['alarm']}" in done.stdout
 
 
 @pytest.fixture

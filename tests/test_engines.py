@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,6 +21,7 @@ from threading import Thread
 from types import ModuleType
 from typing import Any
 
+import deltalake
 import libraries
 import numpy as np
 import polars as pl
@@ -530,6 +531,40 @@ def test_dask_writes_the_scores_and_the_verdict_of_one_machine_though_a_worker_i
     assert same[0] == same[1]
     assert verdicts[0]["data_digest"] == verdicts[1]["data_digest"]
     assert same[0]["rows"] == 40_000
+
+
+@pytest.mark.nightly  # a cluster of its own, whose workers know the store
+def test_workers_read_parquet_and_delta_from_an_object_store_and_write_to_it(
+    scoring: Scoring, bucket: str
+) -> None:
+    source = scoring.place.path / scoring.model.data.source
+    rows = pl.read_csv(source, infer_schema=False, n_rows=600)
+    for number in (0, 1):
+        rows[300 * number :][:300].write_parquet(f"{bucket}/files/part-{number}.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "true")
+        deltalake.write_deltalake(f"{bucket}/lake", rows, partition_by=["origin"])
+    module = scoring.module("scoring")
+    settings = scoring.module("config").load()
+    with contextmanager(started)("dask") as dask, open_engine("polars") as polars:
+        for place in (f"{bucket}/files", f"{bucket}/lake"):
+            made: list[list[pl.DataFrame]] = []
+            verdicts = []
+            for name, engine in (("one", polars), ("many", dask)):
+                to = f"{place}-{name}"
+                module.score(place, f"{to}/scores", scoring.model, module.Options(), engine)
+                make_features(place, None, f"{to}/features", settings, engine)
+                with suppress(RefusedError):  # too few rows
+                    validate_source(place, None, settings, engine)
+                verdicts.append(document(scoring.place.path))
+                paths = (f"{to}/scores/scored/**/*.parquet", f"{to}/features/**/*.parquet")
+                made.append([pl.read_parquet(path, hive_partitioning=False) for path in paths])
+            for here, many in zip(*made, strict=True):
+                assert here.height == 600
+                same = [name for name in here.columns if name != "request_id"]
+                assert_frame_equal(many.select(same), here.select(same), rel_tol=0, abs_tol=1e-9)
+            for key in ("rows", "verdict", "columns", "failures", "partitions"):
+                assert verdicts[0][key] == verdicts[1][key], key
 
 
 # --- predictions -----------------------------------------------------------------------------

@@ -80,6 +80,17 @@ def test_the_graph_is_that_of_dvc_and_then_delivery(project: Path) -> None:
     assert [node.name for node in read_graph(project, "package").training] == STAGES
 
 
+def test_a_project_with_a_cluster_deploys_to_it_and_only_registers_what_an_alarm_trains(
+    render: Render,
+) -> None:
+    project = render(level=1, deployment="kubernetes")
+    graph = read_graph(project)
+    assert graph.training[-1].arguments == ("deploy", "--target", "production")
+    assert graph.monitoring[-1].arguments == ("retrain", "--last", "register")
+    graph = read_graph(project, "package")
+    assert graph.monitoring[-1].arguments == ("retrain", "--last", "package")
+
+
 def test_a_stage_of_ones_own_is_part_of_it_where_its_files_are_needed(project: Path) -> None:
     file = project / "dvc.yaml"
     stages = yaml.safe_load(file.read_text())
@@ -327,6 +338,29 @@ def test_what_is_exported_is_the_whole_graph_with_its_settings(project: Path, na
         assert "@hourly" in whole or (is_ci and "0 * * * *" in whole)
     if not is_ci:  # where a person names the job
         assert all("nightly_scores" in str(file.path) for file in files)
+
+
+# What train asks for and what all others do, as each system writes it.
+ASKED = {
+    "argo": ("memory: 8Gi", "memory: 1Gi"),
+    "flyte": ('"train": ("4", "8Gi")', '"gate": ("500m", "1Gi")'),
+    "kfp": ('"train": ("4", "8Gi")', '"gate": ("500m", "1Gi")'),
+    "ray": ('"train": {"num_cpus": 4.0, "memory": 8589934592}', '"gate": {"num_cpus": 0.5'),
+    "sagemaker": ('"ml.m5.xlarge"', '"ml.t3.medium"'),
+    "vertex": ('"train": ("4", "8Gi")', '"gate": ("500m", "1Gi")'),
+    "zenml": ('"train": (4.0, "8GiB")', '"gate": (0.5, "1GiB")'),
+}
+
+
+def test_nodes_ask_for_the_resources_of_the_settings(project: Path) -> None:
+    (project / "config/export.yaml").write_text(EVERYTHING + "last: register\n")
+    for name, texts in ASKED.items():
+        whole = "".join(file.text for file in render(project, systems()[name]))
+        for text in texts:
+            assert text in whole, f"{name}: {text}"
+    for name, system in systems().items():
+        templates = "".join(file.read_text() for file in system.folder.glob("*.jinja"))
+        assert ("resources_of" in templates) is (name in {*ASKED, "azureml"}), name
 
 
 @pytest.mark.parametrize("name", PYTHON)

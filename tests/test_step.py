@@ -505,6 +505,26 @@ def test_a_training_that_an_alarm_starts_ends_where_the_graph_ends(
     assert "--last is for the step retrain" in str(other.exception)
 
 
+def test_a_step_deploys_to_the_cluster_and_what_an_alarm_trains_waits_for_an_image(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    file = nodes.code / "pyproject.toml"
+    file.write_text(file.read_text().replace('deployment = "local"', 'deployment = "kubernetes"'))
+    targets: list[str] = []
+    delivery = nodes.module("cli.delivery")
+    monkeypatch.setattr(delivery, "deploy", lambda *, target: targets.append(target))
+    monkeypatch.setattr(nodes.module("cli.step"), "START", nodes.enter())
+    app = nodes.module("cli.app").app
+    done = CliRunner().invoke(app, ["step", "deploy", "--out", str(nodes.state / "deploy")])
+    assert done.exit_code == 0, done.output
+    assert targets == ["production"]
+    usage_error = nodes.module("exceptions").UsageError
+    with pytest.raises(usage_error, match="a cluster needs an image of the version that it trains"):
+        nodes.run("retrain", makes={})
+
+
 def test_a_registry_of_mlflow_has_to_be_a_server(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

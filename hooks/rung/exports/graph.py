@@ -91,12 +91,16 @@ def read_graph(project: Path, last: str = "deploy") -> Graph:
         for name in order
     ]
     end = tuple(name for name in order if not any(name in needs[other] for other in order))
+    has_cluster = answer(project, "deployment") != "local"
     for name, arguments in DELIVERY.items():
         if last in list(DELIVERY)[list(DELIVERY).index(name) :]:
-            nodes.append(Node(name, arguments, end))
+            to_cluster = ("--target", "production") if has_cluster and name == "deploy" else ()
+            nodes.append(Node(name, (*arguments, *to_cluster), end))
             end = (name,)
     monitoring = [Node("monitor", MONITORING["monitor"], ())]
-    end_of_retraining = () if last == "deploy" else ("--last", last)
+    # A cluster needs an image of each version, and no node builds one.
+    last_of_retraining = "register" if has_cluster and last == "deploy" else last
+    end_of_retraining = () if last_of_retraining == "deploy" else ("--last", last_of_retraining)
     monitoring.append(Node("retrain", (*MONITORING["retrain"], *end_of_retraining), ("monitor",)))
     return Graph(package_name(project), tuple(nodes), tuple(monitoring))
 

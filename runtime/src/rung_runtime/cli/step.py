@@ -60,7 +60,7 @@ def _run(name: str, last: Last) -> None:
 
     commands: dict[str, Callable[[], None]] = {
         "register": register,
-        "deploy": deploy,
+        "deploy": partial(deploy, target="production"),  # the cluster's
         "monitor": monitor,
         "retrain": partial(retrain, last=last),
         "source": lambda: None,

@@ -40,6 +40,11 @@ def require_lasting(name: str, last_step: str) -> None:
             " add target kubernetes`, or end the graph before, by `last: register` in"
             " config/export.yaml"
         )
+    if name == "retrain" and is_deploying:
+        raise UsageError(
+            "ml step retrain: a cluster needs an image of the version that it trains, which no step"
+            " builds: end it before, by --last register"
+        )
     if name == "monitor" and _is_inside(log := load_delivery().service.log):
         raise UsageError(
             f"ml step {name}: the prediction log is the folder {log} here, which no service writes"
