@@ -191,6 +191,7 @@ def test_what_no_registry_tells_changes_no_file(images: ModuleType, hub: Registr
         (".gitlab-ci.yml", b"    image:", b"    container:", "has no spec: inputs: image: default"),
         (".gitlab-ci.yml", b"default: ghcr.io", b"default: $CI_REGISTRY", "not an image with its"),
         (".gitlab-ci.yml", b"spec:", b"spec: [", "has no spec: inputs: image: default"),
+        (".gitlab-ci.yml", b"spec:", b"[" * 10_000, "has no spec: inputs: image: default"),
     ],
 )
 def test_a_line_that_the_owner_has_made_another_is_a_sentence(
@@ -256,6 +257,7 @@ def test_an_owners_way_of_writing_stays(images: ModuleType, hub: Registry) -> No
         ("python:", None),
         ("https://ghcr.io/x:1", None),
         ("user:pass@ghcr.io/x:1", None),
+        ("localhost/x:1", None),  # of this machine, never somebody's on Docker Hub
         ("python:3 AS build", None),
         ("", None),
     ],

@@ -55,6 +55,8 @@ class Image:
         else:
             host = HUB
             name = path if slash else f"library/{path}"
+        if slash and first == "localhost":  # an image of this machine, which no registry has
+            return None
         is_image = HOST.fullmatch(host) and NAME.fullmatch(name) and TAG.fullmatch(tag)
         if not is_image or (separator and not DIGEST.fullmatch(digest)):
             return None
@@ -153,7 +155,7 @@ def _in_gitlab(content: str) -> Iterator[tuple[int, int]]:
     """Yield where the default of the input `image` stands, without its quotes."""
     try:
         node = next(yaml.compose_all(content, yaml.SafeLoader), None)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return
     for key in INPUT:
         if not isinstance(node, yaml.MappingNode):
