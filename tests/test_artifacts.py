@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rung_runtime.adapters.target_local import supervisor
-from rung_runtime.artifacts import atomic_write
+from rung_runtime.atomic_file import atomic_write
 from rung_runtime.storage import Folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from rung_runtime.artifacts import LEFTOVER_SECONDS, atomic_write
+from rung_runtime.atomic_file import LEFTOVER_SECONDS, atomic_write
 
 
 def test_two_writers_of_a_file_do_not_share_what_is_not_whole_yet(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_what_a_killed_writer_left_is_removed_once_nobody_can_be_writing_it(tmp_
 KILLED = """
 import os, sys
 from pathlib import Path
-from rung_runtime.artifacts import atomic_write
+from rung_runtime.atomic_file import atomic_write
 with atomic_write(Path(sys.argv[1])) as new:
     new.write_text("half")
     if sys.argv[2] == "killed":

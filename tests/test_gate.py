@@ -350,7 +350,7 @@ def pipeline(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
     Path("step").write_text('echo "$1"\necho "ERROR: $1, with a warning" >&2\n')
 
-    def run(end: str, on_stage: Callable[[], None] = lambda: None) -> None:
+    def run(end: str, on_stage: Callable[[str], None] = lambda _: None) -> None:
         Path("dvc.yaml").write_text(STAGES % end)
         module("adapters.pipeline_dvc").run({}, on_stage)
 
@@ -361,10 +361,10 @@ def pipeline(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_run_announces_the_stages_that_are_stale_and_no_others(pipeline: Any) -> None:
     stages: list[str] = []
     for _ in range(2):
-        pipeline("true", lambda: stages.append("stage"))
-    assert len(stages) == 2
-    pipeline("echo 2 > b", lambda: stages.append("stage"))
-    assert len(stages) == 3
+        pipeline("true", stages.append)
+    assert stages == ["first", "second"]
+    pipeline("echo 2 > b", stages.append)
+    assert stages == ["first", "second", "second"]
 
 
 @pytest.mark.slow  # DVC runs
@@ -395,7 +395,7 @@ def test_a_step_that_fails_is_the_only_one_to_say_so(
         module("exceptions").UsageError,
         match=r"cannot run the pipeline: unable to read: .dvc\.yaml",
     ):
-        module("adapters.pipeline_dvc").run({}, lambda: None)
+        module("adapters.pipeline_dvc").run({}, lambda _: None)
     assert capfd.readouterr() == ("", "")
 
 
@@ -405,7 +405,7 @@ def test_a_conflict_in_dvcs_lock_is_told_as_that(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dvc.lock").write_text("stages:\n<<<<<<< HEAD\n  a: 1\n=======\n>>>>>>> b\n")
     with pytest.raises(module("exceptions").UsageError, match=r"dvc\.lock has a merge conflict"):
-        module("adapters.pipeline_dvc").run({}, lambda: None)
+        module("adapters.pipeline_dvc").run({}, lambda _: None)
 
 
 @pytest.mark.parametrize(

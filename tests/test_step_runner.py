@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import Render
+from conftest import ROOT, Render
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 
@@ -21,9 +22,10 @@ RUNNER = """
 import os, sys, time
 from pathlib import Path
 from rung_runtime import step_runner
-step_runner.SLOW = ()
+step_runner.SLOW = step_runner.BESIDE_STEPS = ()
 def main():
     match sys.argv[1]:
+        case "train": print("as asked")
         case "tell":
             print(os.getcwd(), os.environ["COLOUR"], "ML_STEP_RUNNER" in os.environ)
             print("a warning", file=sys.stderr)
@@ -38,6 +40,13 @@ with step_runner.start(main) as variables:
     sys.stdin.read()
 """
 CLIENT = "from rung_runtime import step_runner; step_runner.delegate(); print('by itself')"
+# `ml` where nothing can be imported but the standard library and the runtime.
+BARE_ML = """
+import sys
+sys.modules |= dict.fromkeys(["typer", "pydantic", "polars"])
+from rung_runtime.cli import main
+main()
+"""
 Step = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -56,10 +65,10 @@ def runner(render: Render, sources: Render, tmp_path: Path) -> Iterator[tuple[St
         assert process.stdout
         address = Path(process.stdout.readline().strip())
 
-        def step(name: str, **more: str) -> subprocess.Popen[str]:
+        def step(name: str, code: str = CLIENT, **more: str) -> subprocess.Popen[str]:
             env = os.environ | path | {"ML_STEP_RUNNER": str(address)} | more
             return subprocess.Popen(
-                [sys.executable, "-c", CLIENT, name],
+                [sys.executable, "-c", code, name],
                 cwd=tmp_path,
                 env=env,
                 text=True,
@@ -104,15 +113,26 @@ def test_a_step_ends_with_its_client_and_the_next_one_runs(
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def write_later(file: int) -> None:
+    time.sleep(0.05)
+    os.write(file, b"a step")
+
+
 def test_what_is_slow_to_import_is_imported_until_there_is_something_to_do(
     module: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read_end, write_end = os.pipe()
     (tmp_path / "a_slow_module.py").write_text(f"import os; os.write({write_end}, b'a step')")
     monkeypatch.syspath_prepend(tmp_path)
-    names = ["no_module_of_this_name", "a_slow_module", "another_one"]
+    (tmp_path / "a_broken_module.py").write_text("raise ValueError")
+    names = ["no_module_of_this_name", "a_broken_module", "a_slow_module", "another_one"]
     assert module("step_runner")._ready([read_end], names) == [read_end]
     assert names == ["another_one"]
+    os.read(read_end, 100)
+    with ThreadPoolExecutor() as thread:
+        thread.submit(write_later, write_end)
+        assert module("step_runner")._ready([read_end], names, keep=1) == [read_end]
+    assert names == ["another_one"]  # what is imported beside steps only
     os.close(read_end)
     os.close(write_end)
 
@@ -121,3 +141,19 @@ def test_a_step_whose_runner_is_gone_runs_by_itself(runner: tuple[Step, Path]) -
     step, address = runner
     elsewhere = str(address.parent / "nothing")
     assert step("tell", ML_STEP_RUNNER=elsewhere).communicate()[0] == "by itself\n"
+
+
+def test_the_client_of_a_step_waits_for_no_library_and_other_commands_have_no_runner(
+    runner: tuple[Step, Path],
+) -> None:
+    step, _ = runner
+    assert step("train", BARE_ML).communicate() == ("as asked\n", "")
+    assert step("report", BARE_ML).communicate()[1].startswith("ml: ml needs typer")
+
+
+def test_what_dvc_runs_in_waits_for_no_library_but_dvc() -> None:
+    code = "import sys, rung_runtime.adapters.pipeline_dvc.repro; print(*sys.modules)"
+    env = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src")}
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert not {"polars", "pydantic", "typer"} & set(loaded.split())

@@ -18,6 +18,7 @@ import verdicts
 from sklearn.cluster import KMeans
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 Module = Callable[[str], ModuleType]
 
@@ -55,6 +56,25 @@ def test_machines_with_few_and_with_many_cores_give_one_file(module: Module) -> 
         files.add(module("model_format").to_bytes([trees, groups]))
         assert (trees._bin_mapper.n_threads, groups._n_threads) == (cores, cores)
     assert len(files) == 1
+
+
+def test_the_linear_baseline_has_the_same_digits_on_any_number_of_cores(
+    module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[set[int]] = []
+
+    class Watched(DummyClassifier):  # type: ignore[misc]
+        def fit(self, *rows: Any) -> Any:
+            pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+            threads.append({pool["num_threads"] for pool in pools})
+            return super().fit(*rows)
+
+    baselines = module("pipeline.baselines")
+    monkeypatch.setattr(baselines, "linear", lambda task, x: Watched())
+    rows, data = rows_of(module)
+    with threadpool_limits(2, "blas"):
+        baselines.baseline_predictions(rows.head(200), rows.tail(100), data)
+    assert threads == [{1}]
 
 
 def names(path: Path) -> list[str]:

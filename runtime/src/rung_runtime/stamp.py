@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from . import project
-from .artifacts import ARTIFACTS, atomic_write
+from .artifacts import ARTIFACTS
+from .atomic_file import atomic_write
 
 FILE = ARTIFACTS / "runtime.txt"
 # What no step runs: a change of these makes no stage stale.

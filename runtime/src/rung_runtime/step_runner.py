@@ -32,16 +32,19 @@ RUNNER_WAS_KILLED = 70  # the exit code of a step whose runner did not answer
 # starts that of Polars, would not survive a fork.
 SLOW = (
     "polars",
+    f"{__package__}.artifacts",  # with pydantic, and the models of all documents
     "scipy.stats",
     "sklearn.compose",
     "sklearn.ensemble",
     "sklearn.feature_extraction.text",
     "sklearn.inspection",
     "sklearn.model_selection",
-    "skops.io",
     "rich.progress",
     "jinja2",
 )
+# These only beside a step, and so not at all if nothing is stale: skops imports all of
+# scikit-learn, for most of a second in which no step could begin.
+BESIDE_STEPS = ("skops.io", "onnx")
 
 
 class Request(NamedTuple):
@@ -116,13 +119,15 @@ def delegate() -> None:
 def _serve(listener: socket.socket, read_end: int, main: Callable[[], None]) -> None:
     """Answer clients, one after the other, as DVC runs stages, until the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is meant for the step
-    names = list(SLOW)
-    while listener in _ready([listener, read_end], names):
+    names = [*SLOW, *BESIDE_STEPS]
+    while listener in _ready([listener, read_end], names, keep=len(BESIDE_STEPS)):
         with listener.accept()[0] as client:
             _answer(client, main, names)
 
 
-def _ready(watched: list[socket.socket | int], names: list[str]) -> list[socket.socket | int]:
+def _ready(
+    watched: list[socket.socket | int], names: list[str], keep: int = 0
+) -> list[socket.socket | int]:
     """Wait until one of these can be read, and import meanwhile.
 
     So the first steps, which need little, run beside the imports for others.
@@ -130,11 +135,12 @@ def _ready(watched: list[socket.socket | int], names: list[str]) -> list[socket.
     Args:
         watched: Sockets and files.
         names: The modules still to be imported, which are removed once they are.
+        keep: How many of them, the last ones, are not imported now.
     """
-    while names:
+    while len(names) > keep:
         if ready := select.select(watched, [], [], 0)[0]:
             return ready
-        with suppress(ImportError):
+        with suppress(Exception):  # a step that needs it will tell
             import_module(names.pop(0))
     return select.select(watched, [], [])[0]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from . import UsageError
-from .artifacts import atomic_write
+from .atomic_file import atomic_write
 from .prediction_log.layout import is_remote, remote_path
 
 if TYPE_CHECKING:

@@ -16,16 +16,8 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperGroup
 
-from .. import (
-    STEP_RUNNER,
-    RefusedError,
-    UsageError,
-    crashes,
-    problem,
-    progress,
-    project,
-    runner_log,
-)
+from .. import RefusedError, UsageError, crashes, problem, progress, project, runner_log
+from .start import STEPS as ALL_STEPS
 from .start import leave, leave_with_bug
 
 if TYPE_CHECKING:
@@ -33,22 +25,12 @@ if TYPE_CHECKING:
 
     from ..model_package import Model
 
-# In the order of the pipeline.
-STEPS = {
-    "ingest": "Read the source of config/data.yaml into typed rows.",
-    "validate": "Check the rows against the contract in config/data.yaml.",
-    "split": "Set the holdout aside.",
-    "train": "Train the estimator from problem/model.py.",
-    "evaluate": "Score the model on the holdout.",
-    "compare": "Score the champion on the same holdout.",
-    "gate": "Check the model against config/gate.yaml.",
-    "package": "Bundle the accepted model with everything serving needs.",
-}
 # Which commands there are depends on the project; what is wrong with it is said by `main`. Outside
 # of one, a copy for level 0 has no more than the pipeline.
 HAS_LOOP = False
 with suppress(UsageError):
     HAS_LOOP = project.current().has_loop and find_spec(f"{__package__}.delivery") is not None
+STEPS = ALL_STEPS.copy()
 if not HAS_LOOP:
     del STEPS["compare"]
 START = Path.cwd()
@@ -340,8 +322,6 @@ def _main() -> None:
             os.chdir(_root())
         project.current()
         is_step = len(sys.argv) == 2 and sys.argv[1] in STEPS
-        if is_step and STEP_RUNNER in os.environ:  # in `ml run`
-            import_module("..step_runner", __package__).delegate()
         with crashes.explained(sys.argv[1]) if is_step else nullcontext():
             app()
     except RefusedError as refused:

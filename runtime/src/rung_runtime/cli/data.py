@@ -80,7 +80,7 @@ def _append(new: "pl.DataFrame", both: "pl.DataFrame", source: Path, separator: 
     """
     import polars as pl
 
-    from ..artifacts import atomic_write
+    from ..atomic_file import atomic_write
 
     with atomic_write(source) as new_file:
         if source.suffix == ".parquet":

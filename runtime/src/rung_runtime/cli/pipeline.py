@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..controls import Controls
     from ..records import GateDocument
 
+# Until there is a model, steps use all cores, and what a tracker imports would slow them down.
+UNTIL_TRAINED = ("ingest", "validate", "split", "train")
+
 
 def run(base: str | None = None) -> None:
     """Run what is stale of the pipeline, and record the run, passed or refused.
@@ -34,8 +37,13 @@ def run(base: str | None = None) -> None:
         last_verdict = _gate_digest()
         tracker = adapters.load("tracker", "mlflow")
         has_ended = False
+
+        def prepare_tracker(stage: str = "") -> None:  # an adapter of 0.3 names none
+            if stage not in UNTIL_TRAINED:
+                tracker.prepare()
+
         try:
-            adapters.load("pipeline", "dvc").run(variables, on_stage=tracker.prepare)
+            adapters.load("pipeline", "dvc").run(variables, on_stage=prepare_tracker)
             if comparison:
                 controls.judge(comparison)
             has_ended = True
@@ -61,7 +69,7 @@ def run_only(step: str, *, is_recorded: bool = True) -> None:
         _measure_again()
     is_end = step == "package"
     try:
-        adapters.load("pipeline", "dvc").run({}, on_stage=lambda: None, only=step)
+        adapters.load("pipeline", "dvc").run({}, on_stage=lambda _: None, only=step)
     except RefusedError:
         is_end = step in ("gate", "package")
         raise

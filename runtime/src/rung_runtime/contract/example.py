@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import problem, project
-from ..artifacts import atomic_write, digest
+from ..artifacts import digest
+from ..atomic_file import atomic_write
 
 FLIGHTS = Path("data/raw/flights.csv")
 FLIGHTS_DIGEST = "sha256:2ee6fee12bbb7a6943a42f97956010123fdf77e9fa65c7697f8eee8da2a06bee"

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import config, progress
-from ..artifacts import atomic_write, digest
+from ..artifacts import digest
+from ..atomic_file import atomic_write
 from ..config import METRICS, Data, Gate, Strict, Task
 from ..exceptions import UsageError
 from ..pipeline.identity import identifying, identities

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from .. import UsageError
-from ..artifacts import atomic_write
+from ..atomic_file import atomic_write
 from ..http_client import is_loopback
 from ..oci_client import HOST, NAME, TAG, Remote
 from ..oci_content import DIGEST

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Required, TypedDict, cast
 
 from .. import UsageError, compiled, process, registry
-from ..artifacts import ARTIFACTS, PACKAGE, atomic_write
+from ..artifacts import ARTIFACTS, PACKAGE
+from ..atomic_file import atomic_write
 from ..escaping import visible
 from ..model_package import PackagedMetrics, verified_manifest
 from ..pipeline.formatting import category

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import UsageError, project
-from ..artifacts import atomic_write
+from ..atomic_file import atomic_write
 from .choose import available
 from .limits import SCHEMA, TooLarge, allowed, parsed_size, require_bounded
 

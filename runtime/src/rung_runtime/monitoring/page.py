@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..artifacts import ARTIFACTS, atomic_write
+from ..artifacts import ARTIFACTS
+from ..atomic_file import atomic_write
 from ..pipeline.formatting import short
 from ..records import DriftDocument, MonitorDocument
 

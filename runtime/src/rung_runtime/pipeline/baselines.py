@@ -2,6 +2,7 @@
 
 import numpy as np
 import polars as pl
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from .. import UsageError
 from ..config import DATA, Data
@@ -67,8 +68,10 @@ def _linear_predictions(train: pl.DataFrame, holdout: pl.DataFrame, data: Data) 
     sample = train.sample(min(train.height, MAX_LINEAR_ROWS), seed=0)
     x = features(inputs(sample, data))
     try:
-        fitted = linear(data.task, x).fit(x, labels(sample, data))
-        y_pred = predict(fitted, holdout, data, features)
+        # On so few rows, threads take longer; and digits would depend on how many there are.
+        with threadpool_limits(1, "blas"):
+            fitted = linear(data.task, x).fit(x, labels(sample, data))
+            y_pred = predict(fitted, holdout, data, features)
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"the linear baseline cannot be trained: {reason}") from error

@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .. import RefusedError, UsageError, progress
-from ..artifacts import atomic_write
+from ..atomic_file import atomic_write
 from ..model_package import Model
 from .ingest import side_by_side
 from .parts import count_rows, read_parts

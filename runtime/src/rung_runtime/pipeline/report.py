@@ -10,11 +10,11 @@ from ..artifacts import (
     ARTIFACTS,
     DOCUMENTS,
     STEPS,
-    atomic_write,
     digest,
     read,
     read_step,
 )
+from ..atomic_file import atomic_write
 from ..config import Config
 from ..escaping import cell, code, listed
 from ..records import (

@@ -7,7 +7,8 @@ from itertools import pairwise
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .. import RefusedError, UsageError
-from ..artifacts import ARTIFACTS, atomic_write
+from ..artifacts import ARTIFACTS
+from ..atomic_file import atomic_write
 from .interface import Registry, Version
 from .references import REFERENCE, find_reference, open_registry, parse_reference
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from .. import RefusedError, UsageError, config, progress, project
-from ..artifacts import atomic_write
+from ..atomic_file import atomic_write
 from ..config import MODEL, Config
 from ..config.edit import set_values
 from ..config.tune import TUNE, Key, Tune

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import typer
-
 from ... import RefusedError, UsageError, process
 from . import repro
 from .stages import check_lock, lock_entry, read_stages, restore_lock_entry
@@ -18,12 +16,14 @@ SIGNALLED = 128  # plus the number of the signal, as shells say it
 __all__ = ["lock_entry", "read_stages", "restore_lock_entry", "run"]
 
 
-def run(variables: dict[str, str], on_stage: Callable[[], None], only: str | None = None) -> None:
+def run(
+    variables: dict[str, str], on_stage: Callable[[str], None], only: str | None = None
+) -> None:
     """Run `dvc repro`, and end as the step that failed did, with its message.
 
     Args:
         variables: What is added to the environment of the steps.
-        on_stage: Called when a stage begins, if any is stale.
+        on_stage: Called with the name of each stage that is stale, when it begins.
         only: The one stage to look at; by default all of them.
 
     Raises:
@@ -42,7 +42,7 @@ def run(variables: dict[str, str], on_stage: Callable[[], None], only: str | Non
     def read(line: str) -> None:
         nonlocal dvc_error, message, has_traceback
         if line.startswith(repro.STAGE_MARK):
-            on_stage()
+            on_stage(line.removeprefix(repro.STAGE_MARK).rstrip())
         elif line.startswith(repro.ERROR_MARK):
             dvc_error = line.removeprefix(repro.ERROR_MARK).rstrip()
         elif line.startswith("ml: "):
@@ -78,15 +78,15 @@ def _failure(
     if code is None:
         is_killed = returncode < 0
         reason = f"signal {-returncode} ended it" if is_killed else "see the lines above"
-        typer.echo(f"ml: DVC crashed: {reason}", err=True)
+        sys.stderr.write(f"ml: DVC crashed: {reason}\n")
         return SystemExit(SIGNALLED - returncode if is_killed else repro.CRASHED)
     if code[1] == "1" and has_traceback and not message:
         # Python ends with 1 after a traceback: `ml` itself says why it refuses.
-        typer.echo("ml: a stage crashed: see the lines above", err=True)
+        sys.stderr.write("ml: a stage crashed: see the lines above\n")
         return SystemExit(repro.CRASHED)
     errors_by_code: dict[str, type[Exception]] = {"1": RefusedError, "2": UsageError}
     if code[1] in errors_by_code:
         return errors_by_code[code[1]](message or "a step failed, for the reason given above")
     if message:
-        typer.echo(f"ml: {message}", err=True)
+        sys.stderr.write(f"ml: {message}\n")
     return SystemExit(int(code[1]))

@@ -5,6 +5,7 @@ DVC's errors are marked, so that they are told from what steps write to stderr.
 
 import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -13,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from ...artifacts import atomic_write
+from ...atomic_file import atomic_write
 
 ERROR_MARK = "dvc: "
 CRASHED = 70  # as of `ml` itself
 INTERRUPTED = 130  # the exit code that shells give to Ctrl-C
-STAGE_MARK = "dvc stage: "  # a stage is about to run
+STAGE_MARK = "dvc stage: "  # the stage of this name is about to run
 # Their messages: which stage runs, with which command; that the lock file is written; what to do
 # with Git; blank lines.
 CHATTY = ("dvc.stage.run", "dvc.dvcfile", "dvc.repo.scm_context", "dvc.repo.reproduce")
@@ -33,8 +34,8 @@ class _Stages(logging.Handler):
     """Marks on stderr that a stage is about to run."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg.startswith("Running stage"):
-            sys.stderr.write(f"{STAGE_MARK}{record.getMessage()}\n")
+        if running := re.match(r"Running stage '(.*)'", record.getMessage()):
+            sys.stderr.write(f"{STAGE_MARK}{running[1]}\n")
 
 
 def open_repo() -> Any:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ... import UsageError
-from ...artifacts import atomic_write
+from ...atomic_file import atomic_write
 from .repro import open_repo
 
 FILE = Path("dvc.yaml")

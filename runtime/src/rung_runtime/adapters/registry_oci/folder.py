@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import UsageError
-from ...artifacts import atomic_write
+from ...atomic_file import atomic_write
 from ...oci_content import DIGEST, INDEX, MANIFEST, digest
 from ...registry import file_lock
 from .artifact import REF_NAME, descriptor, parsed

@@ -26,6 +26,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from filelock import FileLock, Timeout
 
 from ... import UsageError
+from ...atomic_file import atomic_write
 from ...config.delivery import DELIVERY, Service, load_delivery, service_environment
 from ...delivery.service_folder import SERVICE, read_json
 from ...listening import listening_socket
@@ -233,12 +234,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def write_json(path: Path, content: object) -> None:
     """Write a small JSON file whole, or not at all."""
-    # Not artifacts.atomic_write, which imports Polars: the supervisor stays small.
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    new.write_text(json.dumps(content), "utf-8")
-    with new.open("rb+") as file:
-        os.fsync(file.fileno())
-    new.replace(path)
+    with atomic_write(path) as new:
+        new.write_text(json.dumps(content), "utf-8")
 
 
 def _service_settings() -> Service:

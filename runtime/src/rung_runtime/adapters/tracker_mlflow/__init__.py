@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ... import UsageError, config, project
-from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, atomic_write, digest, read
+from ...artifacts import ARTIFACTS, DOCUMENTS, MODEL, STEPS, digest, read
+from ...atomic_file import atomic_write
 from ...records import GateDocument, MetricsDocument, TrainingDocument
 from .. import Recorded
 
